@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install quickstart test lint clean
+help:
+	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
+	@echo "make test         install and run all tests"
+	@echo "make lint         ruff, snakefmt, snakemake --lint"
+	@echo "make clean        remove results/ (resources/, the downloads, stay)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "hiddencost needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/snakemake
+	@echo "report: results/quickstart/report.html"
+	@echo "tables: results/quickstart/tables/"
+
+test: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+clean:
+	rm -rf results

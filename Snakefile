@@ -1,0 +1,34 @@
+# hiddencost: what compressing a pretrained vision network costs when it is adapted by visual prompting.
+#
+#   snakemake                                   the quickstart study, config.yaml
+#   snakemake --configfile studies/NAME.yaml    another one
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# a study is whole: another one replaces config.yaml and does not extend it
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/checkpoints.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/results.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.conclude.output,
+
+
+onsuccess:
+    print(conclusion())
+
+
+onerror:
+    print(conclusion())

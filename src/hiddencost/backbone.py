@@ -1,0 +1,114 @@
+"""Backbones: frozen networks on disk (weights.safetensors, masks.safetensors, manifest.json) and in memory."""
+
+import logging
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from hiddencost.files import atomic, read_json, sha256_file, write_json
+from hiddencost.formats import READERS
+
+log = logging.getLogger(__name__)
+
+
+def build(architecture: str) -> nn.Module:
+    """Return torchvision's network of that name, randomly initialised, in evaluation mode."""
+    return torchvision.models.get_model(architecture, weights=None).eval()
+
+
+def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out batch norm's `num_batches_tracked`: a counter of training that no output depends on."""
+    return {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> int:
+    """Load weights into a network, all keys of both accounted for. Returns the number of keys matched.
+
+    Raises ValueError, naming `origin`, the keys and the two shapes, if a key is missing or unexpected or a shape
+    differs.
+    """
+    wanted, given = weights_of(network.state_dict()), weights_of(state)
+    problems = [f"missing key {key}" for key in sorted(wanted.keys() - given.keys())]
+    problems += [f"unexpected key {key}" for key in sorted(given.keys() - wanted.keys())]
+    problems += [
+        f"{key} has shape {list(given[key].shape)}, expected {list(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & given.keys())
+        if given[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{origin}: " + "; ".join(problems[:5]) + more)
+    counters = {key: tensor for key, tensor in network.state_dict().items() if key not in wanted}
+    network.load_state_dict(given | counters)
+    return len(given)
+
+
+def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: dict) -> None:
+    """Write a backbone.
+
+    state: the weights under torchvision's names; masks: bool, True where a weight is kept, for each pruned
+    tensor by its key. `weights_sha256` and `masks_sha256` are added to the manifest.
+    """
+    folder = Path(folder)
+    for name, tensors in (("weights", weights_of(state)), ("masks", masks)):
+        with atomic(folder / f"{name}.safetensors") as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+        manifest = manifest | {f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")}
+    write_json(folder / "manifest.json", manifest)
+
+
+def import_checkpoint(name: str, entry: dict, source: str | Path, folder: str | Path) -> None:
+    """Read a published checkpoint (catalog entry) and write it as a backbone, every key accounted for."""
+    state = READERS[entry["format"]](Path(source))
+    matched = load_strictly(build(entry["architecture"]), state, str(source))
+    log.info("%s: %d keys matched, none missing, none unexpected", source, matched)
+    manifest = {
+        "checkpoint": name,
+        "architecture": entry["architecture"],
+        "preprocessing": entry["preprocessing"],
+        "stem": entry["stem"],
+        "upstream_top1": entry["upstream_top1"],
+        "source_sha256": entry["sha256"],
+        "keys_matched": matched,
+    }
+    save(folder, state, {}, manifest)
+
+
+def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
+    """Load a backbone. Returns the network (evaluation mode, no gradients), its masks and its manifest.
+
+    Raises ValueError if the keys do not match the architecture or the files are not those of the manifest.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    for name in ("weights", "masks"):
+        path = folder / f"{name}.safetensors"
+        if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
+            raise ValueError(f"{path}: sha256 is {found}, the manifest says {manifest[f'{name}_sha256']}")
+    network = build(manifest["architecture"])
+    load_strictly(network, load_file(folder / "weights.safetensors"), str(folder / "weights.safetensors"))
+    return network.requires_grad_(False), load_file(folder / "masks.safetensors"), manifest
+
+
+def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the mean and standard deviation of a backbone's input, float32 [3, 1, 1] each."""
+    preprocessing = manifest["preprocessing"]
+    mean, std = (torch.tensor(preprocessing[key], device=device).reshape(3, 1, 1) for key in ("mean", "std"))
+    return mean, std
+
+
+def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network with batch norm folded into its convolutions, in channels-last layout, on the device.
+
+    The outputs are those of the network up to rounding. It has no trainable weight.
+    """
+    return fuse(network).requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+
+def classifier(network: nn.Module) -> nn.Linear:
+    """Return the network's last linear layer, the head over its source classes."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]

@@ -1,0 +1,59 @@
+"""Features of the frozen network: what its classifier sees."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hiddencost import backbone, datasets
+from hiddencost.files import atomic, read_json
+
+# images a forward pass, on which no result depends: a CPU's caches hold few
+FORWARD_BATCH = {"cpu": 16, "cuda": 256}
+
+
+@torch.inference_mode()
+def features_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what enters the network's last linear layer, float32 [N, D], for normalised images [N, 3, S, S]."""
+    caught: list[Tensor] = []
+    hook = backbone.classifier(network).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    try:
+        network(images)
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+def extract_features(
+    folder: str | Path,
+    verification: str | Path,
+    dataset_folder: str | Path,
+    output: str | Path,
+    device: torch.device,
+) -> None:
+    """Write the features of a dataset's training and test images, at the prepared size and without augmentation.
+
+    The output is a safetensors file of `train` and `test`, float32 [N, D] each; it is empty where the backbone
+    failed its verification.
+    """
+    if not read_json(verification)["passed"]:
+        with atomic(output) as temporary:
+            save_file({}, temporary)
+        return
+    network, _, manifest = backbone.load(folder)
+    mean, std = backbone.normalisation(manifest, device)
+    network = backbone.for_inference(network, device)
+    dataset = datasets.load(dataset_folder)
+    parts = {"train": torch.tensor(dataset.train_images), "test": torch.tensor(dataset.test_images)}
+    features: dict[str, Tensor] = {}
+    with tqdm(total=sum(map(len, parts.values())), unit=" images", mininterval=10) as bar:
+        for part, images in parts.items():
+            chunks = []
+            for batch in images.split(FORWARD_BATCH[device.type]):
+                chunks.append(features_of(network, (batch.to(device).float() / 255 - mean) / std).cpu())
+                bar.update(len(batch))
+            features[part] = torch.cat(chunks)
+    with atomic(output) as temporary:
+        save_file(features, temporary)

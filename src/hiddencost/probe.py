@@ -1,0 +1,65 @@
+"""The linear probe: a new head on stored features of the frozen network."""
+
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hiddencost import datasets
+from hiddencost.metrics import evaluate
+from hiddencost.pack import PackInputs, Train, complete, timing
+from hiddencost.protocol import Recipe
+from hiddencost.schedule import epoch_batches, optimiser
+
+
+def load_features(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Return the features of the training and the test images, float32 [N, D] each."""
+    features = load_file(path)
+    return features["train"], features["test"]
+
+
+def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe) -> nn.Linear:
+    """Train a linear head by cross-entropy with Adam (arXiv 2308.14969's linear probing).
+
+    With the network frozen in evaluation mode and no augmentation, training on stored features is the same as
+    training the head behind the network. features: float32 [N, D]; labels: int64 [N]. The random streams (the
+    head's initial weights, PyTorch's default; the order of the batches) depend on `seed` alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(features.shape[1], classes)
+    shuffle = torch.Generator().manual_seed(seed)
+    adam, schedule = optimiser(list(head.parameters()), recipe)
+    for _ in range(recipe.epochs):
+        for batch in epoch_batches(len(labels), recipe, shuffle):
+            loss = functional.cross_entropy(head(features[batch]), labels[batch])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        schedule.step()
+    return head.requires_grad_(False)
+
+
+def probe_pack(inputs: PackInputs, features: str | Path, request: dict, output: str | Path) -> None:
+    """Train the runs of lp on stored features; see `pack.complete`. The request's `recipe` is a Recipe."""
+    recipe = Recipe.model_validate(request["recipe"])
+
+    def prepare(dataset: datasets.Dataset) -> Train:
+        train_features, test_features = load_features(features)
+        train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
+
+        def train(method: str, chosen: list[int]) -> tuple[dict[str, Tensor], dict]:
+            start = time.perf_counter()
+            head = train_probe(
+                train_features[chosen], train_labels[chosen], len(dataset.classes), request["seed"], recipe
+            )
+            result = timing(start, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
+            result |= {"status": "ok", **evaluate(head(test_features), test_labels, recipe.test_batch_size)}
+            return {"weight": head.weight, "bias": head.bias}, result
+
+        return train
+
+    complete(inputs, request, output, prepare)

@@ -1,0 +1,44 @@
+"""The recipe of a run, as the study states it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROMPTING = ("rlm", "flm", "ilm")
+METHODS = (*PROMPTING, "lp")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Recipe(BaseModel):
+    """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(ge=1, description="passes over the chosen training images")
+    learning_rate: float = Field(gt=0, description="Adam's")
+    milestones: list[Fraction] = Field(
+        description="as fractions of the epochs, rounded down: there the learning rate is multiplied by gamma"
+    )
+    gamma: float = Field(gt=0, le=1, description="factor at each milestone")
+    batch_size: int = Field(ge=1, description="training images a step")
+    shuffle: bool = Field(description="a new order each epoch")
+    test_batch_size: int = Field(
+        ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
+    )
+
+
+class Protocol(Recipe):
+    """The recipe of visual prompting (rlm, flm, ilm)."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
+    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 where the device computes in it, else fp32"
+    )
+
+
+class RunProtocol(Protocol):
+    """The recipe of one run: the study's protocol at its dataset's image size."""
+
+    image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")

@@ -1,0 +1,24 @@
+"""Batches, optimiser and schedule of a recipe."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import MultiStepLR
+
+from hiddencost.protocol import Recipe
+
+
+def epoch_batches(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
+    order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
+    yield from order.split(recipe.batch_size)
+
+
+def optimiser(parameters: list[Tensor], recipe: Recipe) -> tuple[Adam, MultiStepLR]:
+    """Return Adam and its schedule by epochs: the rate falls by gamma at ⌊milestone x epochs⌋."""
+    adam = Adam(parameters, lr=recipe.learning_rate)
+    milestones = [math.floor(fraction * recipe.epochs) for fraction in recipe.milestones]
+    return adam, MultiStepLR(adam, milestones, recipe.gamma)

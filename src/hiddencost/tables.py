@@ -1,0 +1,108 @@
+"""Tables: one tidy row a run, their summary over seeds, and the bins of the reliability diagrams."""
+
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from hiddencost.files import atomic
+
+RUN_COLUMNS = [
+    *("study", "checkpoint", "backbone", "compression", "control", "sparsity_declared", "sparsity_measured"),
+    *("dataset", "method", "shots", "seed", "status", "reason", "n_train", "n_test"),
+    *("accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"),
+    *(
+        "train_seconds",
+        "images_per_second",
+        "device",
+        "precision",
+        "python",
+        "torch",
+        "torchvision",
+        "timm",
+        "run",
+    ),
+]
+BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
+CELL = [*RUN_COLUMNS[:7], "dataset", "method", "shots"]  # what a run is, but for its seed
+AXES = ["backbone", "dataset", "method", "shots", "seed"]
+METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
+
+
+def collect(packs: list[str | Path], grid: dict[str, list]) -> pd.DataFrame:
+    """Read the packs' tables and return the runs of the study's grid, in its order, bins included.
+
+    grid: the study's values of each of `AXES`. Runs that a pack still holds from an earlier grid are left out.
+    Raises ValueError if a run of the grid is missing or there twice.
+    """
+    runs = pd.concat([pd.read_parquet(pack) for pack in packs], ignore_index=True)
+    wanted = pd.MultiIndex.from_tuples(product(*(map(_text, grid[axis]) for axis in AXES)), names=AXES)
+    found = pd.MultiIndex.from_frame(runs[AXES].map(_text))
+    if len(absent := wanted.difference(found)):
+        raise ValueError(f"{len(absent)} runs of the grid are in no pack, first: {absent[0]}")
+    runs.index = found
+    if (runs := runs.loc[wanted]).index.has_duplicates:
+        raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
+    return runs.reset_index(drop=True).reindex(columns=RUN_COLUMNS + BIN_COLUMNS)
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Summarise finished runs over seeds: a row a cell (backbone, dataset, method, shots).
+
+    `{metric}_mean` and `_std` (n - 1) for each metric, `seeds` (their number), and the difference dense minus
+    backbone of accuracy and ECE, paired by seed (`..._mean`, `_std`, and `paired_seeds`). The dense backbone is the
+    one of the same checkpoint with neither compression nor control; where there is none the difference is empty.
+    """
+    cells = runs.groupby(CELL, dropna=False, sort=False)
+    summary = cells[METRICS].agg(["mean", "std"])
+    summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
+    summary.insert(0, "seeds", cells["accuracy"].count())
+    pair = ["checkpoint", "dataset", "method", "shots", "seed"]
+    dense = runs[(runs["compression"] == "none") & runs["control"].isna()].drop_duplicates(pair)
+    paired = runs.merge(dense[[*pair, "accuracy", "ece"]], on=pair, how="left", suffixes=("", "_dense"))
+    for metric in ("accuracy", "ece"):
+        name = f"{metric}_dense_minus_backbone"
+        paired[name] = paired[f"{metric}_dense"] - paired[metric]
+        differences = paired.groupby(CELL, dropna=False, sort=False)[name]
+        summary[f"{name}_mean"], summary[f"{name}_std"] = differences.mean(), differences.std()
+        summary["paired_seeds"] = differences.count()
+    return summary.reset_index()
+
+
+def bins(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the reliability bins of finished runs: a row a run and bin (`bin` 1 to 15, its `count`, and the mean
+    `confidence` and `accuracy` of its images)."""
+    long = runs.loc[runs["status"] == "ok", [*AXES, *BIN_COLUMNS]].explode(BIN_COLUMNS)
+    long.insert(len(AXES), "bin", long.groupby(level=0).cumcount() + 1)
+    long.columns = [column.removeprefix("bin_") for column in long.columns]
+    numbers = ["count", "confidence", "accuracy"]
+    return long.astype(dict.fromkeys(numbers, float)).astype({"count": int}).reset_index(drop=True)
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as its name says: .csv or .parquet."""
+    with atomic(path) as temporary:
+        if temporary.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def conclude(runs: pd.DataFrame, report: str | Path) -> tuple[str, bool]:
+    """Say what came of a study and where it is, in a few lines, and whether every run has a result."""
+    lines = []
+    failed = runs[runs["status"] != "ok"]
+    for (backbone, status, reason), group in failed.groupby(["backbone", "status", "reason"], sort=False):
+        lines.append(f"{backbone}: {len(group)} runs {status}: {reason}")
+    report = Path(report)
+    lines += [
+        f"{len(runs) - len(failed)} of {len(runs)} runs of study {runs['study'].iloc[0]} have a result.",
+        f"report:  {report}",
+        f"tables:  {report.parent / 'tables'}/",
+        f"figures: {report.parent / 'figures'}/",
+    ]
+    return "\n".join(lines) + "\n", failed.empty

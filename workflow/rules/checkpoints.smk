@@ -1,0 +1,130 @@
+# From published files to verified backbones.
+
+BACKBONE = ["weights.safetensors", "masks.safetensors", "manifest.json"]
+CHECKPOINT_BACKBONE = expand("resources/backbones/{{checkpoint}}/{file}", file=BACKBONE)
+STUDY_BACKBONE = expand(f"{RESULTS}/backbones/{{{{backbone}}}}/{{file}}", file=BACKBONE)
+VERIFICATION = f"{RESULTS}/backbones/{{backbone}}/verification.json"
+PHOTOS_FILE = f"resources/photos/{PHOTOS['file']}"
+
+
+def checkpoint_source(wildcards):
+    return canonical(entry_part(CHECKPOINTS[wildcards.checkpoint], "file", "sha256", "sources"))
+
+
+def checkpoint_file(wildcards):
+    return f"resources/checkpoints/{wildcards.checkpoint}/{CHECKPOINTS[wildcards.checkpoint]['file']}"
+
+
+def checkpoint_layout(wildcards):
+    keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "sha256")
+    return canonical(entry_part(CHECKPOINTS[wildcards.checkpoint], *keys))
+
+
+def imported_of(wildcards):
+    folder = f"resources/backbones/{study.backbone(wildcards.backbone).checkpoint}"
+    return [f"{folder}/{file}" for file in BACKBONE]
+
+
+def compression_of(wildcards):
+    backbone = study.backbone(wildcards.backbone)
+    return canonical(backbone.model_dump(include={"compression", "control"}))
+
+
+rule fetch_checkpoint:
+    output:
+        "resources/checkpoints/{checkpoint}/{file}",
+    log:
+        "resources/logs/fetch_checkpoint/{checkpoint}/{file}.log",
+    benchmark:
+        "resources/benchmarks/fetch_checkpoint/{checkpoint}/{file}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=checkpoint_source,
+        code=code("fetch"),
+    message:
+        "Fetching checkpoint {wildcards.checkpoint}: {wildcards.file}"
+    script:
+        "../scripts/fetch.py"
+
+
+rule fetch_photos:
+    output:
+        PHOTOS_FILE,
+    log:
+        "resources/logs/fetch_photos.log",
+    benchmark:
+        "resources/benchmarks/fetch_photos.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=constant(entry_part(PHOTOS, "file", "sha256", "sources")),
+        code=code("fetch"),
+    message:
+        "Fetching the ImageNet photos of the verification gate"
+    script:
+        "../scripts/fetch.py"
+
+
+rule import_checkpoint:
+    input:
+        checkpoint_file,
+    output:
+        CHECKPOINT_BACKBONE,
+    log:
+        "resources/logs/import_checkpoint/{checkpoint}.log",
+    benchmark:
+        "resources/benchmarks/import_checkpoint/{checkpoint}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=checkpoint_layout,
+        code=code("import_checkpoint"),
+    message:
+        "Importing checkpoint {wildcards.checkpoint}, every key accounted for"
+    script:
+        "../scripts/import_checkpoint.py"
+
+
+rule compress:
+    input:
+        imported_of,
+    output:
+        STUDY_BACKBONE,
+    log:
+        f"{RESULTS}/logs/compress/{{backbone}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compress/{{backbone}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=compression_of,
+        code=code("compress"),
+    message:
+        "Making backbone {wildcards.backbone}"
+    script:
+        "../scripts/compress.py"
+
+
+rule verify_backbone:
+    input:
+        backbone=STUDY_BACKBONE,
+        photos=PHOTOS_FILE,
+    output:
+        VERIFICATION,
+    log:
+        f"{RESULTS}/logs/verify_backbone/{{backbone}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/verify_backbone/{{backbone}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=constant(
+            study.verification.model_dump()
+            | {"photos": entry_part(PHOTOS, "member_pattern", "count", "resize", "crop")}
+        ),
+        code=code("verify_backbone"),
+    message:
+        "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"
+    script:
+        "../scripts/verify_backbone.py"

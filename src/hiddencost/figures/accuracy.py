@@ -1,51 +1,62 @@
 """Accuracy against shots (figures 1 to 4 of the paper)."""
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
 
+DODGE = 0.05  # between the backbones of a budget, in steps of the x axis
+
 
 def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
-    """One panel a dataset and compressed backbone, a colour a method; dense solid, compressed dashed.
+    """One panel a dataset, a colour a method, a marker a backbone; dense solid, compressed dashed, controls dotted.
 
-    Lines are means over seeds, bands run from the lowest to the highest seed. A cell that was not run is a gap.
+    Lines are means over seeds, bars run from the lowest to the highest seed. A cell that was not run is a gap.
     """
-    datasets, others = style.order(runs, "dataset"), style.compressed(runs)
-    dense = [name for name in style.order(runs, "backbone") if name not in others]
-    shots, methods, colours = style.order(runs, "shots"), style.order(runs, "method"), style.colours(settings)
-    figure, axes = style.panels(len(datasets) * max(1, len(others)), 3, settings, sharey=True)
-    for axis, (dataset, other) in zip(axes, [(d, o) for d in datasets for o in others or [None]], strict=True):
-        here = style.finished(runs[runs["dataset"] == dataset])
-        checkpoint = runs.loc[runs["backbone"] == other, "checkpoint"]
-        for method in methods:
-            same = [
-                d
-                for d in dense
-                if other is None or (runs.loc[runs["backbone"] == d, "checkpoint"].iloc[0] == checkpoint.iloc[0])
-            ]
-            for backbones, dashes, marker in ((same, "-", "o"), ([other], "--", "s")):
-                part = here[(here["method"] == method) & here["backbone"].isin(backbones)]
-                by_shots = part.groupby("shots")["accuracy"].agg(["mean", "min", "max"]).reindex(shots) * 100
-                x = range(len(shots))
-                axis.plot(x, by_shots["mean"], dashes, marker=marker, color=colours[method], markersize=3.5)
-                axis.fill_between(x, by_shots["min"], by_shots["max"], color=colours[method], alpha=0.15, lw=0)
-        title = dataset if other is None else f"{dataset}: dense and {style.backbone_label(runs, other)}"
-        axis.set_title(title)
-        axis.set_xticks(range(len(shots)), shots)
-        axis.set_xlim(-0.15, len(shots) - 0.85)
+    datasets = style.order(runs, "dataset")
+    figure, axes = style.panels(len(datasets), 4, settings, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
+        _panel(axis, runs[runs["dataset"] == dataset], settings)
+        axis.set_title(dataset)
+        axis.axhline(100 / settings["classes"][dataset], color="black", lw=0.6, ls=(0, (1, 3)))
         axis.set_xlabel("shots (images per class)")
-        axis.grid(axis="y", lw=0.3)
-        if (classes := settings["classes"].get(dataset)) is not None:
-            axis.axhline(100 / classes, color="black", lw=0.6, ls=":")
     axes[0].set_ylabel("test accuracy (%)")
-    handles = [Line2D([], [], color=colours[m], label=style.LABELS[m]) for m in methods]
+    colours = style.colours(settings)
+    backbones = style.order(runs, "backbone")
+    handles = [Line2D([], [], color=colours[m], label=style.LABELS[m]) for m in style.order(runs, "method")]
     handles += [
-        Line2D([], [], color="black", ls="-", marker="o", markersize=3.5, label="dense"),
-        Line2D([], [], color="black", ls="--", marker="s", markersize=3.5, label="compressed or control"),
-        Line2D([], [], color="black", ls=":", lw=0.6, label="chance"),
+        Line2D([], [], color="black", label=style.backbone_label(runs, name), **style.line_of(runs, name))
+        for name in backbones
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles.append(Line2D([], [], color="black", lw=0.6, ls=(0, (1, 3)), label="chance"))
+    if len(datasets) == 1:
+        figure.legend(handles=handles, loc="outside right center")
+    else:
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
     figure.suptitle(f"{settings['title']}: mean and range over {style.seeds_note(runs)}", fontsize=8)
     return figure
+
+
+def _panel(axis: Axes, runs: pd.DataFrame, settings: dict) -> None:
+    shots, backbones = style.order(runs, "shots"), style.order(runs, "backbone")
+    offsets = DODGE * (np.arange(len(backbones)) - (len(backbones) - 1) / 2)
+    for method in style.order(runs, "method"):
+        for backbone, offset in zip(backbones, offsets, strict=True):
+            own = style.finished(runs[(runs["method"] == method) & (runs["backbone"] == backbone)])
+            cells = own.groupby("shots")["accuracy"].agg(["mean", "min", "max"]).reindex(shots) * 100
+            spread = [cells["mean"] - cells["min"], cells["max"] - cells["mean"]]
+            axis.errorbar(
+                np.arange(len(shots)) + offset,
+                cells["mean"],
+                spread,
+                color=style.colours(settings)[method],
+                elinewidth=0.7,
+                **style.line_of(runs, backbone),
+            )
+    axis.set_xticks(range(len(shots)), shots)
+    axis.set_xlim(-0.25, len(shots) - 0.75)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", lw=0.3)

@@ -7,6 +7,9 @@ from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
 
+COLUMNS = 4
+FEW = 0.01  # a bin with a smaller share of the test images is a point without a line
+
 
 def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     """One panel a dataset and backbone, a line a method: the accuracy of each bin of confidence.
@@ -15,45 +18,38 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     test images in its bin. Points under the diagonal are overconfident. ECE is the mean over seeds.
     """
     shots = style.order(runs, "shots")[-1]
-    runs = runs[runs["shots"] == shots]
-    bins = bins[bins["shots"] == shots]
+    runs, bins = runs[runs["shots"] == shots], bins[(bins["shots"] == shots) & (bins["count"] > 0)]
     methods, colours = style.order(runs, "method"), style.colours(settings)
-    cells = [(d, b) for d in style.order(runs, "dataset") for b in style.order(runs, "backbone")]
-    figure, axes = style.panels(len(cells), 4, settings, sharex=True, sharey=True)
+    datasets, backbones = style.order(runs, "dataset"), style.order(runs, "backbone")
+    cells = [(dataset, backbone) for dataset in datasets for backbone in backbones]
+    square = settings | {"panel_height": settings["width"] / min(COLUMNS, len(cells)) + 0.1}
+    figure, axes = style.panels(len(cells), COLUMNS, square, sharex=True, sharey=True)
     for axis, (dataset, backbone) in zip(axes, cells, strict=True):
         axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
-        here = style.finished(runs[(runs["dataset"] == dataset) & (runs["backbone"] == backbone)])
-        notes = []
-        for method in methods:
-            own = (bins["dataset"] == dataset) & (bins["backbone"] == backbone) & (bins["method"] == method)
-            pooled = pool(bins[own & (bins["count"] > 0)])
-            axis.plot(pooled["confidence"], pooled["accuracy"], color=colours[method], lw=0.9)
-            sizes = 2 + 60 * pooled["count"] / max(1, pooled["count"].sum())
-            axis.scatter(pooled["confidence"], pooled["accuracy"], s=sizes, color=colours[method], lw=0)
-            ece = here.loc[here["method"] == method, "ece"].mean()
-            notes.append((method, "not run" if np.isnan(ece) else f"{ece:.2f}"))
-        for line, (method, note) in enumerate(notes):
-            text = f"ECE {note}" if line == 0 else note
-            axis.text(
-                0.04,
-                0.95 - 0.085 * line,
-                text,
-                color=colours[method],
-                transform=axis.transAxes,
-                va="top",
-                size=7,
+        axis.text(0, 1.04, "ECE", transform=axis.transAxes, size=6.5)
+        for column, method in enumerate(methods, 1):
+            chosen = {"dataset": dataset, "backbone": backbone, "method": method}
+            pooled = pool(_where(bins, chosen))
+            share = pooled["count"] / pooled["count"].sum()
+            axis.plot(
+                *pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy(), color=colours[method], lw=0.9
             )
+            points = {"s": 2 + 60 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
+            axis.scatter(pooled["confidence"], pooled["accuracy"], **points)
+            ece = style.finished(_where(runs, chosen))["ece"].mean()
+            note = "–" if np.isnan(ece) else f"{ece:.2f}"
+            axis.text(0.2 * column, 1.04, note, color=colours[method], transform=axis.transAxes, size=6.5)
         label = style.backbone_label(runs, backbone)
-        axis.set_title(label if len(cells) == runs["backbone"].nunique() else f"{dataset}: {label}")
-        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axis.set_title(label if len(datasets) == 1 else f"{dataset}: {label}", pad=14)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence")
         axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    figure.supxlabel("confidence", fontsize=8)
     axes[0].set_ylabel("accuracy")
     handles = [Line2D([], [], color=colours[m], marker="o", markersize=3.5, label=style.LABELS[m]) for m in methods]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    note = f"{shots} shots, 15 bins, {style.seeds_note(runs)} pooled"
-    figure.suptitle(f"{settings['title']}: reliability, {note}", fontsize=8)
+    which = f"{settings['title']}, {datasets[0]}" if len(datasets) == 1 else settings["title"]
+    note = f"{shots} shots, 15 bins, {style.seeds_note(runs)}, pooled"
+    figure.suptitle(f"{which}: reliability, {note}", fontsize=8)
     return figure
 
 
@@ -62,3 +58,7 @@ def pool(bins: pd.DataFrame) -> pd.DataFrame:
     weighted = bins.assign(**{name: bins[name] * bins["count"] for name in ("confidence", "accuracy")})
     sums = weighted.groupby("bin")[["count", "confidence", "accuracy"]].sum()
     return sums.assign(**{name: sums[name] / sums["count"] for name in ("confidence", "accuracy")})
+
+
+def _where(table: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
+    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]

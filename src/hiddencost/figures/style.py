@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555"}
 LABELS = {"rlm": "RLM-VP", "flm": "FLM-VP", "ilm": "ILM-VP", "lp": "linear probe"}
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "*"]  # by backbone
-DASHES = ["-", "--", ":", "-."]
 
 
 @contextmanager
@@ -61,6 +60,14 @@ def backbone_label(runs: pd.DataFrame, name: str) -> str:
     if row["compression"] == "none":
         return f"{prefix}dense"
     return f"{prefix}{row['compression']} {row['sparsity_declared']:.0%}".replace("%", " %")
+
+
+def line_of(runs: pd.DataFrame, name: str) -> dict:
+    """Return the line and marker of a backbone: dense solid, compressed dashed, controls dotted."""
+    row = runs[runs["backbone"] == name].iloc[0]
+    dashes = ":" if isinstance(row["control"], str) else "-" if row["compression"] == "none" else "--"
+    marker = MARKERS[order(runs, "backbone").index(name) % len(MARKERS)]
+    return {"ls": dashes, "marker": marker, "markersize": 3.5}
 
 
 def seeds_note(runs: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hiddencost.backbone import classifier
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
-from hiddencost.prompt import border_mask, compose, new_prompt
+from hiddencost.prompt import border_mask, compose
 from hiddencost.protocol import RunProtocol
 from hiddencost.schedule import epoch_batches, optimiser
 
@@ -46,21 +46,27 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 class PromptedNetwork:
     """A frozen network behind a prompted canvas.
 
-    network: as `backbone.for_inference` gives it; mean, std: float32 [3, 1, 1] of its input in [0, 1].
+    network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
+    the dtype (float32) in which prompts are trained.
     """
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol):
         self.network, self.mean, self.std = network, mean, std
         self.device = mean.device
         self.source_classes = classifier(network).out_features
-        self.mask = border_mask(protocol.image_size, protocol.canvas, self.device)
+        self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean)
         self.precision = resolve_precision(protocol.precision, self.device)
 
+    def new_prompt(self) -> Tensor:
+        """Return W = 0, [3, S, S]: a mid-grey border, as σ(0) = 0.5."""
+        canvas = self.mask.shape[-1]
+        return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype, requires_grad=True)
+
     def logits(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits, float32 [N, source classes], of uint8 images [N, 3, s, s]."""
+        """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s]."""
         canvas = compose(images, prompt, self.mask, self.mean, self.std)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(canvas).float()
+            return self.network(canvas).to(self.mean.dtype)
 
     @torch.inference_mode()
     def predict(self, images: Tensor, prompt: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ def train_prompt(
     images: uint8 [N, 3, s, s]; labels: int64 [N]; both on the network's device. A loss that is not finite ends
     the run (`diverged`).
     """
-    prompt = new_prompt(protocol.canvas, prompted.device)
+    prompt = prompted.new_prompt()
 
     def frequency_mapping() -> Tensor:
         predictions = prompted.predict(images, prompt).argmax(1)

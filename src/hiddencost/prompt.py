@@ -10,16 +10,10 @@ def padding(image_size: int, canvas: int) -> tuple[int, int]:
     return (canvas - image_size + 1) // 2, (canvas - image_size) // 2
 
 
-def new_prompt(canvas: int, device: torch.device) -> Tensor:
-    """Return W = 0, float32 [3, canvas, canvas]: a mid-grey border, as σ(0) = 0.5."""
-    return torch.zeros(3, canvas, canvas, device=device, requires_grad=True)
-
-
-def border_mask(image_size: int, canvas: int, device: torch.device) -> Tensor:
+def border_mask(image_size: int, canvas: int) -> Tensor:
     """Return M, float32 [1, canvas, canvas]: 1 on the border, 0 on the image."""
     before, after = padding(image_size, canvas)
-    window = torch.zeros(1, image_size, image_size, device=device)
-    return functional.pad(window, (before, after, before, after), value=1.0)
+    return functional.pad(torch.zeros(1, image_size, image_size), (before, after, before, after), value=1.0)
 
 
 def compose(images: Tensor, prompt: Tensor, mask: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -28,9 +22,9 @@ def compose(images: Tensor, prompt: Tensor, mask: Tensor, mean: Tensor, std: Ten
     Source: arXiv 2308.14969, section 3, and the published code of ILM-VP (arXiv 2211.11635).
 
     images: uint8 [N, 3, s, s]; prompt W: float32 [3, S, S]; mask M: [1, S, S]; mean, std: [3, 1, 1], of images
-    in [0, 1]. Returns float32 [N, 3, S, S] in channels-last layout.
+    in [0, 1]. Returns [N, 3, S, S], of mean's dtype, in channels-last layout.
     """
     before, after = padding(images.shape[-1], mask.shape[-1])
-    canvas = functional.pad(images.float() / 255, (before, after, before, after))
+    canvas = functional.pad(images.to(mean.dtype) / 255, (before, after, before, after))
     canvas = (canvas + torch.sigmoid(prompt) * mask - mean) / std
     return canvas.contiguous(memory_format=torch.channels_last)

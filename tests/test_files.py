@@ -1,0 +1,125 @@
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hiddencost import files
+
+
+def test_atomic_leaves_the_old_file_or_the_whole_new_one(tmp_path):
+    path = tmp_path / "deep" / "result.csv"
+    with files.atomic(path) as temporary:
+        temporary.write_text("one")
+
+    def fail():
+        with files.atomic(path) as temporary:
+            temporary.write_text("half of tw")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "one"
+    assert [entry.name for entry in path.parent.iterdir()] == ["result.csv"]
+
+
+def test_a_killed_writer_leaves_no_file_under_the_name(tmp_path):
+    path = tmp_path / "result.csv"
+    code = f"""
+import os, signal
+from hiddencost.files import atomic
+with atomic({str(path)!r}) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == -9
+    assert not path.exists()
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_canonical_does_not_depend_on_the_order_of_keys_and_refuses_nan():
+    assert (
+        files.canonical({"b": 1, "a": [1, 2.5]}) == files.canonical({"a": [1, 2.5], "b": 1}) == '{"a":[1,2.5],"b":1}'
+    )
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical(float("nan"))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package `demo`: a script imports a, which imports b; c stands alone."""
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "a.py").write_text('"""Doc."""\nfrom demo import b\n\n\ndef f():\n    """Doc."""\n    return b.g()\n')
+    (folder / "b.py").write_text("def g():\n    return 1\n")
+    (folder / "c.py").write_text("x = 1\n")
+    (tmp_path / "script.py").write_text("from demo.a import f\n\nf()\n")
+    monkeypatch.setattr(files, "PACKAGE", folder)
+    return tmp_path
+
+
+def digest(package):
+    files.code_digest.cache_clear()
+    return files.code_digest(package / "script.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("script.py", "f()\n", "f()\nf()\n", True),
+        ("demo/b.py", "return 1", "return 2", True),  # imported by what the script imports
+        ("demo/__init__.py", "", "x = 1\n", True),
+        ("demo/c.py", "x = 1", "x = 2", False),  # imported by nothing
+        ("demo/a.py", '"""Doc."""', '"""Another."""', False),
+        ("demo/b.py", "def g", "# a comment\n\n\ndef g", False),
+        ("demo/b.py", "    return 1", "    return (1)", False),
+    ],
+)
+def test_a_digest_follows_the_code_and_nothing_else(package, file, old, new, changes):
+    before = digest(package)
+    path = package / file
+    path.write_text(path.read_text().replace(old, new, 2) if old else new)
+    assert (digest(package) != before) == changes
+
+
+def test_a_relative_import_would_be_overlooked_and_is_refused(package):
+    (package / "demo" / "b.py").write_text("from . import c\n")
+    with pytest.raises(ValueError, match="line 1: relative import"):
+        digest(package)
+
+
+def test_the_digest_covers_all_modules_that_a_script_really_loads():
+    """What Python loads of this package on the way to training is what the digest of train.py follows."""
+    code = (
+        "import sys, runpy, types, builtins\n"
+        "try:\n    runpy.run_path('workflow/scripts/train.py', init_globals={'snakemake': None})\n"
+        "except AttributeError:\n    pass\n"
+        "print(*sorted(m for m in sys.modules if m.split('.')[0] == 'hiddencost'))"
+    )
+    root = files.PACKAGE.parents[1]
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    followed, pending = set(), [root / "workflow/scripts/train.py"]
+    while pending:
+        path = pending.pop()
+        if path not in followed:
+            followed.add(path)
+            pending += files.imported_modules(ast.parse(path.read_text()))
+    names = {
+        ".".join(("hiddencost", *path.relative_to(files.PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in followed
+        if path.is_relative_to(files.PACKAGE)
+    }
+    assert names == set(loaded.stdout.split())
+    assert "hiddencost.engine" in names
+    assert not names & {"hiddencost.study", "hiddencost.tables", "hiddencost.figures", "hiddencost.fetch"}

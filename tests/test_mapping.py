@@ -1,0 +1,39 @@
+import reference
+import torch
+
+from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
+
+
+def test_the_largest_count_is_matched_first_and_nothing_twice():
+    counts = torch.tensor([[5, 9, 0], [8, 7, 1], [0, 0, 0]])
+    assert greedy_mapping(counts).tolist() == [1, 0, 2]
+
+
+def test_ties_go_to_the_lowest_source_class_then_the_lowest_target():
+    # all three targets vote for source 285: target 0 has it, the others get the first free sources in order
+    counts = torch.zeros(1000, 3, dtype=torch.int64)
+    counts[285] = 4
+    assert greedy_mapping(counts).tolist() == [285, 0, 1]
+    assert greedy_mapping(torch.zeros(6, 4, dtype=torch.int64)).tolist() == [0, 1, 2, 3]
+
+
+def test_greedy_mapping_equals_the_plain_loop():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        counts = torch.randint(0, 4, (15, 6), generator=generator)  # many ties
+        assert greedy_mapping(counts).tolist() == reference.greedy(counts.tolist())
+
+
+def test_a_class_without_an_image_keeps_its_column():
+    counts = count_predictions(torch.tensor([7, 7, 2]), torch.tensor([0, 0, 3]), source_classes=9, classes=4)
+    assert counts.shape == (9, 4)
+    assert counts[7, 0] == 2
+    assert counts[2, 3] == 1
+    assert counts.sum() == 3
+
+
+def test_random_mapping_is_one_to_one_and_follows_its_generator():
+    first, again = (random_mapping(1000, 10, torch.Generator().manual_seed(4)).tolist() for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 10
+    assert first != random_mapping(1000, 10, torch.Generator().manual_seed(5)).tolist()

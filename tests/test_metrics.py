@@ -1,0 +1,70 @@
+import calibration
+import numpy as np
+import pytest
+import torch
+
+from hiddencost.metrics import calibration_bins, ece_published, evaluate, expected_calibration_error
+
+
+def logits_of(probabilities):
+    return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+def test_known_answers():
+    logits = logits_of([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.2, 0.5, 0.3], [0.25, 0.25, 0.5]])
+    result = evaluate(logits, torch.tensor([0, 1, 1, 2]), test_batch_size=128)
+    assert result["accuracy"] == 0.75
+    assert result["mean_class_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert result["nll"] == pytest.approx(-np.log([0.8, 0.2, 0.5, 0.5]).mean())
+    brier = [0.04 + 0.01 + 0.01, 0.36 + 0.64 + 0.04, 0.04 + 0.25 + 0.09, 0.0625 + 0.0625 + 0.25]
+    assert result["brier"] == pytest.approx(np.mean(brier))
+    # bins of 0.8, of 0.6, and of both 0.5
+    assert result["ece"] == pytest.approx(0.25 * 0.2 + 0.25 * 0.6 + 0.5 * 0.5)
+    assert sum(result["bin_count"]) == 4
+
+
+def test_a_perfectly_sure_network_falls_in_the_last_bin():
+    result = evaluate(torch.tensor([[1e4, 0.0], [1e4, 0.0]]), torch.tensor([0, 1]), test_batch_size=128)
+    assert result["bin_count"] == [0] * 14 + [2]
+    assert result["bin_accuracy"][-1] == 0.5
+    assert result["bin_confidence"][:14] == [None] * 14
+    assert result["ece"] == pytest.approx(0.5)
+
+
+def test_bins_are_closed_above():
+    edges = np.array([1 / 15, 2 / 15, 14 / 15, 1.0])
+    counts = calibration_bins(edges, np.ones(4, bool))["bin_count"]
+    assert [index for index, count in enumerate(counts) if count] == [0, 1, 13, 14]
+    above = calibration_bins(np.nextafter(edges[:3], 1), np.ones(3, bool))["bin_count"]
+    assert [index for index, count in enumerate(above) if count] == [1, 2, 14]
+
+
+def test_a_calibrated_network_has_no_error():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, 200_000)
+    bins = calibration_bins(confidence, rng.uniform(size=200_000) < confidence)
+    assert expected_calibration_error(bins) < 0.01
+
+
+@pytest.mark.parametrize("batch_size", [64, 128, 1000])
+def test_both_ece_agree_with_the_library_that_the_paper_calls(batch_size):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(300, 10, generator=generator, dtype=torch.float64) * 3
+    labels = torch.randint(0, 10, (300,), generator=generator)
+    result = evaluate(logits, labels, batch_size)
+    assert result["ece"] == pytest.approx(calibration.get_ece(logits.softmax(1).numpy(), labels.numpy()))
+    batches = zip(logits.split(batch_size), labels.split(batch_size), strict=True)
+    published = sum(calibration.get_ece(x.numpy(), y.numpy()) for x, y in batches) / 300
+    assert result["ece_published"] == pytest.approx(published)
+
+
+def test_the_published_ece_follows_the_scale_of_the_logits_and_the_batch():
+    top, correct = np.array([5.0, 7.0, 6.0, 6.0]), np.array([True, False, True, True])
+    assert ece_published(top, correct, 4) == pytest.approx((6 - 0.75) / 4)
+    assert ece_published(2 * top, correct, 4) == pytest.approx((12 - 0.75) / 4)
+    assert ece_published(top, correct, 2) == pytest.approx((6 - 0.5 + 6 - 1) / 4)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]), 128)

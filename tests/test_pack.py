@@ -1,0 +1,169 @@
+import pandas as pd
+import pytest
+import torch
+
+from hiddencost import datasets, ledger, packfile
+from hiddencost.files import read_json, write_json
+from hiddencost.pack import PackInputs, complete
+from hiddencost.probe import probe_pack, train_probe
+from hiddencost.protocol import Recipe
+
+RECIPE = {
+    **{"epochs": 60, "learning_rate": 0.05, "milestones": [0.5], "gamma": 0.1},
+    **{"batch_size": 8, "shuffle": True, "test_batch_size": 16},
+}
+
+
+@pytest.fixture
+def pack(tmp_path, monkeypatch):
+    """The files of a small pack, in a folder of its own: a backbone's manifest, a dataset of 3 classes, a split."""
+    monkeypatch.chdir(tmp_path)
+    manifest = {"checkpoint": "net", "compression": "none", "control": None, "weights_sha256": "ab"}
+    write_json("backbone/manifest.json", manifest)
+    write_json(
+        "verification.json", {"passed": True, "reasons": [], "sparsity_declared": 0.0, "sparsity_measured": 0.0}
+    )
+    records = torch.randint(0, 256, (60, 3073), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    records[:, 0] = torch.arange(60) % 3
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.bin").write_bytes(records.numpy().tobytes())
+    files = {}
+    for part in ("train", "test"):
+        from hiddencost.files import sha256_file
+
+        files[part] = {"path": f"{part}.bin", "sha256": sha256_file(f"{part}.bin")}
+    entry = {
+        "reader": "cifar_binary",
+        "files": files,
+        "classes": ["a", "b", "c"],
+        "counts": {"train": 60, "test": 60},
+    }
+    datasets.prepare("toy", entry, 32, tmp_path, "dataset")
+    write_json("split.json", {"permutations": [[i for i in range(60) if i % 3 == label] for label in range(3)]})
+    paths = ("backbone", "verification.json", "dataset", "split.json")
+    return PackInputs(*(tmp_path / name for name in paths))
+
+
+def request(*runs, **changes):
+    base = {"study": "s", "backbone": "net-dense", "dataset": "toy", "seed": 0, "recipe": RECIPE, "code": "c1"}
+    return base | {"runs": [list(run) for run in runs]} | changes
+
+
+class Trainer:
+    """Stands for training: counts what is asked of it."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, dataset):
+        return self.train
+
+    def train(self, method, chosen):
+        self.asked.append((method, len(chosen)))
+        if len(self.asked) == getattr(self, "die_at", 0):
+            raise KeyboardInterrupt
+        return {"prompt": torch.zeros(1)}, {"status": "ok", "accuracy": len(chosen) / 100, "mappings": [[1]]}
+
+
+def rows(output="out.parquet"):
+    return pd.read_parquet(output)
+
+
+def test_a_finished_run_is_never_trained_again(pack):
+    trainer = Trainer()
+    complete(pack, request(("flm", 1), ("flm", 5)), "out.parquet", trainer)
+    complete(pack, request(("flm", 1), ("flm", 5), ("ilm", 1)), "out.parquet", trainer)
+    assert trainer.asked == [("flm", 3), ("flm", 15), ("ilm", 3)]
+    assert rows()["n_train"].tolist() == [3, 15, 3]
+    assert rows()["accuracy"].tolist() == [0.03, 0.15, 0.03]
+    assert rows()["shots"].tolist() == ["1", "5", "1"]
+    assert packfile.stored_request(pack.split.parent / "out.parquet")["runs"][-1] == ["ilm", 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": RECIPE | {"learning_rate": 0.1}},
+        {"recipe": RECIPE | {"learning_rate": 60.0, "epochs": 1}},
+        {"seed": 1},
+        {"code": "c2"},
+    ],
+)
+def test_a_stale_run_is_never_reused(pack, change):
+    trainer = Trainer()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    complete(pack, request(("flm", 1), **change), "out.parquet", trainer)
+    assert len(trainer.asked) == 2
+
+
+def test_other_weights_and_other_images_make_another_run(pack):
+    trainer = Trainer()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    manifest = read_json(pack.backbone / "manifest.json")
+    write_json(pack.backbone / "manifest.json", manifest | {"weights_sha256": "cd"})
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    split = read_json(pack.split)
+    split["permutations"][0].reverse()
+    write_json(pack.split, split)
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    assert len(trainer.asked) == 3
+
+
+def test_budgets_that_choose_the_same_images_are_one_run(pack):
+    trainer = Trainer()
+    complete(pack, request(("flm", 20), ("flm", "full"), ("flm", 500)), "out.parquet", trainer)
+    assert trainer.asked == [("flm", 60)]
+    assert rows()["shots"].tolist() == ["20", "full", "500"]
+    assert rows()["n_train"].tolist() == [60, 60, 60]
+    assert rows()["run"].nunique() == 1
+
+
+def test_a_job_that_dies_keeps_its_finished_runs(pack):
+    trainer = Trainer()
+    trainer.die_at = 3
+    runs = [("flm", 1), ("flm", 2), ("flm", 3), ("flm", 4)]
+    with pytest.raises(KeyboardInterrupt):
+        complete(pack, request(*runs), "out.parquet", trainer)
+    complete(pack, request(*runs), "out.parquet", trainer)
+    assert [images for _, images in trainer.asked] == [3, 6, 9, 9, 12]
+
+
+def test_a_backbone_that_failed_its_gate_is_not_trained_and_its_rows_say_so(pack):
+    verification = read_json(pack.verification)
+    write_json(pack.verification, verification | {"passed": False, "reasons": ["5 of 20 photos"]})
+    trainer = Trainer()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    assert trainer.asked == []
+    assert rows()["status"].tolist() == ["not run"]
+    assert rows()["reason"][0] == "the backbone failed its verification: 5 of 20 photos"
+    assert "accuracy" not in rows()
+
+
+def test_the_ledger_keeps_what_was_learned(tmp_path):
+    run = ledger.identity(method="flm", seed=0)
+    assert ledger.find(tmp_path, run) is None
+    ledger.record(tmp_path, run, {"prompt": torch.ones(2)}, {"status": "ok", "bins": [1, None]})
+    assert ledger.find(tmp_path, run) == {"status": "ok", "bins": [1, None]}
+    from safetensors.torch import load_file
+
+    assert load_file(ledger.entry(tmp_path, run))["prompt"].tolist() == [1, 1]
+
+
+def test_a_linear_probe_learns_what_is_linear_and_repeats_itself(pack):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 8, generator=generator) + 3 * torch.eye(3, 8)[labels]
+    from safetensors.torch import save_file
+
+    save_file({"train": features, "test": features}, "features.safetensors")
+    probe_pack(pack, "features.safetensors", request(("lp", 1), ("lp", "full")), "out.parquet")
+    table = rows()
+    assert table["accuracy"][1] > 0.95
+    assert table["accuracy"][1] > table["accuracy"][0]
+    assert table["precision"].tolist() == ["fp32", "fp32"]
+    assert (table["bin_count"].map(sum) == 60).all()
+    state = torch.random.get_rng_state()
+    heads = [train_probe(features, labels, 3, seed, Recipe(**RECIPE)).weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert torch.equal(state, torch.random.get_rng_state())

@@ -79,7 +79,7 @@ def test_rebuild_takes_the_first_images_of_each_class(rebuild, tmp_path, monkeyp
 
 def test_rebuild_refuses_another_file_than_the_official_one(rebuild, tmp_path):
     (tmp_path / "data_batch_1.bin").write_bytes(b"\0" * 3073)
-    with pytest.raises(SystemExit, match="md5 is .*, expected 5dd7e06a14cb22eb9f671a540d1b7c25"):
+    with pytest.raises(SystemExit, match=r"md5 is .*, expected 5dd7e06a14cb22eb9f671a540d1b7c25"):
         rebuild.main(tmp_path)
 
 

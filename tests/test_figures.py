@@ -19,24 +19,16 @@ def study():
     """Made-up runs and bins of two datasets; one cell was not run."""
     rng = np.random.default_rng(0)
     runs, bins = [], []
+    constant = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece_published"), 0.1)
+    constant |= {"study": "s", "checkpoint": "net"}
     for dataset, backbone, method, shots, seed in itertools.product(["one", "two"], BACKBONES, METHODS, SHOTS, SEEDS):
         compression, control, sparsity = BACKBONES[backbone]
         ran = (dataset, backbone, method, shots) != ("two", "pruned", "ilm", "10")
         axes = {"dataset": dataset, "backbone": backbone, "method": method, "shots": shots, "seed": seed}
         values = dict.fromkeys(("accuracy", "ece"), rng.uniform() if ran else np.nan)
-        runs.append(
-            {
-                **{"study": "s", "checkpoint": "net", "compression": compression, "control": control},
-                **{
-                    "sparsity_declared": sparsity,
-                    "sparsity_measured": sparsity,
-                    "status": "ok" if ran else "not run",
-                },
-                **dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece_published"), 0.1),
-                **axes,
-                **values,
-            }
-        )
+        made = {"compression": compression, "control": control, "status": "ok" if ran else "not run"}
+        made |= {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
+        runs.append(constant | made | axes | values)
         if ran:
             rows = {"count": [0, 5, 20], "confidence": [np.nan, 0.5, 0.9], "accuracy": [np.nan, 0.4, 0.7]}
             bins += [axes | {"bin": bin + 1} | {k: v[bin] for k, v in rows.items()} for bin in range(3)]
@@ -71,7 +63,7 @@ def test_accuracy_has_a_panel_a_dataset_and_tells_dense_from_compressed(study):
         by_method = [lines[i : i + 3] for i in range(0, 12, 3)]
         assert [[line.get_linestyle() for line in three] for three in by_method] == [["-", "--", ":"]] * 4
         assert [three[0].get_color() for three in by_method] == list(style.COLOURS.values())
-        missing = by_method[2][1].get_ydata()
+        missing = by_method[2][1].get_ydata().astype(float)
         assert np.isnan(missing).tolist() == [False, True, False]
         runs = study[0]
         first = runs[(runs["dataset"] == "two") & (runs["backbone"] == "dense") & (runs["method"] == "rlm")]

@@ -1,9 +1,10 @@
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hiddencost import datasets, ledger, packfile
-from hiddencost.files import read_json, write_json
+from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.pack import PackInputs, complete
 from hiddencost.probe import probe_pack, train_probe
 from hiddencost.protocol import Recipe
@@ -27,17 +28,9 @@ def pack(tmp_path, monkeypatch):
     records[:, 0] = torch.arange(60) % 3
     for part in ("train", "test"):
         (tmp_path / f"{part}.bin").write_bytes(records.numpy().tobytes())
-    files = {}
-    for part in ("train", "test"):
-        from hiddencost.files import sha256_file
-
-        files[part] = {"path": f"{part}.bin", "sha256": sha256_file(f"{part}.bin")}
-    entry = {
-        "reader": "cifar_binary",
-        "files": files,
-        "classes": ["a", "b", "c"],
-        "counts": {"train": 60, "test": 60},
-    }
+    files = {part: {"path": f"{part}.bin", "sha256": sha256_file(f"{part}.bin")} for part in ("train", "test")}
+    counts = {"train": 60, "test": 60}
+    entry = {"reader": "cifar_binary", "files": files, "classes": ["a", "b", "c"], "counts": counts}
     datasets.prepare("toy", entry, 32, tmp_path, "dataset")
     write_json("split.json", {"permutations": [[i for i in range(60) if i % 3 == label] for label in range(3)]})
     paths = ("backbone", "verification.json", "dataset", "split.json")
@@ -62,7 +55,8 @@ class Trainer:
         self.asked.append((method, len(chosen)))
         if len(self.asked) == getattr(self, "die_at", 0):
             raise KeyboardInterrupt
-        return {"prompt": torch.zeros(1)}, {"status": "ok", "accuracy": len(chosen) / 100, "mappings": [[1]]}
+        result = {"status": "ok", "accuracy": len(chosen) / 100, "ece": 0.1, "train_seconds": 1.0, "mappings": [[1]]}
+        return {"prompt": torch.zeros(1)}, result
 
 
 def rows(output="out.parquet"):
@@ -144,8 +138,6 @@ def test_the_ledger_keeps_what_was_learned(tmp_path):
     assert ledger.find(tmp_path, run) is None
     ledger.record(tmp_path, run, {"prompt": torch.ones(2)}, {"status": "ok", "bins": [1, None]})
     assert ledger.find(tmp_path, run) == {"status": "ok", "bins": [1, None]}
-    from safetensors.torch import load_file
-
     assert load_file(ledger.entry(tmp_path, run))["prompt"].tolist() == [1, 1]
 
 
@@ -153,9 +145,7 @@ def test_a_linear_probe_learns_what_is_linear_and_repeats_itself(pack):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     features = torch.randn(60, 8, generator=generator) + 3 * torch.eye(3, 8)[labels]
-    from safetensors.torch import save_file
-
-    save_file({"train": features, "test": features}, "features.safetensors")
+    save_file({"train": features, "test": features.clone()}, "features.safetensors")
     probe_pack(pack, "features.safetensors", request(("lp", 1), ("lp", "full")), "out.parquet")
     table = rows()
     assert table["accuracy"][1] > 0.95

@@ -20,10 +20,10 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     summary["points"] = summary["accuracy_dense_minus_backbone_mean"] * 100
     scale = summary.loc[(summary["compression"] != "none"), "points"].abs().max()
     limit = scale if scale > 0 else 1.0
-    points = summary.set_index(["dataset", "method", "backbone", "shots"])["points"]
     figure, axes = style.panels(len(datasets) * len(methods), len(methods), settings, sharey=True)
     for axis, (dataset, method) in zip(axes, [(d, m) for d in datasets for m in methods], strict=True):
-        cells = points.loc[dataset, method].unstack().reindex(index=backbones, columns=shots)
+        own = summary[(summary["dataset"] == dataset) & (summary["method"] == method)]
+        cells = own.pivot(index="backbone", columns="shots", values="points").reindex(index=backbones, columns=shots)
         axis.patch.set(facecolor="white", hatch="////", edgecolor="0.7")
         sns.heatmap(
             cells,

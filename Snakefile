@@ -24,6 +24,7 @@ rule all:
     default_target: True
     input:
         rules.conclude.output,
+        rules.report.output,
 
 
 onsuccess:

@@ -93,6 +93,16 @@ def test_a_digest_follows_the_code_and_nothing_else(package, file, old, new, cha
     assert (digest(package) != before) == changes
 
 
+def test_a_script_with_the_name_of_a_module_does_not_hide_it(package):
+    (package / "script.py").rename(package / "b.py")
+    digests = set()
+    for text in ("def g():\n    return 1\n", "def g():\n    return 2\n"):
+        (package / "demo" / "b.py").write_text(text)
+        files.code_digest.cache_clear()
+        digests.add(files.code_digest(package / "b.py"))
+    assert len(digests) == 2
+
+
 def test_a_relative_import_would_be_overlooked_and_is_refused(package):
     (package / "demo" / "b.py").write_text("from . import c\n")
     with pytest.raises(ValueError, match="line 1: relative import"):

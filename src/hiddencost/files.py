@@ -74,7 +74,8 @@ def code_digest(script: str | os.PathLike) -> str:
     pending = [Path(script)]
     while pending:
         path = pending.pop()
-        name = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
+        # a script may have the name of a module
+        name = path.relative_to(PACKAGE.parent).as_posix() if path.is_relative_to(PACKAGE) else path.name
         if name not in closure:
             tree = ast.parse(path.read_text(), filename=str(path))
             pending += imported_modules(tree)

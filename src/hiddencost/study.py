@@ -1,5 +1,6 @@
 """The study: one YAML file as typed objects, checked before any job starts."""
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -30,15 +32,15 @@ def unknown(name: object, allowed: Iterable[str]) -> str:
     return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
 
 
-def one_of(*allowed: str) -> AfterValidator:
-    """A name out of a fixed list."""
+def one_of(*allowed: str) -> Any:
+    """The type of a name out of a fixed list."""
 
     def check(name: str) -> str:
         if name not in allowed:
             raise ValueError(unknown(name, allowed))
         return name
 
-    return AfterValidator(check)
+    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(allowed)})]
 
 
 def distinct(values: list) -> list:
@@ -70,7 +72,7 @@ class Part(BaseModel):
 class Compression(Part):
     """Compression made by this workflow."""
 
-    algorithm: Annotated[str, one_of("magnitude")] = Field(
+    algorithm: one_of("magnitude") = Field(
         description="magnitude: one-shot, global over all convolutions, without retraining"
     )
     sparsity: float = Field(gt=0, lt=1, description="share of the convolutions' weights set to zero")
@@ -80,9 +82,9 @@ class Backbone(Part):
     """A checkpoint as it is, compressed here, or replaced by a control."""
 
     name: Name
-    checkpoint: Annotated[str, one_of(*catalog.load("checkpoints"))] = Field(description="a name of the catalog")
+    checkpoint: one_of(*catalog.load("checkpoints")) = Field(description="a name of the catalog")
     compression: Compression | None = None
-    control: Annotated[str, one_of("random_init")] | None = Field(
+    control: one_of("random_init") | None = Field(
         None,
         description="random_init: the checkpoint's architecture without its weights; exempt from the photos",
     )
@@ -97,7 +99,7 @@ class Backbone(Part):
 class TargetDataset(Part):
     """A target task."""
 
-    name: Annotated[str, one_of(*catalog.load("datasets"))] = Field(description="a name of the catalog")
+    name: one_of(*catalog.load("datasets")) = Field(description="a name of the catalog")
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
 
@@ -113,7 +115,7 @@ class Figures(Part):
 
     width: float = Field(6.8, gt=0, description="inches")
     panel_height: float = Field(2.3, gt=0, description="inches")
-    colours: dict[Annotated[str, one_of(*METHODS)], Colour] = Field(
+    colours: dict[one_of(*METHODS), Colour] = Field(
         default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
     )
 
@@ -126,7 +128,7 @@ class Study(Part):
     shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct)] = Field(
         description="images per class, or full"
     )
-    methods: Annotated[list[Annotated[str, one_of(*METHODS)]], Field(min_length=1), AfterValidator(distinct)]
+    methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
     protocol: Protocol
@@ -193,3 +195,7 @@ def _model_at(model: type[BaseModel], location: list) -> type[BaseModel]:
                     break
                 candidates += getattr(candidate, "__args__", ())
     return model
+
+
+if __name__ == "__main__":
+    print(json.dumps(Study.model_json_schema(), indent=1))

@@ -1,0 +1,389 @@
+"""Which jobs run after which edit: real calls of Snakemake on the real rules, with the science stubbed."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import ROOT
+
+# Stand-ins for the modules that need torch, the network or time. `prompting` and `probe` complete packs through the
+# real ledger and tell in trained.log which runs they trained.
+STUBS = {
+    "torch.py": """
+        class Tensor: pass
+        class cuda:
+            def is_available(): return False
+        def device(name): return name
+        def set_num_threads(number): pass
+    """,
+    "hiddencost/fetch.py": """
+        from hiddencost.files import atomic
+        def fetch(entry, destination):
+            with atomic(destination) as temporary:
+                temporary.write_text(entry["sha256"])
+    """,
+    "hiddencost/backbone.py": """
+        from pathlib import Path
+        from hiddencost.files import write_json
+        def save(folder, weights, manifest):
+            for name in ("weights", "masks"):
+                Path(folder, f"{name}.safetensors").write_text(weights)
+            write_json(Path(folder, "manifest.json"), manifest)
+        def import_checkpoint(name, entry, source, folder):
+            save(folder, Path(source).read_text(), {"checkpoint": name, "sha256": entry["sha256"]})
+    """,
+    "hiddencost/compress.py": """
+        from pathlib import Path
+        from hiddencost.backbone import save
+        from hiddencost.files import read_json
+        def compress(source, folder, compression, control):
+            more = {"compression": (compression or {}).get("algorithm", "none"), "control": control}
+            more["sparsity_declared"] = (compression or {}).get("sparsity", 0.0)
+            save(folder, str(compression), read_json(Path(source, "manifest.json")) | more)
+    """,
+    "hiddencost/verify.py": """
+        from pathlib import Path
+        from hiddencost.files import read_json
+        def verify(folder, photos_path, photos_entry, settings):
+            sparsity = read_json(Path(folder, "manifest.json"))["sparsity_declared"]
+            reasons = ["5 of 20 photos"] if sparsity > 0.4 else []
+            measured = {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
+            return measured | {"passed": not reasons, "reasons": reasons}
+    """,
+    "hiddencost/features.py": """
+        from pathlib import Path
+        def extract_features(folder, verification, dataset_folder, output, device):
+            Path(output).write_text("features")
+    """,
+    "hiddencost/engine.py": '''
+        """The training code."""
+        def update(prompt):
+            """Update."""
+            return prompt + 1  # step
+    ''',
+    "hiddencost/prompting.py": """
+        import os, time
+        from pathlib import Path
+        from hiddencost.engine import update
+        from hiddencost.pack import complete
+        def train_pack(inputs, request, output, device=None):
+            def prepare(dataset):
+                def train(method, chosen):
+                    with open("trained.log", "a") as log:
+                        print(request["backbone"], request["seed"], method, len(chosen) // 10, file=log, flush=True)
+                    if method == "flm" and Path("slow").exists():
+                        time.sleep(600)
+                    result = {"status": "ok", "accuracy": 0.1 * update(1), "train_seconds": 1.0}
+                    result |= dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), 0.1)
+                    result |= {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
+                    return {}, result
+                return train
+            complete(inputs, request, output, prepare)
+    """,
+    "hiddencost/probe.py": """
+        from hiddencost.prompting import train_pack
+        def probe_pack(inputs, features, request, output):
+            train_pack(inputs, request, output)
+    """,
+}
+CONFIG = {
+    "study": "small",
+    "seeds": [0],
+    "shots": [1, 2],
+    "methods": ["rlm", "flm", "lp"],
+    "backbones": [
+        {"name": "dense", "checkpoint": "mobilenetv2"},
+        {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
+    ],
+}
+RESULTS = {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
+TRAINING = {"train": 2, **RESULTS}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy of the project with the stubs, its study run to the end."""
+    project = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, project / name)
+    for name, text in STUBS.items():
+        (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
+    replace(project, "src/hiddencost/ledger.py", "from safetensors.torch", "from safetensors.numpy")
+    replace(project, "src/hiddencost/ledger.py", 'safe_open(path, "pt")', 'safe_open(path, "np")')
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    (project / "config.yaml").write_text(yaml.safe_dump(config | CONFIG, sort_keys=False))
+    ran, _ = snakemake(project)
+    assert ran == {
+        **{"fetch_checkpoint": 1, "fetch_photos": 1, "import_checkpoint": 1, "compress": 2, "verify_backbone": 2},
+        **{"prepare_dataset": 2, "draw_splits": 1, "extract_features": 2, "probe": 2},
+        **TRAINING,
+    }
+    assert nothing_to_do(project)
+    (project / "trained.log").unlink()
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """The finished project, to edit."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy, symlinks=True)  # with the time stamps
+    return copy
+
+
+def call(project, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def snakemake(project, *arguments, status=0):
+    """Run the workflow. Returns how many jobs of each rule ran, and the output."""
+    process = call(project, *arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    ran = Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
+    ran.pop("all", None)
+    return dict(ran), output
+
+
+def nothing_to_do(project):
+    return "Nothing to be done" in snakemake(project, "--dry-run")[1]
+
+
+def trained(project):
+    """The runs that were trained: (backbone, seed, method, shots)."""
+    log = project / "trained.log"
+    return sorted(log.read_text().splitlines()) if log.exists() else []
+
+
+def replace(project, file, old, new):
+    path = project / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def configure(project, change):
+    path = project / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def touch_everything(project):
+    """What a git checkout does to the files of the repository."""
+    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
+        for path in [project / name, *(project / name).rglob("*")]:
+            os.utime(path)
+
+
+def swap_learning_rate_and_gamma(config):
+    protocol = config["protocol"]
+    assert protocol["learning_rate"] != protocol["gamma"]
+    protocol["learning_rate"], protocol["gamma"] = protocol["gamma"], protocol["learning_rate"]
+
+
+RANDOM = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
+NEW_SEED = {"draw_splits": 1, "probe": 2, **TRAINING}
+NEW_BACKBONE = {"compress": 1, "verify_backbone": 1, "extract_features": 1, "train": 1, "probe": 1, **RESULTS}
+WHOLE_BRANCH = {
+    **{"fetch_checkpoint": 1, "import_checkpoint": 1, "compress": 2, "verify_backbone": 2, "extract_features": 2},
+    **{"probe": 2, **TRAINING},
+}
+ALL_PROMPTS = [f"{b} 0 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "rlm") for n in (1, 2)]
+EDITS = {
+    "nothing": (lambda p: None, {}, []),
+    "every file touched as a git checkout would": (touch_everything, {}, []),
+    "a colour": (
+        lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"})),
+        {"figure": 3, "report": 1},
+        [],
+    ),
+    "a figure size": (
+        lambda p: configure(p, lambda c: c["figures"].update(width=5.0)),
+        {"figure": 3, "report": 1},
+        [],
+    ),
+    "a seed added": (
+        lambda p: configure(p, lambda c: c["seeds"].append(1)),
+        NEW_SEED,
+        [f"{b} 1 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "lp", "rlm") for n in (1, 2)],
+    ),
+    "a shots value added": (
+        lambda p: configure(p, lambda c: c["shots"].append(3)),
+        {"probe": 2, **TRAINING},
+        [f"{b} 0 {m} 3" for b in ("dense", "pruned") for m in ("flm", "lp", "rlm")],
+    ),
+    "a method added": (
+        lambda p: configure(p, lambda c: c["methods"].append("ilm")),
+        TRAINING,
+        [f"{b} 0 ilm {n}" for b in ("dense", "pruned") for n in (1, 2)],
+    ),
+    "a backbone added": (
+        lambda p: configure(
+            p,
+            lambda c: c["backbones"].append(
+                {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
+            ),
+        ),
+        NEW_BACKBONE,
+        [f"random 0 {m} {n}" for m in ("flm", "lp", "rlm") for n in (1, 2)],
+    ),
+    "a shots value removed": (lambda p: configure(p, lambda c: c["shots"].pop()), RESULTS, []),
+    "a backbone removed": (lambda p: configure(p, lambda c: c["backbones"].pop()), RESULTS, []),
+    "learning rate and gamma swapped": (
+        lambda p: configure(p, swap_learning_rate_and_gamma),
+        TRAINING,
+        ALL_PROMPTS,
+    ),
+    "a docstring in the training code": (
+        lambda p: replace(p, "src/hiddencost/engine.py", "The training code.", "The code that trains."),
+        {},
+        [],
+    ),
+    "a comment in the training code": (
+        lambda p: replace(p, "src/hiddencost/engine.py", "# step", "# one step"),
+        {},
+        [],
+    ),
+    "the update rule in the training code": (
+        lambda p: replace(p, "src/hiddencost/engine.py", "prompt + 1", "prompt + 2"),
+        {"probe": 2, **TRAINING},  # the stub of the probe trains through the same module
+        [*ALL_PROMPTS, *(f"{b} 0 lp {n}" for b in ("dense", "pruned") for n in (1, 2))],
+    ),
+    "the figures code": (
+        lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
+        {"figure": 3, "report": 1},
+        [],
+    ),
+    "the catalog's sha256 of a checkpoint": (
+        lambda p: replace(p, "src/hiddencost/catalog/checkpoints.yaml", "sha256: b035", "sha256: b036"),
+        WHOLE_BRANCH,
+        sorted([*ALL_PROMPTS, *(f"{b} 0 lp {n}" for b in ("dense", "pruned") for n in (1, 2))]),
+    ),
+    "the catalog's licence of a checkpoint": (
+        lambda p: replace(p, "src/hiddencost/catalog/checkpoints.yaml", "BSD-3-Clause", "another one"),
+        {},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "jobs", "runs"), EDITS.values(), ids=EDITS)
+def test_an_edit_runs_what_it_makes_stale_and_no_more(project, edit, jobs, runs):
+    edit(project)
+    ran, _ = snakemake(project)
+    assert ran == jobs
+    assert trained(project) == sorted(runs)
+    assert nothing_to_do(project)
+
+
+def test_a_removed_seed_and_what_comes_back_cost_no_training(project):
+    configure(project, lambda c: c["seeds"].append(1))
+    snakemake(project)
+    (project / "trained.log").unlink()
+    configure(project, lambda c: c["seeds"].remove(0))
+    assert snakemake(project)[0] == RESULTS
+    configure(project, lambda c: c["seeds"].append(0))
+    assert snakemake(project)[0] == RESULTS
+    configure(project, lambda c: (c["shots"].remove(1), c["shots"].append(3)))
+    snakemake(project)
+    configure(project, lambda c: c["shots"].append(1))
+    snakemake(project)
+    assert all(run.endswith(" 3") for run in trained(project))
+    assert len(trained(project)) == 12
+
+
+def test_a_killed_training_job_goes_on_with_the_runs_that_were_not_finished(project):
+    configure(project, lambda c: c["seeds"].append(1))
+    (project / "slow").touch()
+    process = call(project)
+    deadline = time.monotonic() + 120
+    while sum(" flm " in run for run in trained(project)) < 2:
+        assert time.monotonic() < deadline, process.communicate(timeout=1)
+        time.sleep(0.2)
+    jobs = [
+        job for job in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(job.cmdline())
+    ]
+    assert jobs
+    for job in jobs:
+        job.send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == 1
+    half = trained(project)
+    (project / "trained.log").unlink()
+    (project / "slow").unlink()
+    snakemake(project)
+    again = trained(project)
+    finished_runs = [run for run in half if " rlm " in run]
+    assert len(finished_runs) == 4
+    assert not set(again) & set(finished_runs)
+    assert [run for run in again if " flm " in run] == [f"{b} 1 flm {n}" for b in ("dense", "pruned") for n in (1, 2)]
+    assert nothing_to_do(project)
+
+
+def test_a_backbone_that_fails_its_gate_stops_its_own_branch_and_the_exit_status_tells(project):
+    compression = {"algorithm": "magnitude", "sparsity": 0.5}
+    broken = {"name": "broken", "checkpoint": "mobilenetv2", "compression": compression}
+    configure(project, lambda c: c["backbones"].append(broken))
+    ran, output = snakemake(project, status=1)
+    assert trained(project) == []
+    assert ran == {key: count for key, count in NEW_BACKBONE.items() if key != "conclude"}
+    assert "broken: 6 runs not run: the backbone failed its verification: 5 of 20 photos" in output
+    assert "12 of 18 runs of study small have a result." in output
+    assert (project / "results/small/report.html").exists()
+    table = (project / "results/small/tables/runs.csv").read_text()
+    assert table.count(",not run,") == 6
+    configure(project, lambda c: c["backbones"].pop())
+    snakemake(project)
+
+
+def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
+    configure(project, lambda c: (c["methods"].append("vp"), c["protocol"].update(epoch=3)))
+    shutil.rmtree(project / "results")
+    _, output = snakemake(project, status=1)
+    assert "config.yaml: methods[3]: 'vp' is unknown; allowed: rlm, flm, ilm, lp" in output
+    assert "config.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'?" in output
+    assert "Traceback" not in output
+    assert not (project / "results").exists()
+
+
+def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
+    (project / "studies").mkdir(exist_ok=True)
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    del config["protocol"]["canvas"]
+    config["study"] = "other"
+    (project / "studies/other.yaml").write_text(yaml.safe_dump(config))
+    _, output = snakemake(project, "--configfile", "studies/other.yaml", status=1)
+    assert "studies/other.yaml: protocol.canvas: the key is missing" in output
+    config["protocol"]["canvas"] = 120
+    (project / "studies/other.yaml").write_text(yaml.safe_dump(config))
+    snakemake(project, "--configfile", "studies/other.yaml")
+    assert (project / "results/other/report.html").exists()
+    assert nothing_to_do(project)
+
+
+def test_the_report_holds_the_figures_and_captions(finished):
+    report = (finished / "results/small/report.html").read_text()
+    for part in ("accuracy.png", "heatmap.png", "reliability.png", "summary.csv", "The hidden cost", "Tables"):
+        assert part in report
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(finished):
+    logs = {path.relative_to(finished).as_posix() for path in Path(finished).rglob("logs/**/*.log")}
+    assert {"results/small/logs/train/dense/cifar10-part/seed0.log", "results/small/logs/collect.log"} <= logs
+    benchmarks = list(Path(finished).rglob("benchmarks/**/*.tsv"))
+    assert len(benchmarks) == len(logs)

@@ -1,4 +1,5 @@
 import http.server
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,6 +10,13 @@ from hiddencost import backbone, catalog
 from hiddencost.fetch import fetch
 
 ROOT = Path(__file__).parents[1]
+
+
+def copy_project(folder):
+    """Copy what Snakemake needs of this checkout into a folder."""
+    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import copy_project
 
 # Stand-ins for the modules that need torch, the network or time. `prompting` and `probe` complete packs through the
 # real ledger and tell in trained.log which runs they trained.
@@ -123,9 +123,7 @@ TRAINING = {"train": 2, **RESULTS}
 def finished(tmp_path_factory):
     """A copy of the project with the stubs, its study run to the end."""
     project = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, project / name)
+    copy_project(project)
     for name, text in STUBS.items():
         (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
     replace(project, "src/hiddencost/ledger.py", "from safetensors.torch", "from safetensors.numpy")

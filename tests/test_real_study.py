@@ -1,0 +1,82 @@
+"""A study in small with nothing stubbed: the real network, real images, every rule."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import copy_project
+from safetensors import safe_open
+from test_workflow import nothing_to_do, snakemake
+
+from hiddencost.files import read_json
+
+BACKBONES = [
+    {"name": "dense", "checkpoint": "mobilenetv2"},
+    {"name": "collapsed", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.45}},
+    {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"},
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = tmp_path_factory.mktemp("project")
+    copy_project(project)
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config |= {"study": "tiny", "seeds": [0], "shots": [2], "methods": ["ilm", "lp"], "backbones": BACKBONES}
+    config["datasets"][0]["image_size"] = 56
+    config["protocol"] |= {"canvas": 64, "epochs": 2}
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    _, output = snakemake(project, status=1)  # 1: a backbone fails its gate
+    assert "4 of 6 runs of study tiny have a result." in output
+    assert "Failed to resolve" not in output
+    return project
+
+
+def test_every_run_of_the_grid_has_its_row(project):
+    runs = pd.read_csv(project / "results/tiny/tables/runs.csv").set_index(["backbone", "method"])
+    assert runs["status"].to_dict() == {
+        ("dense", "ilm"): "ok",
+        ("dense", "lp"): "ok",
+        ("collapsed", "ilm"): "not run",
+        ("collapsed", "lp"): "not run",
+        ("random", "ilm"): "ok",
+        ("random", "lp"): "ok",
+    }
+    done = runs[runs["status"] == "ok"]
+    assert (done["n_train"] == 20).all()
+    assert (done["n_test"] == 500).all()
+    assert done[["accuracy", "mean_class_accuracy", "ece", "brier"]].apply(lambda c: c.between(0, 2).all()).all()
+    assert np.isfinite(done[["nll", "ece_published", "train_seconds", "images_per_second"]]).all().all()
+    assert done[["device", "precision", "python", "torch", "torchvision", "timm"]].notna().all().all()
+    assert (done["accuracy"] == done["mean_class_accuracy"].round(10)).all()  # the test set is balanced
+    # 20 images teach the pretrained network more than chance and the random one nothing
+    assert runs.loc[("dense", "lp"), "accuracy"] > 0.2
+    assert runs.loc[("random", "lp"), "accuracy"] < 0.15
+    assert runs.loc[("collapsed", "lp"), "sparsity_measured"] == pytest.approx(0.45, abs=1e-4)
+    assert "ImageNet photos" in runs.loc[("collapsed", "ilm"), "reason"]
+
+
+def test_the_prompt_of_a_run_is_in_the_ledger(project):
+    runs = pd.read_csv(project / "results/tiny/tables/runs.csv").set_index(["backbone", "method"])
+    run = runs.loc[("dense", "ilm"), "run"]
+    with safe_open(project / f"results/tiny/ledger/{run[:2]}/{run}.safetensors", "pt") as stored:
+        assert stored.get_tensor("prompt").shape == (3, 64, 64)
+        assert len(set(stored.get_tensor("mapping").tolist())) == 10
+
+
+def test_figures_and_report_are_made_although_a_backbone_failed(project):
+    for name in ("accuracy", "heatmap", "reliability"):
+        for suffix in ("pdf", "png"):
+            assert (project / f"results/tiny/figures/{name}.{suffix}").stat().st_size > 10_000
+    assert (project / "results/tiny/report.html").exists()
+    assert read_json(project / "results/tiny/backbones/dense/verification.json")["photos"]["top1"] == 18
+
+
+def test_without_the_failed_backbone_the_study_is_complete(project):
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["backbones"].pop(1)
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    ran, output = snakemake(project)
+    assert ran == {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
+    assert "4 of 4 runs of study tiny have a result." in output
+    assert nothing_to_do(project)

@@ -25,7 +25,7 @@ quickstart: install
 	@echo "tables: results/quickstart/tables/"
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -32,4 +32,4 @@ onsuccess:
 
 
 onerror:
-    print(conclusion())
+    print(f"Study {study.study} is not complete. Logs: {RESULTS}/logs/. The next call goes on where this one ended.")

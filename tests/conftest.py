@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiddencost import backbone, catalog
+from hiddencost import catalog
+from hiddencost.checkpoint import import_checkpoint
 from hiddencost.fetch import fetch
+from hiddencost.files import sha256_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +29,7 @@ def downloads(request):
 
 def fetched(folder: Path, entry: dict) -> Path:
     path = folder / entry["file"]
-    if not path.exists():
+    if not path.exists() or sha256_file(path) != entry["sha256"]:
         fetch(entry, path)
     return path
 
@@ -37,7 +39,7 @@ def mobilenetv2(downloads, tmp_path_factory):
     """The real MobileNetV2, imported: the folder of a backbone."""
     entry = catalog.load("checkpoints")["mobilenetv2"]
     folder = tmp_path_factory.mktemp("mobilenetv2")
-    backbone.import_checkpoint("mobilenetv2", entry, fetched(downloads, entry), folder)
+    import_checkpoint("mobilenetv2", entry, fetched(downloads, entry), folder)
     return folder
 
 

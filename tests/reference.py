@@ -9,6 +9,8 @@ import math
 import torch
 from torch.nn import functional
 
+from hiddencost.schedule import stream
+
 
 def canvas_of(images, prompt, size, mean, std):
     count, _, s, _ = images.shape
@@ -52,10 +54,10 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
         return greedy(counts)
 
     if method == "rlm":
-        mapping = torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:classes].tolist()
+        mapping = torch.randperm(1000, generator=stream(seed, "mapping"))[:classes].tolist()
     elif method == "flm":
         mapping = frequency()
-    shuffle = torch.Generator().manual_seed(seed)
+    shuffle = stream(seed, "batches")
     mappings, losses = [], []
     for epoch in range(epochs):
         if method == "ilm" and epoch % protocol.mapping_interval == 0:

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hiddencost import backbone, catalog
+from hiddencost.checkpoint import import_checkpoint
 from hiddencost.compress import compress
 from hiddencost.files import read_json, write_json
 from hiddencost.formats import torchvision
@@ -14,7 +15,7 @@ ENTRY = catalog.load("checkpoints")["mobilenetv2"]
 
 def imported(state, folder):
     torch.save(state, folder / "file.pth")
-    backbone.import_checkpoint("mobilenetv2", ENTRY, folder / "file.pth", folder / "out")
+    import_checkpoint("mobilenetv2", ENTRY, folder / "file.pth", folder / "out")
 
 
 @pytest.fixture
@@ -106,6 +107,14 @@ def test_the_random_control_is_the_same_each_time_and_shares_no_weight(mobilenet
     dense = load_file(mobilenetv2 / "weights.safetensors")
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["features.0.0.weight"], dense["features.0.0.weight"])
+
+
+def test_the_random_control_answers_to_its_input(mobilenetv2, tmp_path, threads):
+    """With batch norm's initial statistics its logits would vary by 1e-10 over images."""
+    compress(mobilenetv2, tmp_path, None, "random_init")
+    images = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    images[4:] *= 0.3
+    assert backbone.load(tmp_path)[0](images).std(0).mean() > 1e-3
 
 
 def test_global_magnitude_pruning_removes_the_smallest_weights_and_keeps_the_rest(mobilenetv2, tmp_path):

@@ -6,14 +6,14 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from hiddencost import catalog, datasets
+from hiddencost import catalog, datasets, prepare
 
 ENTRY = catalog.load("datasets")["cifar10-part"]
 
 
 def test_the_carried_part_is_prepared_at_any_size(tmp_path):
-    datasets.prepare("cifar10-part", ENTRY, 32, ROOT, tmp_path / "32")
-    datasets.prepare("cifar10-part", ENTRY, 48, ROOT, tmp_path / "48")
+    prepare.prepare("cifar10-part", ENTRY, 32, ROOT, tmp_path / "32")
+    prepare.prepare("cifar10-part", ENTRY, 48, ROOT, tmp_path / "48")
     native, large = datasets.load(tmp_path / "32"), datasets.load(tmp_path / "48")
     assert native.train_images.shape == (250, 3, 32, 32)
     assert large.test_images.shape == (500, 3, 48, 48)
@@ -29,7 +29,7 @@ def test_the_carried_part_is_prepared_at_any_size(tmp_path):
 def test_resizing_is_that_of_pil():
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 20, 30), dtype=np.uint8)
     expected = Image.fromarray(image[0].transpose(1, 2, 0)).resize((12, 12), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(datasets.resize(image, 12)[0], np.asarray(expected).transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepare.resize(image, 12)[0], np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_another_file_than_the_catalog_s_is_refused(tmp_path):
@@ -37,7 +37,7 @@ def test_another_file_than_the_catalog_s_is_refused(tmp_path):
     for part in ("train", "test"):
         (tmp_path / ENTRY["files"][part]["path"]).write_bytes(b"\0" * 3073)
     with pytest.raises(ValueError, match=r"train\.bin: sha256 is \w+, the catalog says 4510"):
-        datasets.prepare("cifar10-part", ENTRY, 32, tmp_path, tmp_path / "out")
+        prepare.prepare("cifar10-part", ENTRY, 32, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_another_file_than_the_catalog_s_is_refused(tmp_path):
 )
 def test_counts_and_labels_are_held_against_the_catalog(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        datasets.prepare("cifar10-part", ENTRY | change, 32, ROOT, tmp_path)
+        prepare.prepare("cifar10-part", ENTRY | change, 32, ROOT, tmp_path)
 
 
 @pytest.fixture

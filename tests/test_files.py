@@ -109,27 +109,46 @@ def test_a_relative_import_would_be_overlooked_and_is_refused(package):
         digest(package)
 
 
-def test_the_digest_covers_all_modules_that_a_script_really_loads():
-    """What Python loads of this package on the way to training is what the digest of train.py follows."""
+def followed(script):
+    """The modules that the digest of a script follows."""
+    seen, pending = set(), [script]
+    while pending:
+        path = pending.pop()
+        if path not in seen:
+            seen.add(path)
+            pending += files.imported_modules(ast.parse(path.read_text()))
+    modules = [path.relative_to(files.PACKAGE.parent) for path in seen if path.is_relative_to(files.PACKAGE)]
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules}
+
+
+SCRIPTS = sorted((files.PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_digest_covers_what_a_script_really_loads(script):
     code = (
-        "import sys, runpy, types, builtins\n"
-        "try:\n    runpy.run_path('workflow/scripts/train.py', init_globals={'snakemake': None})\n"
+        "import sys, runpy\n"
+        f"try:\n    runpy.run_path({str(script)!r}, init_globals={{'snakemake': None}})\n"
         "except AttributeError:\n    pass\n"
         "print(*sorted(m for m in sys.modules if m.split('.')[0] == 'hiddencost'))"
     )
-    root = files.PACKAGE.parents[1]
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    followed, pending = set(), [root / "workflow/scripts/train.py"]
-    while pending:
-        path = pending.pop()
-        if path not in followed:
-            followed.add(path)
-            pending += files.imported_modules(ast.parse(path.read_text()))
-    names = {
-        ".".join(("hiddencost", *path.relative_to(files.PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        for path in followed
-        if path.is_relative_to(files.PACKAGE)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert followed(script) == set(loaded.stdout.split())
+
+
+def test_what_does_not_bear_on_a_run_is_not_followed():
+    scripts = {path.stem: followed(path) for path in SCRIPTS}
+    assert "hiddencost.engine" in scripts["train"]
+    assert "hiddencost.metrics" in scripts["train"]
+    later = {"hiddencost.study", "hiddencost.tables", "hiddencost.figures", "hiddencost.catalog"}
+    earlier = {
+        "hiddencost.fetch",
+        "hiddencost.formats",
+        "hiddencost.prepare",
+        "hiddencost.compress",
+        "hiddencost.verify",
     }
-    assert names == set(loaded.stdout.split())
-    assert "hiddencost.engine" in names
-    assert not names & {"hiddencost.study", "hiddencost.tables", "hiddencost.figures", "hiddencost.fetch"}
+    for script in ("train", "probe"):
+        assert not scripts[script] & (later | earlier)
+    assert "hiddencost.engine" not in scripts["probe"]
+    assert not scripts["figure"] & {"hiddencost.engine", "hiddencost.metrics", "hiddencost.pack"}

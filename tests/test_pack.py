@@ -3,9 +3,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiddencost import datasets, ledger, packfile
+from hiddencost import ledger, packfile
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.pack import PackInputs, complete
+from hiddencost.prepare import prepare
 from hiddencost.probe import probe_pack, train_probe
 from hiddencost.protocol import Recipe
 
@@ -20,6 +21,7 @@ def pack(tmp_path, monkeypatch):
     """The files of a small pack, in a folder of its own: a backbone's manifest, a dataset of 3 classes, a split."""
     monkeypatch.chdir(tmp_path)
     manifest = {"checkpoint": "net", "compression": "none", "control": None, "weights_sha256": "ab"}
+    manifest |= {"architecture": "net", "preprocessing": {"mean": [0.5], "std": [0.5]}, "upstream_top1": 70.0}
     write_json("backbone/manifest.json", manifest)
     write_json(
         "verification.json", {"passed": True, "reasons": [], "sparsity_declared": 0.0, "sparsity_measured": 0.0}
@@ -31,7 +33,7 @@ def pack(tmp_path, monkeypatch):
     files = {part: {"path": f"{part}.bin", "sha256": sha256_file(f"{part}.bin")} for part in ("train", "test")}
     counts = {"train": 60, "test": 60}
     entry = {"reader": "cifar_binary", "files": files, "classes": ["a", "b", "c"], "counts": counts}
-    datasets.prepare("toy", entry, 32, tmp_path, "dataset")
+    prepare("toy", entry, 32, tmp_path, "dataset")
     write_json("split.json", {"permutations": [[i for i in range(60) if i % 3 == label] for label in range(3)]})
     paths = ("backbone", "verification.json", "dataset", "split.json")
     return PackInputs(*(tmp_path / name for name in paths))
@@ -39,6 +41,7 @@ def pack(tmp_path, monkeypatch):
 
 def request(*runs, **changes):
     base = {"study": "s", "backbone": "net-dense", "dataset": "toy", "seed": 0, "recipe": RECIPE, "code": "c1"}
+    base |= {"ledger": "ledger"}
     return base | {"runs": [list(run) for run in runs]} | changes
 
 
@@ -55,7 +58,7 @@ class Trainer:
         self.asked.append((method, len(chosen)))
         if len(self.asked) == getattr(self, "die_at", 0):
             raise KeyboardInterrupt
-        result = {"status": "ok", "accuracy": len(chosen) / 100, "ece": 0.1, "train_seconds": 1.0, "mappings": [[1]]}
+        result = {"status": "ok", "accuracy": len(chosen) / 100, "ece": 0.1, "train_seconds": 1.0}
         return {"prompt": torch.zeros(1)}, result
 
 
@@ -101,6 +104,17 @@ def test_other_weights_and_other_images_make_another_run(pack):
     write_json(pack.split, split)
     complete(pack, request(("flm", 1)), "out.parquet", trainer)
     assert len(trainer.asked) == 3
+
+
+def test_what_says_nothing_of_the_outputs_does_not_make_another_run(pack):
+    trainer = Trainer()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    manifest = read_json(pack.backbone / "manifest.json")
+    write_json(pack.backbone / "manifest.json", manifest | {"upstream_top1": 71.0, "sparsity_declared": 0.3})
+    complete(pack, request(("flm", 1), upstream="other"), "out.parquet", trainer)
+    assert len(trainer.asked) == 1
+    complete(pack, request(("flm", 1)), "out.parquet", trainer, precision="bf16")
+    assert len(trainer.asked) == 2
 
 
 def test_budgets_that_choose_the_same_images_are_one_run(pack):
@@ -152,6 +166,12 @@ def test_a_linear_probe_learns_what_is_linear_and_repeats_itself(pack):
     assert table["accuracy"][1] > table["accuracy"][0]
     assert table["precision"].tolist() == ["fp32", "fp32"]
     assert (table["bin_count"].map(sum) == 60).all()
+    save_file({"train": 0 * features, "test": 0 * features}, "features.safetensors")
+    probe_pack(pack, "features.safetensors", request(("lp", "full")), "out.parquet")
+    assert rows()["accuracy"][0] < 0.5, "the result of other features was reused"
+    save_file({"train": features, "test": features * float("nan")}, "features.safetensors")
+    probe_pack(pack, "features.safetensors", request(("lp", "full")), "out.parquet")
+    assert rows()["status"].tolist() == ["diverged"]
     state = torch.random.get_rng_state()
     heads = [train_probe(features, labels, 3, seed, Recipe(**RECIPE)).weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])

@@ -102,6 +102,26 @@ BAD = {
         "mobilenetv2-dense",
         "studies/mine.yaml: backbones: mobilenetv2-dense stands there more than once; each must be different",
     ),
+    "the same network twice": (
+        ["backbones", 1],
+        {"name": "again", "checkpoint": "mobilenetv2"},
+        "studies/mine.yaml: backbones: mobilenetv2-dense and again are the same network; expected different ones",
+    ),
+    "milestones that fall together": (
+        ["protocol", "milestones"],
+        [0.5, 0.72],
+        "protocol: milestones [0.5, 0.72] of 2 epochs fall on the epochs [1, 1]; expected each on another one",
+    ),
+    "a number in quotes": (
+        ["protocol", "epochs"],
+        "2",
+        "protocol.epochs: '2' is not allowed: input should be a valid",
+    ),
+    "a backbone that is a name": (
+        ["backbones", 0],
+        "dense",
+        "backbones[0]: 'dense' is not allowed: expected a mapping",
+    ),
     "duplicate seed": (["seeds"], [1, 1], "seeds: 1 stands there more than once"),
     "compressed control": (
         ["backbones", 1, "control"],
@@ -126,6 +146,10 @@ def test_bad_input_is_one_line_that_names_file_key_value_and_what_is_allowed(pat
     assert expected in message
     assert message.startswith("studies/mine.yaml: ")
     assert len(message.splitlines()) == 1
+
+
+def test_shots_are_sorted():
+    assert load_study(edited(["shots"], ["full", 20, 1]), "config.yaml").shots == [1, 20, "full"]
 
 
 def test_each_fault_has_its_line():

@@ -91,6 +91,29 @@ def test_a_mask_that_disagrees_with_the_weights_in_one_place_is_found(make, phot
     assert result["reasons"] == ["features.1.conv.0.0.weight: mask and weights disagree in 1 places"]
 
 
+def test_a_pruned_network_without_its_masks_is_stopped(make, photos, threads):
+    folder = make(0.2)
+    save_file({}, folder / "masks.safetensors")
+    manifest = read_json(folder / "manifest.json")
+    digest = sha256_file(folder / "masks.safetensors")
+    write_json(folder / "manifest.json", manifest | {"masks_sha256": digest})
+    result = verify(folder, photos, PHOTOS, SETTINGS)
+    assert len(result["reasons"]) == 52
+    assert result["reasons"][0] == "features.0.0.weight: no mask"
+
+
+def test_weights_that_are_not_finite_and_files_that_do_not_match_are_reasons_and_no_crash(make, photos, threads):
+    folder = make()
+    spoil(folder, lambda weights: weights["features.0.0.weight"].fill_(float("nan")))
+    result = verify(folder, photos, PHOTOS, SETTINGS)
+    assert "its logits on a fixed input are not finite" in result["reasons"]
+    write_json(folder / "verification.json", result)
+    spoil(folder, lambda weights: weights.pop("features.0.0.weight"))
+    result = verify(folder, photos, PHOTOS, SETTINGS)
+    assert not result["passed"]
+    assert "weights.safetensors: missing key features.0.0.weight" in result["reasons"][0]
+
+
 def test_the_stem_is_left_out_where_papers_leave_it_out():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 2), torch.nn.Conv2d(1, 1, 2), torch.nn.Linear(2, 2))
     with torch.no_grad():

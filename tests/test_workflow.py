@@ -37,9 +37,14 @@ STUBS = {
         def save(folder, weights, manifest):
             for name in ("weights", "masks"):
                 Path(folder, f"{name}.safetensors").write_text(weights)
-            write_json(Path(folder, "manifest.json"), manifest)
+            write_json(Path(folder, "manifest.json"), manifest | {"weights_sha256": weights})
+    """,
+    "hiddencost/checkpoint.py": """
+        from pathlib import Path
+        from hiddencost.backbone import save
         def import_checkpoint(name, entry, source, folder):
-            save(folder, Path(source).read_text(), {"checkpoint": name, "sha256": entry["sha256"]})
+            manifest = {"checkpoint": name, "architecture": "net", "preprocessing": entry["preprocessing"]}
+            save(folder, Path(source).read_text(), manifest)
     """,
     "hiddencost/compress.py": """
         from pathlib import Path
@@ -48,7 +53,8 @@ STUBS = {
         def compress(source, folder, compression, control):
             more = {"compression": (compression or {}).get("algorithm", "none"), "control": control}
             more["sparsity_declared"] = (compression or {}).get("sparsity", 0.0)
-            save(folder, str(compression), read_json(Path(source, "manifest.json")) | more)
+            manifest = read_json(Path(source, "manifest.json"))
+            save(folder, f"{manifest['weights_sha256']} {compression} {control}", manifest | more)
     """,
     "hiddencost/verify.py": """
         from pathlib import Path
@@ -80,29 +86,37 @@ STUBS = {
             """Update."""
             return prompt + 1  # step
     ''',
-    "hiddencost/prompting.py": """
-        import os, time
+    "hiddencost/metrics.py": """
+        def evaluate(): pass
+    """,
+    "hiddencost/stub.py": """
+        import time
         from pathlib import Path
-        from hiddencost.engine import update
         from hiddencost.pack import complete
-        def train_pack(inputs, request, output, device=None):
+        def run(inputs, request, output, value):
             def prepare(dataset):
                 def train(method, chosen):
                     with open("trained.log", "a") as log:
                         print(request["backbone"], request["seed"], method, len(chosen) // 10, file=log, flush=True)
                     if method == "flm" and Path("slow").exists():
                         time.sleep(600)
-                    result = {"status": "ok", "accuracy": 0.1 * update(1), "train_seconds": 1.0}
+                    result = {"status": "ok", "accuracy": value, "train_seconds": 1.0}
                     result |= dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), 0.1)
                     result |= {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
                     return {}, result
                 return train
             complete(inputs, request, output, prepare)
     """,
+    "hiddencost/prompting.py": """
+        from hiddencost.engine import update
+        from hiddencost.stub import run
+        def train_pack(inputs, request, output, device):
+            run(inputs, request, output, 0.1 * update(1))
+    """,
     "hiddencost/probe.py": """
-        from hiddencost.prompting import train_pack
+        from hiddencost.stub import run
         def probe_pack(inputs, features, request, output):
-            train_pack(inputs, request, output)
+            run(inputs, request, output, 0.7)
     """,
 }
 CONFIG = {
@@ -269,8 +283,25 @@ EDITS = {
     ),
     "the update rule in the training code": (
         lambda p: replace(p, "src/hiddencost/engine.py", "prompt + 1", "prompt + 2"),
-        {"probe": 2, **TRAINING},  # the stub of the probe trains through the same module
-        [*ALL_PROMPTS, *(f"{b} 0 lp {n}" for b in ("dense", "pruned") for n in (1, 2))],
+        TRAINING,
+        ALL_PROMPTS,
+    ),
+    "a caption of the report": (
+        lambda p: replace(p, "workflow/report/figure.rst", "The hidden cost:", "Hidden cost:"),
+        {"report": 1},
+        [],
+    ),
+    "another source of a checkpoint": (
+        lambda p: replace(p, "src/hiddencost/catalog/checkpoints.yaml", "https://download", "https://mirror"),
+        {},
+        [],
+    ),
+    "shots removed and the sparsity changed": (
+        lambda p: configure(
+            p, lambda c: (c["shots"].remove(2), c["backbones"][1]["compression"].update(sparsity=0.3))
+        ),
+        NEW_BACKBONE,
+        ["pruned 0 flm 1", "pruned 0 lp 1", "pruned 0 rlm 1"],
     ),
     "the figures code": (
         lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
@@ -357,6 +388,14 @@ def test_a_backbone_that_fails_its_gate_stops_its_own_branch_and_the_exit_status
     assert table.count(",not run,") == 6
     configure(project, lambda c: c["backbones"].pop())
     snakemake(project)
+
+
+def test_a_call_that_fails_does_not_tell_of_an_earlier_success(project):
+    replace(project, "src/hiddencost/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
+    _, output = snakemake(project, status=1)
+    assert "out of luck" in output  # the log of the failed job is shown
+    assert "Study small is not complete. Logs: results/small/logs/" in output
+    assert "runs of study small have a result" not in output
 
 
 def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):

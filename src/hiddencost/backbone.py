@@ -1,6 +1,5 @@
 """Backbones: frozen networks on disk (weights.safetensors, masks.safetensors, manifest.json) and in memory."""
 
-import logging
 from pathlib import Path
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from hiddencost.files import atomic, read_json, sha256_file, write_json
-from hiddencost.formats import READERS
 
-log = logging.getLogger(__name__)
+# images a forward pass where no gradient is needed: a CPU's caches hold few
+FORWARD_BATCH = {"cpu": 16, "cuda": 256}
 
 
 def build(architecture: str) -> nn.Module:
@@ -61,23 +60,6 @@ def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor],
     write_json(folder / "manifest.json", manifest)
 
 
-def import_checkpoint(name: str, entry: dict, source: str | Path, folder: str | Path) -> None:
-    """Read a published checkpoint (catalog entry) and write it as a backbone, every key accounted for."""
-    state = READERS[entry["format"]](Path(source))
-    matched = load_strictly(build(entry["architecture"]), state, str(source))
-    log.info("%s: %d keys matched, none missing, none unexpected", source, matched)
-    manifest = {
-        "checkpoint": name,
-        "architecture": entry["architecture"],
-        "preprocessing": entry["preprocessing"],
-        "stem": entry["stem"],
-        "upstream_top1": entry["upstream_top1"],
-        "source_sha256": entry["sha256"],
-        "keys_matched": matched,
-    }
-    save(folder, state, {}, manifest)
-
-
 def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
     """Load a backbone. Returns the network (evaluation mode, no gradients), its masks and its manifest.
 
@@ -90,8 +72,10 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
         if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
             raise ValueError(f"{path}: sha256 is {found}, the manifest says {manifest[f'{name}_sha256']}")
     network = build(manifest["architecture"])
-    load_strictly(network, load_file(folder / "weights.safetensors"), str(folder / "weights.safetensors"))
-    return network.requires_grad_(False), load_file(folder / "masks.safetensors"), manifest
+    weights = folder / "weights.safetensors"
+    matched = load_strictly(network, load_file(weights), str(weights))
+    masks = load_file(folder / "masks.safetensors")
+    return network.requires_grad_(False), masks, manifest | {"keys_matched": matched}
 
 
 def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:

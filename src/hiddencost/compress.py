@@ -21,8 +21,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     network, masks, manifest = backbone.load(source)
     sparsity = 0.0
     if control == "random_init":
-        torch.manual_seed(0)  # one fixed random network: the seeds of a study vary the adaptation
-        network = backbone.build(manifest["architecture"])
+        network = random_network(manifest["architecture"])
     elif compression:
         sparsity = compression["sparsity"]
         masks = prune_by_magnitude(network, sparsity)
@@ -33,6 +32,23 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     }
     backbone.save(folder, network.state_dict(), masks, manifest)
     log.info("%s: compression %s, control %s, sparsity %g", folder, manifest["compression"], control, sparsity)
+
+
+def random_network(architecture: str) -> nn.Module:
+    """Return a network as PyTorch initialises it, always the same, with batch norm's statistics taken from noise.
+
+    With the statistics that batch norm starts from, the signal of a deep network fades (MobileNetV2's logits vary by
+    1e-10 over images): it would give every image the same answer, whatever it is asked.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the seeds of a study vary the adaptation, not this
+        network = backbone.build(architecture).train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the plain mean over what follows
+        with torch.no_grad():
+            network(torch.randn(32, 3, 64, 64))
+    return network.eval()
 
 
 def prune_by_magnitude(network: nn.Module, sparsity: float) -> dict[str, Tensor]:

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiddencost.backbone import classifier
+from hiddencost.backbone import FORWARD_BATCH, classifier
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.prompt import border_mask, compose
 from hiddencost.protocol import RunProtocol
-from hiddencost.schedule import epoch_batches, optimiser
-
-# images a forward pass in mapping and evaluation, on which no result depends: a CPU's caches hold few
-FORWARD_BATCH = {"cpu": 16, "cuda": 256}
+from hiddencost.schedule import epoch_batches, optimiser, stream
 
 Progress = Callable[[int], object]  # told how many images were trained on since the last call
 
@@ -65,13 +62,18 @@ class PromptedNetwork:
     def logits(self, images: Tensor, prompt: Tensor) -> Tensor:
         """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s]."""
         canvas = compose(images, prompt, self.mask, self.mean, self.std)
+        return self.network(canvas).to(self.mean.dtype)
+
+    def training_logits(self, images: Tensor, prompt: Tensor) -> Tensor:
+        """Return the logits in the precision of training (bf16 under autocast), and so their gradient."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(canvas).to(self.mean.dtype)
+            return self.logits(images, prompt)
 
     @torch.inference_mode()
     def predict(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits of any number of images, in batches and without gradients."""
-        return torch.cat([self.logits(batch, prompt) for batch in images.split(FORWARD_BATCH[self.device.type])])
+        """Return the source logits of any number of images, for mapping and test: in full precision, as published."""
+        batches = images.split(FORWARD_BATCH[self.device.type])
+        return torch.cat([self.logits(batch, prompt) for batch in batches])
 
 
 def train_prompt(
@@ -101,11 +103,11 @@ def train_prompt(
         return greedy_mapping(count_predictions(predictions, labels, prompted.source_classes, classes))
 
     if method == "rlm":
-        mapping = random_mapping(prompted.source_classes, classes, torch.Generator().manual_seed(seed))
+        mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping"))
     else:
         mapping = frequency_mapping()
     trained = Trained(prompt, mapping)
-    shuffle = torch.Generator().manual_seed(seed)
+    shuffle = stream(seed, "batches")
     adam, schedule = optimiser([prompt], protocol)
     for epoch in range(protocol.epochs):
         if method == "ilm" and epoch > 0 and epoch % protocol.mapping_interval == 0:
@@ -114,7 +116,8 @@ def train_prompt(
         on_device = mapping.to(prompted.device)
         for batch in epoch_batches(len(labels), protocol, shuffle):
             batch = batch.to(prompted.device)
-            loss = functional.cross_entropy(prompted.logits(images[batch], prompt)[:, on_device], labels[batch])
+            logits = prompted.training_logits(images[batch], prompt)[:, on_device]
+            loss = functional.cross_entropy(logits, labels[batch])
             adam.zero_grad()
             loss.backward()
             adam.step()

@@ -10,9 +10,6 @@ from tqdm import tqdm
 from hiddencost import backbone, datasets
 from hiddencost.files import atomic, read_json
 
-# images a forward pass, on which no result depends: a CPU's caches hold few
-FORWARD_BATCH = {"cpu": 16, "cuda": 256}
-
 
 @torch.inference_mode()
 def features_of(network: nn.Module, images: Tensor) -> Tensor:
@@ -51,7 +48,7 @@ def extract_features(
     with tqdm(total=sum(map(len, parts.values())), unit=" images", mininterval=10) as bar:
         for part, images in parts.items():
             chunks = []
-            for batch in images.split(FORWARD_BATCH[device.type]):
+            for batch in images.split(backbone.FORWARD_BATCH[device.type]):
                 chunks.append(features_of(network, (batch.to(device).float() / 255 - mean) / std).cpu())
                 bar.update(len(batch))
             features[part] = torch.cat(chunks)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hiddencost import datasets, ledger, packfile
 from hiddencost.files import canonical, read_json, sha256_text
+from hiddencost.metrics import evaluate
 from hiddencost.splits import take_shots
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,19 @@ Train = Callable[[str, list[int]], tuple[dict[str, Tensor], dict]]
 
 
 def complete(
-    inputs: PackInputs, request: dict, output: str | Path, prepare: Callable[[datasets.Dataset], Train]
+    inputs: PackInputs,
+    request: dict,
+    output: str | Path,
+    prepare: Callable[[datasets.Dataset], Train],
+    **determines: str,
 ) -> None:
     """Train the runs of a pack that the ledger does not hold yet, and write the rows of all.
 
-    request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `code` (the digest of the code that trains) and
-    `runs` ([method, shots] pairs); prepare: loads what the runs share, called only if one has to be trained. The
-    output is a parquet table, a row a run. A backbone that failed its gate is not trained: its rows say so.
+    request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
+    and `code` (the digest of the code that trains). prepare: loads what the runs share, called only if one has to be
+    trained. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
+    The output is a parquet table, a row a run. A backbone that failed its gate is not trained: its rows say so.
     """
-    kept = Path("results", request["study"], "ledger")
     manifest = read_json(inputs.backbone / "manifest.json")
     verification = read_json(inputs.verification)
     dataset = datasets.load(inputs.dataset)
@@ -78,24 +83,40 @@ def complete(
             rows.append(row | {"status": "not run", "reason": reason})
             continue
         run = ledger.identity(
-            backbone=sha256_text(canonical(manifest)),
+            backbone=_backbone_digest(manifest),
             dataset=dataset.digest,
             images=chosen,
             method=method,
             recipe=request["recipe"],
             seed=request["seed"],
             code=request["code"],
+            **determines,
         )
-        result = ledger.find(kept, run)
+        result = ledger.find(request["ledger"], run)
         if result is None:
             train = train or prepare(dataset)
             tensors, result = train(method, chosen)
-            ledger.record(kept, run, tensors, result)
+            ledger.record(request["ledger"], run, tensors, result)
             trained += 1
             log.info("run %d of %d, %s %s shots: %s", number, len(request["runs"]), method, shots, _summary(result))
-        rows.append(row | {"run": run} | {key: value for key, value in result.items() if key != "mappings"})
+        rows.append(row | {"run": run} | result)
     packfile.write(rows, request, Path(output))
     log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), trained)
+
+
+def _backbone_digest(manifest: dict) -> str:
+    """SHA-256 over what of a backbone determines its outputs."""
+    preprocessing = manifest["preprocessing"]
+    determines = [manifest["weights_sha256"], manifest["architecture"], preprocessing["mean"], preprocessing["std"]]
+    return sha256_text(canonical(determines))
+
+
+def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
+    """Return a run's metrics (see `metrics.evaluate`) and status, "diverged" where a test logit is not finite."""
+    if not logits.isfinite().all():
+        return {"status": "diverged", "reason": "a test logit is not finite"}
+    metrics = evaluate(logits, labels, test_batch_size)
+    return {"status": "ok", "ece_published_batch_size": test_batch_size, **metrics}
 
 
 def timing(start: float, images: int, device: torch.device, precision: str) -> dict:

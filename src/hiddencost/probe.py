@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiddencost import datasets
-from hiddencost.metrics import evaluate
-from hiddencost.pack import PackInputs, Train, complete, timing
+from hiddencost.files import sha256_file
+from hiddencost.pack import PackInputs, Train, complete, score, timing
 from hiddencost.protocol import Recipe
-from hiddencost.schedule import epoch_batches, optimiser
+from hiddencost.schedule import epoch_batches, optimiser, stream
 
 
 def load_features(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(features.shape[1], classes)
-    shuffle = torch.Generator().manual_seed(seed)
+    shuffle = stream(seed, "batches")
     adam, schedule = optimiser(list(head.parameters()), recipe)
     for _ in range(recipe.epochs):
         for batch in epoch_batches(len(labels), recipe, shuffle):
@@ -57,9 +57,9 @@ def probe_pack(inputs: PackInputs, features: str | Path, request: dict, output: 
                 train_features[chosen], train_labels[chosen], len(dataset.classes), request["seed"], recipe
             )
             result = timing(start, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
-            result |= {"status": "ok", **evaluate(head(test_features), test_labels, recipe.test_batch_size)}
+            result |= score(head(test_features), test_labels, recipe.test_batch_size)
             return {"weight": head.weight, "bias": head.bias}, result
 
         return train
 
-    complete(inputs, request, output, prepare)
+    complete(inputs, request, output, prepare, features=sha256_file(features))

@@ -8,9 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hiddencost import backbone, datasets
-from hiddencost.engine import PromptedNetwork, train_prompt
-from hiddencost.metrics import evaluate
-from hiddencost.pack import PackInputs, Train, complete, timing
+from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompt
+from hiddencost.pack import PackInputs, Train, complete, score, timing
 from hiddencost.protocol import RunProtocol
 
 
@@ -20,16 +19,15 @@ def train_pack(inputs: PackInputs, request: dict, output: str | Path, device: to
     See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output.
     """
     protocol = RunProtocol.model_validate(request["recipe"])
+    precision = resolve_precision(protocol.precision, device)
 
     def prepare(dataset: datasets.Dataset) -> Train:
         network, _, manifest = backbone.load(inputs.backbone)
         mean, std = backbone.normalisation(manifest, device)
         prompted = PromptedNetwork(backbone.for_inference(network, device), mean, std, protocol)
         train_labels = torch.tensor(dataset.train_labels)
-        test_images, test_labels = (
-            torch.tensor(dataset.test_images, device=device),
-            torch.tensor(dataset.test_labels),
-        )
+        test_images = torch.tensor(dataset.test_images, device=device)
+        test_labels = torch.tensor(dataset.test_labels)
         classes = len(dataset.classes)
 
         def train(method: str, chosen: list[int]) -> tuple[dict[str, Tensor], dict]:
@@ -39,15 +37,15 @@ def train_pack(inputs: PackInputs, request: dict, output: str | Path, device: to
             total = len(chosen) * protocol.epochs
             with tqdm(total=total, desc=f"{method}, {len(chosen)} images", unit=" images", mininterval=10) as bar:
                 run = train_prompt(prompted, images, labels, classes, method, request["seed"], protocol, bar.update)
-            result = timing(start, total, device, prompted.precision)
-            logits = prompted.predict(test_images, run.prompt)[:, run.mapping.to(device)]
-            if run.diverged or not logits.isfinite().all():
-                result |= {"status": "diverged", "reason": run.diverged or "a test logit is not finite"}
+            result = timing(start, bar.n, device, precision)
+            if run.diverged:
+                result |= {"status": "diverged", "reason": run.diverged}
             else:
-                result |= {"status": "ok", **evaluate(logits, test_labels, protocol.test_batch_size)}
-            result["mappings"] = run.mappings
-            return {"prompt": run.prompt.cpu(), "mapping": run.mapping}, result
+                logits = prompted.predict(test_images, run.prompt)[:, run.mapping.to(device)]
+                result |= score(logits, test_labels, protocol.test_batch_size)
+            learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
+            return learned, result
 
         return train
 
-    complete(inputs, request, output, prepare)
+    complete(inputs, request, output, prepare, precision=precision)

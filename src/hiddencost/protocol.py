@@ -1,8 +1,9 @@
 """The recipe of a run, as the study states it."""
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROMPTING = ("rlm", "flm", "ilm")
 METHODS = (*PROMPTING, "lp")
@@ -13,7 +14,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 class Recipe(BaseModel):
     """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     epochs: int = Field(ge=1, description="passes over the chosen training images")
     learning_rate: float = Field(gt=0, description="Adam's")
@@ -26,6 +27,16 @@ class Recipe(BaseModel):
     test_batch_size: int = Field(
         ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
     )
+
+    @model_validator(mode="after")
+    def _milestones_differ(self) -> "Recipe":
+        epochs = [math.floor(fraction * self.epochs) for fraction in self.milestones]
+        if 0 in epochs or len(set(epochs)) < len(epochs):
+            raise ValueError(
+                f"milestones {self.milestones} of {self.epochs} epochs fall on the epochs {epochs}; expected each on "
+                "another one, none on 0"
+            )
+        return self
 
 
 class Protocol(Recipe):

@@ -1,5 +1,6 @@
 """Batches, optimiser and schedule of a recipe."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 
@@ -9,6 +10,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
 
 from hiddencost.protocol import Recipe
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """Return a run's random stream for a purpose ("mapping", "batches"): a function of its seed alone."""
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
 def epoch_batches(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:

@@ -43,6 +43,11 @@ def one_of(*allowed: str) -> Any:
     return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(allowed)})]
 
 
+def ascending(values: list) -> list:
+    """Sort shots by number, `full` last."""
+    return sorted(values, key=lambda shots: float("inf") if shots == "full" else shots)
+
+
 def distinct(values: list) -> list:
     """Refuse a list in which something stands twice."""
     names = [getattr(value, "name", value) for value in values]
@@ -125,7 +130,7 @@ class Study(Part):
 
     study: Name = Field(description="name of the study: its results are in results/{study}/")
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
-    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct)] = Field(
+    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct), AfterValidator(ascending)] = Field(
         description="images per class, or full"
     )
     methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
@@ -135,6 +140,18 @@ class Study(Part):
     probe: Recipe
     verification: Verification
     figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _backbones_differ(self) -> "Study":
+        seen: dict[tuple, str] = {}
+        for one in self.backbones:
+            made = (one.checkpoint, str(one.compression), one.control)
+            if made in seen:
+                raise ValueError(
+                    f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
+                )
+            seen[made] = one.name
+        return self
 
     @model_validator(mode="after")
     def _images_fit(self) -> "Study":
@@ -177,6 +194,8 @@ def _explain(problem: dict, config: dict) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _model_at(Study, location[:-1]).model_fields
         return f"{where}: the key {unknown(location[-1], fields)}"
+    if problem["type"] in ("model_type", "dict_type"):
+        return f"{where}: {problem['input']!r} is not allowed: expected a mapping of keys to values"
     if problem["type"] == "missing":
         return f"{where}: the key is missing"
     if problem["type"] != "value_error":

@@ -7,26 +7,20 @@ import pandas as pd
 
 from hiddencost.files import atomic
 
-RUN_COLUMNS = [
+CELL = [  # what a run is, but for its seed
     *("study", "checkpoint", "backbone", "compression", "control", "sparsity_declared", "sparsity_measured"),
-    *("dataset", "method", "shots", "seed", "status", "reason", "n_train", "n_test"),
-    *("accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"),
-    *(
-        "train_seconds",
-        "images_per_second",
-        "device",
-        "precision",
-        "python",
-        "torch",
-        "torchvision",
-        "timm",
-        "run",
-    ),
+    *("dataset", "method", "shots"),
+]
+METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
+RUN_COLUMNS = [
+    *CELL,
+    *("seed", "status", "reason", "n_train", "n_test"),
+    *METRICS,
+    *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
+    *("python", "torch", "torchvision", "timm", "run"),
 ]
 BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
-CELL = [*RUN_COLUMNS[:7], "dataset", "method", "shots"]  # what a run is, but for its seed
 AXES = ["backbone", "dataset", "method", "shots", "seed"]
-METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
 
 
 def collect(packs: list[str | Path], grid: dict[str, list]) -> pd.DataFrame:
@@ -62,7 +56,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", cells["accuracy"].count())
     pair = ["checkpoint", "dataset", "method", "shots", "seed"]
-    dense = runs[(runs["compression"] == "none") & runs["control"].isna()].drop_duplicates(pair)
+    dense = runs[(runs["compression"] == "none") & runs["control"].isna()]
     paired = runs.merge(dense[[*pair, "accuracy", "ece"]], on=pair, how="left", suffixes=("", "_dense"))
     for metric in ("accuracy", "ece"):
         name = f"{metric}_dense_minus_backbone"

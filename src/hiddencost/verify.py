@@ -22,10 +22,15 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
     settings: `sparsity_tolerance` (absolute) and `photos_top1` (photos to classify rightly, of which a control is
     exempt). Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured.
     """
-    network, masks, manifest = backbone.load(folder)
+    try:
+        network, masks, manifest = backbone.load(folder)
+    except ValueError as error:
+        log.error("%s fails: %s", folder, error)
+        return {"passed": False, "reasons": [str(error)], "sparsity_declared": None, "sparsity_measured": None}
     measured = measure_sparsity(network, manifest["stem"])
     photos = top1_on_photos(network, manifest, photos_path, photos_entry)
-    reasons = mask_violations(network, masks)
+    logits = fixed_logits(network)
+    reasons = mask_violations(network, masks, every_convolution=manifest["compression"] != "none")
     difference = abs(measured["convolutions"] - manifest["sparsity_declared"])
     if difference > settings["sparsity_tolerance"]:
         reasons.append(
@@ -37,6 +42,8 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
             f"{photos} of {photos_entry['count']} ImageNet photos classified rightly, at least "
             f"{settings['photos_top1']} expected"
         )
+    if not logits.isfinite().all():
+        reasons.append("its logits on a fixed input are not finite")
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
     return {
@@ -46,9 +53,9 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
         "sparsity_measured": measured["convolutions"],
         "sparsity": measured,
         "masks": {"tensors": len(masks), "kept": sum(int(mask.sum()) for mask in masks.values())},
-        "keys_matched": len(backbone.weights_of(network.state_dict())),
+        "keys_matched": manifest["keys_matched"],
         "photos": {"top1": photos, "count": photos_entry["count"], "exempt": manifest["control"] is not None},
-        "fingerprint": fingerprint(network),
+        "fingerprint": fingerprint(logits),
     }
 
 
@@ -69,12 +76,17 @@ def measure_sparsity(network: nn.Module, stem: str) -> dict:
     }
 
 
-def mask_violations(network: nn.Module, masks: dict[str, Tensor]) -> list[str]:
-    """Hold masks against weights bit by bit: name each tensor that has a weight where its mask has none, or none
-    where it has one."""
+def mask_violations(network: nn.Module, masks: dict[str, Tensor], every_convolution: bool) -> list[str]:
+    """Hold masks against weights bit by bit, a line for each tensor that has a weight where its mask has none or none
+    where it has one; with `every_convolution`, also for each convolution without a mask."""
     weights = network.state_dict()
-    wrong = {key: int(((weights[key] != 0) != mask).sum()) for key, mask in masks.items()}
-    return [f"{key}: mask and weights disagree in {count} places" for key, count in wrong.items() if count]
+    convolutions = [f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    found = [f"{key}: a mask without a weight" for key in masks if key not in weights]
+    found += [f"{key}: no mask" for key in convolutions if every_convolution and key not in masks]
+    for key, mask in masks.items():
+        if key in weights and (count := int(((weights[key] != 0) != mask).sum())):
+            found.append(f"{key}: mask and weights disagree in {count} places")
+    return found
 
 
 @torch.inference_mode()
@@ -97,10 +109,16 @@ def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, entry: 
 
 
 @torch.inference_mode()
-def fingerprint(network: nn.Module) -> dict:
-    """Return the logits' mean, standard deviation and first eight on a fixed input, a wave [1, 3, 224, 224]."""
+def fixed_logits(network: nn.Module) -> Tensor:
+    """Return the logits, float64 [source classes], on a fixed input, a wave [1, 3, 224, 224]."""
     wave = torch.sin(torch.arange(3 * 224 * 224, dtype=torch.float64) * 0.01).float().reshape(1, 3, 224, 224)
-    logits = network(wave)[0].double()
+    return network(wave)[0].double()
+
+
+def fingerprint(logits: Tensor) -> dict | None:
+    """Return the mean, standard deviation and first eight of logits [source classes]; None if one is not finite."""
+    if not logits.isfinite().all():
+        return None
     return {
         "mean": round(logits.mean().item(), 4),
         "std": round(logits.std().item(), 4),

@@ -8,16 +8,21 @@ PHOTOS_FILE = f"resources/photos/{PHOTOS['file']}"
 
 
 def checkpoint_source(wildcards):
-    return canonical(entry_part(CHECKPOINTS[wildcards.checkpoint], "file", "sha256", "sources"))
+    # not the sources: another one gives the same bytes
+    return canonical({"name": wildcards.checkpoint, "sha256": CHECKPOINTS[wildcards.checkpoint]["sha256"]})
 
 
 def checkpoint_file(wildcards):
     return f"resources/checkpoints/{wildcards.checkpoint}/{CHECKPOINTS[wildcards.checkpoint]['file']}"
 
 
-def checkpoint_layout(wildcards):
+def layout_of(checkpoint):
     keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "sha256")
-    return canonical(entry_part(CHECKPOINTS[wildcards.checkpoint], *keys))
+    return canonical(entry_part(CHECKPOINTS[checkpoint], *keys))
+
+
+def checkpoint_layout(wildcards):
+    return layout_of(wildcards.checkpoint)
 
 
 def imported_of(wildcards):
@@ -58,7 +63,7 @@ rule fetch_photos:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant(entry_part(PHOTOS, "file", "sha256", "sources")),
+        settings=constant({"name": "imagenet20", "sha256": PHOTOS["sha256"]}),
         code=code("fetch"),
     message:
         "Fetching the ImageNet photos of the verification gate"

@@ -17,10 +17,11 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "4294967296")
 
 from hiddencost import catalog, packfile
-from hiddencost.files import canonical, code_digest
+from hiddencost.datasets import ARRAYS
+from hiddencost.files import canonical, code_digest, sha256_text
 from hiddencost.study import StudyError, load_study
 
-STUDY_FILE = os.path.relpath([*workflow.overwrite_configfiles, "config.yaml"][0])
+STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
 try:
     study = load_study(config, STUDY_FILE)
 except StudyError as error:
@@ -62,8 +63,8 @@ def methods_of(job):
 
 
 def conclusion():
-    """What to tell when Snakemake ends."""
-    path = Path(RESULTS, "conclusion.txt")
-    if path.exists():
-        return path.read_text()
-    return f"Study {study.study} is not complete. Logs: {RESULTS}/logs/. A next call goes on where this one ended."
+    """What to tell at the end of a call that succeeded."""
+    text, table = Path(RESULTS, "conclusion.txt"), Path(RESULTS, "tables/runs.parquet")
+    if text.exists() and text.stat().st_mtime >= table.stat().st_mtime:
+        return text.read_text()
+    return f"What was asked for is made; study {study.study} is not complete."

@@ -1,6 +1,6 @@
 # From a dataset's files to arrays, and to the images of each budget.
 
-PREPARED = [f"{part}_{kind}.npy" for part in ("train", "test") for kind in ("images", "labels")] + ["dataset.json"]
+PREPARED = [*ARRAYS, "dataset.json"]
 SPLIT = f"{RESULTS}/splits/{{dataset}}/seed{{seed}}.json"
 
 
@@ -8,14 +8,16 @@ def dataset_layout(wildcards):
     return canonical(entry_part(DATASETS[wildcards.dataset], "reader", "files", "classes", "counts"))
 
 
+def prepared(dataset, size):
+    return expand("resources/datasets/{dataset}/{size}/{file}", dataset=dataset, size=size, file=PREPARED)
+
+
 def dataset_at_image_size(wildcards):
-    size = study.image_size(wildcards.dataset)
-    return expand("resources/datasets/{dataset}/{size}/{file}", dataset=wildcards.dataset, size=size, file=PREPARED)
+    return prepared(wildcards.dataset, study.image_size(wildcards.dataset))
 
 
 def dataset_at_canvas_size(wildcards):
-    size = study.protocol.canvas
-    return expand("resources/datasets/{dataset}/{size}/{file}", dataset=wildcards.dataset, size=size, file=PREPARED)
+    return prepared(wildcards.dataset, study.protocol.canvas)
 
 
 # The files of a dataset that the repository carries are no `input`: a git checkout moves their time stamps.

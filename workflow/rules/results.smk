@@ -5,6 +5,7 @@ BINS_TABLE = f"{RESULTS}/tables/bins.parquet"
 FIGURE = f"{RESULTS}/figures/{{figure}}"
 REPORT = f"{RESULTS}/report.html"
 FIGURES = ["accuracy", "heatmap", "reliability"]
+CAPTIONS = {path.name: path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))}
 GRID = {
     "backbone": [backbone.name for backbone in study.backbones],
     "dataset": [dataset.name for dataset in study.datasets],
@@ -97,7 +98,7 @@ rule report:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant({}),
+        settings=constant(CAPTIONS),
         code=code("report"),
     message:
         "Writing the report"

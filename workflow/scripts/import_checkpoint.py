@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from hiddencost.backbone import import_checkpoint
+from hiddencost.checkpoint import import_checkpoint
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])

@@ -66,17 +66,20 @@ def test_training_follows_the_published_algorithm_step_by_step(networks, images,
 
 @pytest.mark.parametrize("method", ["rlm", "flm", "ilm"])
 def test_fp32_follows_it_to_rounding(networks, images, method, threads):
-    """Rounding grows from step to step: Adam divides by a gradient's own size, so a pixel whose gradient is all
-    rounding goes either way. The first steps are equal to rounding, the losses stay together."""
-    prompted, plain, preprocessing = networks
+    """Here the oracle computes with the engine's folded network: folding rounds, which float64 above shows to
+    be all that it does, and rounding grows from step to step, as Adam divides by a gradient's own size."""
+    prompted, _, preprocessing = networks
+
+    def folded(canvas):
+        return prompted.network(canvas.contiguous(memory_format=torch.channels_last))
+
     run = train_prompt(prompted, *images, 10, method, seed=3, protocol=PROTOCOL)
-    prompt, mappings, losses = reference.train(
-        plain, *images, 10, method, 3, PROTOCOL, preprocessing["mean"], preprocessing["std"], torch.float32
-    )
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    prompt, mappings, losses = reference.train(folded, *images, 10, method, 3, PROTOCOL, mean, std, torch.float32)
     assert run.mappings == mappings
-    assert run.losses[:3] == pytest.approx(losses[:3], rel=1e-4)
-    assert run.losses == pytest.approx(losses, rel=0.05)
-    assert (run.prompt - prompt).abs().median() < 1e-3
+    assert run.losses == pytest.approx(losses, rel=2e-3)
+    assert (run.prompt - prompt).abs().max() < 0.01  # less than one step of one pixel
+    assert (run.prompt - prompt).abs().median() < 1e-6
 
 
 def test_the_prompt_is_learned_on_the_border_alone(networks, images, threads):

@@ -7,34 +7,6 @@ VERIFICATION = f"{RESULTS}/backbones/{{backbone}}/verification.json"
 PHOTOS_FILE = f"resources/photos/{PHOTOS['file']}"
 
 
-def checkpoint_source(wildcards):
-    # not the sources: another one gives the same bytes
-    return canonical({"name": wildcards.checkpoint, "sha256": CHECKPOINTS[wildcards.checkpoint]["sha256"]})
-
-
-def checkpoint_file(wildcards):
-    return f"resources/checkpoints/{wildcards.checkpoint}/{CHECKPOINTS[wildcards.checkpoint]['file']}"
-
-
-def layout_of(checkpoint):
-    keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "sha256")
-    return canonical(entry_part(CHECKPOINTS[checkpoint], *keys))
-
-
-def checkpoint_layout(wildcards):
-    return layout_of(wildcards.checkpoint)
-
-
-def imported_of(wildcards):
-    folder = f"resources/backbones/{study.backbone(wildcards.backbone).checkpoint}"
-    return [f"{folder}/{file}" for file in BACKBONE]
-
-
-def compression_of(wildcards):
-    backbone = study.backbone(wildcards.backbone)
-    return canonical(backbone.model_dump(include={"compression", "control"}))
-
-
 rule fetch_checkpoint:
     output:
         "resources/checkpoints/{checkpoint}/{file}",

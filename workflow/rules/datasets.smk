@@ -4,22 +4,6 @@ PREPARED = [*ARRAYS, "dataset.json"]
 SPLIT = f"{RESULTS}/splits/{{dataset}}/seed{{seed}}.json"
 
 
-def dataset_layout(wildcards):
-    return canonical(entry_part(DATASETS[wildcards.dataset], "reader", "files", "classes", "counts"))
-
-
-def prepared(dataset, size):
-    return expand("resources/datasets/{dataset}/{size}/{file}", dataset=dataset, size=size, file=PREPARED)
-
-
-def dataset_at_image_size(wildcards):
-    return prepared(wildcards.dataset, study.image_size(wildcards.dataset))
-
-
-def dataset_at_canvas_size(wildcards):
-    return prepared(wildcards.dataset, study.protocol.canvas)
-
-
 # The files of a dataset that the repository carries are no `input`: a git checkout moves their time stamps.
 # Their sha256 is among the params, and is checked.
 rule prepare_dataset:

@@ -2,7 +2,6 @@
 
 RUNS_TABLE = f"{RESULTS}/tables/runs.parquet"
 BINS_TABLE = f"{RESULTS}/tables/bins.parquet"
-FIGURE = f"{RESULTS}/figures/{{figure}}"
 REPORT = f"{RESULTS}/report.html"
 FIGURES = ["accuracy", "heatmap", "reliability"]
 CAPTIONS = {path.name: path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))}
@@ -52,9 +51,9 @@ rule figure:
         runs=RUNS_TABLE,
         bins=BINS_TABLE,
     output:
-        pdf=FIGURE + ".pdf",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
-            FIGURE + ".png",
+            f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 def copy_project(folder):
     """Copy what Snakemake needs of this checkout into a folder."""
-    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
+    for name in ("Snakefile", "config.yaml", "workflow", "studies", "profiles", "data", "src", "envs"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 

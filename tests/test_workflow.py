@@ -181,8 +181,8 @@ def snakemake(project, *arguments, status=0):
     return dict(ran), output
 
 
-def nothing_to_do(project):
-    return "Nothing to be done" in snakemake(project, "--dry-run")[1]
+def nothing_to_do(project, *arguments):
+    return "Nothing to be done" in snakemake(project, "--dry-run", *arguments)[1]
 
 
 def trained(project):
@@ -409,7 +409,6 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
 
 
 def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
-    (project / "studies").mkdir(exist_ok=True)
     config = yaml.safe_load((project / "config.yaml").read_text())
     del config["protocol"]["canvas"]
     config["study"] = "other"

@@ -4,7 +4,7 @@ RUNS_TABLE = f"{RESULTS}/tables/runs.parquet"
 BINS_TABLE = f"{RESULTS}/tables/bins.parquet"
 REPORT = f"{RESULTS}/report.html"
 FIGURES = ["accuracy", "heatmap", "reliability"]
-CAPTIONS = {path.name: path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))}
+CAPTIONS = sha256_text("".join(path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))))
 GRID = {
     "backbone": [backbone.name for backbone in study.backbones],
     "dataset": [dataset.name for dataset in study.datasets],
@@ -97,7 +97,7 @@ rule report:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant(CAPTIONS),
+        settings=constant({"captions": CAPTIONS}),
         code=code("report"),
     message:
         "Writing the report"

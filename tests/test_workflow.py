@@ -394,7 +394,7 @@ def test_a_call_that_fails_does_not_tell_of_an_earlier_success(project):
     replace(project, "src/hiddencost/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
     _, output = snakemake(project, status=1)
     assert "out of luck" in output  # the log of the failed job is shown
-    assert "Study small is not complete. Logs: results/small/logs/" in output
+    assert "Study small is not complete. Logs: results/small/logs/ and resources/logs/." in output
     assert "runs of study small have a result" not in output
 
 

@@ -78,10 +78,10 @@ def bins(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as its name says: .csv or .parquet."""
+    """Write a table as its name says: .csv, numbers to six digits, or .parquet."""
     with atomic(path) as temporary:
         if temporary.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, float_format="%.6g")
         else:
             table.to_parquet(temporary, index=False)
 

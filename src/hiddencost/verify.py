@@ -44,6 +44,8 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
         )
     if not logits.isfinite().all():
         reasons.append("its logits on a fixed input are not finite")
+    if not reasons:
+        log.info("%s passes: %d photos, sparsity %.4f", folder, photos, measured["convolutions"])
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
     return {

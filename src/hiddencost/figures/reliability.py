@@ -22,9 +22,11 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     methods, colours = style.order(runs, "method"), style.colours(settings)
     datasets, backbones = style.order(runs, "dataset"), style.order(runs, "backbone")
     cells = [(dataset, backbone) for dataset in datasets for backbone in backbones]
-    square = settings | {"panel_height": settings["width"] / min(COLUMNS, len(cells)) + 0.1}
-    figure, axes = style.panels(len(cells), COLUMNS, square, sharex=True, sharey=True)
-    for axis, (dataset, backbone) in zip(axes, cells, strict=True):
+    square = settings | {"panel_height": settings["width"] / COLUMNS + 0.1}
+    figure, axes = style.panels(max(COLUMNS, len(cells)), COLUMNS, square, sharex=True, sharey=True)
+    for spare in axes[len(cells) :]:
+        spare.set_axis_off()
+    for axis, (dataset, backbone) in zip(axes[: len(cells)], cells, strict=True):
         axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
         axis.text(0, 1.04, "ECE", transform=axis.transAxes, size=6.5)
         for column, method in enumerate(methods, 1):

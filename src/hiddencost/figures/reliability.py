@@ -22,7 +22,7 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     methods, colours = style.order(runs, "method"), style.colours(settings)
     datasets, backbones = style.order(runs, "dataset"), style.order(runs, "backbone")
     cells = [(dataset, backbone) for dataset in datasets for backbone in backbones]
-    square = settings | {"panel_height": settings["width"] / COLUMNS + 0.1}
+    square = settings | {"panel_height": settings["width"] / COLUMNS + 0.4}
     figure, axes = style.panels(max(COLUMNS, len(cells)), COLUMNS, square, sharex=True, sharey=True)
     for spare in axes[len(cells) :]:
         spare.set_axis_off()

@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from conftest import copy_project
 from safetensors import safe_open
-from test_workflow import nothing_to_do, snakemake
+from test_workflow import configure, nothing_to_do, snakemake
 
 from hiddencost.files import read_json
 
@@ -18,17 +17,11 @@ COMPRESSION = {"algorithm": "magnitude", "sparsity": 0.45}
 COLLAPSED = {"name": "collapsed", "checkpoint": "mobilenetv2", "compression": COMPRESSION}
 
 
-def configure(project, change):
-    config = yaml.safe_load((project / FILE).read_text())
-    change(config)
-    (project / FILE).write_text(yaml.safe_dump(config))
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     copy_project(project)
-    configure(project, lambda config: config["backbones"].insert(1, COLLAPSED))
+    configure(project, lambda config: config["backbones"].insert(1, COLLAPSED), FILE)
     _, output = snakemake(project, *STUDY, status=1)  # 1: a backbone fails its gate
     assert "4 of 6 runs of study smoke have a result." in output
     log = (project / "resources/logs/fetch_checkpoint/mobilenetv2/mobilenet_v2-b0353104.pth.log").read_text()
@@ -77,7 +70,7 @@ def test_figures_and_report_are_made_although_a_backbone_failed(project):
 
 
 def test_without_the_failed_backbone_the_study_is_complete(project):
-    configure(project, lambda config: config["backbones"].pop(1))
+    configure(project, lambda config: config["backbones"].pop(1), FILE)
     ran, output = snakemake(project, *STUDY)
     assert ran == {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
     assert "4 of 4 runs of study smoke have a result." in output

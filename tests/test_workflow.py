@@ -198,8 +198,8 @@ def replace(project, file, old, new):
     path.write_text(text.replace(old, new))
 
 
-def configure(project, change):
-    path = project / "config.yaml"
+def configure(project, change, file="config.yaml"):
+    path = project / file
     config = yaml.safe_load(path.read_text())
     change(config)
     path.write_text(yaml.safe_dump(config, sort_keys=False))

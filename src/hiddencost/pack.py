@@ -73,6 +73,7 @@ def complete(
         "seed": request["seed"],
         "n_test": len(dataset.test_labels),
     }
+    network = _backbone_digest(manifest)
     train: Train | None = None
     rows, trained = [], 0
     for number, (method, shots) in enumerate(request["runs"], 1):
@@ -83,7 +84,7 @@ def complete(
             rows.append(row | {"status": "not run", "reason": reason})
             continue
         run = ledger.identity(
-            backbone=_backbone_digest(manifest),
+            backbone=network,
             dataset=dataset.digest,
             images=chosen,
             method=method,

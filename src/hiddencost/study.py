@@ -182,11 +182,11 @@ def load_study(config: dict, file: str) -> Study:
     try:
         return Study.model_validate(config)
     except ValidationError as error:
-        lines = [f"{file}: {_explain(problem, config)}" for problem in error.errors()]
+        lines = [f"{file}: {_explain(problem)}" for problem in error.errors()]
         raise StudyError("\n".join(lines)) from None
 
 
-def _explain(problem: dict, config: dict) -> str:
+def _explain(problem: dict) -> str:
     # a key of a mapping that is itself at fault ends in pydantic's "[key]"
     location = [part for part in problem["loc"] if part != "[key]"]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

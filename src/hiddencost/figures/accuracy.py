@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from hiddencost.figures import style
 
 DODGE = 0.05  # between the backbones of a budget, in steps of the x axis
+CHANCE = {"color": "black", "lw": 0.6, "ls": (0, (1, 3))}
 
 
 def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
@@ -21,7 +22,7 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     for axis, dataset in zip(axes, datasets, strict=True):
         _panel(axis, runs[runs["dataset"] == dataset], settings)
         axis.set_title(dataset)
-        axis.axhline(100 / settings["classes"][dataset], color="black", lw=0.6, ls=(0, (1, 3)))
+        axis.axhline(100 / settings["classes"][dataset], **CHANCE)
         axis.set_xlabel("shots (images per class)")
     axes[0].set_ylabel("test accuracy (%)")
     colours = style.colours(settings)
@@ -31,7 +32,7 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
         Line2D([], [], color="black", label=style.backbone_label(runs, name), **style.line_of(runs, name))
         for name in backbones
     ]
-    handles.append(Line2D([], [], color="black", lw=0.6, ls=(0, (1, 3)), label="chance"))
+    handles.append(Line2D([], [], label="chance", **CHANCE))
     if len(datasets) == 1:
         figure.legend(handles=handles, loc="outside right center")
     else:

@@ -35,4 +35,5 @@ onsuccess:
 
 
 onerror:
-    print(f"Study {study.study} is not complete. Logs: {RESULTS}/logs/ and resources/logs/. The next call goes on where this one ended.")
+    print(f"Study {study.study} is not complete. Logs: {RESULTS}/logs/ and resources/logs/.")
+    print("The next call goes on where this one ended.")

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT
 
 from hiddencost import backbone, catalog
-from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompt
+from hiddencost.engine import Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
 from hiddencost.prepare import read_cifar_binary, resize
 from hiddencost.protocol import RunProtocol
 
@@ -27,6 +27,12 @@ PROTOCOL = RunProtocol(
 )
 
 
+def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> Trained:
+    """One run alone, on all images."""
+    ((_, run),) = train_prompts(prompted, images, labels, classes, [(method, range(len(labels)))], seed, protocol)
+    return run
+
+
 @pytest.fixture(scope="module")
 def images():
     """Real CIFAR-10: two images of each class, at 64 pixels."""
@@ -41,18 +47,24 @@ def networks(mobilenetv2):
     """The real MobileNetV2 as the engine uses it, and untouched."""
     plain, _, manifest = backbone.load(mobilenetv2)
     mean, std = backbone.normalisation(manifest, CPU)
-    return PromptedNetwork(backbone.for_inference(plain, CPU), mean, std, PROTOCOL), plain, manifest["preprocessing"]
+    return (
+        PromptedNetwork(backbone.for_inference(plain, CPU), mean, std, PROTOCOL, Plan()),
+        plain,
+        manifest["preprocessing"],
+    )
 
 
+@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
 @pytest.mark.parametrize("method", ["rlm", "flm", "ilm"])
-def test_training_follows_the_published_algorithm_step_by_step(networks, images, method, threads):
+def test_training_follows_the_published_algorithm_step_by_step(networks, images, method, cover, threads):
     """In float64, where a step's rounding is too small to grow: mappings, losses and prompt are those of the plain
     reimplementation, on the real network, over four epochs."""
     _, plain, preprocessing = networks
     mean, std = preprocessing["mean"], preprocessing["std"]
     plain = copy.deepcopy(plain).double()
     constants = (torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1) for values in (mean, std))
-    exact = PromptedNetwork(backbone.for_inference(plain, CPU), *constants, PROTOCOL)
+    plan = Plan(cover, chunk=4)
+    exact = PromptedNetwork(backbone.for_inference(plain, CPU), *constants, PROTOCOL, plan)
     run = train_prompt(exact, *images, 10, method, seed=3, protocol=PROTOCOL)
     prompt, mappings, losses = reference.train(plain, *images, 10, method, 3, PROTOCOL, mean, std, torch.float64)
     assert run.mappings == mappings
@@ -89,20 +101,96 @@ def test_the_prompt_is_learned_on_the_border_alone(networks, images, threads):
     assert (run.prompt != 0).sum() > 0.9 * 3 * (80**2 - 64**2)
 
 
+class Spy(PromptedNetwork):
+    """Tells which images each chunk holds, by their sums, and of which of the present runs."""
+
+    seen: list[tuple[list[int], list[int]]]
+
+    def _gradients(self, chunk):
+        self.seen.append((chunk.images.sum((1, 2, 3)).tolist(), chunk.runs.tolist()))
+        return super()._gradients(chunk)
+
+
+def spy(prompted, **plan):
+    one = Spy(prompted.network, prompted.mean, prompted.std, PROTOCOL, Plan(**plan))
+    one.seen = []
+    return one
+
+
 def test_runs_of_one_seed_see_the_same_batches_whatever_the_method(networks, images, threads):
     seen = {}
-
-    class Spy(PromptedNetwork):
-        def training_logits(self, images, prompt):
-            seen.setdefault(method, []).append(images.sum().item())
-            return super().training_logits(images, prompt)
-
-    prompted = networks[0]
-    spy = Spy(prompted.network, prompted.mean, prompted.std, PROTOCOL)
     for method in ("rlm", "flm", "ilm"):
-        train_prompt(spy, *images, 10, method, seed=5, protocol=PROTOCOL.model_copy(update={"epochs": 2}))
+        prompted = spy(networks[0])
+        train_prompt(prompted, *images, 10, method, seed=5, protocol=PROTOCOL.model_copy(update={"epochs": 2}))
+        seen[method] = prompted.seen
     assert len(seen["rlm"]) == 6
     assert seen["rlm"] == seen["flm"] == seen["ilm"]
+
+
+RUNS = [("rlm", range(0, 20, 2)), ("flm", range(20)), ("ilm", range(20)), ("ilm", [3, 1, 0])]
+
+
+@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
+def test_runs_in_a_pack_are_those_alone(networks, images, cover, threads):
+    """Batches are the same, results equal to rounding, in chunks that mix runs and cut their batches."""
+    protocol = PROTOCOL.model_copy(update={"epochs": 3})
+    together, alone = spy(networks[0], cover=cover, chunk=6), spy(networks[0], cover=cover)
+    pack = dict(train_prompts(together, *images, 10, RUNS, 3, protocol))
+    steps = [[] for _ in RUNS]
+    for number, run in enumerate(RUNS):
+        alone.seen = []
+        ((_, expected),) = train_prompts(alone, *images, 10, [run], 3, protocol)
+        steps[number] = [batch for batch, _ in alone.seen]
+        assert pack[number].mappings == expected.mappings
+        assert pack[number].losses == pytest.approx(expected.losses, rel=1e-3)
+        assert (pack[number].prompt - expected.prompt).abs().median() < 1e-6
+        assert pack[number].images == len(run[1]) * 3
+    in_pack = [image for batch, _ in together.seen for image in batch]
+    in_turn = []
+    for step in range(max(map(len, steps))):
+        in_turn += [image for batches in steps for image in (batches[step] if step < len(batches) else [])]
+    assert in_pack == in_turn
+    assert max(len(batch) for batch, _ in together.seen) == 6
+    assert any(len(set(runs)) > 1 for _, runs in together.seen)
+
+
+def test_a_run_is_told_as_soon_as_it_has_finished(networks, images, threads):
+    trained_on = []
+    steps = train_prompts(networks[0], *images, 10, RUNS, 3, PROTOCOL, trained_on.append)
+    told = [(number, sum(trained_on)) for number, _ in steps]
+    epochs = PROTOCOL.epochs
+    assert [number for number, _ in told] == [3, 0, 1, 2]
+    # 1, 2 and 3 batches an epoch: when the shortest run has taken its steps, the others have taken as many
+    assert told[0][1] < told[1][1] < told[2][1] == told[3][1] == epochs * (10 + 20 + 20 + 3)
+
+
+def test_a_chunk_that_does_not_fit_into_memory_is_halved(networks, images, threads, caplog):
+    class Small(Spy):
+        def _gradients(self, chunk):
+            if len(chunk.images) > 3:
+                raise torch.OutOfMemoryError
+            return super()._gradients(chunk)
+
+    protocol = PROTOCOL.model_copy(update={"epochs": 1})
+    base = networks[0]
+    small = Small(base.network, base.mean, base.std, PROTOCOL, Plan(chunk=7))
+    small.seen = []
+    run, expected = (train_prompt(one, *images, 10, "flm", 3, protocol) for one in (small, base))
+    assert run.losses == pytest.approx(expected.losses, rel=1e-3)
+    assert [len(batch) for batch, _ in small.seen] == [3, 3, 1, 3, 3, 1, 3, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "7 images at a time do not fit into memory: going on with 3"
+    ]
+
+
+def test_one_image_that_does_not_fit_is_an_error(networks, images, threads):
+    class None_(PromptedNetwork):
+        def _gradients(self, chunk):
+            raise torch.OutOfMemoryError("out of memory")
+
+    base = networks[0]
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        train_prompt(None_(base.network, base.mean, base.std, PROTOCOL, Plan()), *images, 10, "rlm", 3, PROTOCOL)
 
 
 def test_the_mapping_interval_is_kept(networks, images, threads):
@@ -114,21 +202,23 @@ def test_the_mapping_interval_is_kept(networks, images, threads):
 
 
 def test_a_run_whose_loss_is_not_finite_says_where(networks, images, threads):
-    protocol = PROTOCOL.model_copy(update={"learning_rate": float("inf")})
+    protocol = PROTOCOL.model_copy(update={"learning_rate": float("nan")})
     run = train_prompt(networks[0], *images, 10, "rlm", seed=0, protocol=protocol)
     assert run.diverged == "the loss is nan at step 2, epoch 1"
 
 
-def test_bf16_is_for_training_alone(networks, images, threads):
-    """Mapping and test are in full precision, as published: in bf16 logits tie, and a tie decides a mapping."""
+def test_bf16_is_for_training_and_mapping_and_the_test_is_exact(networks, images, threads):
     prompted, _, _ = networks
     protocol = PROTOCOL.model_copy(update={"precision": "bf16"})
-    half = PromptedNetwork(prompted.network, prompted.mean, prompted.std, protocol)
+    half = PromptedNetwork(prompted.network, prompted.mean, prompted.std, protocol, Plan())
     prompt = torch.randn(3, 80, 80, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(half.predict(images[0], prompt), prompted.predict(images[0], prompt))
-    exact, rough = (one.training_logits(images[0], prompt) for one in (prompted, half))
-    assert rough.dtype == torch.float32
+    assert torch.equal(half.test_logits(images[0], prompt), prompted.test_logits(images[0], prompt))
+    runs = torch.zeros(20, dtype=torch.int64)
+    exact, rough = (one.logits(images[0], prompt[None], runs, exact=False) for one in (prompted, half))
     assert 0 < (exact - rough).norm() / exact.norm() < 0.05
+    # the classifier is in float32: logits rounded to bf16 tie, and a tie decides a mapping
+    assert rough.dtype == torch.float32
+    assert (rough != rough.bfloat16()).float().mean() > 0.99
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
@@ -140,11 +230,16 @@ def test_precision_is_what_was_asked_for_or_fits_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_cuda_gives_what_the_cpu_gives(mobilenetv2, networks, images):
+@pytest.mark.parametrize("graphs", [False, True], ids=["kernels", "graphs"])
+@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
+def test_cuda_gives_what_the_cpu_gives(mobilenetv2, networks, images, cover, graphs):
     device = torch.device("cuda")
     plain, _, manifest = backbone.load(mobilenetv2)
     mean, std = backbone.normalisation(manifest, device)
-    prompted = PromptedNetwork(backbone.for_inference(plain, device), mean, std, PROTOCOL)
-    there = train_prompt(prompted, images[0].to(device), images[1].to(device), 10, "ilm", 3, PROTOCOL)
-    here = train_prompt(networks[0], *images, 10, "ilm", 3, PROTOCOL)
-    torch.testing.assert_close(torch.tensor(there.losses[:3]), torch.tensor(here.losses[:3]), rtol=1e-2, atol=1e-2)
+    network = backbone.for_inference(plain, device)
+    prompted = PromptedNetwork(network, mean, std, PROTOCOL, Plan(cover, chunk=6, graphs=graphs))
+    there = dict(train_prompts(prompted, *(part.to(device) for part in images), 10, RUNS, 3, PROTOCOL))
+    here = dict(train_prompts(networks[0], *images, 10, RUNS, 3, PROTOCOL))
+    for number, run in here.items():
+        losses = torch.tensor(there[number].losses[:3]), torch.tensor(run.losses[:3])
+        torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-2)

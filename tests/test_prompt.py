@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hiddencost.prompt import border_mask, compose, padding
+from hiddencost.sharing import paste
 
 
 @pytest.mark.parametrize(
@@ -17,10 +18,11 @@ def test_the_image_is_centred_as_published(size, canvas, expected):
 
 def test_compose_places_prompt_and_image_before_normalising():
     images = torch.full((2, 3, 2, 2), 255, dtype=torch.uint8)
-    prompt = torch.zeros(3, 4, 4)
+    prompts = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 20.0)])
     mean, std = torch.tensor([0.5, 0.25, 0.0]).view(3, 1, 1), torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
-    canvas = compose(images, prompt, border_mask(2, 4), mean, std)
+    canvas = paste(compose(images, prompts, torch.tensor([0, 1]), border_mask(2, 4), mean, std))
     assert canvas.shape == (2, 3, 4, 4)
     assert canvas.is_contiguous(memory_format=torch.channels_last)
-    assert canvas[0, :, 0, 0].tolist() == [0.0, 1.0, 0.25]  # the border is mid-grey, 0.5
-    assert canvas[1, :, 1, 2].tolist() == [1.0, 3.0, 0.5]  # the image is white, 1.0
+    assert canvas[0, :, 0, 0].tolist() == [0.0, 1.0, 0.25]  # the first border is mid-grey, 0.5
+    assert canvas[1, :, 0, 0].tolist() == [1.0, 3.0, 0.5]  # the second is white
+    assert canvas[1, :, 1, 2].tolist() == [1.0, 3.0, 0.5]  # as are the images

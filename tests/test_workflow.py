@@ -94,8 +94,8 @@ STUBS = {
         from pathlib import Path
         from hiddencost.pack import complete
         def run(inputs, request, output, value):
-            def prepare(dataset):
-                def train(method, chosen):
+            def train(dataset, runs):
+                for number, (method, chosen) in enumerate(runs):
                     with open("trained.log", "a") as log:
                         print(request["backbone"], request["seed"], method, len(chosen) // 10, file=log, flush=True)
                     if method == "flm" and Path("slow").exists():
@@ -103,14 +103,13 @@ STUBS = {
                     result = {"status": "ok", "accuracy": value, "train_seconds": 1.0}
                     result |= dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), 0.1)
                     result |= {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
-                    return {}, result
-                return train
-            complete(inputs, request, output, prepare)
+                    yield number, {}, result
+            complete(inputs, request, output, train)
     """,
     "hiddencost/prompting.py": """
         from hiddencost.engine import update
         from hiddencost.stub import run
-        def train_pack(inputs, request, output, device):
+        def train_pack(inputs, request, plans, output, device):
             run(inputs, request, output, 0.1 * update(1))
     """,
     "hiddencost/probe.py": """

@@ -1,5 +1,6 @@
 """Backbones: frozen networks on disk (weights.safetensors, masks.safetensors, manifest.json) and in memory."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,8 +8,11 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
 
 from hiddencost.files import atomic, read_json, sha256_file, write_json
+
+log = logging.getLogger(__name__)
 
 # images a forward pass where no gradient is needed: a CPU's caches hold few
 FORWARD_BATCH = {"cpu": 16, "cuda": 256}
@@ -88,9 +92,14 @@ def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]
 def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with batch norm folded into its convolutions, in channels-last layout, on the device.
 
-    The outputs are those of the network up to rounding. It has no trainable weight.
+    The outputs are those of the network up to rounding. It has no trainable weight. A network that torch.fx cannot
+    walk keeps its batch norm.
     """
-    return fuse(network).requires_grad_(False).to(device, memory_format=torch.channels_last)
+    try:
+        network = fuse(network)
+    except (TraceError, TypeError) as reason:  # control flow that depends on the data
+        log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
+    return network.requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def classifier(network: nn.Module) -> nn.Linear:

@@ -1,20 +1,44 @@
-"""Training of visual prompts on a frozen network, and their evaluation."""
+"""Training of visual prompts on a frozen network: all runs of a pack together, and their evaluation."""
 
+import copy
+import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Adam
+from torch.optim.lr_scheduler import MultiStepLR
 
 from hiddencost.backbone import FORWARD_BATCH, classifier
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.prompt import border_mask, compose
 from hiddencost.protocol import RunProtocol
 from hiddencost.schedule import epoch_batches, optimiser, stream
+from hiddencost.sharing import SharedNetwork, Split, paste
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Progress = Callable[[int], object]  # told how many images were trained on since the last call
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is run, which changes results by rounding alone.
+
+    cover: where the image reaches more than this share of a map, the network goes on densely (see SharedNetwork);
+    None: whole canvases from the start. chunk: how many images at a time go through it for a gradient. graphs:
+    whether a chunk is captured as a CUDA graph.
+    """
+
+    cover: float | None = None
+    chunk: int = 32
+    graphs: bool = False
 
 
 @dataclass
@@ -25,6 +49,8 @@ class Trained:
     mapping: Tensor
     losses: list[float] = field(default_factory=list)  # one a step
     mappings: list[list[int]] = field(default_factory=list)  # one an epoch
+    images: int = 0  # trained on, epoch by epoch
+    seconds: float = 0.0  # of the pack's time, by the run's share of its images
     diverged: str | None = None  # where the loss ceased to be finite
 
 
@@ -40,96 +66,329 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if native else "fp32"
 
 
+class _FullHead(nn.Linear):
+    """A classifier in float32 behind a network of lower precision: its logits do not tie by rounding."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.float())
+
+
+def in_bf16(network: nn.Module) -> nn.Module:
+    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32."""
+    network = copy.deepcopy(network)
+    head = classifier(network)
+    name = next(name for name, module in network.named_modules() if module is head)
+    full = _FullHead(head.in_features, head.out_features, head.bias is not None, device=head.weight.device)
+    full.load_state_dict(head.state_dict())
+    network = network.bfloat16()
+    network.set_submodule(name, full.requires_grad_(False))
+    return network
+
+
+@dataclass
+class Chunk:
+    """Images of a step that go through the network together, sorted by run.
+
+    images: uint8 [N, 3, s, s]; labels: int64 [N]; weights: [N], what each image's loss counts; runs: int64 [N];
+    mappings: int64 [R, K]; prompts: [R, 3, S, S].
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+    runs: Tensor
+    mappings: Tensor
+    prompts: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [self.images, self.labels, self.weights, self.runs, self.mappings, self.prompts]
+
+
 class PromptedNetwork:
-    """A frozen network behind a prompted canvas.
+    """A frozen network behind prompted canvases.
 
     network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
     the dtype (float32) in which prompts are trained.
     """
 
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol):
-        self.network, self.mean, self.std = network, mean, std
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol, plan: Plan):
+        self.mean, self.std, self.plan = mean, std, plan
         self.device = mean.device
         self.source_classes = classifier(network).out_features
-        self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean)
+        self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
         self.precision = resolve_precision(protocol.precision, self.device)
+        self.dtype = torch.bfloat16 if self.precision == "bf16" else mean.dtype
+        self.network = network
+        self._exact = _executor(network, plan.cover)
+        self._quick = _executor(in_bf16(network), plan.cover) if self.precision == "bf16" else self._exact
+        self._captured: dict[tuple[int, int], CapturedChunk] = {}
+        # images at a time with a gradient (True) and without; less where memory has run out
+        self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
+
+    def sharing_ends(self) -> str:
+        """Say at which node the network went on with whole canvases in its last forward pass, and why."""
+        if self.plan.cover is None:
+            return "nowhere"
+        return next((f"{node} ({reason})" for node, reason in self._exact.ended.items()), "the end")
 
     def new_prompt(self) -> Tensor:
         """Return W = 0, [3, S, S]: a mid-grey border, as σ(0) = 0.5."""
         canvas = self.mask.shape[-1]
-        return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype, requires_grad=True)
+        return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype)
 
-    def logits(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s]."""
-        canvas = compose(images, prompt, self.mask, self.mean, self.std)
-        return self.network(canvas).to(self.mean.dtype)
+    def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, exact: bool) -> Tensor:
+        """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s] under their runs' prompts.
 
-    def training_logits(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the logits in the precision of training (bf16 under autocast), and so their gradient."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.logits(images, prompt)
+        exact: in the dtype of mean; else in the precision of training, with the classifier in float32.
+        """
+        canvas = compose(images, prompts, runs, self.mask, self.mean, self.std)
+        if exact:
+            return self._exact(canvas)
+        canvas = replace(canvas, border=canvas.border.to(self.dtype), patch=canvas.patch.to(self.dtype))
+        return self._quick(canvas)
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits of any number of images, for mapping and test: in full precision, as published."""
-        batches = images.split(FORWARD_BATCH[self.device.type])
-        return torch.cat([self.logits(batch, prompt) for batch in batches])
+    def predict(self, images: Tensor, prompts: Tensor, counts: Sequence[int], exact: bool) -> Tensor:
+        """Return the source class, int64 [N], predicted for images under their runs' prompts.
+
+        The first counts[0] images are of the first prompt, and so on.
+        """
+        return torch.cat([logits.argmax(1) for logits in self._forward(images, prompts, counts, exact)])
+
+    @torch.inference_mode()
+    def test_logits(self, images: Tensor, prompt: Tensor) -> Tensor:
+        """Return the source logits of any number of images under one prompt: always exact, as published."""
+        return torch.cat(list(self._forward(images, prompt[None], [len(images)], exact=True)))
+
+    def _forward(self, images: Tensor, prompts: Tensor, counts: Sequence[int], exact: bool) -> Iterator[Tensor]:
+        runs = _runs(counts, self.device)
+
+        def compute(some: slice, present: slice) -> Tensor:
+            return self.logits(images[some], prompts[present], runs[some] - present.start, exact)
+
+        return (logits for logits, _, _ in self.in_chunks(counts, compute, gradient=False))
+
+    def in_chunks(
+        self, counts: Sequence[int], compute: Callable[[slice, slice], T], gradient: bool
+    ) -> Iterator[tuple[T, slice, slice]]:
+        """Cut the images of runs, counts[r] of run r one after another, into chunks, and compute each.
+
+        Yields what compute(images, runs present) gives, and its two arguments. A chunk that does not fit into the
+        device's memory is halved, and so are those after it.
+        """
+        run_of = [run for run, count in enumerate(counts) for _ in range(count)]
+        start = 0
+        while start < len(run_of):
+            part = run_of[start : start + self._sizes[gradient]]
+            arguments = slice(start, start + len(part)), slice(part[0], part[-1] + 1)
+            result = None
+            try:
+                result = compute(*arguments)
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+            if result is None:  # here, where the exception no longer holds the tensors of the failed attempt
+                self._sizes[gradient] = len(part) // 2
+                self._captured.clear()
+                torch.cuda.empty_cache()
+                log.warning("%d images at a time do not fit into memory: going on with %d", len(part), len(part) // 2)
+                continue
+            yield result, *arguments
+            start += len(part)
+
+    def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S]."""
+        if not self.plan.graphs:
+            return self._gradients(chunk)
+        shape = len(chunk.images), len(chunk.prompts)
+        if shape not in self._captured:
+            if len(self._captured) == CapturedChunk.MOST:
+                return self._gradients(chunk)
+            self._captured[shape] = CapturedChunk(self._gradients, chunk)
+        return self._captured[shape](chunk)
+
+    def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        prompts = chunk.prompts.detach().requires_grad_()
+        logits = self.logits(chunk.images, prompts, chunk.runs, exact=False).to(self.mean.dtype)
+        mapped = logits.gather(1, chunk.mappings[chunk.runs])
+        weighted = functional.cross_entropy(mapped, chunk.labels, reduction="none") * chunk.weights
+        losses = weighted.new_zeros(len(prompts)).index_add(0, chunk.runs, weighted)
+        (gradient,) = torch.autograd.grad(losses.sum(), prompts)
+        return losses.detach(), gradient
 
 
-def train_prompt(
+def _executor(network: nn.Module, cover: float | None) -> Callable[[Split], Tensor]:
+    return (lambda canvas: network(paste(canvas))) if cover is None else SharedNetwork(network, cover)
+
+
+class CapturedChunk:
+    """A chunk's computation as a CUDA graph, which chunks of the same shape replay."""
+
+    MOST = 16  # shapes captured a job, as each keeps its memory; further ones are computed kernel by kernel
+
+    def __init__(self, compute: Callable[[Chunk], tuple[Tensor, Tensor]], chunk: Chunk):
+        self.inputs = Chunk(*(tensor.clone() for tensor in chunk.tensors()))
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # what is chosen or allocated at first sight must not be captured
+            for _ in range(3):
+                compute(self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = compute(self.inputs)
+
+    def __call__(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        for kept, new in zip(self.inputs.tensors(), chunk.tensors(), strict=True):
+            kept.copy_(new)
+        self.graph.replay()
+        return self.outputs  # until the next replay
+
+
+def _runs(counts: Sequence[int], device: torch.device) -> Tensor:
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+
+
+@dataclass
+class _Run:
+    """A run on its way."""
+
+    number: int
+    method: str
+    chosen: Tensor
+    prompt: Tensor
+    adam: Adam
+    schedule: MultiStepLR
+    shuffle: torch.Generator
+    trained: Trained
+    epoch: int = 0
+    batches: list[Tensor] = field(default_factory=list)  # left in the epoch
+    losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
+
+
+def train_prompts(
     prompted: PromptedNetwork,
     images: Tensor,
     labels: Tensor,
     classes: int,
-    method: str,
+    runs: Sequence[tuple[str, Sequence[int]]],
     seed: int,
     protocol: RunProtocol,
     progress: Progress = lambda images: None,
-) -> Trained:
-    """Train one prompt with a label mapping, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635).
+) -> Iterator[tuple[int, Trained]]:
+    """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
     W starts at zero. The mapping is drawn at random (rlm), by frequency under the untrained prompt (flm), or by
     frequency under the current prompt at the start of each `mapping_interval`-th epoch (ilm). Cross-entropy on
     the mapped logits, Adam on W. The random streams depend on `seed` alone: one for rlm's mapping, one for the
-    order of the batches, so that methods and backbones of one seed see the same batches.
+    order of the batches. So a run sees the same batches alone and beside others, and runs on the same images see the
+    same whatever their method.
 
-    images: uint8 [N, 3, s, s]; labels: int64 [N]; both on the network's device. A loss that is not finite ends
-    the run (`diverged`).
+    images: uint8 [M, 3, s, s]; labels: int64 [M]; both on the network's device. runs: the method of each, and the
+    indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
+    result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
     """
-    prompt = prompted.new_prompt()
+    grey = prompted.new_prompt()
+    mapped = sorted({int(index) for method, chosen in runs if method != "rlm" for index in chosen})
+    predictions = torch.zeros(len(labels), dtype=torch.int64, device=prompted.device)
+    start = time.perf_counter()
+    if mapped:  # the border is still the same for all: each image once
+        predictions[mapped] = prompted.predict(images[mapped], grey[None], [len(mapped)], exact=False)
 
-    def frequency_mapping() -> Tensor:
-        predictions = prompted.predict(images, prompt).argmax(1)
-        return greedy_mapping(count_predictions(predictions, labels, prompted.source_classes, classes))
+    def frequency_mapping(chosen: Tensor, predictions: Tensor) -> Tensor:
+        counts = count_predictions(predictions, labels[chosen], prompted.source_classes, classes)
+        return greedy_mapping(counts).to(prompted.device)
 
-    if method == "rlm":
-        mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping"))
-    else:
-        mapping = frequency_mapping()
-    trained = Trained(prompt, mapping)
-    shuffle = stream(seed, "batches")
-    adam, schedule = optimiser([prompt], protocol)
-    for epoch in range(protocol.epochs):
-        if method == "ilm" and epoch > 0 and epoch % protocol.mapping_interval == 0:
-            mapping = frequency_mapping()
-        trained.mappings.append(mapping.tolist())
-        on_device = mapping.to(prompted.device)
-        for batch in epoch_batches(len(labels), protocol, shuffle):
-            batch = batch.to(prompted.device)
-            logits = prompted.training_logits(images[batch], prompt)[:, on_device]
-            loss = functional.cross_entropy(logits, labels[batch])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            trained.losses.append(loss.item())
-            progress(len(batch))
-            if not math.isfinite(trained.losses[-1]):
-                trained.diverged = (
-                    f"the loss is {trained.losses[-1]} at step {len(trained.losses)}, epoch {epoch + 1}"
-                )
-                break
-        if trained.diverged:
+    def begin(number: int, method: str, chosen: Tensor) -> _Run:
+        prompt = grey.clone().requires_grad_()
+        if method == "rlm":
+            mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping")).to(prompted.device)
+        else:
+            mapping = frequency_mapping(chosen, predictions[chosen])
+        adam, schedule = optimiser([prompt], protocol)
+        return _Run(number, method, chosen, prompt, adam, schedule, stream(seed, "batches"), Trained(prompt, mapping))
+
+    active = [
+        begin(number, method, torch.as_tensor(chosen, device=prompted.device))
+        for number, (method, chosen) in enumerate(runs)
+    ]
+    _share(active, [len(run.chosen) * (run.method != "rlm") for run in active], start)
+    while active:
+        beginning = [run for run in active if not run.batches]
+        due = [
+            run
+            for run in beginning
+            if run.method == "ilm" and run.epoch and not run.epoch % protocol.mapping_interval
+        ]
+        if due:
+            start = time.perf_counter()
+            counts = [len(run.chosen) for run in due]
+            prompts = torch.stack([run.prompt.detach() for run in due])
+            predictions = prompted.predict(
+                images[torch.cat([run.chosen for run in due])], prompts, counts, exact=False
+            )
+            for run, some in zip(due, predictions.split(counts), strict=True):
+                run.trained.mapping = frequency_mapping(run.chosen, some)
+            _share(due, counts, start)
+        for run in beginning:
+            run.trained.mappings.append(run.trained.mapping.tolist())
+            run.batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
+        start = time.perf_counter()
+        counts = _step(prompted, images, labels, active)
+        ended = [run for run in active if not run.batches]
+        for run in ended:
+            _end_epoch(run, protocol)
+        _share(active, counts, start)
+        progress(sum(counts))
+        active = [run for run in active if run.epoch < protocol.epochs and not run.trained.diverged]
+        for run in ended:
+            if run not in active:
+                run.trained.prompt = run.prompt.detach()
+                run.trained.mapping = run.trained.mapping.cpu()
+                yield run.number, run.trained
+
+
+def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
+    """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
+    batches = [run.chosen[run.batches.pop(0).to(prompted.device)] for run in runs]
+    counts = [len(batch) for batch in batches]
+    together = torch.cat(batches)
+    of_run = _runs(counts, prompted.device)
+    weights = (1 / torch.tensor(counts, dtype=prompted.mean.dtype)).to(prompted.device)[of_run]
+    prompts = torch.stack([run.prompt.detach() for run in runs])
+    mappings = torch.stack([run.trained.mapping for run in runs])
+
+    def compute(some: slice, present: slice) -> tuple[Tensor, Tensor]:
+        chosen = together[some]
+        inputs = images[chosen], labels[chosen], weights[some], of_run[some] - present.start
+        return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
+
+    losses, gradients = prompts.new_zeros(len(runs)), torch.zeros_like(prompts)
+    for (loss, gradient), _, present in prompted.in_chunks(counts, compute, gradient=True):
+        losses[present] += loss
+        gradients[present] += gradient
+    for run, loss, gradient, count in zip(runs, losses, gradients, counts, strict=True):
+        run.prompt.grad = gradient
+        run.adam.step()
+        run.losses.append(loss)
+        run.trained.images += count
+    return counts
+
+
+def _end_epoch(run: _Run, protocol: RunProtocol) -> None:
+    steps = len(run.trained.losses)
+    run.trained.losses += torch.stack(run.losses).tolist()
+    run.losses = []
+    run.epoch += 1
+    run.schedule.step()
+    for step, loss in enumerate(run.trained.losses[steps:], steps + 1):
+        if not math.isfinite(loss):
+            run.trained.diverged = f"the loss is {loss} at step {step}, epoch {run.epoch}"
             break
-        schedule.step()
-    trained.prompt, trained.mapping = prompt.detach(), mapping
-    return trained
+
+
+def _share(runs: list[_Run], counts: list[int], start: float) -> None:
+    """Charge the time since `start` to runs by their numbers of images."""
+    seconds = (time.perf_counter() - start) / max(1, sum(counts))
+    for run, count in zip(runs, counts, strict=True):
+        run.trained.seconds += seconds * count

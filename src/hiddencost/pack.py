@@ -2,8 +2,7 @@
 
 import logging
 import platform
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -39,22 +38,17 @@ class PackInputs:
         return cls(**{n: Path(v) if isinstance(v, str) else Path(v[0]).parent for n, v in values.items()})
 
 
-# Trains and scores one run on the chosen images: (method, indices) -> (tensors to keep, result)
-Train = Callable[[str, list[int]], tuple[dict[str, Tensor], dict]]
+# Trains and scores runs, given as their methods and the indices of their images. Yields, as they finish, the number
+# of a run among them, the tensors to keep, and its result.
+Train = Callable[[datasets.Dataset, list[tuple[str, list[int]]]], Iterator[tuple[int, dict[str, Tensor], dict]]]
 
 
-def complete(
-    inputs: PackInputs,
-    request: dict,
-    output: str | Path,
-    prepare: Callable[[datasets.Dataset], Train],
-    **determines: str,
-) -> None:
+def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train, **determines: str) -> None:
     """Train the runs of a pack that the ledger does not hold yet, and write the rows of all.
 
     request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
-    and `code` (the digest of the code that trains). prepare: loads what the runs share, called only if one has to be
-    trained. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
+    and `code` (the digest of the code that trains). train: called once, if a run has to be trained; each is recorded
+    as it finishes. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
     The output is a parquet table, a row a run. A backbone that failed its gate is not trained: its rows say so.
     """
     manifest = read_json(inputs.backbone / "manifest.json")
@@ -74,9 +68,9 @@ def complete(
         "n_test": len(dataset.test_labels),
     }
     network = _backbone_digest(manifest)
-    train: Train | None = None
-    rows, trained = [], 0
-    for number, (method, shots) in enumerate(request["runs"], 1):
+    rows: list[dict] = []
+    missing: dict[str, tuple[str, list[int]]] = {}  # by identity: budgets that choose the same images are one run
+    for method, shots in request["runs"]:
         chosen = take_shots(permutations, shots)
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
         if not verification["passed"]:
@@ -93,16 +87,19 @@ def complete(
             code=request["code"],
             **determines,
         )
-        result = ledger.find(request["ledger"], run)
-        if result is None:
-            train = train or prepare(dataset)
-            tensors, result = train(method, chosen)
-            ledger.record(request["ledger"], run, tensors, result)
-            trained += 1
-            log.info("run %d of %d, %s %s shots: %s", number, len(request["runs"]), method, shots, _summary(result))
-        rows.append(row | {"run": run} | result)
+        rows.append(row | {"run": run})
+        if ledger.find(request["ledger"], run) is None:
+            missing[run] = method, chosen
+    if missing:
+        log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(rows))
+        names, wanted = list(missing), list(missing.values())
+        for done, (number, tensors, result) in enumerate(train(dataset, wanted), 1):
+            ledger.record(request["ledger"], names[number], tensors, result)
+            method, chosen = wanted[number]
+            log.info("%d of %d: %s, %d images: %s", done, len(wanted), method, len(chosen), _summary(result))
+    rows = [row | (ledger.find(request["ledger"], row["run"]) if "run" in row else {}) for row in rows]
     packfile.write(rows, request, Path(output))
-    log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), trained)
+    log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), len(missing))
 
 
 def _backbone_digest(manifest: dict) -> str:
@@ -120,14 +117,17 @@ def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
     return {"status": "ok", "ece_published_batch_size": test_batch_size, **metrics}
 
 
-def timing(start: float, images: int, device: torch.device, precision: str) -> dict:
+def device_name(device: torch.device) -> str:
+    """Return what a device is, for people: the name of a GPU, the number of threads of a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:
     """Return how long a run took to train, and on what: `images` is the number it was trained on, epoch by epoch."""
-    seconds = time.perf_counter() - start
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return {
         "train_seconds": seconds,
         "images_per_second": images / seconds,
-        "device": name,
+        "device": device_name(device),
         "precision": precision,
         "python": platform.python_version(),
         **{name: version(name) for name in VERSIONS},

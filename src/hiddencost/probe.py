@@ -1,6 +1,7 @@
 """The linear probe: a new head on stored features of the frozen network."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from hiddencost import datasets
 from hiddencost.files import sha256_file
-from hiddencost.pack import PackInputs, Train, complete, score, timing
+from hiddencost.pack import PackInputs, complete, score, timing
 from hiddencost.protocol import Recipe
 from hiddencost.schedule import epoch_batches, optimiser, stream
 
@@ -47,19 +48,16 @@ def probe_pack(inputs: PackInputs, features: str | Path, request: dict, output: 
     """Train the runs of lp on stored features; see `pack.complete`. The request's `recipe` is a Recipe."""
     recipe = Recipe.model_validate(request["recipe"])
 
-    def prepare(dataset: datasets.Dataset) -> Train:
+    def train(dataset: datasets.Dataset, runs: list[tuple[str, list[int]]]) -> Iterator[tuple]:
         train_features, test_features = load_features(features)
         train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
-
-        def train(method: str, chosen: list[int]) -> tuple[dict[str, Tensor], dict]:
+        for number, (_, chosen) in enumerate(runs):
             start = time.perf_counter()
-            head = train_probe(
-                train_features[chosen], train_labels[chosen], len(dataset.classes), request["seed"], recipe
-            )
-            result = timing(start, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
+            inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
+            head = train_probe(*inputs, request["seed"], recipe)
+            seconds = time.perf_counter() - start
+            result = timing(seconds, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
             result |= score(head(test_features), test_labels, recipe.test_batch_size)
-            return {"weight": head.weight, "bias": head.bias}, result
+            yield number, {"weight": head.weight, "bias": head.bias}, result
 
-        return train
-
-    complete(inputs, request, output, prepare, features=sha256_file(features))
+    complete(inputs, request, output, train, features=sha256_file(features))

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hiddencost.sharing import Split
+
 
 def padding(image_size: int, canvas: int) -> tuple[int, int]:
     """Return the border's width before and after the image, ⌊(S-s+1)/2⌋ and ⌊(S-s)/2⌋ (published code of ILM-VP)."""
@@ -11,20 +13,23 @@ def padding(image_size: int, canvas: int) -> tuple[int, int]:
 
 
 def border_mask(image_size: int, canvas: int) -> Tensor:
-    """Return M, float32 [1, canvas, canvas]: 1 on the border, 0 on the image."""
+    """Return M, bool [1, canvas, canvas]: true on the border, false on the image."""
     before, after = padding(image_size, canvas)
-    return functional.pad(torch.zeros(1, image_size, image_size), (before, after, before, after), value=1.0)
+    return functional.pad(torch.zeros(1, image_size, image_size, dtype=torch.bool), (before, after) * 2, value=True)
 
 
-def compose(images: Tensor, prompt: Tensor, mask: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Put images on the canvas: Normalize(ZeroPad(x) + σ(W) ⊙ M), with normalisation last.
+def compose(images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor) -> Split:
+    """Put images on their runs' canvases: Normalize(ZeroPad(x) + σ(W) ⊙ M), with normalisation last.
 
     Source: arXiv 2308.14969, section 3, and the published code of ILM-VP (arXiv 2211.11635).
 
-    images: uint8 [N, 3, s, s]; prompt W: float32 [3, S, S]; mask M: [1, S, S]; mean, std: [3, 1, 1], of images
-    in [0, 1]. Returns [N, 3, S, S], of mean's dtype, in channels-last layout.
+    images: uint8 [N, 3, s, s]; prompts W: float32 [R, 3, S, S]; runs: int64 [N], each image's prompt; mask M:
+    bool [1, S, S]; mean, std: [3, 1, 1], of images in [0, 1]. Returns the canvases in their two parts, of mean's
+    dtype and in channels-last layout; `sharing.paste` makes [N, 3, S, S] of them.
     """
-    before, after = padding(images.shape[-1], mask.shape[-1])
-    canvas = functional.pad(images.to(mean.dtype) / 255, (before, after, before, after))
-    canvas = (canvas + torch.sigmoid(prompt) * mask - mean) / std
-    return canvas.contiguous(memory_format=torch.channels_last)
+    before, _ = padding(images.shape[-1], mask.shape[-1])
+    side = before, before + images.shape[-1]
+    border = torch.where(mask, (torch.sigmoid(prompts) - mean) / std, 0)
+    patch = (images.to(mean.dtype) / 255 - mean) / std
+    border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
+    return Split(border, patch, (side, side), runs, is_canvas=True)

@@ -1,51 +1,50 @@
 """The visual prompting runs of a pack."""
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from hiddencost import backbone, datasets
-from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompt
-from hiddencost.pack import PackInputs, Train, complete, score, timing
+from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompts
+from hiddencost.pack import PackInputs, complete, score, timing
+from hiddencost.plan import choose
 from hiddencost.protocol import RunProtocol
 
 
-def train_pack(inputs: PackInputs, request: dict, output: str | Path, device: torch.device) -> None:
-    """Train the runs of rlm, flm and ilm that the ledger does not hold yet, and write the rows of all.
+def train_pack(
+    inputs: PackInputs, request: dict, plans: str | Path, output: str | Path, device: torch.device
+) -> None:
+    """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
 
-    See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output.
+    See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output; `plan.choose` for the
+    folder `plans`.
     """
     protocol = RunProtocol.model_validate(request["recipe"])
     precision = resolve_precision(protocol.precision, device)
 
-    def prepare(dataset: datasets.Dataset) -> Train:
+    def train(dataset: datasets.Dataset, runs: list[tuple[str, list[int]]]) -> Iterator[tuple]:
         network, _, manifest = backbone.load(inputs.backbone)
+        network = backbone.for_inference(network, device)
         mean, std = backbone.normalisation(manifest, device)
-        prompted = PromptedNetwork(backbone.for_inference(network, device), mean, std, protocol)
-        train_labels = torch.tensor(dataset.train_labels)
-        test_images = torch.tensor(dataset.test_images, device=device)
-        test_labels = torch.tensor(dataset.test_labels)
-        classes = len(dataset.classes)
+        prompted = PromptedNetwork(network, mean, std, protocol, choose(network, mean, std, protocol, plans))
+        images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
+        test_images, test_labels = torch.tensor(dataset.test_images, device=device), torch.tensor(dataset.test_labels)
+        total = protocol.epochs * sum(len(chosen) for _, chosen in runs)
+        with tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10) as bar:
+            steps = train_prompts(
+                prompted, images, labels, len(dataset.classes), runs, request["seed"], protocol, bar.update
+            )
+            for done, (number, run) in enumerate(steps, 1):
+                bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
+                result = timing(run.seconds, run.images, device, precision)
+                if run.diverged:
+                    result |= {"status": "diverged", "reason": run.diverged}
+                else:
+                    logits = prompted.test_logits(test_images, run.prompt)[:, run.mapping.to(device)]
+                    result |= score(logits, test_labels, protocol.test_batch_size)
+                learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
+                yield number, learned, result
 
-        def train(method: str, chosen: list[int]) -> tuple[dict[str, Tensor], dict]:
-            images = torch.tensor(dataset.train_images[chosen], device=device)
-            labels = train_labels[chosen].to(device)
-            start = time.perf_counter()
-            total = len(chosen) * protocol.epochs
-            with tqdm(total=total, desc=f"{method}, {len(chosen)} images", unit=" images", mininterval=10) as bar:
-                run = train_prompt(prompted, images, labels, classes, method, request["seed"], protocol, bar.update)
-            result = timing(start, bar.n, device, precision)
-            if run.diverged:
-                result |= {"status": "diverged", "reason": run.diverged}
-            else:
-                logits = prompted.predict(test_images, run.prompt)[:, run.mapping.to(device)]
-                result |= score(logits, test_labels, protocol.test_batch_size)
-            learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
-            return learned, result
-
-        return train
-
-    complete(inputs, request, output, prepare, precision=precision)
+    complete(inputs, request, output, train, precision=precision)

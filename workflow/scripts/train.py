@@ -11,6 +11,7 @@ torch.set_num_threads(snakemake.threads)
 train_pack(
     PackInputs.of(snakemake.input),
     json.loads(snakemake.params.settings),
+    "resources/plans",
     snakemake.output[0],
     torch.device("cuda" if torch.cuda.is_available() else "cpu"),
 )

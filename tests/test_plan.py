@@ -1,0 +1,109 @@
+import pytest
+import torch
+import torchvision
+
+from hiddencost import engine, plan
+from hiddencost.backbone import for_inference
+from hiddencost.engine import Plan
+from hiddencost.files import read_json
+from hiddencost.protocol import RunProtocol
+
+CPU = torch.device("cpu")
+RECIPE = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 8, "shuffle": True}
+PROTOCOL = RunProtocol(**RECIPE, test_batch_size=8, canvas=96, image_size=32, mapping_interval=1, precision="fp32")
+
+
+@pytest.fixture
+def prompted(threads):
+    """A network with its normalisation and a protocol: a small canvas, to be quick."""
+    torch.manual_seed(0)
+    mean, std = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
+    return for_inference(torchvision.models.mobilenet_v2().eval(), CPU), mean, std, PROTOCOL
+
+
+def test_all_ways_are_measured_once_and_the_fastest_is_taken(prompted, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    chosen = plan.choose(*prompted, tmp_path)
+    (file,) = tmp_path.iterdir()
+    dense, *shared = read_json(file)["measured"]
+    assert dense["cover"] is None
+    assert [way["cover"] for way in shared] == [0.0, 0.5, 0.75, 0.99]
+    assert len({way["until"] for way in shared}) == 4
+    assert all(way["ms"] > 0 and way["bytes"] > 0 for way in (dense, *shared))
+    assert shared[-1]["bytes"] < dense["bytes"]
+    best = min((dense, *shared), key=lambda way: way["ms"])
+    assert chosen.cover in (best["cover"], None)
+    monkeypatch.setattr(plan, "measure", None)
+    assert plan.choose(*prompted, tmp_path) == chosen
+    assert "images of 32 on 96 pixels, fp32, CPU, 1 threads" in caplog.text
+    assert caplog.messages[0] == caplog.messages[1]
+
+
+def kept(prompted, folder, monkeypatch, *ways):
+    monkeypatch.setattr(plan, "measure", lambda *arguments: list(ways))
+    return plan.choose(*prompted, folder)
+
+
+def way(cover, ms, **more):
+    return {"cover": cover, "ms": ms, "graphs": False, "until": "layer3_0_conv1 (why)", "bytes": 1e6} | more
+
+
+def test_sharing_has_to_pay(prompted, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0), way(0.5, 9.9), way(0.75, 11.0)).cover is None
+    assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0), way(0.5, 9.0), way(0.75, 8.0)).cover == 0.75
+    assert "whole canvases; ms a trained image: 10 with whole canvases, 9.9 with the border once" in caplog.text
+    assert "the border once; ms a trained image: 10 with whole canvases, 8 with the border once" in caplog.text
+    assert "layer3_0_conv1 (why)" in caplog.text
+
+
+def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_free_memory", lambda device: 100e6)
+    assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0, bytes=10e6)).chunk == 4
+    assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0, bytes=1e9)).chunk == 1
+    assert kept(prompted, tmp_path / "c", monkeypatch, way(None, 10.0, bytes=1e3)).chunk == 32
+
+
+def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, caplog):
+    class Wrong(engine.SharedNetwork):
+        def __call__(self, canvas):
+            return super().__call__(canvas) * 1.01
+
+    monkeypatch.setattr(engine, "SharedNetwork", Wrong)
+    assert plan.choose(*prompted, tmp_path) == Plan(None, 32, False)
+    assert "not used, logits are off by 0.01 of the dense network's" in caplog.text
+
+
+def test_a_network_that_cannot_be_walked_takes_whole_canvases(prompted, tmp_path, caplog):
+    class Branching(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x) if x.sum() < 1e9 else x
+
+    caplog.set_level("INFO")
+    network = for_inference(Branching(torchvision.models.mobilenet_v2().eval()), CPU)
+    assert "batch norm is not folded, as torch.fx cannot walk the network: symbolically traced" in caplog.text
+    assert plan.choose(network, *prompted[1:], tmp_path).cover is None
+    assert "whole canvases, as torch.fx cannot walk the network" in caplog.text
+
+
+def test_another_network_size_or_precision_is_measured_anew(prompted, tmp_path, monkeypatch):
+    network, mean, std, protocol = prompted
+    kept(prompted, tmp_path, monkeypatch, way(None, 10.0))
+    for update in ({"image_size": 48}, {"canvas": 112}, {"precision": "bf16"}):
+        kept((network, mean, std, protocol.model_copy(update=update)), tmp_path, monkeypatch, way(None, 10.0))
+    kept(
+        (for_inference(torchvision.models.resnet18().eval(), CPU), mean, std, protocol),
+        tmp_path,
+        monkeypatch,
+        way(None, 1.0),
+    )
+    assert len(list(tmp_path.iterdir())) == 5
+    # neither the recipe nor the weights make a difference
+    recipe = protocol.model_copy(update={"learning_rate": 1.0, "epochs": 7})
+    other = for_inference(torchvision.models.mobilenet_v2().eval(), CPU)
+    kept((other, mean, std, recipe), tmp_path, monkeypatch, way(None, 10.0))
+    assert len(list(tmp_path.iterdir())) == 5

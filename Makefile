@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test lint bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
 	@echo "make test         install and run all tests"
 	@echo "make lint         ruff, snakefmt, snakemake --lint"
+	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
 
 install: $(STAMP)
@@ -33,6 +34,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+bench: install
+	$(BIN)/python bench/throughput.py
 
 clean:
 	rm -rf results

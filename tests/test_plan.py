@@ -61,7 +61,7 @@ def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "_free_memory", lambda device: 100e6)
     assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0, bytes=10e6)).chunk == 4
     assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0, bytes=1e9)).chunk == 1
-    assert kept(prompted, tmp_path / "c", monkeypatch, way(None, 10.0, bytes=1e3)).chunk == 32
+    assert kept(prompted, tmp_path / "c", monkeypatch, way(None, 10.0, bytes=1e3)).chunk == 64
 
 
 def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, caplog):
@@ -70,7 +70,7 @@ def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, 
             return super().__call__(canvas) * 1.01
 
     monkeypatch.setattr(engine, "SharedNetwork", Wrong)
-    assert plan.choose(*prompted, tmp_path) == Plan(None, 32, False)
+    assert plan.choose(*prompted, tmp_path) == Plan(None, 64, False)
     assert "not used, logits are off by 0.01 of the dense network's" in caplog.text
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets
 from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompts
@@ -32,7 +33,8 @@ def train_pack(
         images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
         test_images, test_labels = torch.tensor(dataset.test_images, device=device), torch.tensor(dataset.test_labels)
         total = protocol.epochs * sum(len(chosen) for _, chosen in runs)
-        with tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10) as bar:
+        described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
+        with described as bar, logging_redirect_tqdm():
             steps = train_prompts(
                 prompted, images, labels, len(dataset.classes), runs, request["seed"], protocol, bar.update
             )

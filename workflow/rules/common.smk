@@ -12,14 +12,13 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-# glibc returns large freed blocks to the kernel at once; on a CPU PyTorch would page the same tensors in again each step
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "4294967296")
-
-from hiddencost import catalog, packfile
+from hiddencost import allocator, catalog, packfile
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest, sha256_text
 from hiddencost.study import StudyError, load_study
+
+for variable, value in allocator.ENVIRONMENT.items():
+    os.environ.setdefault(variable, value)
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
 try:

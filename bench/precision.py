@@ -38,6 +38,8 @@ def run(precision: str, folder: Path) -> pd.DataFrame:
 
 def compare(fp32: pd.DataFrame, bf16: pd.DataFrame) -> pd.DataFrame:
     """Return a row a method: accuracies in %, mean and standard deviation over seeds, and their paired difference."""
+    if not (pd.concat([fp32, bf16])["status"] == "ok").all():
+        raise SystemExit("a run has no result: see results/precision-*/tables/runs.csv")
     pairs = fp32.merge(bf16, on=["method", "seed"], suffixes=("_fp32", "_bf16"))
     pairs = pairs.assign(difference=pairs["accuracy_bf16"] - pairs["accuracy_fp32"])
     columns = ["accuracy_fp32", "accuracy_bf16", "difference"]

@@ -1,6 +1,6 @@
 """Time the engine against the published loop, side by side, and write bench/results/throughput.{json,md}.
 
-python bench/throughput.py                                        # all, some 15 minutes on 2 cores
+python bench/throughput.py                                        # all, some 20 minutes on 2 cores
 python bench/throughput.py --networks resnet18 --images 32
 """
 
@@ -8,11 +8,11 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,10 +82,6 @@ class Baseline:
         loader = self.loader(count)
         return seconds(lambda: published.train_epoch(self.network, self.prompt, self.adam, self.mapping, loader))
 
-    def mapping_pass(self, count: int) -> float:
-        loader = self.loader(count)
-        return seconds(lambda: published.map_labels(self.network, self.prompt, CLASSES, loader))
-
     def test(self, count: int) -> float:
         loader = self.loader(count)
         return seconds(lambda: published.test(self.network, self.prompt, self.mapping, loader))
@@ -94,7 +90,7 @@ class Baseline:
 class Engine:
     """The engine on one network and image size, as a job of the workflow runs it."""
 
-    def __init__(self, network: str, size: int, plan: Plan | None = None):
+    def __init__(self, network: str, size: int, plan: Plan | Path):
         self.protocol = RunProtocol(
             **{"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": batch_size(network)},
             **{"shuffle": True, "test_batch_size": 128, "canvas": published.CANVAS, "image_size": size},
@@ -102,9 +98,8 @@ class Engine:
         )
         folded = for_inference(random_network(network), DEVICE)
         arguments = folded, MEAN.to(DEVICE), STD.to(DEVICE), self.protocol
-        if plan is None:
-            with TemporaryDirectory() as folder:
-                plan = choose(*arguments, folder)
+        if isinstance(plan, Path):
+            plan = choose(*arguments, plan)
         self.prompted = PromptedNetwork(*arguments, plan)
         self.size = size
 
@@ -154,75 +149,84 @@ def peak_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
-def measure_baseline(network: str, size: int) -> dict:
-    """Time the parts of the published loop, in seconds: each twice, the lesser counts."""
+def least(work) -> float:
+    """Return the least time of three."""
+    return min(work() for _ in range(3))
 
-    def least(work) -> float:
-        return min(work() for _ in range(2))
 
+def measure_published(network: str, size: int, plans: Path) -> dict:
+    """Time the published loop's two parts, in seconds an image; all else is made of them."""
     before = peak_memory()
     baseline, count = Baseline(network, size), batch_size(network)
     baseline.epoch(count)
-    times = {"memory": peak_memory() - before, "step": least(lambda: baseline.epoch(count)) / count}
-    times["test"] = least(lambda: baseline.test(count)) / count
-    times["ilm"] = least(lambda: baseline.mapping_pass(count)) / count + times["step"]
-    for shots in SHOTS:
-        images = shots * CLASSES
-        times[f"epoch of {images}"] = least(lambda images=images: baseline.epoch(images))
-        times[f"mapping of {images}"] = least(lambda images=images: baseline.mapping_pass(images))
-    return times
+    memory = peak_memory() - before
+    return {
+        "memory": memory,
+        "step": least(lambda: baseline.epoch(count)) / count,
+        "test": least(lambda: baseline.test(count)) / count,
+    }
 
 
-def measure_engine(network: str, size: int) -> dict:
-    """Time the parts of the engine, in seconds, and count its arithmetic."""
+def plan_engine(network: str, size: int, plans: Path) -> dict:
+    """Choose the engine's plan, in a process of its own, as it takes memory."""
+    Engine(network, size, plans)
+    return {}
+
+
+def measure_engine(network: str, size: int, plans: Path) -> dict:
+    """Time the engine, in seconds, and count its arithmetic."""
     before = peak_memory()
-    engine, count = Engine(network, size), batch_size(network)
+    engine, count = Engine(network, size, plans), batch_size(network)
     prompted = engine.prompted
     times = {"step": engine.epochs(("rlm",), count, 4) / count}
     times |= {"memory": peak_memory() - before, "precision": prompted.precision}
-    times["test"] = min(engine.test(4 * count) for _ in range(2)) / (4 * count)
+    times["test"] = least(lambda: engine.test(4 * count)) / (4 * count)
     times["ilm"] = engine.epochs(("ilm",), count, 4) / count
     for shots in SHOTS:
         images = shots * CLASSES
         times[f"epoch of {images}"] = engine.epochs(METHODS, images, 4)
-    chunk = engine.chunk(prompted.plan.chunk)
+    chunk = engine.chunk(min(count, prompted.plan.chunk))
     for name, plan in (("flop", Plan(prompted.plan.cover)), ("flop_whole", Plan())):
         with FlopCounterMode(display=False) as counter:
             Engine(network, size, plan).prompted.gradients(chunk)
         times[name] = counter.get_total_flops() / len(chunk.images)
     times["matrix_rate"] = peak_rate(torch.bfloat16 if prompted.precision == "bf16" else torch.float32)
-    times["plan"] = (
-        "whole canvases" if prompted.plan.cover is None else f"border once up to {prompted.sharing_ends()}"
-    )
-    return times
+    whole = prompted.plan.cover is None
+    return times | {"plan": "whole canvases" if whole else f"border once up to {prompted.sharing_ends()}"}
 
 
-def in_process(side: str, network: str, size: int, environment: dict[str, str]) -> dict:
-    """Measure one side in a process of its own, with settings of the allocator of its own."""
+SIDES = {"published": measure_published, "plan": plan_engine, "engine": measure_engine}
+
+
+def in_process(side: str, network: str, size: int, plans: str, environment: dict[str, str]) -> dict:
+    """Measure one side in a process of its own, with the allocator's settings of its own."""
     kept = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
-    command = [sys.executable, __file__, "--side", side, "--networks", network, "--images", str(size)]
+    command = [sys.executable, __file__, "--networks", network, "--images", str(size), "--side", side, plans]
     done = subprocess.run(command, env=kept | environment, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(network: str, size: int) -> list[dict]:
     """Measure one network at one image size. Returns the records."""
-    baseline = in_process("baseline", network, size, {})
-    tuned = in_process("baseline", network, size, ENVIRONMENT)
-    engine = in_process("engine", network, size, ENVIRONMENT)
+    with TemporaryDirectory() as plans:
+        loop = in_process("published", network, size, plans, {})
+        tuned = in_process("published", network, size, plans, ENVIRONMENT)
+        in_process("plan", network, size, plans, ENVIRONMENT)
+        engine = in_process("engine", network, size, plans, ENVIRONMENT)
     records: list[dict] = []
 
-    def tell(what: str, published_loop: float, ours: float) -> None:
+    def tell(what: str, published_loop: Callable[[dict], float], ours: float) -> None:
         place = {"network": network, "image": size, "canvas": published.CANVAS, "what": what}
-        times = {"baseline_ms": published_loop * 1e3, "engine_ms": ours * 1e3, "ratio": published_loop / ours}
-        records.append(place | times | {"device": machine(), "precision": engine["precision"]})
-        row = "{network:13} {image:4} {what:52} {baseline_ms:14,.1f} {engine_ms:12,.1f} {ratio:7.1f}x"
-        print(row.format(**records[-1]), flush=True)
+        times = {"baseline_ms": published_loop(loop) * 1e3, "engine_ms": ours * 1e3}
+        ratios = {"ratio": published_loop(loop) / ours, "ratio_same_allocator": published_loop(tuned) / ours}
+        records.append(place | times | ratios | {"device": machine(), "precision": engine["precision"]})
+        row = "{network:13} {image:4} {what:46} {baseline_ms:14,.1f} {engine_ms:12,.1f} {ratio:7.1f}x"
+        print((row + " {ratio_same_allocator:7.1f}x").format(**records[-1]), flush=True)
 
-    tell("training step, an image", baseline["step"], engine["step"])
+    tell("training step, an image", lambda side: side["step"], engine["step"])
     rate = engine["flop"] / engine["step"]
     records[0] |= {
-        "baseline_memory_gb": baseline["memory"],
+        "baseline_memory_gb": loop["memory"],
         "engine_memory_gb": engine["memory"],
         "gflop_whole_canvases": engine["flop_whole"] / 1e9,
         "gflop_engine": engine["flop"] / 1e9,
@@ -231,41 +235,36 @@ def compare(network: str, size: int) -> list[dict]:
         "share_of_matrix_rate": rate / engine["matrix_rate"],
         "plan": engine["plan"],
     }
-    tell("the same, the engine's allocator settings in both", tuned["step"], engine["step"])
-    tell("ILM epoch with its mapping pass, an image", baseline["ilm"], engine["ilm"])
-    tell("test, an image", baseline["test"], engine["test"])
+    tell("ILM epoch with its mapping pass, an image", lambda side: side["step"] + side["test"], engine["ilm"])
+    tell("test, an image", lambda side: side["test"], engine["test"])
     for shots in SHOTS:
         images = shots * CLASSES
         tests = TEST_IMAGES * len(METHODS)
-        # flm maps once, ilm at each epoch; the engine's first mapping pass, of flm and ilm, is one
-        trained = len(METHODS) * EPOCHS * baseline[f"epoch of {images}"]
-        trained += (1 + EPOCHS) * baseline[f"mapping of {images}"]
+
+        def one_by_one(side: dict, passes: int, images: int = images, tests: int = tests) -> float:
+            # flm maps once, ilm at each epoch
+            trained = len(METHODS) * EPOCHS * side["step"] + (1 + EPOCHS) * side["test"]
+            return images * trained + passes * tests * side["test"]
+
         pack = EPOCHS * engine[f"epoch of {images}"] + (images + tests) * engine["test"]
         name = f"{shots}-shot pack of {CLASSES} classes"
-        tell(name, trained + EPOCHS * tests * baseline["test"], pack)
-        tell(f"{name}, testing once in both", trained + tests * baseline["test"], pack)
+        tell(f"{name}, a test in the end", partial(one_by_one, passes=1), pack)
+        tell(f"{name}, a test an epoch", partial(one_by_one, passes=EPOCHS), pack)
     return records
 
 
-@cache
 def machine() -> str:
-    if DEVICE.type == "cuda":
-        return f"{device_name(DEVICE)}, torch {torch.__version__}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(": ", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{model}, {torch.get_num_threads()} cores, {capability}, torch {torch.__version__}"
+    """Return the device and torch's version."""
+    return f"{device_name(DEVICE)}, torch {torch.__version__}"
 
 
 def table(records: list[dict]) -> str:
     """Return the records as Markdown tables."""
     lines = [f"Measured on {records[0]['device']}; canvas {published.CANVAS}, {records[0]['precision']}.", ""]
-    lines += ["| network | image | what | published loop, ms | engine, ms | ratio |", "|---|---|---|---|---|---|"]
-    row = "| {network} | {image} | {what} | {baseline_ms:,.1f} | {engine_ms:,.1f} | {ratio:.1f}x |"
-    lines += [row.format(**entry) for entry in records]
+    lines += ["| network | image | what | published loop | engine | ratio | with its allocator settings in both |"]
+    lines += ["|---" * 7 + "|"]
+    row = "| {network} | {image} | {what} | {} | {} | {ratio:.1f}x | {ratio_same_allocator:.1f}x |"
+    lines += [row.format(_time(one["baseline_ms"]), _time(one["engine_ms"]), **one) for one in records]
     head = "| network | image | GFLOP an image on whole canvases | computed | GFLOP/s | of the matrix rate "
     lines += ["", "The training step's arithmetic and peak memory:", ""]
     lines += [head + "| published loop, GB | engine, GB | plan |", "|---" * 9 + "|"]
@@ -275,18 +274,22 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.1f} ms" if milliseconds < 1e5 else f"{milliseconds / 3.6e6:.2f} h"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--images", nargs="+", type=int, default=SIZES)
-    parser.add_argument("--side", choices=["baseline", "engine"], help=argparse.SUPPRESS)  # in_process calls it
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)  # in_process calls it
     arguments = parser.parse_args()
     cases = list(itertools.product(arguments.networks, arguments.images))
     if arguments.side:
-        measure = measure_baseline if arguments.side == "baseline" else measure_engine
-        print(json.dumps(measure(*cases[0])))
+        side, plans = arguments.side
+        print(json.dumps(SIDES[side](*cases[0], Path(plans))))
         return
-    print(f"{machine()}\n{'':70}{'published, ms':>15} {'engine, ms':>12}   ratio", flush=True)
+    print(f"{machine()}\n{'':64}{'published, ms':>15} {'engine, ms':>12}   ratio  same allocator", flush=True)
     records = [record for case in cases for record in compare(*case)]
     text = table(records)
     for suffix, content in (("json", json.dumps(records, indent=1) + "\n"), ("md", text)):

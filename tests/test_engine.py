@@ -1,4 +1,6 @@
 import copy
+import math
+import time
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import torch
 from conftest import ROOT
 
 from hiddencost import backbone, catalog
-from hiddencost.engine import Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
+from hiddencost.engine import Chunk, Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
 from hiddencost.prepare import read_cifar_binary, resize
+from hiddencost.prompt import border_mask
 from hiddencost.protocol import RunProtocol
 
 CPU = torch.device("cpu")
@@ -25,6 +28,9 @@ PROTOCOL = RunProtocol(
     mapping_interval=1,
     precision="fp32",
 )
+
+
+BORDER = border_mask(64, 80)[0]
 
 
 def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> Trained:
@@ -91,7 +97,7 @@ def test_fp32_follows_it_to_rounding(networks, images, method, threads):
     assert run.mappings == mappings
     assert run.losses == pytest.approx(losses, rel=2e-3)
     assert (run.prompt - prompt).abs().max() < 0.01  # less than one step of one pixel
-    assert (run.prompt - prompt).abs().median() < 1e-6
+    assert (run.prompt - prompt)[:, BORDER].abs().median() < 5e-4  # a twentieth of a step
 
 
 def test_the_prompt_is_learned_on_the_border_alone(networks, images, threads):
@@ -143,7 +149,7 @@ def test_runs_in_a_pack_are_those_alone(networks, images, cover, threads):
         steps[number] = [batch for batch, _ in alone.seen]
         assert pack[number].mappings == expected.mappings
         assert pack[number].losses == pytest.approx(expected.losses, rel=1e-3)
-        assert (pack[number].prompt - expected.prompt).abs().median() < 1e-6
+        assert (pack[number].prompt - expected.prompt)[:, BORDER].abs().median() < 5e-4
         assert pack[number].images == len(run[1]) * 3
     in_pack = [image for batch, _ in together.seen for image in batch]
     in_turn = []
@@ -201,10 +207,35 @@ def test_the_mapping_interval_is_kept(networks, images, threads):
     assert mappings[1] != mappings[2]
 
 
-def test_a_run_whose_loss_is_not_finite_says_where(networks, images, threads):
-    protocol = PROTOCOL.model_copy(update={"learning_rate": float("nan")})
-    run = train_prompt(networks[0], *images, 10, "rlm", seed=0, protocol=protocol)
-    assert run.diverged == "the loss is nan at step 2, epoch 1"
+def test_a_run_that_diverges_says_where_and_leaves_the_others_alone(networks, images, threads):
+    class Diverging(Spy):
+        def _gradients(self, chunk):
+            losses, gradients = super()._gradients(chunk)
+            if len(self.seen) == 2:
+                losses[0], gradients[0] = math.nan, math.nan
+            return losses, gradients
+
+    base = networks[0]
+    one = Diverging(base.network, base.mean, base.std, PROTOCOL, Plan(chunk=64))
+    one.seen = []
+    trained_on = []
+    pack = dict(train_prompts(one, *images, 10, RUNS, 3, PROTOCOL, trained_on.append))
+    expected = dict(train_prompts(base, *images, 10, RUNS, 3, PROTOCOL))
+    assert pack[0].diverged == "the loss is nan at step 2, epoch 1"
+    assert [run.images for _, run in sorted(pack.items())] == [10, 80, 80, 12]
+    assert sum(trained_on) == 182
+    for number in (1, 2, 3):
+        assert pack[number].diverged is None
+        assert pack[number].mappings == expected[number].mappings
+        assert pack[number].losses == pytest.approx(expected[number].losses, rel=2e-3)
+
+
+def test_the_time_of_a_pack_is_shared_among_its_runs(networks, images, threads):
+    start = time.perf_counter()
+    pack = dict(train_prompts(networks[0], *images, 10, RUNS, 3, PROTOCOL))
+    total = time.perf_counter() - start
+    assert 0.9 * total < sum(run.seconds for run in pack.values()) < total
+    assert pack[3].seconds < pack[0].seconds < pack[1].seconds
 
 
 def test_bf16_is_for_training_and_mapping_and_the_test_is_exact(networks, images, threads):
@@ -241,5 +272,31 @@ def test_cuda_gives_what_the_cpu_gives(mobilenetv2, networks, images, cover, gra
     there = dict(train_prompts(prompted, *(part.to(device) for part in images), 10, RUNS, 3, PROTOCOL))
     here = dict(train_prompts(networks[0], *images, 10, RUNS, 3, PROTOCOL))
     for number, run in here.items():
-        losses = torch.tensor(there[number].losses[:3]), torch.tensor(run.losses[:3])
-        torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-2)
+        assert there[number].losses[:4] == pytest.approx(run.losses[:4], rel=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_replayed_chunk_gives_its_own_gradients(mobilenetv2, images, runs, precision):
+    device = torch.device("cuda")
+    plain, _, manifest = backbone.load(mobilenetv2)
+    mean, std = backbone.normalisation(manifest, device)
+    protocol = PROTOCOL.model_copy(update={"precision": precision})
+    network = backbone.for_inference(plain, device)
+    eager, graphs = (PromptedNetwork(network, mean, std, protocol, Plan(0.75, graphs=on)) for on in (False, True))
+    pictures, labels = (part[:12].to(device) for part in images)
+    rest = (
+        torch.full((12,), runs / 12),
+        torch.arange(runs).repeat_interleave(12 // runs),
+        torch.arange(10).expand(runs, -1),
+    )
+    chunks = [
+        Chunk(shown, labels, *(part.to(device) for part in (*rest, torch.randn(runs, 3, 80, 80))))
+        for shown in (pictures, 255 - pictures)
+    ]
+    for _ in range(3):
+        for chunk in chunks:
+            (loss, gradient), (expected_loss, expected) = (one.gradients(chunk) for one in (graphs, eager))
+            torch.testing.assert_close(loss, expected_loss, rtol=1e-2, atol=1e-3)
+            assert (gradient - expected).norm() < 0.02 * expected.norm()

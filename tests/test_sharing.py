@@ -1,5 +1,6 @@
 """The border once: equal to the dense network, on networks of all kinds."""
 
+import copy
 import random
 import re
 
@@ -26,11 +27,9 @@ class Residual(nn.Module):
         return functional.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
-class InPlaceResidual(Residual):
+class PlainResidual(Residual):
     def forward(self, x):
-        total = self.body(x)
-        total += self.shortcut(x)
-        return torch.relu(total)
+        return torch.relu(torch.add(self.body(x), self.shortcut(x)))
 
 
 class Both(nn.Module):
@@ -51,7 +50,15 @@ class Gate(nn.Module):
 
 class Pad(nn.Module):
     def forward(self, x):
-        return functional.max_pool2d(functional.pad(x, (0, 1, 2, 1)), 3, 2)
+        padded = functional.relu(functional.pad(x, (0, 1, 2, 1)), inplace=True)
+        return functional.max_pool2d(padded, 3, 2) + functional.max_pool2d(1 + x, 3, 2)[:, :, :1, :1]
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that is not a leaf of the trace: its weight is an input of the node."""
+
+    def forward(self, x):
+        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
 def sliding(pick, channels):
@@ -79,9 +86,9 @@ def layer(pick, channels):
         return Residual(nn.Sequential(*same, nn.Conv2d(channels, channels, 3, padding=1)), nn.Identity()), channels
     if kind == 7:
         body = nn.Sequential(nn.Conv2d(channels, channels, 3, 2, 1), *same)
-        return InPlaceResidual(body, nn.Conv2d(channels, channels, 1, 2)), channels
+        return PlainResidual(body, nn.Conv2d(channels, channels, 1, 2)), channels
     if kind == 8:
-        return Both(nn.Conv2d(channels, 2, 3, padding=1), nn.Conv2d(channels, 4, 5, padding=2)), 6
+        return Both(nn.Conv2d(channels, 2, 3, padding=1), Standardised(channels, 4, 5, padding=2)), 6
     if kind == 9:
         return Pad(), channels
     if kind == 10:
@@ -192,6 +199,22 @@ def test_real_architectures_are_shared_as_far_as_they_can_be(build, ends, size, 
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
     node, reason = next(iter(shared.ended.items()))
     assert re.fullmatch(ends, f"{node}: {reason}")
+
+
+def test_gradients_of_runs_are_summed_precisely_in_bf16(threads):
+    """A border's gradient is a sum over many images: in bf16 itself it would stall."""
+    torch.manual_seed(0)
+    network = for_inference(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 2)).eval(), CPU)
+    half = copy.deepcopy(network).bfloat16()
+    count = 1200
+    window, runs = ((6, 10), (6, 10)), torch.arange(2).repeat_interleave(count // 2)
+    prompts, images = torch.randn(2, 3, 16, 16), torch.randn(count, 3, 4, 4)
+    gradients = []
+    for one, dtype in ((network, torch.float32), (half, torch.bfloat16)):
+        leaf = prompts.to(dtype).requires_grad_()
+        output = SharedNetwork(one, 0.9)(split_canvas(window, runs, leaf, images.to(dtype)))
+        gradients.append(torch.autograd.grad(output.float()[:, 0].sum(), leaf)[0].float())
+    assert (gradients[1] - gradients[0]).norm() < 0.02 * gradients[0].norm()
 
 
 def test_a_stride_that_steps_over_the_window():

@@ -15,7 +15,7 @@ from hiddencost.files import atomic, read_json, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
-# images a forward pass where no gradient is needed
+# images a forward pass where no gradient is needed: fewer are slower (bench/README.md), more no faster
 FORWARD_BATCH = {"cpu": 64, "cuda": 256}
 
 
@@ -118,6 +118,7 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     The outputs are those of the network up to rounding. It has no trainable weight. A network that torch.fx cannot
     walk keeps its batch norm.
     """
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
     try:
         network = fuse(network)
     except (TraceError, TypeError) as reason:  # control flow that depends on the data

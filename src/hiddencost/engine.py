@@ -4,8 +4,10 @@ import copy
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -122,6 +124,8 @@ class PromptedNetwork:
         self._exact = _executor(network, plan.cover)
         self._quick = _executor(in_bf16(network), plan.cover) if self.precision == "bf16" else self._exact
         self._captured: dict[tuple[int, int], CapturedChunk] = {}
+        self._seen: Counter[tuple[int, int]] = Counter()
+        self._pool = torch.cuda.graph_pool_handle() if plan.graphs else None
         # images at a time with a gradient (True) and without; less where memory has run out
         self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
 
@@ -148,33 +152,38 @@ class PromptedNetwork:
         return self._quick(canvas)
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, prompts: Tensor, counts: Sequence[int], exact: bool) -> Tensor:
-        """Return the source class, int64 [N], predicted for images under their runs' prompts.
+    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
+        """Return the source class predicted for the chosen images of each run, int64, one run after another.
 
-        The first counts[0] images are of the first prompt, and so on.
+        images: uint8 [M, 3, s, s]; chosen: indices of images, for each run; prompts: [R, 3, S, S]. In the precision
+        of training.
         """
-        return torch.cat([logits.argmax(1) for logits in self._forward(images, prompts, counts, exact)])
+        counts = tuple(map(len, chosen))
+        together, (runs, _) = torch.cat(list(chosen)), _runs(counts, self.device)
+
+        def compute(some: slice, present: slice) -> Tensor:
+            inputs = images[together[some]], prompts[present], runs[some] - present.start
+            return self.logits(*inputs, exact=False).argmax(1)
+
+        return torch.cat([found for found, _, _ in self.in_chunks(counts, compute, gradient=False)])
 
     @torch.inference_mode()
     def test_logits(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits of any number of images under one prompt: always exact, as published."""
-        return torch.cat(list(self._forward(images, prompt[None], [len(images)], exact=True)))
+        """Return the source logits, [N, source classes], of any number of images under one prompt: always exact."""
+        runs = torch.zeros(len(images), dtype=torch.int64, device=self.device)
 
-    def _forward(self, images: Tensor, prompts: Tensor, counts: Sequence[int], exact: bool) -> Iterator[Tensor]:
-        runs = _runs(counts, self.device)
+        def compute(some: slice, _: slice) -> Tensor:
+            return self.logits(images[some], prompt[None], runs[some], exact=True)
 
-        def compute(some: slice, present: slice) -> Tensor:
-            return self.logits(images[some], prompts[present], runs[some] - present.start, exact)
-
-        return (logits for logits, _, _ in self.in_chunks(counts, compute, gradient=False))
+        return torch.cat([logits for logits, _, _ in self.in_chunks([len(images)], compute, gradient=False)])
 
     def in_chunks(
         self, counts: Sequence[int], compute: Callable[[slice, slice], T], gradient: bool
     ) -> Iterator[tuple[T, slice, slice]]:
         """Cut the images of runs, counts[r] of run r one after another, into chunks, and compute each.
 
-        Yields what compute(images, runs present) gives, and its two arguments. A chunk that does not fit into the
-        device's memory is halved, and so are those after it.
+        Yields what compute(images, runs present) gives, and its two arguments. Where memory runs out, CUDA graphs are
+        given up first; then a chunk that does not fit is halved, and so are those after it.
         """
         run_of = [run for run, count in enumerate(counts) for _ in range(count)]
         start = 0
@@ -185,26 +194,37 @@ class PromptedNetwork:
             try:
                 result = compute(*arguments)
             except torch.OutOfMemoryError:
-                if len(part) == 1:
+                if len(part) == 1 and not self.plan.graphs:
                     raise
-            if result is None:  # here, where the exception no longer holds the tensors of the failed attempt
-                self._sizes[gradient] = len(part) // 2
-                self._captured.clear()
-                torch.cuda.empty_cache()
-                log.warning("%d images at a time do not fit into memory: going on with %d", len(part), len(part) // 2)
-                continue
-            yield result, *arguments
-            start += len(part)
+            if result is not None:
+                yield result, *arguments
+                start += len(part)
+            else:  # here the exception no longer holds the tensors of the failed attempt
+                self._make_room(len(part), gradient)
+
+    def _make_room(self, images: int, gradient: bool) -> None:
+        if self.plan.graphs:
+            log.warning("memory has run out: going on without CUDA graphs")
+            self.plan = replace(self.plan, graphs=False)
+            self._captured.clear()
+        else:
+            log.warning("%d images at a time do not fit into memory: going on with %d", images, images // 2)
+            self._sizes[gradient] = images // 2
+        torch.cuda.empty_cache()
 
     def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S]."""
-        if not self.plan.graphs:
-            return self._gradients(chunk)
+        """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S].
+
+        With CUDA graphs both are overwritten by the next call.
+        """
         shape = len(chunk.images), len(chunk.prompts)
+        self._seen[shape] += 1
+        if not self.plan.graphs or self._seen[shape] < CapturedChunk.SIGHTS:
+            return self._gradients(chunk)
         if shape not in self._captured:
             if len(self._captured) == CapturedChunk.MOST:
-                return self._gradients(chunk)
-            self._captured[shape] = CapturedChunk(self._gradients, chunk)
+                del self._captured[next(iter(self._captured))]
+            self._captured[shape] = CapturedChunk(self._gradients, chunk, self._pool)
         return self._captured[shape](chunk)
 
     def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
@@ -222,11 +242,16 @@ def _executor(network: nn.Module, cover: float | None) -> Callable[[Split], Tens
 
 
 class CapturedChunk:
-    """A chunk's computation as a CUDA graph, which chunks of the same shape replay."""
+    """A chunk's computation as a CUDA graph, which chunks of the same shape replay.
 
-    MOST = 16  # shapes captured a job, as each keeps its memory; further ones are computed kernel by kernel
+    pool: the memory that the graphs of a network share. One may overwrite what another has returned, so that what is
+    returned must be used before any of them is called again.
+    """
 
-    def __init__(self, compute: Callable[[Chunk], tuple[Tensor, Tensor]], chunk: Chunk):
+    MOST = 16  # shapes captured at a time; the oldest gives way
+    SIGHTS = 3  # a shape is captured when it is seen for the third time: a capture costs several steps
+
+    def __init__(self, compute: Callable[[Chunk], tuple[Tensor, Tensor]], chunk: Chunk, pool: tuple[int, int]):
         self.inputs = Chunk(*(tensor.clone() for tensor in chunk.tensors()))
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -235,21 +260,24 @@ class CapturedChunk:
                 compute(self.inputs)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=pool):
             self.outputs = compute(self.inputs)
 
     def __call__(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         for kept, new in zip(self.inputs.tensors(), chunk.tensors(), strict=True):
             kept.copy_(new)
         self.graph.replay()
-        return self.outputs  # until the next replay
+        return self.outputs
 
 
-def _runs(counts: Sequence[int], device: torch.device) -> Tensor:
-    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+@lru_cache(maxsize=64)
+def _runs(counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return for the images of runs, counts[r] of run r one after another, their run and 1 / counts[r]."""
+    of_run = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return of_run.to(device), (1 / torch.tensor(counts, dtype=torch.float64))[of_run].to(device)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Run:
     """A run on its way."""
 
@@ -262,7 +290,7 @@ class _Run:
     shuffle: torch.Generator
     trained: Trained
     epoch: int = 0
-    batches: list[Tensor] = field(default_factory=list)  # left in the epoch
+    batches: list[Tensor] = field(default_factory=list)  # left in the epoch: indices of images, on the device
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
 
 
@@ -293,7 +321,8 @@ def train_prompts(
     predictions = torch.zeros(len(labels), dtype=torch.int64, device=prompted.device)
     start = time.perf_counter()
     if mapped:  # the border is still the same for all: each image once
-        predictions[mapped] = prompted.predict(images[mapped], grey[None], [len(mapped)], exact=False)
+        needed = torch.tensor(mapped, device=prompted.device)
+        predictions[needed] = prompted.predict(images, [needed], grey[None])
 
     def frequency_mapping(chosen: Tensor, predictions: Tensor) -> Tensor:
         counts = count_predictions(predictions, labels[chosen], prompted.source_classes, classes)
@@ -324,15 +353,15 @@ def train_prompts(
             start = time.perf_counter()
             counts = [len(run.chosen) for run in due]
             prompts = torch.stack([run.prompt.detach() for run in due])
-            predictions = prompted.predict(
-                images[torch.cat([run.chosen for run in due])], prompts, counts, exact=False
-            )
+            predictions = prompted.predict(images, [run.chosen for run in due], prompts)
             for run, some in zip(due, predictions.split(counts), strict=True):
                 run.trained.mapping = frequency_mapping(run.chosen, some)
             _share(due, counts, start)
         for run in beginning:
             run.trained.mappings.append(run.trained.mapping.tolist())
-            run.batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
+            batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
+            in_order = run.chosen[torch.cat(batches).to(prompted.device)]
+            run.batches = list(in_order.split([len(batch) for batch in batches]))
         start = time.perf_counter()
         counts = _step(prompted, images, labels, active)
         ended = [run for run in active if not run.batches]
@@ -350,11 +379,10 @@ def train_prompts(
 
 def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
     """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
-    batches = [run.chosen[run.batches.pop(0).to(prompted.device)] for run in runs]
+    batches = [run.batches.pop(0) for run in runs]
     counts = [len(batch) for batch in batches]
-    together = torch.cat(batches)
-    of_run = _runs(counts, prompted.device)
-    weights = (1 / torch.tensor(counts, dtype=prompted.mean.dtype)).to(prompted.device)[of_run]
+    together, (of_run, weights) = torch.cat(batches), _runs(tuple(counts), prompted.device)
+    weights = weights.to(prompted.mean.dtype)
     prompts = torch.stack([run.prompt.detach() for run in runs])
     mappings = torch.stack([run.trained.mapping for run in runs])
 

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -118,12 +119,20 @@ def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a device is, for people: the name of a GPU, the number of threads of a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    """Return what a device is, for people: the name of a GPU, or of a CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux; platform.processor() knows it elsewhere alone
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:
-    """Return how long a run took to train, and on what: `images` is the number it was trained on, epoch by epoch."""
+    """Return how long a run took to train, and on what.
+
+    seconds: of a pack's time, the run's share; images: the number it was trained on, epoch by epoch.
+    """
     return {
         "train_seconds": seconds,
         "images_per_second": images / seconds,

@@ -29,9 +29,10 @@ def train_pack(
         network, _, manifest = backbone.load(inputs.backbone)
         network = backbone.for_inference(network, device)
         mean, std = backbone.normalisation(manifest, device)
-        prompted = PromptedNetwork(network, mean, std, protocol, choose(network, mean, std, protocol, plans))
         images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
         test_images, test_labels = torch.tensor(dataset.test_images, device=device), torch.tensor(dataset.test_labels)
+        plan = choose(network, mean, std, protocol, plans)  # after the images, with the memory that they leave
+        prompted = PromptedNetwork(network, mean, std, protocol, plan)
         total = protocol.epochs * sum(len(chosen) for _, chosen in runs)
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():

@@ -3,14 +3,13 @@
 A prompted canvas is one border, the same for all images of a run, around one image each. In a convolutional network
 an activation is the same for all images of the run wherever its receptive field does not reach the image. It is
 computed once there, with batch size one a run, and per image only in the window that the image reaches, which grows
-from layer to layer. Nothing is approximated: every output is computed from the same inputs by the same operation.
+from layer to layer. Nothing is approximated: in exact arithmetic every output is the dense network's.
 """
 
 import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Number
 
 import torch
 from torch import Tensor, fx, nn
@@ -90,14 +89,15 @@ def _of_images(border: Tensor, runs: Tensor) -> Tensor:
 
 def _border_gradient(gradient: Tensor, runs: Tensor, area: Window, strips: list[Window], shape: torch.Size) -> Tensor:
     """Sum the gradient of the images' maps in an area over the images of each run, where they show the border."""
-    total = _empty(shape, gradient).zero_()
+    precise = torch.promote_types(gradient.dtype, torch.float32)  # bf16 would lose small terms of a long sum
+    total = torch.zeros(shape, dtype=precise, device=gradient.device).to(memory_format=torch.channels_last)
     for strip in strips:
         part, into = _cut(gradient, strip, area), _cut(total, strip)
         if shape[0] == 1:
-            into += part.sum(0, keepdim=True)
+            into += part.sum(0, keepdim=True, dtype=precise)
         else:
-            into.index_add_(0, runs, part)
-    return total
+            into.index_add_(0, runs, part.to(precise))
+    return total.to(gradient.dtype)
 
 
 class _Take(Function):
@@ -206,7 +206,7 @@ def _convolve(x: Split, cover: float, weight, bias=None, stride=1, padding=0, di
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     border = functional.conv2d(x.border, weight, bias, stride, padding, dilation, groups)
     window, area = slide(x.window, border.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if x.is_canvas:
+    if x.is_canvas and _union([x.window, area]) == area:
         # a convolution is linear: of the image alone, which needs no gradient, plus of the border alone
         (top, bottom), (left, right) = (
             (inner[0] - outer[0], outer[1] - inner[1]) for inner, outer in zip(x.window, area, strict=True)
@@ -270,12 +270,13 @@ def _pad(x: Split, cover: float, pad, mode="constant", value=None) -> Split:
     (left, _), (top, _) = pad[:2], (*pad[2:], 0, 0)[:2]
     (y0, y1), (x0, x1) = x.window
     window = (y0 + top, y1 + top), (x0 + left, x1 + left)
-    return replace(x, border=functional.pad(x.border, pad, value=value or 0), window=window, is_canvas=False)
+    border = functional.pad(x.border, pad, value=value or 0)
+    return Split(border, x.patch.clone(), window, x.runs)  # a copy, as padding gives: what follows may work in place
 
 
-def _sum(x: Split, cover: float, other: "Split | Number", **kwargs) -> Split:
-    if kwargs or not isinstance(other, Split):
-        raise _GoDense("one term is the same nowhere")
+def _sum(x: Split, cover: float, other: Split, **kwargs) -> Split:
+    if kwargs or not isinstance(x, Split) or not isinstance(other, Split):
+        raise _GoDense("only sums of two activations are served")
     union = _union([x.window, other.window])
     if x.window != union:
         x, other = other, x
@@ -292,14 +293,12 @@ def _concatenate(parts: Sequence[Split], cover: float, dim: int = 0) -> Split:
 
 
 SLIDING: dict[Callable, Callable[..., Split]] = {
-    torch.conv2d: _convolve,
     functional.conv2d: _convolve,
     functional.max_pool2d: _max_pool,
     torch.max_pool2d: _max_pool,
     functional.avg_pool2d: _avg_pool,
     functional.pad: _pad,
     operator.add: _sum,
-    operator.iadd: _sum,
     torch.add: _sum,
     torch.cat: _concatenate,
 }
@@ -332,7 +331,10 @@ class SharedNetwork(fx.Interpreter):
 
     def __call__(self, canvas: Split) -> Tensor:
         """Return the network's output for canvases (see prompt.compose)."""
-        return self.run(canvas)
+        try:
+            return self.run(canvas)
+        finally:
+            self.env = {}  # where memory ran out, it holds what there is
 
     def __init__(self, network: fx.GraphModule, cover: float):
         super().__init__(network)
@@ -374,9 +376,12 @@ class SharedNetwork(fx.Interpreter):
 
     def _try(self, shared: Callable, dense: Callable, args: tuple, kwargs: dict):
         """Compute a node by its two parts; densely, where an input is dense or the operation is not served."""
-        split = [node for node in self.node.all_input_nodes if isinstance(self.env[node], Split)]
-        if split and len(split) == len(self.node.all_input_nodes):
+        inputs = [node for node in self.node.all_input_nodes if node.op != "get_attr"]
+        split = [node for node in inputs if isinstance(self.env[node], Split)]
+        if split and self.node.name not in self.ended:
             try:
+                if len(split) < len(inputs):
+                    raise _GoDense("another input is not shared")
                 return shared(*args, **kwargs)
             except _GoDense as reason:
                 self.ended[self.node.name] = str(reason)

@@ -100,6 +100,15 @@ def test_fp32_follows_it_to_rounding(networks, images, method, threads):
     assert (run.prompt - prompt)[:, BORDER].abs().median() < 5e-4  # a twentieth of a step
 
 
+def test_a_batch_of_all_images_is_trained_in_float64(networks, images, threads):
+    """The mapping pass, without gradients, and the step then speak of the same images."""
+    prompted, plain, _ = networks
+    constants = prompted.mean.double(), prompted.std.double()
+    protocol = PROTOCOL.model_copy(update={"batch_size": 20, "epochs": 2})
+    exact = PromptedNetwork(backbone.for_inference(copy.deepcopy(plain).double(), CPU), *constants, protocol, Plan())
+    assert len(train_prompt(exact, *images, 10, "ilm", 3, protocol).losses) == 2
+
+
 def test_the_prompt_is_learned_on_the_border_alone(networks, images, threads):
     run = train_prompt(networks[0], *images, 10, "flm", seed=0, protocol=PROTOCOL.model_copy(update={"epochs": 1}))
     inside = run.prompt[:, 8:72, 8:72]

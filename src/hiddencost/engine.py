@@ -273,8 +273,9 @@ class CapturedChunk:
 @lru_cache(maxsize=64)
 def _runs(counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return for the images of runs, counts[r] of run r one after another, their run and 1 / counts[r]."""
-    of_run = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    return of_run.to(device), (1 / torch.tensor(counts, dtype=torch.float64))[of_run].to(device)
+    with torch.inference_mode(False):  # kept for training, whoever asks first
+        of_run = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return of_run.to(device), (1 / torch.tensor(counts, dtype=torch.float64))[of_run].to(device)
 
 
 @dataclass(eq=False)

@@ -32,7 +32,7 @@ def run(precision: str, folder: Path) -> pd.DataFrame:
     file = folder / f"{precision}.yaml"
     file.write_text(yaml.safe_dump(study))
     table = f"results/{study['study']}/tables/runs.parquet"
-    subprocess.run([sys.executable, "-m", "snakemake", "--configfile", file, table], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "snakemake", table, "--configfile", file], cwd=ROOT, check=True)
     return pd.read_parquet(ROOT / table)
 
 

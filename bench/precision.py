@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "bf16")
 def run(precision: str, folder: Path) -> pd.DataFrame:
     """Run the study in one precision. Returns its runs."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
-    study |= {"study": f"precision-{precision}", "seeds": [0, 1, 2], "methods": ["flm", "ilm"]}
+    study |= {"study": f"precision-{precision}", "methods": ["flm", "ilm"]}
     study |= {"shots": study["shots"][-1:], "backbones": study["backbones"][:1]}
     study["protocol"]["precision"] = precision
     file = folder / f"{precision}.yaml"

@@ -88,24 +88,25 @@ def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtoco
         prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover))
         with torch.inference_mode():
             logits = prompted.logits(chunk.images, chunk.prompts, chunk.runs, exact=True)
-        _, gradient = prompted.gradients(chunk)
         until = prompted.sharing_ends()
+        if until in [way["until"] for way in measured]:
+            continue
+        _, gradient = prompted.gradients(chunk)
         if cover is None:
             expected = logits, gradient
-            tolerance = (
-                0.1 if prompted.precision == "fp32" else 0.3
-            )  # rounding moves activations over the kink of a ReLU
+            # of the gradient: rounding moves activations over the kink of a ReLU
+            tolerance = 0.1 if prompted.precision == "fp32" else 0.3
         # a network may say nearly the same of all images: what counts is what differs
         errors = _error(logits, expected[0], expected[0].mean(0)), _error(gradient, expected[1])
         if errors[0] > 1e-3 or errors[1] > tolerance:
             log.warning("border once up to %s: not used, logits are off by %.1g, gradients by %.1g", until, *errors)
-        elif until not in [way["until"] for way in measured]:
-            kept = _kept_bytes(prompted, chunk)
-            if graphs := walkable and mean.device.type == "cuda":
-                prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover, graphs=True))
-                graphs = _can_be_captured(prompted, chunk, gradient, tolerance)
-            measured.append({"cover": cover, "graphs": graphs, "until": until, "bytes": kept, "ms": float("inf")})
-            steps.append(prompted)
+            continue
+        kept = _kept_bytes(prompted, chunk)
+        if graphs := walkable and mean.device.type == "cuda":
+            prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover, graphs=True))
+            graphs = _can_be_captured(prompted, chunk, gradient, tolerance)
+        measured.append({"cover": cover, "graphs": graphs, "until": until, "bytes": kept, "ms": float("inf")})
+        steps.append(prompted)
     for _ in range(ROUNDS):  # side by side, so that all meet the machine in the same state
         for way, prompted in zip(measured, steps, strict=True):
             way["ms"] = min(way["ms"], _seconds(prompted, chunk) * 1e3 / len(chunk.images))

@@ -329,17 +329,17 @@ class SharedNetwork(fx.Interpreter):
     on densely; so it does from an operation on that is not served. `ended` tells where and why, by the node's name.
     """
 
+    def __init__(self, network: fx.GraphModule, cover: float):
+        super().__init__(network)
+        self.cover = cover
+        self.ended: dict[str, str] = {}
+
     def __call__(self, canvas: Split) -> Tensor:
         """Return the network's output for canvases (see prompt.compose)."""
         try:
             return self.run(canvas)
         finally:
             self.env = {}  # where memory ran out, it holds what there is
-
-    def __init__(self, network: fx.GraphModule, cover: float):
-        super().__init__(network)
-        self.cover = cover
-        self.ended: dict[str, str] = {}
 
     def run_node(self, node: fx.Node):
         self.node = node

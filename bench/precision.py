@@ -21,13 +21,14 @@ from hiddencost.files import atomic
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = ("fp32", "bf16")
+SEEDS = range(8)
 
 
 def run(precision: str, folder: Path) -> pd.DataFrame:
     """Run the study in one precision. Returns its runs."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     study |= {"study": f"precision-{precision}", "methods": ["flm", "ilm"]}
-    study |= {"shots": study["shots"][-1:], "backbones": study["backbones"][:1]}
+    study |= {"shots": study["shots"][-1:], "backbones": study["backbones"][:1], "seeds": list(SEEDS)}
     study["protocol"]["precision"] = precision
     file = folder / f"{precision}.yaml"
     file.write_text(yaml.safe_dump(study))

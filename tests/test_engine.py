@@ -160,6 +160,12 @@ def test_runs_in_a_pack_are_those_alone(networks, images, cover, threads):
         assert pack[number].losses == pytest.approx(expected.losses, rel=1e-3)
         assert (pack[number].prompt - expected.prompt)[:, BORDER].abs().median() < 5e-4
         assert pack[number].images == len(run[1]) * 3
+    # as long as ilm's mapping is flm's, on the same images, it is flm
+    twins = next(epoch for epoch, mapping in enumerate(pack[2].mappings) if mapping != pack[1].mapping.tolist())
+    assert 1 <= twins < protocol.epochs
+    assert pack[2].losses[: 3 * twins] == pack[1].losses[: 3 * twins]
+    assert pack[2].losses[3 * twins] != pack[1].losses[3 * twins]
+    steps[2][: 3 * twins] = [[]] * (3 * twins)
     in_pack = [image for batch, _ in together.seen for image in batch]
     in_turn = []
     for step in range(max(map(len, steps))):

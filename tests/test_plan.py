@@ -29,8 +29,8 @@ def test_all_ways_are_measured_once_and_the_fastest_is_taken(prompted, tmp_path,
     (file,) = tmp_path.iterdir()
     dense, *shared = read_json(file)["measured"]
     assert dense["cover"] is None
-    assert [way["cover"] for way in shared] == [0.0, 0.5, 0.75, 0.99]
-    assert len({way["until"] for way in shared}) == 4
+    assert [way["cover"] for way in shared] == [0.5, 0.75, 0.99]  # 0.0 saves too little
+    assert len({way["until"] for way in shared}) == 3
     assert all(way["ms"] > 0 and way["bytes"] > 0 for way in (dense, *shared))
     assert shared[-1]["bytes"] < dense["bytes"]
     quickest = min(shared, key=lambda way: way["ms"])
@@ -84,7 +84,17 @@ def test_a_step_too_large_for_the_memory_is_measured_with_fewer_runs(prompted, m
             return super()._gradients(chunk)
 
     monkeypatch.setattr(plan, "PromptedNetwork", Small)
-    assert len(plan.measure(*prompted)) == 5
+    assert len(plan.measure(*prompted)) == 4
+
+
+def test_a_border_too_small_to_share_is_not_measured(prompted, tmp_path, caplog):
+    caplog.set_level("INFO")
+    *network, protocol = prompted
+    assert plan.choose(*network, protocol.model_copy(update={"image_size": 88}), tmp_path).cover is None
+    (file,) = tmp_path.iterdir()
+    (dense,) = read_json(file)["measured"]
+    assert dense["cover"] is None
+    assert "whole canvases, as the border is too small to share" in caplog.text
 
 
 def test_a_network_that_cannot_be_walked_takes_whole_canvases(prompted, tmp_path, caplog):

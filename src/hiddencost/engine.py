@@ -293,6 +293,7 @@ class _Run:
     epoch: int = 0
     batches: list[Tensor] = field(default_factory=list)  # left in the epoch: indices of images, on the device
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
+    twin: "_Run | None" = None  # the flm run that this ilm run has been the same as so far
 
 
 def train_prompts(
@@ -311,7 +312,7 @@ def train_prompts(
     frequency under the current prompt at the start of each `mapping_interval`-th epoch (ilm). Cross-entropy on
     the mapped logits, Adam on W. The random streams depend on `seed` alone: one for rlm's mapping, one for the
     order of the batches. So a run sees the same batches alone and beside others, and runs on the same images see the
-    same whatever their method.
+    same whatever their method: until its mapping changes, ilm is flm, and is not computed twice.
 
     images: uint8 [M, 3, s, s]; labels: int64 [M]; both on the network's device. runs: the method of each, and the
     indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
@@ -342,6 +343,10 @@ def train_prompts(
         begin(number, method, torch.as_tensor(chosen, device=prompted.device))
         for number, (method, chosen) in enumerate(runs)
     ]
+    for run in active:
+        if run.method == "ilm":
+            same = (other for other in active if other.method == "flm" and torch.equal(other.chosen, run.chosen))
+            run.twin = next(same, None)
     _share(active, [len(run.chosen) * (run.method != "rlm") for run in active], start)
     while active:
         beginning = [run for run in active if not run.batches]
@@ -357,6 +362,8 @@ def train_prompts(
             predictions = prompted.predict(images, [run.chosen for run in due], prompts)
             for run, some in zip(due, predictions.split(counts), strict=True):
                 run.trained.mapping = frequency_mapping(run.chosen, some)
+                if run.twin and not torch.equal(run.trained.mapping, run.twin.trained.mapping):
+                    run.twin = None
             _share(due, counts, start)
         for run in beginning:
             run.trained.mappings.append(run.trained.mapping.tolist())
@@ -380,28 +387,30 @@ def train_prompts(
 
 def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
     """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
-    batches = [run.batches.pop(0) for run in runs]
-    counts = [len(batch) for batch in batches]
-    together, (of_run, weights) = torch.cat(batches), _runs(tuple(counts), prompted.device)
+    batches = {run: run.batches.pop(0) for run in runs}
+    computed = [run for run in runs if not run.twin]
+    counts = [len(batches[run]) for run in computed]
+    together, (of_run, weights) = torch.cat([batches[run] for run in computed]), _runs(tuple(counts), prompted.device)
     weights = weights.to(prompted.mean.dtype)
-    prompts = torch.stack([run.prompt.detach() for run in runs])
-    mappings = torch.stack([run.trained.mapping for run in runs])
+    prompts = torch.stack([run.prompt.detach() for run in computed])
+    mappings = torch.stack([run.trained.mapping for run in computed])
 
     def compute(some: slice, present: slice) -> tuple[Tensor, Tensor]:
         chosen = together[some]
         inputs = images[chosen], labels[chosen], weights[some], of_run[some] - present.start
         return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
 
-    losses, gradients = prompts.new_zeros(len(runs)), torch.zeros_like(prompts)
+    losses, gradients = prompts.new_zeros(len(computed)), torch.zeros_like(prompts)
     for (loss, gradient), _, present in prompted.in_chunks(counts, compute, gradient=True):
         losses[present] += loss
         gradients[present] += gradient
-    for run, loss, gradient, count in zip(runs, losses, gradients, counts, strict=True):
-        run.prompt.grad = gradient
+    found = dict(zip(computed, zip(losses, gradients, strict=True), strict=True))
+    for run in runs:
+        loss, run.prompt.grad = found[run.twin or run]
         run.adam.step()
         run.losses.append(loss)
-        run.trained.images += count
-    return counts
+        run.trained.images += len(batches[run])
+    return [len(batch) for batch in batches.values()]
 
 
 def _end_epoch(run: _Run, protocol: RunProtocol) -> None:

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.engine import CapturedChunk, Chunk, Plan, PromptedNetwork, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
@@ -23,7 +24,7 @@ MOST_IMAGES = {"cpu": 64, "cuda": 512}  # at a time: more are no faster
 RUNS = {"cpu": 2, "cuda": 12}  # of a measurement, ...
 IMAGES_A_RUN = 10  # ... with few images each, as sharing gains least there
 ROUNDS = 3
-GAIN = 0.97  # what sharing must take at most of the time of whole canvases
+GAIN = 0.97  # what sharing must take at most of the arithmetic and of the time of whole canvases
 MEMORY = 0.4  # of what is free, for what a forward pass keeps for the backward pass, which needs as much again
 
 
@@ -57,7 +58,9 @@ def choose(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol,
             *(whole["ms"], quickest["ms"], quickest["until"]),
         )
     else:
-        log.info("%s: whole canvases, as torch.fx cannot walk the network", case)
+        walkable = isinstance(network, fx.GraphModule)
+        why = "the border is too small to share" if walkable else "torch.fx cannot walk the network"
+        log.info("%s: whole canvases, as %s", case, why)
     fitting = max(1, min(int(MEMORY * _free_memory(device) / best["bytes"]), MOST_IMAGES[device.type]))
     # a power of two, so that small changes of the free memory do not change the rounding of sums
     return Plan(best["cover"], 2 ** (fitting.bit_length() - 1), best["graphs"])
@@ -68,7 +71,8 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol
 
     Returns for each `cover` and `graphs` (see Plan), `until` (where sharing ends, and why), `ms` a trained image, and
     `bytes` an image that the forward pass keeps. Sharing that does not give the logits and prompt gradients of whole
-    canvases, up to rounding, is left out, with a warning. Where memory runs out, fewer runs are measured.
+    canvases, up to rounding, is left out, with a warning, and so is sharing that saves no arithmetic. Where memory
+    runs out, fewer runs are measured.
     """
     for runs in range(RUNS[mean.device.type], 0, -1):
         try:
@@ -86,10 +90,14 @@ def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtoco
     steps: list[PromptedNetwork] = []
     for cover in [None, *COVERS] if walkable else [None]:
         prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover))
-        with torch.inference_mode():
+        with torch.inference_mode(), FlopCounterMode(display=False) as operations:
             logits = prompted.logits(chunk.images, chunk.prompts, chunk.runs, exact=True)
         until = prompted.sharing_ends()
         if until in [way["until"] for way in measured]:
+            continue
+        if cover is None:
+            most = GAIN * operations.get_total_flops()
+        elif operations.get_total_flops() > most:
             continue
         _, gradient = prompted.gradients(chunk)
         if cover is None:
@@ -107,7 +115,7 @@ def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtoco
             graphs = _can_be_captured(prompted, chunk, gradient, tolerance)
         measured.append({"cover": cover, "graphs": graphs, "until": until, "bytes": kept, "ms": float("inf")})
         steps.append(prompted)
-    for _ in range(ROUNDS):  # side by side, so that all meet the machine in the same state
+    for _ in range(ROUNDS if len(steps) > 1 else 1):  # side by side, so that all meet the machine in the same state
         for way, prompted in zip(measured, steps, strict=True):
             way["ms"] = min(way["ms"], _seconds(prompted, chunk) * 1e3 / len(chunk.images))
     return measured

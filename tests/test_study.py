@@ -136,6 +136,51 @@ BAD = {
         "figures.colours.iml: 'iml' is unknown; did you mean 'ilm'?",
     ),
     "not a mapping": (["protocol"], [1], "studies/mine.yaml: protocol: [1] is not allowed: "),
+    "an algorithm without what it needs": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "nm", "n": 2},
+        "studies/mine.yaml: backbones[1].compression: nm needs m",
+    ),
+    "an algorithm with what it does not know": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "quantise", "bits": 4, "sparsity": 0.5},
+        "backbones[1].compression: quantise takes bits, not sparsity",
+    ),
+    "n of m the wrong way round": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "nm", "n": 4, "m": 2},
+        "backbones[1].compression: n is 4; expected less than m, 2",
+    ),
+    "a method without its recipe": (
+        ["methods"],
+        ["ilm", "ft"],
+        "finetune: the key is missing: methods has ft, whose",
+    ),
+    "an unknown dense backbone": (
+        ["backbones", 1, "dense"],
+        "mobilenetv2-dens",
+        "backbones[1].dense: 'mobilenetv2-dens' is unknown; did you mean 'mobilenetv2-dense'?",
+    ),
+    "two origins of a dataset": (
+        ["datasets", 0],
+        {"name": "mine", "folder": "a", "npz": "b", "image_size": 32},
+        "datasets[0]: a dataset of your own has either a folder or an npz, not both",
+    ),
+    "a dataset of one's own under a published name": (
+        ["datasets", 0, "folder"],
+        "images",
+        "datasets[0].name: 'cifar10-part' is of the catalog; expected another",
+    ),
+    "a path for what the study does not use": (
+        ["paths"],
+        {"resnet18-gmp": "a.pth"},
+        "paths: 'resnet18-gmp' is unknown; allowed: cifar10-part, mobilenetv2",
+    ),
+    "an expectation of nothing": (
+        ["expectations"],
+        [{"backbone": "x", "dataset": "cifar10-part", "method": "lp", "shots": 1, "accuracy": 50.0, "source": "s"}],
+        "expectations[0].backbone: 'x' is unknown; allowed: mobilenetv2-dense",
+    ),
     "infinity": (["protocol", "learning_rate"], float("inf"), "protocol.learning_rate: inf is not allowed: "),
 }
 
@@ -161,3 +206,77 @@ def test_the_schema_for_editors_is_the_one_that_is_checked():
     """workflow/schemas/study.schema.json is written by `python -m hiddencost.study`."""
     committed = json.loads((ROOT / "workflow/schemas/study.schema.json").read_text())
     assert committed == Study.model_json_schema()
+
+
+def lottery(paths):
+    """A study of a checkpoint that was never public, with paths for it."""
+    config = edited(["backbones", 1], {"name": "ticket", "checkpoint": "resnet50-lth8"})
+    return load_study(config | {"paths": {"resnet50-lth8": paths}}, "studies/mine.yaml")
+
+
+def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
+    weights, mask = (tmp_path / name for name in ("w.pth", "m.pth"))
+    study = lottery({"weights": str(weights), "mask": str(mask)})
+    weights.touch()
+    with pytest.raises(StudyError, match=f"paths.resnet50-lth8: there is no file {mask}"):
+        study.checkpoint("resnet50-lth8")
+    mask.touch()
+    entry = study.checkpoint("resnet50-lth8")
+    assert "unavailable" not in entry
+    assert [file["sources"] for file in entry["files"].values()] == [[{"path": str(one)}] for one in (weights, mask)]
+    assert "unavailable" in load_study(CONFIG, "config.yaml").checkpoint("resnet50-lth8")
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ({"weights": "w.pth"}, "paths.resnet50-lth8: no path for mask"),
+        ({"weigths": "w.pth"}, "paths.resnet50-lth8.weigths: the key 'weigths' is unknown; did you mean 'weights'?"),
+        ("w.pth", "paths.resnet50-lth8: it has the files weights, mask; expected a path for each"),
+    ],
+)
+def test_a_path_for_each_file_is_expected(paths, expected):
+    with pytest.raises(StudyError) as caught:
+        lottery(paths).checkpoint("resnet50-lth8")
+    assert expected in str(caught.value)
+
+
+def test_the_dense_counterpart_is_the_studys_or_the_catalogs():
+    backbones = [
+        {"name": "v2", "checkpoint": "resnet50-v2"},
+        {"name": "v1", "checkpoint": "resnet50-v1"},
+        {"name": "acdc", "checkpoint": "resnet50-acdc80"},
+        {"name": "acdc-int8", "checkpoint": "resnet50-acdc80", "compression": {"algorithm": "quantise", "bits": 8}},
+        {"name": "rigl", "checkpoint": "resnet50-rigl80", "dense": "v2"},
+        {"name": "random", "checkpoint": "resnet50-v2", "control": "random_init"},
+        {"name": "gmp", "checkpoint": "resnet18-gmp"},
+    ]
+    study = load_study(CONFIG | {"backbones": backbones}, "studies/mine.yaml")
+    found = {one.name: study.dense_of(one) for one in study.backbones}
+    assert found == {
+        **{"v2": "v2", "v1": "v1", "acdc": "v1", "acdc-int8": "v1", "rigl": "v2", "random": "v2", "gmp": None},
+    }
+
+
+def test_a_quantised_network_is_not_fine_tuned():
+    config = edited(["backbones", 1, "compression"], {"algorithm": "quantise", "bits": 8}) | {"methods": ["ft"]}
+    config["finetune"] = {key: config["probe"][key] for key in ("epochs", "learning_rate", "batch_size", "shuffle")}
+    config["finetune"] |= {"weight_decay": 0.0, "test_batch_size": 8, "precision": "fp32"}
+    assert "backbones[1].compression: ft, of methods, would undo the quantisation" in complaint(config)
+
+
+def test_a_recipe_may_differ_for_a_dataset():
+    config = edited(["datasets", 0, "test_batch_size"], 64)
+    study = load_study(config, "config.yaml")
+    assert study.recipe("protocol", "cifar10-part")["test_batch_size"] == 64
+    assert study.recipe("protocol", "cifar10-part")["image_size"] == 104
+    assert study.recipe("probe", "cifar10-part")["test_batch_size"] == 64
+    assert study.recipe("probe", "cifar10-part")["batch_size"] == 20
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "studies").glob("*.yaml")))
+def test_the_studies_of_the_repository_are_valid(file):
+    study = load_study(yaml.safe_load((ROOT / "studies" / file).read_text()), file)
+    assert study.study == file.removesuffix(".yaml")
+    for one in study.backbones:
+        study.checkpoint(one.checkpoint)

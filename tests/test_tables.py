@@ -11,6 +11,13 @@ GRID = {
     "shots": [1, "full"],
     "seed": [0, 1],
 }
+TOLD = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+STUDY = {
+    "study": "s",
+    "grid": GRID,
+    "backbones": {"dense": TOLD, "pruned": TOLD | {"compression": "magnitude", "sparsity_declared": 0.2}},
+    "left_out": {"backbone": {}, "dataset": {}},
+}
 
 
 def row(backbone, shots, seed, accuracy, **more):
@@ -51,7 +58,7 @@ def packs(tmp_path):
 
 
 def test_the_runs_of_the_grid_are_collected_in_its_order(packs):
-    runs = tables.collect(packs[::-1], GRID)
+    runs = tables.collect(packs[::-1], STUDY)
     assert list(zip(runs["backbone"], runs["shots"], runs["seed"], strict=True)) == [
         *[("dense", "1", 0), ("dense", "1", 1), ("dense", "full", 0), ("dense", "full", 1)],
         *[("pruned", "1", 0), ("pruned", "1", 1), ("pruned", "full", 0), ("pruned", "full", 1)],
@@ -65,13 +72,13 @@ def test_a_run_that_is_missing_or_there_twice_is_an_error(packs):
     with pytest.raises(
         ValueError, match=r"2 runs of the grid are in no pack, first: \('pruned', 'toy', 'flm', '1', "
     ):
-        tables.collect(packs[:3], GRID)
+        tables.collect(packs[:3], STUDY)
     with pytest.raises(ValueError, match="more than one pack"):
-        tables.collect([*packs, packs[0]], GRID)
+        tables.collect([*packs, packs[0]], STUDY)
 
 
 def test_the_summary_pairs_by_seed_and_counts_what_is_there(packs):
-    summary = tables.summarise(tables.collect(packs, GRID)).set_index(["backbone", "shots"])
+    summary = tables.summarise(tables.collect(packs, STUDY)).set_index(["backbone", "shots"])
     dense, pruned = summary.loc[("dense", "1")], summary.loc[("pruned", "1")]
     assert dense["accuracy_mean"] == pytest.approx(0.6)
     assert dense["accuracy_std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
@@ -86,14 +93,14 @@ def test_the_summary_pairs_by_seed_and_counts_what_is_there(packs):
 
 
 def test_a_backbone_without_a_dense_one_has_no_difference(packs):
-    runs = tables.collect(packs, GRID)
+    runs = tables.collect(packs, STUDY)
     summary = tables.summarise(runs[runs["backbone"] == "pruned"])
     assert summary["accuracy_dense_minus_backbone_mean"].isna().all()
     assert summary["paired_seeds"].tolist() == [0, 0]
 
 
 def test_bins_are_a_row_each_of_finished_runs(packs):
-    bins = tables.bins(tables.collect(packs, GRID))
+    bins = tables.bins(tables.collect(packs, STUDY))
     assert len(bins) == 6 * 15
     assert bins["bin"].tolist()[:15] == list(range(1, 16))
     last = bins[bins["bin"] == 15]
@@ -103,7 +110,7 @@ def test_bins_are_a_row_each_of_finished_runs(packs):
 
 
 def test_the_conclusion_names_what_is_missing_and_where_the_rest_is(packs):
-    text, complete = tables.conclude(tables.collect(packs, GRID), "results/s/report.html")
+    text, complete = tables.conclude(tables.collect(packs, STUDY), "results/s/report.html")
     assert not complete
     assert text.splitlines() == [
         "pruned: 2 runs not run: gate",
@@ -115,7 +122,46 @@ def test_the_conclusion_names_what_is_missing_and_where_the_rest_is(packs):
 
 
 def test_tables_are_written_as_their_names_say(packs, tmp_path):
-    runs = tables.collect(packs, GRID)[tables.RUN_COLUMNS]
+    runs = tables.collect(packs, STUDY)[tables.RUN_COLUMNS]
     for name in ("runs.csv", "runs.parquet"):
         tables.write(runs, tmp_path / name)
     assert len(pd.read_csv(tmp_path / "runs.csv")) == len(pd.read_parquet(tmp_path / "runs.parquet")) == 8
+
+
+def test_what_is_left_out_is_a_row_that_says_why(packs):
+    left_out = {"backbone": {"gone": "never public"}, "dataset": {"lost": "the host is dead"}}
+    grid = GRID | {"backbone": ["dense", "pruned", "gone"], "dataset": ["toy", "lost"]}
+    backbones = STUDY["backbones"] | {"gone": TOLD | {"compression": "lth", "sparsity_declared": 0.9}}
+    runs = tables.collect(packs, STUDY | {"grid": grid, "backbones": backbones, "left_out": left_out})
+    assert len(runs) == 3 * 2 * 2 * 2
+    gone, lost = runs[runs["backbone"] == "gone"], runs[runs["dataset"] == "lost"]
+    assert set(gone["status"]) == set(lost["status"]) == {"not run"}
+    assert set(gone["reason"]) == {"never public"}
+    assert set(lost.loc[lost["backbone"] != "gone", "reason"]) == {"the host is dead"}
+    assert set(gone["compression"]) == {"lth"}
+    assert set(gone["sparsity_declared"]) == {0.9}
+    text, complete = tables.conclude(runs, "results/s/report.html")
+    assert not complete
+    assert "gone: 8 runs not run: never public" in text
+
+
+def test_published_accuracies_stand_beside_ours(packs):
+    summary = tables.summarise(tables.collect(packs, STUDY))
+    published = {"dataset": "toy", "method": "flm", "std": 1.0, "source": "table 1"}
+    expectations = [
+        published | {"backbone": "dense", "shots": 1, "accuracy": 55.0},
+        published | {"backbone": "pruned", "shots": 50, "accuracy": 30.0},
+    ]
+    table = tables.against_published(summary, expectations)
+    assert table["ours"].tolist() == pytest.approx([60.0, np.nan], nan_ok=True)
+    assert table["difference"].tolist() == pytest.approx([5.0, np.nan], nan_ok=True)
+    assert table["published_std"].tolist() == [1.0, 1.0]
+    assert table["source"].tolist() == ["table 1", "table 1"]
+    assert len(tables.against_published(summary, [])) == 0
+
+
+def test_the_dense_backbone_may_be_of_another_checkpoint(packs):
+    backbones = STUDY["backbones"] | {"dense": TOLD | {"dense": None}}
+    summary = tables.summarise(tables.collect(packs, STUDY | {"backbones": backbones})).set_index("backbone")
+    assert summary.loc["dense", "accuracy_dense_minus_backbone_mean"].isna().all()
+    assert summary.loc["pruned", "accuracy_dense_minus_backbone_mean"].tolist() == pytest.approx([0.1, 0.0])

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -26,10 +27,18 @@ STUBS = {
         def set_num_threads(number): pass
     """,
     "hiddencost/fetch.py": """
-        from hiddencost.files import atomic
-        def fetch(entry, destination):
-            with atomic(destination) as temporary:
-                temporary.write_text(entry["sha256"])
+        from pathlib import Path
+        def fetch_all(name, files, folder, lock, offline, root):
+            if offline or Path(f"{name}.dead").exists():
+                return {"failed": f"no source gave {name}", "files": {}}
+            found = {}
+            for key, file in files.items():
+                (source, *_) = file["sources"]
+                path = root / source["path"] if "path" in source else Path(folder, file["name"])
+                if "path" not in source:
+                    path.write_text(file.get("sha256", file["name"]))
+                found[key] = {"path": str(path), "sha256": file.get("sha256", "first use"), "source": str(source)}
+            return {"failed": None, "files": found}
     """,
     "hiddencost/backbone.py": """
         from pathlib import Path
@@ -40,11 +49,13 @@ STUBS = {
             write_json(Path(folder, "manifest.json"), manifest | {"weights_sha256": weights})
     """,
     "hiddencost/checkpoint.py": """
-        from pathlib import Path
         from hiddencost.backbone import save
-        def import_checkpoint(name, entry, source, folder):
+        from hiddencost.files import read_json
+        def import_checkpoint(name, entry, fetched, folder):
+            report = read_json(fetched)
             manifest = {"checkpoint": name, "architecture": "net", "preprocessing": entry["preprocessing"]}
-            save(folder, Path(source).read_text(), manifest)
+            manifest |= {"failed": report["failed"]} if report["failed"] else {}
+            save(folder, str(report["files"]), manifest)
     """,
     "hiddencost/compress.py": """
         from pathlib import Path
@@ -59,9 +70,13 @@ STUBS = {
     "hiddencost/verify.py": """
         from pathlib import Path
         from hiddencost.files import read_json
+        def failed(folder, reason):
+            return {"sparsity_declared": None, "sparsity_measured": None, "passed": False, "reasons": [reason]}
         def verify(folder, photos_path, photos_entry, settings):
-            sparsity = read_json(Path(folder, "manifest.json"))["sparsity_declared"]
+            manifest = read_json(Path(folder, "manifest.json"))
+            sparsity = manifest["sparsity_declared"]
             reasons = ["5 of 20 photos"] if sparsity > 0.4 else []
+            reasons += [manifest["failed"]] if "failed" in manifest else []
             measured = {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
             return measured | {"passed": not reasons, "reasons": reasons}
     """,
@@ -112,6 +127,11 @@ STUBS = {
         def train_pack(inputs, request, plans, output, device):
             run(inputs, request, output, 0.1 * update(1))
     """,
+    "hiddencost/finetune.py": """
+        from hiddencost.stub import run
+        def finetune_pack(inputs, request, output, device):
+            run(inputs, request, output, 0.9)
+    """,
     "hiddencost/probe.py": """
         from hiddencost.stub import run
         def probe_pack(inputs, features, request, output):
@@ -146,7 +166,7 @@ def finished(tmp_path_factory):
     ran, _ = snakemake(project)
     assert ran == {
         **{"fetch_checkpoint": 1, "fetch_photos": 1, "import_checkpoint": 1, "compress": 2, "verify_backbone": 2},
-        **{"prepare_dataset": 2, "draw_splits": 1, "extract_features": 2, "probe": 2},
+        **{"fetch_dataset": 1, "prepare_dataset": 2, "draw_splits": 1, "extract_features": 2, "probe": 2},
         **TRAINING,
     }
     assert nothing_to_do(project)
@@ -389,6 +409,90 @@ def test_a_backbone_that_fails_its_gate_stops_its_own_branch_and_the_exit_status
     snakemake(project)
 
 
+def add_dead(config):
+    config["backbones"] += [
+        {"name": "dead", "checkpoint": "resnet18-v1"},
+        {"name": "ticket", "checkpoint": "resnet50-lth8", "dense": "dense"},
+    ]
+    config["datasets"].append({"name": "svhn", "image_size": 32})
+
+
+def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
+    configure(project, add_dead)
+    for name in ("resnet18-v1", "svhn"):
+        (project / f"{name}.dead").touch()
+    _, output = snakemake(project, "--dry-run")
+    assert "Study small: 48 runs = 4 backbones x 2 datasets x 3 methods x 2 budgets x 1 seeds" in output
+    assert "to run     36 runs in 12 packs, of which 4 are there" in output
+    assert "ticket (12 runs): never made public" in output
+    ran, output = snakemake(project, status=1)
+    assert trained(project) == []
+    assert ran["fetch_checkpoint"] == 1  # for the lottery ticket there is nothing to fetch
+    assert ran["train"] == 4  # rows alone: dead on both, the others on svhn
+    assert "12 of 48 runs of study small have a result." in output
+    assert "dead: 12 runs not run: the backbone failed its verification: no source gave resnet18-v1" in output
+    assert "dense: 6 runs not run: the dataset is not there: no source gave svhn" in output
+    assert "ticket: 12 runs not run: never made public" in output
+    assert (project / "results/small/report.html").exists()
+    # the next call does not try again by itself, and needs no jobs for what is gone
+    ran, output = snakemake(project, status=1)
+    assert set(ran) <= {"collect", "figure", "report"}
+    assert "dead: 12 runs not run: no source gave resnet18-v1 (to try again: snakemake --config retry=true)" in output
+    for path in project.glob("*.dead"):
+        path.unlink()
+    ran, output = snakemake(project, "fetch", "--config", "retry=true")
+    assert ran == {"fetch_checkpoint": 1, "fetch_dataset": 1}
+    assert "to run     36 runs in 12 packs" in snakemake(project, "--dry-run")[1]
+
+
+def test_offline_uses_what_is_there(project):
+    configure(project, lambda c: c["backbones"].append({"name": "new", "checkpoint": "resnet18-v1"}))
+    _, output = snakemake(project, "--config", "offline=true", status=1)
+    assert "new: 6 runs not run: the backbone failed its verification: no source gave resnet18-v1" in output
+    assert "12 of 18 runs of study small have a result." in output
+    assert trained(project) == []
+
+
+def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
+    ticket = {"name": "ticket", "checkpoint": "resnet50-lth8"}
+    paths = {"weights": "own/w.pth", "mask": "own/m.pth"}
+    configure(project, lambda c: (c["backbones"].append(ticket), c.update(paths={"resnet50-lth8": paths})))
+    _, output = snakemake(project, status=1)
+    assert "config.yaml: paths.resnet50-lth8: there is no file own/w.pth" in output
+    (project / "own").mkdir()
+    for file in paths.values():
+        (project / file).write_text("weights")
+    ran, _ = snakemake(project)
+    assert ran["fetch_checkpoint"] == ran["import_checkpoint"] == 1
+    assert len(trained(project)) == 6
+    assert nothing_to_do(project)
+    (project / "own/w.pth").write_text("other weights")
+    assert snakemake(project)[0]["fetch_checkpoint"] == 1
+
+
+def test_images_of_ones_own_are_a_dataset(project):
+    arrays = {"x_train": np.zeros((4, 3, 8, 8), np.uint8), "y_train": [0, 1, 0, 1]}
+    arrays |= {"x_test": arrays["x_train"], "y_test": arrays["y_train"]}
+    np.savez(project / "mine.npz", **arrays)
+    mine = {"name": "mine", "npz": "mine.npz", "image_size": 24}
+    configure(project, lambda c: c["datasets"].append(mine))
+    ran, _ = snakemake(project)
+    assert ran["prepare_dataset"] == 2
+    assert "fetch_dataset" not in ran
+    assert nothing_to_do(project)
+    np.savez(project / "mine.npz", **arrays | {"y_train": [1, 0, 0, 1]})
+    assert snakemake(project)[0]["prepare_dataset"] == 2
+
+
+def test_fine_tuning_runs_beside_the_others(project):
+    recipe = {"epochs": 2, "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 8, "shuffle": True}
+    recipe |= {"test_batch_size": 8, "precision": "auto"}
+    configure(project, lambda c: (c["methods"].append("ft"), c.update(finetune=recipe)))
+    ran, _ = snakemake(project)
+    assert ran == {"prepare_dataset": 1, "finetune": 2, **RESULTS}
+    assert trained(project) == [f"{b} 0 ft {n}" for b in ("dense", "pruned") for n in (1, 2)]
+
+
 def test_a_call_that_fails_does_not_tell_of_an_earlier_success(project):
     replace(project, "src/hiddencost/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
     _, output = snakemake(project, status=1)
@@ -401,7 +505,7 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
     configure(project, lambda c: (c["methods"].append("vp"), c["protocol"].update(epoch=3)))
     shutil.rmtree(project / "results")
     _, output = snakemake(project, status=1)
-    assert "config.yaml: methods[3]: 'vp' is unknown; allowed: rlm, flm, ilm, lp" in output
+    assert "config.yaml: methods[3]: 'vp' is unknown; allowed: rlm, flm, ilm, lp, ft" in output
     assert "config.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'?" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()

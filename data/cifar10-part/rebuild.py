@@ -10,13 +10,19 @@ label, then 3 x 1024 bytes of red, green and blue.
 
 import hashlib
 import sys
+import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import pooch
 
-ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # as published on the CIFAR-10 page
+from hiddencost.fetch import fetch_all
+
+ARCHIVE = {
+    "name": "cifar-10-binary.tar.gz",
+    "md5": "c32a1d4ab5d03f1284b67883e8d87530",  # as published on the CIFAR-10 page
+    "sources": [{"url": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"}],
+}
 PARTS = {  # part: (official file, its md5, images a class)
     "train.bin": ("data_batch_1.bin", "5dd7e06a14cb22eb9f671a540d1b7c25", 25),
     "test.bin": ("test_batch.bin", "803d5f7f4d78ea53de84dbe85f74fb6d", 50),
@@ -34,10 +40,13 @@ def first_of_each_class(records: bytes, per_class: int) -> bytes:
 def main(folder: Path | None) -> None:
     """Write the parts beside this file, from `folder` or from the downloaded archive."""
     if folder is None:
-        members = [f"cifar-10-batches-bin/{name}" for name, _, _ in PARTS.values()]
-        untar = pooch.Untar(members=members)
-        paths = pooch.retrieve(ARCHIVE, f"md5:{ARCHIVE_MD5}", processor=untar, progressbar=True)
-        folder = Path(paths[0]).parent
+        with TemporaryDirectory() as temporary:
+            report = fetch_all("cifar10", {"archive": ARCHIVE}, Path(temporary), Path(temporary, "checksums.lock.json"))
+            if report["failed"]:
+                sys.exit(report["failed"])
+            with tarfile.open(report["files"]["archive"]["path"]) as archive:
+                archive.extractall(temporary, filter="data")
+            return main(Path(temporary, "cifar-10-batches-bin"))
     for part, (name, md5, per_class) in PARTS.items():
         records = (folder / name).read_bytes()
         if (found := hashlib.md5(records).hexdigest()) != md5:

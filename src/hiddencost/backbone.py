@@ -1,5 +1,6 @@
 """Backbones: frozen networks on disk (weights.safetensors, masks.safetensors, manifest.json) and in memory."""
 
+import copy
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.autograd import Function
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
+from hiddencost.architectures import ARCHITECTURES
 from hiddencost.files import atomic, read_json, sha256_file, write_json
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,16 @@ FORWARD_BATCH = {"cpu": 64, "cuda": 256}
 
 
 def build(architecture: str) -> nn.Module:
-    """Return torchvision's network of that name, randomly initialised, in evaluation mode."""
+    """Return a network, randomly initialised, in evaluation mode.
+
+    architecture: a name of torchvision, one of this project (`resnet50_rigl`, `resnet50_keras`), or timm/NAME.
+    """
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture]().eval()
+    if architecture.startswith("timm/"):
+        import timm  # takes seconds, and only its own networks need it
+
+        return timm.create_model(architecture.removeprefix("timm/"), pretrained=False).eval()
     return torchvision.models.get_model(architecture, weights=None).eval()
 
 
@@ -54,7 +65,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> 
 def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: dict) -> None:
     """Write a backbone.
 
-    state: the weights under torchvision's names; masks: bool, True where a weight is kept, for each pruned
+    state: the weights under the architecture's names; masks: bool, True where a weight is kept, for each pruned
     tensor by its key. `weights_sha256` and `masks_sha256` are added to the manifest.
     """
     folder = Path(folder)
@@ -65,13 +76,21 @@ def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor],
     write_json(folder / "manifest.json", manifest)
 
 
+def save_failure(folder: str | Path, reason: str, manifest: dict) -> None:
+    """Write a backbone that could not be made: no tensors; the manifest's `failed` says why, and `load` raises it."""
+    save(folder, {}, {}, manifest | {"failed": reason})
+
+
 def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
     """Load a backbone. Returns the network (evaluation mode, no gradients), its masks and its manifest.
 
-    Raises ValueError if the keys do not match the architecture or the files are not those of the manifest.
+    Raises ValueError if the backbone could not be made, the keys do not match the architecture or the files are not
+    those of the manifest.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
+    if reason := manifest.get("failed"):
+        raise ValueError(reason)
     for name in ("weights", "masks"):
         path = folder / f"{name}.safetensors"
         if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
@@ -112,6 +131,22 @@ class ReLU6(nn.ReLU6):
         return _ReLU6.apply(x)
 
 
+def _with_plain_layers(network: nn.Module) -> nn.Module:
+    """Return a copy with torch's own layers where timm subclasses them: torch.fx would walk into a subclass, and
+    neither a batch norm to fold nor a head to find would be left."""
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if type(module).__name__ == "BatchNormAct2d":  # one module in timm: its activation is no batch norm's
+            norm = nn.BatchNorm2d(module.num_features, module.eps, affine=module.affine).to(module.running_mean)
+            norm.load_state_dict({key: tensor for key, tensor in module.state_dict().items() if "." not in key})
+            network.set_submodule(name, nn.Sequential(norm.eval(), module.drop, module.act))
+        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+            linear = nn.Linear(module.in_features, module.out_features, module.bias is not None).to(module.weight)
+            linear.load_state_dict(module.state_dict())
+            network.set_submodule(name, linear)
+    return network
+
+
 def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with batch norm folded into its convolutions, in channels-last layout, on the device.
 
@@ -120,7 +155,7 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     """
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
     try:
-        network = fuse(network)
+        network = fuse(_with_plain_layers(network), inplace=True)
     except (TraceError, TypeError) as reason:  # control flow that depends on the data
         log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
     for name, module in list(network.named_modules()):
@@ -130,5 +165,8 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def classifier(network: nn.Module) -> nn.Linear:
-    """Return the network's last linear layer, the head over its source classes."""
-    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    """Return the network's last linear layer, the head over its source classes. Raises ValueError if it has none."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError("the network has no linear layer, which its head over the source classes should be")
+    return layers[-1]

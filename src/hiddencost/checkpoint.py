@@ -3,23 +3,54 @@
 import logging
 from pathlib import Path
 
-from hiddencost import backbone
+from hiddencost import backbone, catalog
+from hiddencost.files import read_json
 from hiddencost.formats import READERS
 
 log = logging.getLogger(__name__)
 
 
-def import_checkpoint(name: str, entry: dict, source: str | Path, folder: str | Path) -> None:
-    """Read a published checkpoint (catalog entry) and write it as a backbone, every key accounted for."""
-    state = READERS[entry["format"]](Path(source))
-    matched = backbone.load_strictly(backbone.build(entry["architecture"]), state, str(source))
-    log.info("%s: %d keys matched, none missing, none unexpected", source, matched)
+def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str | Path) -> None:
+    """Read a published checkpoint and write it as a backbone, every key accounted for.
+
+    entry: its `architecture`, `format`, `preprocessing`, `stem` and `upstream_top1` and, for a sparse network,
+    `compression`, `sparsity` and `sparsity_over` (catalog); fetched: the report of its download (fetch.fetch_all),
+    fetched.json. Where the download failed, or the files are not what the entry says, the backbone that is
+    written says why, and the error is logged; nothing is raised.
+    """
+    entry = catalog.DEFAULTS | entry
+    report = read_json(fetched)
     manifest = {
         "checkpoint": name,
         "architecture": entry["architecture"],
         "preprocessing": entry["preprocessing"],
         "stem": entry["stem"],
         "upstream_top1": entry["upstream_top1"],
-        "source_sha256": entry["sha256"],
+        "compression": entry["compression"],
+        "sparsity_declared": entry["sparsity"],
+        "sparsity_over": entry["sparsity_over"],
+        "source_sha256": {key: file["sha256"] for key, file in report["files"].items()},
     }
-    backbone.save(folder, state, {}, manifest)
+    try:
+        if report["failed"]:
+            raise ValueError(report["failed"])
+        files = {key: Path(file["path"]) for key, file in report["files"].items()}
+        state, masks, counts = READERS[entry["format"]](files)
+        network = backbone.build(entry["architecture"])
+        keys = backbone.load_strictly(network, state, str(files["weights"]))
+        kernels = [tensor for tensor in state.values() if tensor.dim() == 4]
+        sparsity = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.numel() for kernel in kernels)
+        if entry["compression"] != "none" and not sparsity:
+            raise ValueError(
+                f"{files['weights']}: no weight is 0, expected a network pruned by {entry['compression']}"
+            )
+    except ValueError as error:
+        log.error("checkpoint %s cannot be used: %s", name, error)
+        backbone.save_failure(folder, str(error), manifest)
+        return
+    log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
+    log.info("%s: sparsity of the convolutions is %.4f", name, sparsity)
+    if entry["sparsity"] is None:
+        log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
+        manifest["sparsity_declared"] = sparsity
+    backbone.save(folder, network.state_dict(), masks, manifest | {"keys": keys, "report": counts})

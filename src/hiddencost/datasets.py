@@ -23,8 +23,10 @@ class Dataset(NamedTuple):
 
 
 def load(folder: str | Path) -> Dataset:
-    """Open a prepared dataset."""
+    """Open a prepared dataset. Raises ValueError, with the reason, for one that could not be prepared."""
     folder = Path(folder)
     manifest = read_json(folder / "dataset.json")
+    if manifest["failed"]:
+        raise ValueError(manifest["failed"])
     arrays = [np.load(folder / name, mmap_mode="r") for name in ARRAYS]
     return Dataset(*arrays, classes=manifest["classes"], digest=sha256_text(canonical(manifest["sha256"])))

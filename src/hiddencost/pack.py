@@ -4,10 +4,8 @@ import logging
 import platform
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,28 +13,12 @@ from torch import Tensor
 from hiddencost import datasets, ledger, packfile
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.metrics import evaluate
+from hiddencost.packfile import PackInputs
 from hiddencost.splits import take_shots
 
 log = logging.getLogger(__name__)
 
 VERSIONS = ("torch", "torchvision", "timm")
-
-
-@dataclass
-class PackInputs:
-    """The files of a pack: folders of the backbone and the dataset, verification.json and the split."""
-
-    backbone: Path
-    verification: Path
-    dataset: Path
-    split: Path
-
-    @classmethod
-    def of(cls, files: Any) -> "PackInputs":
-        """Take them from named input files: a list of files stands for the folder that they are in."""
-        names = [field.name for field in fields(cls)]
-        values = {name: getattr(files, name) for name in names}
-        return cls(**{n: Path(v) if isinstance(v, str) else Path(v[0]).parent for n, v in values.items()})
 
 
 # Trains and scores runs, given as their methods and the indices of their images. Yields, as they finish, the number
@@ -50,34 +32,17 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
     request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
     and `code` (the digest of the code that trains). train: called once, if a run has to be trained; each is recorded
     as it finishes. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
-    The output is a parquet table, a row a run. A backbone that failed its gate is not trained: its rows say so.
+    The output is a parquet table, a row a run.
     """
-    manifest = read_json(inputs.backbone / "manifest.json")
-    verification = read_json(inputs.verification)
     dataset = datasets.load(inputs.dataset)
     permutations = read_json(inputs.split)["permutations"]
-    common = {
-        "study": request["study"],
-        "checkpoint": manifest["checkpoint"],
-        "backbone": request["backbone"],
-        "compression": manifest["compression"],
-        "control": manifest["control"],
-        "sparsity_declared": verification["sparsity_declared"],
-        "sparsity_measured": verification["sparsity_measured"],
-        "dataset": request["dataset"],
-        "seed": request["seed"],
-        "n_test": len(dataset.test_labels),
-    }
-    network = _backbone_digest(manifest)
+    common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
+    network = _backbone_digest(read_json(inputs.backbone / "manifest.json"))
     rows: list[dict] = []
     missing: dict[str, tuple[str, list[int]]] = {}  # by identity: budgets that choose the same images are one run
     for method, shots in request["runs"]:
         chosen = take_shots(permutations, shots)
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
-        if not verification["passed"]:
-            reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
-            rows.append(row | {"status": "not run", "reason": reason})
-            continue
         run = ledger.identity(
             backbone=network,
             dataset=dataset.digest,
@@ -98,7 +63,7 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
             ledger.record(request["ledger"], names[number], tensors, result)
             method, chosen = wanted[number]
             log.info("%d of %d: %s, %d images: %s", done, len(wanted), method, len(chosen), _summary(result))
-    rows = [row | (ledger.find(request["ledger"], row["run"]) if "run" in row else {}) for row in rows]
+    rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
     packfile.write(rows, request, Path(output))
     log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), len(missing))
 

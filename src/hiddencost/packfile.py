@@ -1,12 +1,64 @@
-"""A pack's table on disk: a row a run, with the request that it answers in its metadata."""
+"""A pack on disk: its input files, and its table, a row a run, with the request that it answers in its metadata."""
 
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hiddencost.files import atomic, canonical
+from hiddencost.files import atomic, canonical, read_json
+
+
+@dataclass
+class PackInputs:
+    """The files of a pack: folders of the backbone and the dataset, verification.json and the split."""
+
+    backbone: Path
+    verification: Path
+    dataset: Path
+    split: Path
+
+    @classmethod
+    def of(cls, files: Any) -> "PackInputs":
+        """Take them from named input files: a list of files stands for the folder that they are in."""
+        names = [field.name for field in fields(cls)]
+        values = {name: getattr(files, name) for name in names}
+        return cls(**{n: Path(v) if isinstance(v, str) else Path(v[0]).parent for n, v in values.items()})
+
+
+def common(inputs: PackInputs, request: dict) -> dict:
+    """Return what the rows of a pack have in common."""
+    manifest, verification = read_json(inputs.backbone / "manifest.json"), read_json(inputs.verification)
+    return {
+        "study": request["study"],
+        "checkpoint": manifest["checkpoint"],
+        "backbone": request["backbone"],
+        "compression": manifest["compression"],
+        "control": manifest["control"],
+        "sparsity_declared": verification["sparsity_declared"],
+        "sparsity_measured": verification["sparsity_measured"],
+        "dataset": request["dataset"],
+        "seed": request["seed"],
+    }
+
+
+def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
+    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed.
+
+    Returns whether that was so. See `pack.complete` for the request.
+    """
+    verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
+    if not verification["passed"]:
+        reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
+    elif dataset["failed"]:
+        reason = f"the dataset is not there: {dataset['failed']}"
+    else:
+        return False
+    row = common(inputs, request) | {"status": "not run", "reason": reason}
+    write([row | {"method": method, "shots": str(shots)} for method, shots in request["runs"]], request, output)
+    return True
 
 
 def write(rows: list[dict], request: dict, path: Path) -> None:

@@ -1,66 +1,162 @@
 """From a dataset's own files to arrays: read, checked, resized."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
-from hiddencost.datasets import PARTS
-from hiddencost.files import atomic, sha256_file, write_json
+from hiddencost.datasets import ARRAYS, PARTS
+from hiddencost.files import atomic, canonical, read_json, sha256_file, sha256_text, write_json
+from hiddencost.readers import Part, Source
+from hiddencost.readers.arrays import read_cifar_binary, read_cifar_png, read_npz
+from hiddencost.readers.folders import read_coop, read_folder
+from hiddencost.readers.published import read_torchvision
+
+READERS: dict[str, Callable[[dict, dict[str, Path], Path], Source]] = {
+    "cifar_binary": read_cifar_binary,
+    "cifar_png": read_cifar_png,
+    "coop": read_coop,
+    "folder": read_folder,
+    "npz": read_npz,
+    "torchvision": read_torchvision,
+}
 
 log = logging.getLogger(__name__)
 
 
-def prepare(name: str, entry: dict, size: int, root: str | Path, folder: str | Path) -> None:
-    """Read a dataset of the catalog, resize its images to size x size and write the arrays and dataset.json.
+def prepare(name: str, entry: dict, fetched: str | Path | None, size: int, folder: str | Path) -> None:
+    """Read a dataset, resize its images to size x size and write the arrays (`datasets.ARRAYS`) and dataset.json.
 
-    root: the folder that the entry's paths are relative to. Images of another size are resized bilinearly with
-    antialiasing, as torchvision's Resize does on PIL images. Raises ValueError if a file is not the catalog's, or
-    a count or label is not as stated there.
+    entry: of the catalog, or of `user_entry`. fetched: the report of its download, None for the user's own. Each
+    image is resized as a whole to a square, bilinearly with antialiasing: Resize((size, size)) of torchvision on PIL
+    images, the published code's transform. Counts, class names, labels and native size are held against the entry;
+    what it leaves open (None) is taken from the data.
+
+    A dataset whose download has failed, or whose files are not as the entry says, is written with its reason, as
+    "failed" in dataset.json, and empty arrays: `datasets.load` then raises ValueError.
     """
     folder = Path(folder)
-    digests = {}
-    for part in PARTS:
-        images, labels = READERS[entry["reader"]](entry["files"][part], Path(root))
-        _check(f"{name} {part}", labels, len(entry["classes"]), entry["counts"][part])
-        arrays = {"images": resize(images, size), "labels": labels.astype(np.int64)}
-        for kind, array in arrays.items():
-            path = folder / f"{part}_{kind}.npy"
-            with atomic(path) as temporary:
-                np.save(temporary, array)
-            digests[path.name] = sha256_file(path)
-        log.info("%s %s: %d images of %d x %d", name, part, len(labels), size, size)
-    manifest = {"dataset": name, "size": size, "classes": entry["classes"], "counts": entry["counts"]}
-    write_json(folder / "dataset.json", manifest | {"sha256": digests})
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"dataset": name, "size": size, "failed": None}
+    try:
+        # beside the arrays: the folder for temporary files may be too small for an unpacked archive
+        with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
+            source = READERS[entry["reader"]](entry, _files(entry, fetched), Path(scratch))
+            classes = _classes(name, source.classes, entry["classes"])
+            labels = {part: _write_images(name, part, getattr(source, part), size, entry, folder) for part in PARTS}
+        # where neither the entry nor the data names the classes, the labels tell how many there are
+        classes = classes or [str(label) for label in range(labels["train"].max() + 1)]
+        for part in PARTS:
+            _check_labels(f"{name} {part}", labels[part], len(classes))
+            _save(labels[part], folder / f"{part}_labels.npy")
+        manifest |= {"classes": classes, "counts": {part: len(labels[part]) for part in PARTS}}
+    except ValueError as error:
+        log.error("%s cannot be prepared: %s", name, error)
+        for part in PARTS:
+            _save(np.empty((0, 3, size, size), np.uint8), folder / f"{part}_images.npy")
+            _save(np.empty(0, np.int64), folder / f"{part}_labels.npy")
+        manifest |= {"failed": str(error), "classes": [], "counts": dict.fromkeys(PARTS, 0)}
+    manifest["sha256"] = {array: sha256_file(folder / array) for array in ARRAYS}
+    write_json(folder / "dataset.json", manifest)
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 images [N, 3, h, w] to [N, 3, size, size] (PIL, bilinear, antialiased); a copy if they fit."""
-    if images.shape[2:] == (size, size):
-        return np.ascontiguousarray(images)
-    resized = np.empty((len(images), 3, size, size), np.uint8)
-    for index, image in enumerate(images):
-        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        resized[index] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-    return resized
+def pixels(image: Image.Image, size: int) -> np.ndarray:
+    """Return an image as uint8 [3, size, size], RGB, resized as `prepare` says where it has another size."""
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
-def read_cifar_binary(file: dict, root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read CIFAR-10's binary layout: records of a label byte and 3 x 32 x 32 bytes. Returns images and labels."""
-    path = root / file["path"]
-    if (found := sha256_file(path)) != file["sha256"]:
-        raise ValueError(f"{path}: sha256 is {found}, the catalog says {file['sha256']}")
-    records = np.fromfile(path, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+def user_entry(name: str, folder: str | None = None, npz: str | None = None, test_share: float | None = None) -> dict:
+    """Return an entry, as of the catalog, for a dataset of the user's own.
+
+    folder: train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing (`readers.folders`); npz:
+    `readers.arrays.read_npz`. "digest" changes with the names, sizes and time stamps of the files. Raises ValueError
+    where there is no such folder or file, and where a folder has a test set and a test_share too, or neither.
+    """
+    path = Path(folder or npz)
+    if not (path.is_dir() if folder else path.is_file()):
+        raise ValueError(f"dataset {name}: there is no {'folder' if folder else 'file'} {path}")
+    parted = bool(folder) and all((path / part).is_dir() for part in PARTS)
+    if folder and parted == (test_share is not None):
+        has, expected = ("has", "no test_share") if parted else ("has not", "a test_share")
+        raise ValueError(f"dataset {name}: {path} {has} the folders train and test; expected {expected}")
+    files = [Path(top, file) for top, _, found in os.walk(path, followlinks=True) for file in found]
+    files = files if folder else [path]
+    stats = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists())
+    return {
+        "title": f"{name}, the user's own: {path}",
+        "reader": "folder" if folder else "npz",
+        "path": str(path),
+        "test_share": test_share,
+        "digest": sha256_text(canonical(stats)),
+        "files": {},
+        "classes": None,
+        "counts": None,
+        "native_size": None,
+        "image_size": None,
+        "split": f"{test_share:.0%} of each class for testing, by SHA-256" if test_share else "the user's own",
+        "licence": "the user's own",
+        "citation": None,
+    }
 
 
-READERS: dict[str, Callable[[dict, Path], tuple[np.ndarray, np.ndarray]]] = {"cifar_binary": read_cifar_binary}
+def _files(entry: dict, fetched: str | Path | None) -> dict[str, Path]:
+    """Return the paths of the files that were fetched, if they are still what they were."""
+    if fetched is None:
+        return {}
+    report = read_json(fetched)
+    if report["failed"]:
+        raise ValueError(report["failed"])
+    for key, file in entry["files"].items():
+        got = report["files"][key]
+        expected = file.get("sha256", got["sha256"])
+        if (found := sha256_file(got["path"])) != expected:
+            raise ValueError(f"{got['path']}: sha256 is {found}, expected {expected}")
+    return {key: Path(report["files"][key]["path"]) for key in entry["files"]}
 
 
-def _check(what: str, labels: np.ndarray, classes: int, count: int) -> None:
-    if len(labels) != count:
-        raise ValueError(f"{what}: {len(labels)} images, the catalog says {count}")
-    if (found := sorted(set(labels.tolist()))) != list(range(classes)):
-        raise ValueError(f"{what}: labels are {found}, expected 0 to {classes - 1}")
+def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> list[str] | None:
+    if found and stated and found != stated:
+        odd = sorted(set(found) ^ set(stated))
+        what = f"in one alone: {', '.join(odd)}" if odd else "in another order"
+        raise ValueError(f"{name}: {len(found)} classes, the catalog says {len(stated)}; {what}")
+    return stated or found
+
+
+def _write_images(name: str, part: str, images: Part, size: int, entry: dict, folder: Path) -> np.ndarray:
+    """Write the images of a part, and return their labels."""
+    expected = entry["counts"][part] if entry["counts"] else images.count
+    if images.count != expected or not expected:
+        raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
+    native = entry["native_size"]
+    labels = np.empty(images.count, np.int64)
+    with atomic(folder / f"{part}_images.npy") as temporary:
+        shape = (images.count, 3, size, size)
+        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)  # it may be larger than the memory
+        bar = tqdm(images.images, desc=f"{name} {part}", total=images.count, unit=" images", mininterval=10)
+        for index, (image, label) in enumerate(bar):
+            if native and image.size != (native, native):
+                raise ValueError(f"{name} {part}: image {index} is {image.size}, expected {native} x {native} pixels")
+            array[index], labels[index] = pixels(image, size), label
+        array.flush()
+    log.info("%s %s: %d images of %d x %d", name, part, len(labels), size, size)
+    return labels
+
+
+def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
+    found = np.unique(labels)
+    if not np.array_equal(found, np.arange(classes)):
+        has = f"{len(found)} different labels from {found[0]} to {found[-1]}"
+        raise ValueError(f"{what}: {has}, expected all from 0 to {classes - 1}")
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    with atomic(path) as temporary:
+        np.save(temporary, array)

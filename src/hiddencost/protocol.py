@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROMPTING = ("rlm", "flm", "ilm")
-METHODS = (*PROMPTING, "lp")
+METHODS = (*PROMPTING, "lp", "ft")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -53,3 +53,32 @@ class RunProtocol(Protocol):
     """The recipe of one run: the study's protocol at its dataset's image size."""
 
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+
+
+class FineTuning(BaseModel):
+    """The recipe of full fine-tuning (ft): Adam, whose rate falls to zero along a cosine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    epochs: int = Field(ge=1, description="passes over the chosen training images")
+    learning_rate: float = Field(gt=0, description="Adam's at the start; a cosine, by epochs, takes it to zero")
+    weight_decay: float = Field(ge=0, description="Adam's, on all weights: added to the gradient, times the weight")
+    batch_size: int = Field(ge=1, description="training images a step")
+    shuffle: bool = Field(description="a new order each epoch")
+    test_batch_size: int = Field(
+        ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 where the device computes in it, else fp32"
+    )
+
+
+class RunFineTuning(FineTuning):
+    """The recipe of one run: the study's fine-tuning on its canvas."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels, cropped from a larger image")
+
+
+def finetuning_size(canvas: int) -> int:
+    """Return the side in pixels of the images that are cropped to the canvas: 256 for 224, as published."""
+    return round(canvas * 256 / 224)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
 
-from hiddencost.protocol import Recipe
+from hiddencost.protocol import FineTuning, Recipe
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -18,7 +18,7 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
-def epoch_batches(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(count: int, recipe: Recipe | FineTuning, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
     order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
     yield from order.split(recipe.batch_size)

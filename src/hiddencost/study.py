@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from hiddencost import catalog
-from hiddencost.protocol import METHODS, PROMPTING, Protocol, Recipe
+from hiddencost import catalog, compression
+from hiddencost.protocol import METHODS, PROMPTING, FineTuning, Fraction, Protocol, Recipe
 
 
 class StudyError(ValueError):
@@ -75,23 +76,59 @@ class Part(BaseModel):
 
 
 class Compression(Part):
-    """Compression made by this workflow."""
+    """Compression made by this workflow: one-shot, without retraining."""
 
-    algorithm: one_of("magnitude") = Field(
-        description="magnitude: one-shot, global over all convolutions, without retraining"
+    algorithm: one_of(*compression.SETTINGS) = Field(
+        description="magnitude: removes the smallest weights; random: any weights; nm: all but the n largest of "
+        "each m in a row; channel: the filters of smallest norm; quantise: none, but rounds all to `bits`"
     )
-    sparsity: float = Field(gt=0, lt=1, description="share of the convolutions' weights set to zero")
+    sparsity: float | None = Field(None, gt=0, lt=1, description="share of the convolutions' weights set to zero")
+    scope: one_of("global", "layer", "erk") | None = Field(
+        None,
+        description="over what magnitude and random choose: all convolutions together (global, the default), the "
+        "same share of each (layer), or shares by layer size (erk: Erdős-Rényi-Kernel, as RigL)",
+    )
+    n: int | None = Field(None, ge=1, description="weights kept of each m")
+    m: int | None = Field(None, ge=2, description="weights in a group, along the input channels")
+    bits: int | None = Field(None, ge=2, le=8, description="of a weight; one scale an output channel")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_needs(self) -> "Compression":
+        given = {key for key in ("sparsity", "scope", "n", "m", "bits") if getattr(self, key) is not None}
+        needs = compression.SETTINGS[self.algorithm]
+        if missing := set(needs) - given - {"scope"}:
+            raise ValueError(f"{self.algorithm} needs {' and '.join(sorted(missing))}")
+        if surplus := given - set(needs):
+            raise ValueError(f"{self.algorithm} takes {', '.join(needs)}, not {' and '.join(sorted(surplus))}")
+        if self.algorithm == "nm" and self.n >= self.m:
+            raise ValueError(f"n is {self.n}; expected less than m, {self.m}")
+        return self
+
+
+def _checkpoint(name: str) -> str:
+    if not name.startswith("timm-") and name not in catalog.load("checkpoints"):
+        raise ValueError(unknown(name, catalog.load("checkpoints")) + ", or timm-NAME")
+    return name
+
+
+Checkpoint = Annotated[Name, AfterValidator(_checkpoint)]
 
 
 class Backbone(Part):
     """A checkpoint as it is, compressed here, or replaced by a control."""
 
     name: Name
-    checkpoint: one_of(*catalog.load("checkpoints")) = Field(description="a name of the catalog")
+    checkpoint: Checkpoint = Field(description="a name of the catalog, or timm-NAME for a model of timm")
     compression: Compression | None = None
-    control: one_of("random_init") | None = Field(
+    control: one_of("random_init", "shuffled") | None = Field(
         None,
-        description="random_init: the checkpoint's architecture without its weights; exempt from the photos",
+        description="random_init: the checkpoint's architecture without its weights; shuffled: with its weights "
+        "permuted within each layer. Exempt from the photos",
+    )
+    dense: Name | None = Field(
+        None,
+        description="the backbone that this one is compared with; without it the dense one of the same checkpoint, "
+        "or of the checkpoint that the catalog names as its dense counterpart",
     )
 
     @model_validator(mode="after")
@@ -102,10 +139,42 @@ class Backbone(Part):
 
 
 class TargetDataset(Part):
-    """A target task."""
+    """A target task: a dataset of the catalog, or images of your own."""
 
-    name: one_of(*catalog.load("datasets")) = Field(description="a name of the catalog")
+    name: Name = Field(description="a name of the catalog, or one of your own with folder or npz")
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+    folder: str | None = Field(
+        None, description="images of your own: train/CLASS/* and test/CLASS/*, or CLASS/* with a test_share"
+    )
+    npz: str | None = Field(None, description="arrays of your own: x_train, y_train, x_test, y_test")
+    test_share: Fraction | None = Field(None, description="share of the images of a folder of classes to test on")
+    batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
+    test_batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's, and not of the catalog."""
+        return bool(self.folder or self.npz)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "TargetDataset":
+        if self.folder and self.npz:
+            raise ValueError("a dataset of your own has either a folder or an npz, not both")
+        if self.test_share and not self.folder:
+            raise ValueError("test_share goes with folder alone")
+        return self
+
+
+class Expectation(Part):
+    """A published accuracy to stand beside ours."""
+
+    backbone: Name
+    dataset: Name
+    method: one_of(*METHODS)
+    shots: Shots
+    accuracy: float = Field(ge=0, le=100, description="%")
+    std: float | None = Field(None, ge=0, description="%, over the published trials")
+    source: str
 
 
 class Verification(Part):
@@ -136,9 +205,18 @@ class Study(Part):
     methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
-    protocol: Protocol
-    probe: Recipe
+    paths: dict[Name, str | dict[Name, str]] = Field(
+        default_factory=dict,
+        description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
+        "be downloaded: a path, or a path for each of its files",
+    )
+    protocol: Protocol = Field(description="the recipe of rlm, flm and ilm, and the canvas of all methods")
+    probe: Recipe | None = Field(None, description="the recipe of lp")
+    finetune: FineTuning | None = Field(None, description="the recipe of ft")
     verification: Verification
+    expectations: list[Expectation] = Field(
+        default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"
+    )
     figures: Figures = Figures()
 
     @model_validator(mode="after")
@@ -154,13 +232,44 @@ class Study(Part):
         return self
 
     @model_validator(mode="after")
-    def _images_fit(self) -> "Study":
+    def _datasets_fit(self) -> "Study":
+        known = catalog.load("datasets")
         for index, dataset in enumerate(self.datasets):
+            if not dataset.own and dataset.name not in known:
+                raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
+            if dataset.own and dataset.name in known:
+                raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
             if dataset.image_size >= self.protocol.canvas:
                 raise ValueError(
                     f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
                     f"expected less than protocol.canvas, {self.protocol.canvas}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _recipes(self) -> "Study":
+        for method, recipe in (("lp", "probe"), ("ft", "finetune")):
+            if method in self.methods and getattr(self, recipe) is None:
+                raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
+        for index, one in enumerate(self.backbones):
+            if "ft" in self.methods and one.compression and one.compression.bits:
+                raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
+        return self
+
+    @model_validator(mode="after")
+    def _references(self) -> "Study":
+        names, datasets = ([one.name for one in part] for part in (self.backbones, self.datasets))
+        for index, one in enumerate(self.backbones):
+            if one.dense and one.dense not in names:
+                raise ValueError(f"backbones[{index}].dense: {unknown(one.dense, names)}")
+        for index, one in enumerate(self.expectations):
+            for key, allowed in (("backbone", names), ("dataset", datasets)):
+                if getattr(one, key) not in allowed:
+                    raise ValueError(f"expectations[{index}].{key}: {unknown(getattr(one, key), allowed)}")
+        used = {one.checkpoint for one in self.backbones} | set(datasets)
+        for name in self.paths:
+            if name not in used:
+                raise ValueError(f"paths: {unknown(name, sorted(used))}")
         return self
 
     @property
@@ -172,9 +281,55 @@ class Study(Part):
         """Return a backbone by name."""
         return next(backbone for backbone in self.backbones if backbone.name == name)
 
-    def image_size(self, dataset: str) -> int:
-        """Return the image size of a dataset."""
-        return next(one.image_size for one in self.datasets if one.name == dataset)
+    def dataset(self, name: str) -> TargetDataset:
+        """Return a dataset by name."""
+        return next(dataset for dataset in self.datasets if dataset.name == name)
+
+    def checkpoint(self, name: str) -> dict:
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths."""
+        return self._with_own_files(name, catalog.checkpoint(name))
+
+    def published(self, name: str) -> dict:
+        """Return a dataset of the catalog, with the user's own files where the study has paths."""
+        return self._with_own_files(name, catalog.load("datasets")[name])
+
+    def _with_own_files(self, name: str, entry: dict) -> dict:
+        if name not in self.paths:
+            return entry
+        files, paths = entry["files"], self.paths[name]
+        if isinstance(paths, str):
+            paths = dict.fromkeys(files, paths)
+            if len(files) > 1:
+                raise StudyError(f"paths.{name}: it has the files {', '.join(files)}; expected a path for each")
+        if unexpected := sorted(paths.keys() - files.keys()):
+            raise StudyError(f"paths.{name}.{unexpected[0]}: the key {unknown(unexpected[0], files)}")
+        own = {key: files[key] | {"sources": [{"path": path}]} for key, path in paths.items()}
+        missing = [key for key, file in (files | own).items() if "sources" not in file]
+        if missing:
+            raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
+        # here, as Snakemake goes on with old results where an input is missing
+        if absent := [path for path in paths.values() if not Path(path).is_file()]:
+            raise StudyError(f"paths.{name}: there is no file {absent[0]}")
+        return {key: value for key, value in entry.items() if key != "unavailable"} | {"files": files | own}
+
+    def dense_of(self, backbone: Backbone) -> str | None:
+        """Return the name of the dense backbone that one is compared with, None where the study has none."""
+        if backbone.dense:
+            return backbone.dense
+        checkpoint = catalog.checkpoint(backbone.checkpoint)["dense"] or backbone.checkpoint
+        dense = (
+            one.name
+            for one in self.backbones
+            if one.checkpoint == checkpoint and not one.compression and not one.control
+        )
+        return next(dense, None)
+
+    def recipe(self, name: str, dataset: str) -> dict:
+        """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset."""
+        one = self.dataset(dataset)
+        own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
+        recipe = getattr(self, name).model_dump() | {key: value for key, value in own.items() if value}
+        return recipe | ({"image_size": one.image_size} if name == "protocol" else {})
 
 
 def load_study(config: dict, file: str) -> Study:

@@ -8,7 +8,7 @@ import pandas as pd
 from hiddencost.files import atomic
 
 CELL = [  # what a run is, but for its seed
-    *("study", "checkpoint", "backbone", "compression", "control", "sparsity_declared", "sparsity_measured"),
+    *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
     *("dataset", "method", "shots"),
 ]
 METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
@@ -23,13 +23,17 @@ BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
 AXES = ["backbone", "dataset", "method", "shots", "seed"]
 
 
-def collect(packs: list[str | Path], grid: dict[str, list]) -> pd.DataFrame:
+def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
     """Read the packs' tables and return the runs of the study's grid, in its order, bins included.
 
-    grid: the study's values of each of `AXES`. Runs that a pack still holds from an earlier grid are left out.
-    Raises ValueError if a run of the grid is missing or there twice.
+    study: `study` (its name), `grid` (its values of each of `AXES`), `backbones` (by name: `dense`, the name of the
+    one that it is compared with, and what rows without a pack say of it), `left_out` (by `backbone` and `dataset`:
+    the names of those without packs, and why: their rows are not run). Runs that a pack still holds from an earlier
+    grid are left out. Raises ValueError if a run of the grid is missing or there twice.
     """
-    runs = pd.concat([pd.read_parquet(pack) for pack in packs], ignore_index=True)
+    grid, absent = study["grid"], _left_out(study)
+    runs = pd.concat([pd.read_parquet(pack) for pack in packs] + ([absent] if len(absent) else []), ignore_index=True)
+    runs["dense"] = runs["backbone"].map({name: one["dense"] for name, one in study["backbones"].items()})
     wanted = pd.MultiIndex.from_tuples(product(*(map(_text, grid[axis]) for axis in AXES)), names=AXES)
     found = pd.MultiIndex.from_frame(runs[AXES].map(_text))
     if len(absent := wanted.difference(found)):
@@ -38,6 +42,18 @@ def collect(packs: list[str | Path], grid: dict[str, list]) -> pd.DataFrame:
     if (runs := runs.loc[wanted]).index.has_duplicates:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
     return runs.reset_index(drop=True).reindex(columns=RUN_COLUMNS + BIN_COLUMNS)
+
+
+def _left_out(study: dict) -> pd.DataFrame:
+    """Return a row, not run, for each run of what is left out."""
+    rows = []
+    for values in product(*(study["grid"][axis] for axis in AXES)):
+        run = dict(zip(AXES, values, strict=True))
+        reasons = [study["left_out"][axis].get(run[axis]) for axis in ("backbone", "dataset")]
+        if reason := next(filter(None, reasons), None):
+            told = study["backbones"][run["backbone"]] | {"study": study["study"]}
+            rows.append(told | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
+    return pd.DataFrame(rows)
 
 
 def _text(value: object) -> str:
@@ -49,15 +65,15 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     `{metric}_mean` and `_std` (n - 1) for each metric, `seeds` (their number), and the difference dense minus
     backbone of accuracy and ECE, paired by seed (`..._mean`, `_std`, and `paired_seeds`). The dense backbone is the
-    one of the same checkpoint with neither compression nor control; where there is none the difference is empty.
+    one that the column `dense` names; where there is none the difference is empty.
     """
     cells = runs.groupby(CELL, dropna=False, sort=False)
     summary = cells[METRICS].agg(["mean", "std"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", cells["accuracy"].count())
-    pair = ["checkpoint", "dataset", "method", "shots", "seed"]
-    dense = runs[(runs["compression"] == "none") & runs["control"].isna()]
-    paired = runs.merge(dense[[*pair, "accuracy", "ece"]], on=pair, how="left", suffixes=("", "_dense"))
+    pair = ["dense", "dataset", "method", "shots", "seed"]
+    dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, "accuracy", "ece"]]
+    paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
     for metric in ("accuracy", "ece"):
         name = f"{metric}_dense_minus_backbone"
         paired[name] = paired[f"{metric}_dense"] - paired[metric]
@@ -65,6 +81,22 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         summary[f"{name}_mean"], summary[f"{name}_std"] = differences.mean(), differences.std()
         summary["paired_seeds"] = differences.count()
     return summary.reset_index()
+
+
+def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.DataFrame:
+    """Set published accuracies (backbone, dataset, method, shots, accuracy and std in %, source) beside ours.
+
+    Returns a row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, and `difference`,
+    ours minus published, in points; ours is empty where there is no result.
+    """
+    columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
+    expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
+    cells = summary[[*columns[:4], "seeds", "accuracy_mean", "accuracy_std"]]
+    table = expected.merge(cells, on=columns[:4], how="left")
+    table = table.rename(columns={"accuracy": "published", "std": "published_std"})
+    table["ours"], table["ours_std"] = 100 * table.pop("accuracy_mean"), 100 * table.pop("accuracy_std")
+    table["difference"] = table["ours"] - table["published"]
+    return table[[*columns[:4], "published", "published_std", "ours", "ours_std", "seeds", "difference", "source"]]
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +13,14 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from hiddencost import backbone
+from hiddencost.compress import (
+    UNSTRUCTURED,
+    convolutions,
+    filters_wanted,
+    groups_of_inputs,
+    reached,
+    zeros_wanted,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +29,35 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
     """Measure a backbone and hold it against its manifest.
 
     settings: `sparsity_tolerance` (absolute) and `photos_top1` (photos to classify rightly, of which a control is
-    exempt). Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured.
+    exempt). Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured; for a
+    backbone that failed or cannot be loaded only why.
+
+    Both the zeros and what the masks leave out must be as declared, of what the manifest's `sparsity_over` names.
+    Quantisation makes zeros of small weights, too, that no mask leaves out: there the masks alone count.
     """
     try:
         network, masks, manifest = backbone.load(folder)
     except ValueError as error:
-        log.error("%s fails: %s", folder, error)
-        return {"passed": False, "reasons": [str(error)], "sparsity_declared": None, "sparsity_measured": None}
+        return failed(folder, str(error))
     measured = measure_sparsity(network, manifest["stem"])
+    masked = measure_sparsity(network, manifest["stem"], masks)
     photos = top1_on_photos(network, manifest, photos_path, photos_entry)
     logits = fixed_logits(network)
-    reasons = mask_violations(network, masks, every_convolution=manifest["compression"] != "none")
-    difference = abs(measured["convolutions"] - manifest["sparsity_declared"])
-    if difference > settings["sparsity_tolerance"]:
-        reasons.append(
-            f"sparsity of the convolutions is {measured['convolutions']:.4f}, declared "
-            f"{manifest['sparsity_declared']:.4f}, tolerance {settings['sparsity_tolerance']:g}"
-        )
+    made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
+    pruned_here = reached(network, made) if made and not quantised else {}
+    reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
+    reasons += settings_violations(network, made) if made else []
+    over = manifest["sparsity_over"]
+    where = over.replace("_", " ")
+    shares = {f"share of the {where} that the masks leave out": masked[over]}
+    if not quantised:
+        shares = {f"sparsity of the {where}": measured[over]} | shares
+    for what, share in shares.items():
+        if abs(share - manifest["sparsity_declared"]) > settings["sparsity_tolerance"]:
+            reasons.append(
+                f"{what} is {share:.4f}, declared {manifest['sparsity_declared']:.4f}, "
+                f"tolerance {settings['sparsity_tolerance']:g}"
+            )
     if manifest["control"] is None and photos < settings["photos_top1"]:
         reasons.append(
             f"{photos} of {photos_entry['count']} ImageNet photos classified rightly, at least "
@@ -54,40 +75,106 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
         "sparsity_declared": manifest["sparsity_declared"],
         "sparsity_measured": measured["convolutions"],
         "sparsity": measured,
-        "masks": {"tensors": len(masks), "kept": sum(int(mask.sum()) for mask in masks.values())},
+        "masks": {
+            "tensors": len(masks),
+            "kept": sum(int(mask.sum()) for mask in masks.values()),
+            "share_of_convolutions": masked["convolutions"],
+        },
         "keys_matched": manifest["keys_matched"],
         "photos": {"top1": photos, "count": photos_entry["count"], "exempt": manifest["control"] is not None},
         "fingerprint": fingerprint(logits),
     }
 
 
-def measure_sparsity(network: nn.Module, stem: str) -> dict:
-    """Return the share of exact zeros: over `convolutions`, over `convolutions_without_stem` (as lottery-ticket
-    papers count), over `all_parameters`, and per layer (`layers`, by name)."""
-    layers = {name: m.weight for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    convolutions = {name: layers[name] for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+def failed(folder: str | Path, reason: str) -> dict:
+    """Return verification.json's content for a backbone that could not be measured."""
+    log.error("%s fails: %s", folder, reason)
+    return {"passed": False, "reasons": [reason], "sparsity_declared": None, "sparsity_measured": None}
 
-    def zeros(tensors: list[Tensor]) -> float:
-        return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
+
+def measure_sparsity(network: nn.Module, stem: str, masks: dict[str, Tensor] | None = None) -> dict:
+    """Return the share of exact zeros or, given masks (bool by key, True where kept), of what they leave out.
+
+    It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
+    stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL
+    count), over `all_parameters`, and per layer (`layers`, by name).
+    """
+    parameters = dict(network.named_parameters())
+    gone = parameters.items() if masks is None else masks.items()
+    gone = {key: int((tensor == 0).sum()) for key, tensor in gone if key in parameters}
+    kernels = [f"{name}.weight" for name in convolutions(network)]
+    behind_stem = [key for key in kernels if key != f"{stem}.weight"]
+    layers = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+
+    def share(keys: Iterable[str]) -> float:
+        return sum(gone.get(key, 0) for key in keys) / sum(parameters[key].numel() for key in keys)
 
     return {
-        "convolutions": zeros(list(convolutions.values())),
-        "convolutions_without_stem": zeros([w for name, w in convolutions.items() if name != stem]),
-        "all_parameters": zeros(list(network.parameters())),
-        "layers": {name: zeros([weight]) for name, weight in layers.items()},
+        "convolutions": share(kernels),
+        "convolutions_without_stem": share(behind_stem) if behind_stem else None,
+        "convolutions_and_classifier": share([f"{name}.weight" for name in layers]),
+        "all_parameters": share(parameters),
+        "layers": {name: share([f"{name}.weight"]) for name in layers},
     }
 
 
-def mask_violations(network: nn.Module, masks: dict[str, Tensor], every_convolution: bool) -> list[str]:
-    """Hold masks against weights bit by bit, a line for each tensor that has a weight where its mask has none or none
-    where it has one; with `every_convolution`, also for each convolution without a mask."""
+def mask_violations(
+    network: nn.Module, masks: dict[str, Tensor], required: Iterable[str], kept_are_nonzero: bool
+) -> list[str]:
+    """Hold masks (bool, True where kept, by key; of any layer) against weights bit by bit.
+
+    Returns a line for each tensor that has a weight where its mask has none or, with `kept_are_nonzero`, none where
+    it has one; and for each layer of `required` (names) without a mask."""
     weights = network.state_dict()
-    convolutions = [f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     found = [f"{key}: a mask without a weight" for key in masks if key not in weights]
-    found += [f"{key}: no mask" for key in convolutions if every_convolution and key not in masks]
+    found += [f"{name}.weight: no mask" for name in required if f"{name}.weight" not in masks]
     for key, mask in masks.items():
-        if key in weights and (count := int(((weights[key] != 0) != mask).sum())):
+        if key not in weights:
+            continue
+        nonzero = weights[key] != 0
+        if count := int((nonzero != mask if kept_are_nonzero else nonzero & ~mask).sum()):
             found.append(f"{key}: mask and weights disagree in {count} places")
+    return found
+
+
+def settings_violations(network: nn.Module, settings: dict) -> list[str]:
+    """Hold a network against the settings of a compression made here (the manifest's `compression_settings`).
+
+    Returns a line for each layer that does not keep to them: too few zeros or zero filters in it, groups of m with
+    more than n weights, or an output channel with more values than the bits give.
+    """
+    algorithm, found = settings["algorithm"], []
+    if algorithm == "quantise":
+        for name, module in network.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                values = module.weight.flatten(1).sort(1).values
+                most = 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())
+                if most > 2 ** settings["bits"]:
+                    found.append(f"{name}: {most} values in an output channel, expected {settings['bits']} bits")
+        return found
+    layers = reached(network, settings)
+    for name, layer in layers.items():
+        if algorithm == "nm":
+            most = int((groups_of_inputs(layer.weight, settings["m"]) != 0).sum(1).max())
+            if most > settings["n"]:
+                found.append(f"{name}: {most} of {settings['m']} weights kept, expected {settings['n']} at most")
+        elif algorithm == "channel":
+            zeros = int((layer.weight == 0).flatten(1).all(1).sum())
+            if zeros < (wanted := filters_wanted(layer, settings["sparsity"])):
+                found.append(f"{name}: {zeros} filters are zero, expected {wanted} at least")
+    if algorithm in UNSTRUCTURED:
+        sparsity, scope = settings["sparsity"], settings["scope"]
+        zeros = {name: int((layer.weight == 0).sum()) for name, layer in layers.items()}
+        if scope == "global":
+            wanted = {"all convolutions": round(sparsity * sum(layer.weight.numel() for layer in layers.values()))}
+            zeros = {"all convolutions": sum(zeros.values())}
+        else:
+            wanted = zeros_wanted(layers, sparsity, scope)
+        found += [
+            f"{name}: {zeros[name]} weights are zero, expected {count} at least"
+            for name, count in wanted.items()
+            if zeros[name] < count
+        ]
     return found
 
 

@@ -4,30 +4,32 @@ BACKBONE = ["weights.safetensors", "masks.safetensors", "manifest.json"]
 CHECKPOINT_BACKBONE = expand("resources/backbones/{{checkpoint}}/{file}", file=BACKBONE)
 STUDY_BACKBONE = expand(f"{RESULTS}/backbones/{{{{backbone}}}}/{{file}}", file=BACKBONE)
 VERIFICATION = f"{RESULTS}/backbones/{{backbone}}/verification.json"
-PHOTOS_FILE = f"resources/photos/{PHOTOS['file']}"
 
 
+# A download that fails is a result: the file says why, and the jobs behind it go on without.
 rule fetch_checkpoint:
+    input:
+        own_checkpoint_files,
     output:
-        "resources/checkpoints/{checkpoint}/{file}",
+        FETCHED["checkpoints"].format("{checkpoint}"),
     log:
-        "resources/logs/fetch_checkpoint/{checkpoint}/{file}.log",
+        "resources/logs/fetch_checkpoint/{checkpoint}.log",
     benchmark:
-        "resources/benchmarks/fetch_checkpoint/{checkpoint}/{file}.tsv"
+        "resources/benchmarks/fetch_checkpoint/{checkpoint}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
     params:
         settings=checkpoint_source,
         code=code("fetch"),
     message:
-        "Fetching checkpoint {wildcards.checkpoint}: {wildcards.file}"
+        "Fetching checkpoint {wildcards.checkpoint}"
     script:
         "../scripts/fetch.py"
 
 
 rule fetch_photos:
     output:
-        PHOTOS_FILE,
+        PHOTOS_FETCHED,
     log:
         "resources/logs/fetch_photos.log",
     benchmark:
@@ -35,7 +37,7 @@ rule fetch_photos:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant({"name": "imagenet20", "sha256": PHOTOS["sha256"]}),
+        settings=constant(checksums(PHOTOS)),
         code=code("fetch"),
     message:
         "Fetching the ImageNet photos of the verification gate"
@@ -45,7 +47,7 @@ rule fetch_photos:
 
 rule import_checkpoint:
     input:
-        checkpoint_file,
+        rules.fetch_checkpoint.output,
     output:
         CHECKPOINT_BACKBONE,
     log:
@@ -86,7 +88,7 @@ rule compress:
 rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
-        photos=PHOTOS_FILE,
+        photos=PHOTOS_FETCHED,
     output:
         VERIFICATION,
     log:

@@ -1,5 +1,6 @@
 # The study, checked before anything else, and what the rules share.
 
+import atexit
 import os
 import re
 import sys
@@ -12,24 +13,35 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import allocator, catalog, packfile
+from hiddencost import allocator, catalog, outlook, packfile
+from hiddencost.compression import label
 from hiddencost.datasets import ARRAYS
-from hiddencost.files import canonical, code_digest, sha256_text
+from hiddencost.files import canonical, code_digest, read_json, sha256_text
+from hiddencost.prepare import user_entry
+from hiddencost.protocol import finetuning_size
 from hiddencost.study import StudyError, load_study
 
 for variable, value in allocator.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
+CALL = ("offline", "retry")  # of a call, not of the study: snakemake --config offline=true
 try:
-    study = load_study(config, STUDY_FILE)
+    study = load_study({key: value for key, value in config.items() if key not in CALL}, STUDY_FILE)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
+try:
+    CHECKPOINTS = {name: study.checkpoint(name) for name in {one.checkpoint for one in study.backbones}}
+    DATASETS = {
+        one.name: user_entry(one.name, one.folder, one.npz, one.test_share) if one.own else study.published(one.name)
+        for one in study.datasets
+    }
+except ValueError as error:
+    raise WorkflowError(f"{STUDY_FILE}: {error}") from None
 
 RESULTS = f"results/{study.study}"
-CHECKPOINTS = catalog.load("checkpoints")
-DATASETS = catalog.load("datasets")
 PHOTOS = catalog.load("photos")["imagenet20"]
+FETCHED = {"checkpoints": "resources/checkpoints/{}/fetched.json", "datasets": "resources/raw/{}/fetched.json"}
 
 
 wildcard_constraints:
@@ -38,6 +50,44 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     size=r"\d+",
     seed=r"\d+",
+
+
+def failure(fetched):
+    """Why a download has failed, by its report; None if it has not, or is to be tried again."""
+    if not os.path.exists(fetched) or not (why := read_json(fetched)["failed"]):
+        return None
+    if config.get("retry") and workflow.is_main_process:
+        os.remove(fetched)
+        return None
+    return f"{why} (to try again: snakemake --config retry=true)"
+
+
+def left_out(kind, name, entry):
+    """Why nothing can be made of a checkpoint or dataset: it is not public, or its download has failed. None if it can.
+
+    Its runs are rows without a result. A download that fails while the workflow runs is carried to them by files.
+    """
+    return failure(FETCHED[kind].format(name)) or entry.get("unavailable")
+
+
+failure(PHOTOS_FETCHED := "resources/photos/fetched.json")
+LEFT_OUT = {
+    "backbone": {
+        one.name: why
+        for one in study.backbones
+        if (why := left_out("checkpoints", one.checkpoint, CHECKPOINTS[one.checkpoint]))
+    },
+    "dataset": {name: why for name, entry in DATASETS.items() if (why := left_out("datasets", name, entry))},
+}
+GRID = {
+    "backbone": [backbone.name for backbone in study.backbones],
+    "dataset": [dataset.name for dataset in study.datasets],
+    "method": study.methods,
+    "shots": study.shots,
+    "seed": study.seeds,
+}
+# what there is to run
+TO_RUN = {axis: [name for name in GRID[axis] if name not in LEFT_OUT[axis]] for axis in ("backbone", "dataset")}
 
 
 def code(script):
@@ -56,9 +106,12 @@ def constant(settings):
     return lambda wildcards: canonical(settings)
 
 
+METHODS_OF = {"train": ("rlm", "flm", "ilm"), "probe": ("lp",), "finetune": ("ft",)}
+
+
 def methods_of(job):
-    """The study's methods that `train` or `probe` runs."""
-    return study.prompting if job == "train" else [method for method in study.methods if method == "lp"]
+    """The study's methods that `train`, `probe` or `finetune` runs."""
+    return [method for method in study.methods if method in METHODS_OF[job]]
 
 
 def conclusion():
@@ -70,18 +123,37 @@ def conclusion():
 
 
 # Backbones: inputs and params of rules/checkpoints.smk
+def checksums(entry):
+    """What a download depends on: not its sources, as another one gives the same bytes, but for the user's own files."""
+    keys = ("name", "size", "sha256", "sha256_prefix", "md5")
+    own = {
+        key: [one["path"] for one in file.get("sources", []) if "path" in one] for key, file in entry["files"].items()
+    }
+    return {key: {k: file[k] for k in keys if k in file} | {"own": own[key]} for key, file in entry["files"].items()}
+
+
+def own_files(name):
+    """The files that the study names for a checkpoint or dataset of the catalog."""
+    paths = study.paths.get(name, {})
+    return [paths] if isinstance(paths, str) else list(paths.values())
+
+
+def own_checkpoint_files(wildcards):
+    return own_files(wildcards.checkpoint)
+
+
+def own_dataset_files(wildcards):
+    return own_files(wildcards.dataset)
+
+
 def checkpoint_source(wildcards):
-    # not the sources: another one gives the same bytes
-    return canonical({"name": wildcards.checkpoint, "sha256": CHECKPOINTS[wildcards.checkpoint]["sha256"]})
-
-
-def checkpoint_file(wildcards):
-    return f"resources/checkpoints/{wildcards.checkpoint}/{CHECKPOINTS[wildcards.checkpoint]['file']}"
+    return canonical(checksums(CHECKPOINTS[wildcards.checkpoint]))
 
 
 def layout_of(checkpoint):
-    keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "sha256")
-    return canonical(entry_part(CHECKPOINTS[checkpoint], *keys))
+    keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "compression", "sparsity", "sparsity_over")
+    entry = CHECKPOINTS[checkpoint]
+    return canonical(entry_part(entry, *keys) | {"files": checksums(entry)})
 
 
 def checkpoint_layout(wildcards):
@@ -95,12 +167,37 @@ def imported_of(wildcards):
 
 def compression_of(wildcards):
     backbone = study.backbone(wildcards.backbone)
-    return canonical(backbone.model_dump(include={"compression", "control"}))
+    compression = backbone.compression and backbone.compression.model_dump(exclude_none=True)
+    return canonical({"compression": compression, "control": backbone.control})
+
+
+def description(backbone):
+    """What the rows of a backbone that is left out can say of it, and which one it is compared with."""
+    entry, made = CHECKPOINTS[backbone.checkpoint], backbone.compression
+    names = [entry["compression"]] if entry["compression"] != "none" and backbone.control != "random_init" else []
+    return {
+        "checkpoint": backbone.checkpoint,
+        "compression": "+".join(names + ([label(made.model_dump())] if made else [])) or "none",
+        "control": backbone.control,
+        "sparsity_declared": (made and made.sparsity) or entry["sparsity"],
+        "dense": study.dense_of(backbone),
+    }
 
 
 # Datasets: inputs and params of rules/datasets.smk
+def dataset_source(wildcards):
+    return canonical(checksums(DATASETS[wildcards.dataset]))
+
+
+def dataset_files(wildcards):
+    return [] if study.dataset(wildcards.dataset).own else FETCHED["datasets"].format(wildcards.dataset)
+
+
 def dataset_layout(wildcards):
-    return canonical(entry_part(DATASETS[wildcards.dataset], "reader", "files", "classes", "counts"))
+    entry = DATASETS[wildcards.dataset]
+    untold = ("title", "licence", "citation", "read_from", "image_size", "split", "files", "unavailable")
+    files = {} if study.dataset(wildcards.dataset).own else {"files": checksums(entry)}
+    return canonical({key: value for key, value in entry.items() if key not in untold} | files)
 
 
 def prepared(dataset, size):
@@ -108,11 +205,15 @@ def prepared(dataset, size):
 
 
 def dataset_at_image_size(wildcards):
-    return prepared(wildcards.dataset, study.image_size(wildcards.dataset))
+    return prepared(wildcards.dataset, study.dataset(wildcards.dataset).image_size)
 
 
 def dataset_at_canvas_size(wildcards):
     return prepared(wildcards.dataset, study.protocol.canvas)
+
+
+def dataset_to_crop(wildcards):
+    return prepared(wildcards.dataset, finetuning_size(study.protocol.canvas))
 
 
 # Packs: inputs and params of rules/training.smk
@@ -152,9 +253,25 @@ def request(job, recipe, wildcards):
 
 
 def train_request(wildcards):
-    recipe = study.protocol.model_dump() | {"image_size": study.image_size(wildcards.dataset)}
-    return request("train", recipe, wildcards)
+    return request("train", study.recipe("protocol", wildcards.dataset), wildcards)
 
 
 def probe_request(wildcards):
-    return request("probe", study.probe.model_dump(), wildcards)
+    return request("probe", study.recipe("probe", wildcards.dataset), wildcards)
+
+
+def finetune_request(wildcards):
+    recipe = study.recipe("finetune", wildcards.dataset) | {"canvas": study.protocol.canvas}
+    return request("finetune", recipe, wildcards)
+
+
+# What a dry run ends with
+def print_outlook():
+    if workflow.dryrun:
+        print(
+            outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, RESULTS, ROOT / "bench/results/throughput.json")
+        )
+
+
+if workflow.is_main_process:
+    atexit.register(print_outlook)

@@ -4,9 +4,29 @@ PREPARED = [*ARRAYS, "dataset.json"]
 SPLIT = f"{RESULTS}/splits/{{dataset}}/seed{{seed}}.json"
 
 
-# The files of a dataset that the repository carries are no `input`: a git checkout moves their time stamps.
-# Their sha256 is among the params, and is checked.
+rule fetch_dataset:
+    input:
+        own_dataset_files,
+    output:
+        FETCHED["datasets"].format("{dataset}"),
+    log:
+        "resources/logs/fetch_dataset/{dataset}.log",
+    benchmark:
+        "resources/benchmarks/fetch_dataset/{dataset}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=dataset_source,
+        code=code("fetch"),
+    message:
+        "Fetching dataset {wildcards.dataset}"
+    script:
+        "../scripts/fetch.py"
+
+
 rule prepare_dataset:
+    input:
+        dataset_files,
     output:
         expand("resources/datasets/{{dataset}}/{{size}}/{file}", file=PREPARED),
     log:

@@ -5,22 +5,12 @@ BINS_TABLE = f"{RESULTS}/tables/bins.parquet"
 REPORT = f"{RESULTS}/report.html"
 FIGURES = ["accuracy", "heatmap", "reliability"]
 CAPTIONS = sha256_text("".join(path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))))
-GRID = {
-    "backbone": [backbone.name for backbone in study.backbones],
-    "dataset": [dataset.name for dataset in study.datasets],
-    "method": study.methods,
-    "shots": study.shots,
-    "seed": study.seeds,
-}
+BACKBONES = {one.name: description(one) for one in study.backbones}
 
 
 rule collect:
     input:
-        [
-            expand(PACK[job], backbone=GRID["backbone"], dataset=GRID["dataset"], seed=GRID["seed"])
-            for job in PACK
-            if methods_of(job)
-        ],
+        [expand(PACK[job], **TO_RUN, seed=GRID["seed"]) for job in PACK if methods_of(job)],
     output:
         runs_csv=f"{RESULTS}/tables/runs.csv",
         runs=RUNS_TABLE,
@@ -31,6 +21,7 @@ rule collect:
             labels={"table": "summary"},
         ),
         bins=BINS_TABLE,
+        expectations=f"{RESULTS}/tables/expectations.csv",
     log:
         f"{RESULTS}/logs/collect.log",
     benchmark:
@@ -38,7 +29,15 @@ rule collect:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant(GRID),
+        settings=constant(
+            {
+                "study": study.study,
+                "grid": GRID,
+                "backbones": BACKBONES,
+                "left_out": LEFT_OUT,
+                "expectations": [one.model_dump() for one in study.expectations],
+            }
+        ),
         code=code("collect"),
     message:
         "Collecting the runs into tables"
@@ -69,7 +68,7 @@ rule figure:
             study.figures.model_dump()
             | {
                 "title": study.study,
-                "classes": {name: len(DATASETS[name]["classes"]) for name in GRID["dataset"]},
+                "classes": {name: entry["classes"] and len(entry["classes"]) for name, entry in DATASETS.items()},
             }
         ),
         code=code("figure"),
@@ -124,3 +123,14 @@ rule conclude:
         "Checking that every run of the study has a result"
     script:
         "../scripts/conclude.py"
+
+
+# The downloads alone: for a machine with a network, before others compute without one.
+rule fetch:
+    input:
+        rules.fetch_photos.output,
+        [
+            FETCHED["checkpoints"].format(name)
+            for name in sorted({one.checkpoint for one in study.backbones if one.name not in LEFT_OUT["backbone"]})
+        ],
+        [FETCHED["datasets"].format(name) for name in TO_RUN["dataset"] if not study.dataset(name).own],

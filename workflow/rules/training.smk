@@ -3,6 +3,7 @@
 PACK = {
     "train": f"{RESULTS}/runs/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
     "probe": f"{RESULTS}/probes/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
+    "finetune": f"{RESULTS}/finetuned/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
 }
 FEATURES = f"{RESULTS}/features/{{backbone}}/{{dataset}}.safetensors"
 
@@ -72,3 +73,25 @@ rule probe:
         "Linear probes on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/probe.py"
+
+
+rule finetune:
+    input:
+        backbone=STUDY_BACKBONE,
+        verification=VERIFICATION,
+        dataset=dataset_to_crop,
+        split=SPLIT,
+    output:
+        PACK["finetune"],
+    log:
+        f"{RESULTS}/logs/finetune/{{backbone}}/{{dataset}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/finetune/{{backbone}}/{{dataset}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=finetune_request,
+    message:
+        "Fine-tuning {wildcards.backbone} on {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
+    script:
+        "../scripts/finetune.py"

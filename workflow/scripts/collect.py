@@ -4,8 +4,11 @@ from hiddencost import tables
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
-runs = tables.collect(list(snakemake.input), json.loads(snakemake.params.settings))
+study = json.loads(snakemake.params.settings)
+runs = tables.collect(list(snakemake.input), study)
+summary = tables.summarise(runs)
 tables.write(runs[tables.RUN_COLUMNS], snakemake.output.runs_csv)
 tables.write(runs[tables.RUN_COLUMNS], snakemake.output.runs)
-tables.write(tables.summarise(runs), snakemake.output.summary)
+tables.write(summary, snakemake.output.summary)
 tables.write(tables.bins(runs), snakemake.output.bins)
+tables.write(tables.against_published(summary, study["expectations"]), snakemake.output.expectations)

@@ -1,9 +1,32 @@
 import json
+import logging
+from pathlib import Path
 
 from hiddencost import catalog
-from hiddencost.fetch import fetch
+from hiddencost.fetch import fetch_all
+from hiddencost.files import write_json
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
-kind = {"fetch_checkpoint": "checkpoints", "fetch_photos": "photos"}[snakemake.rule]
-fetch(catalog.load(kind)[json.loads(snakemake.params.settings)["name"]], snakemake.output[0])
+kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_photos": "photos"}[snakemake.rule]
+name = next(iter(snakemake.wildcards), "imagenet20")
+entry = catalog.checkpoint(name) if kind == "checkpoints" else catalog.load(kind)[name]
+own = {key: file["own"] for key, file in json.loads(snakemake.params.settings).items()}
+files = {
+    key: file | ({"sources": [{"path": path} for path in own[key]]} if own[key] else {})
+    for key, file in entry["files"].items()
+}
+report = fetch_all(
+    name,
+    files,
+    folder=Path(snakemake.output[0]).parent,
+    lock=Path("checksums.lock.json"),
+    offline=bool(snakemake.config.get("offline")),
+    root=Path(snakemake.scriptdir).resolve().parents[1],
+)
+write_json(snakemake.output[0], report)
+if report["failed"]:
+    logging.error("%s %s: not fetched: %s", kind, name, report["failed"])
+else:
+    came = (f"{Path(file['path']).name} from {file['source']}" for file in report["files"].values())
+    logging.info("%s %s: fetched %s", kind, name, "; ".join(came))

@@ -8,7 +8,7 @@ log_to(snakemake.log[0])
 prepare(
     snakemake.wildcards.dataset,
     json.loads(snakemake.params.settings),
+    snakemake.input[0] if snakemake.input else None,  # the user's own data are not fetched
     int(snakemake.wildcards.size),
-    root=Path(snakemake.scriptdir).resolve().parents[1],
-    folder=Path(snakemake.output[0]).parent,
+    Path(snakemake.output[0]).parent,
 )

@@ -1,16 +1,15 @@
 import json
 
-import torch
-
 from hiddencost.logs import log_to
-from hiddencost.pack import PackInputs
-from hiddencost.probe import probe_pack
+from hiddencost.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
-torch.set_num_threads(snakemake.threads)
-probe_pack(
-    PackInputs.of(snakemake.input),
-    snakemake.input.features,
-    json.loads(snakemake.params.settings),
-    snakemake.output[0],
-)
+inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
+if not write_not_run(inputs, request, output):
+    # here alone: rows of what has failed are written without the seconds that it takes
+    import torch
+
+    from hiddencost.probe import probe_pack
+
+    torch.set_num_threads(snakemake.threads)
+    probe_pack(inputs, snakemake.input.features, request, output)

@@ -1,17 +1,17 @@
 import json
 
-import torch
-
 from hiddencost.logs import log_to
-from hiddencost.pack import PackInputs
-from hiddencost.prompting import train_pack
+from hiddencost.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
-torch.set_num_threads(snakemake.threads)
-train_pack(
-    PackInputs.of(snakemake.input),
-    json.loads(snakemake.params.settings),
-    "resources/plans",
-    snakemake.output[0],
-    torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-)
+inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
+if not write_not_run(inputs, request, output):
+    # here alone: rows of what has failed are written without the seconds that it takes
+    import torch
+
+    from hiddencost.prompting import train_pack
+
+    torch.set_num_threads(snakemake.threads)
+    train_pack(
+        inputs, request, "resources/plans", output, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )

@@ -3,12 +3,18 @@ from pathlib import Path
 
 import torch
 
-from hiddencost.files import write_json
+from hiddencost.files import read_json, write_json
 from hiddencost.logs import log_to
-from hiddencost.verify import verify
+from hiddencost.verify import failed, verify
 
 log_to(snakemake.log[0])
 torch.set_num_threads(snakemake.threads)
 settings = json.loads(snakemake.params.settings)
 folder = Path(snakemake.input.backbone[0]).parent
-write_json(snakemake.output[0], verify(folder, snakemake.input.photos, settings["photos"], settings))
+photos = read_json(snakemake.input.photos)
+if photos["failed"]:
+    result = failed(folder, f"there are no photos to verify it on: {photos['failed']}")
+else:
+    (file,) = photos["files"].values()
+    result = verify(folder, file["path"], settings["photos"], settings)
+write_json(snakemake.output[0], result)

@@ -1,12 +1,78 @@
 """The constants of the outside world: where checkpoints, datasets and photos come from, and what they are."""
 
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 
 import yaml
+
+# what an entry of checkpoints.yaml need not say
+DEFAULTS = {
+    "compression": "none",
+    "sparsity": 0.0,
+    "sparsity_over": "convolutions",
+    "dense": None,
+    "unavailable": None,
+}
 
 
 @lru_cache
 def load(name: str) -> dict:
     """Return catalog/{name}.yaml (`checkpoints`, `datasets`, `photos`) as {entry name: entry}."""
     return yaml.safe_load(resources.files(__name__).joinpath(f"{name}.yaml").read_text())
+
+
+@lru_cache
+def checkpoint(name: str) -> dict:
+    """Return a checkpoint's entry, with the defaults of what it does not say.
+
+    timm-NAME is a pretrained model of timm, its entry made from timm's own. Raises ValueError, with the names that
+    are near, if there is none of that name.
+    """
+    if name.startswith("timm-"):
+        return DEFAULTS | _timm(name.removeprefix("timm-"))
+    entries = load("checkpoints")
+    if name not in entries:
+        near = get_close_matches(name, entries)
+        raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or timm-NAME")
+    return DEFAULTS | entries[name]
+
+
+def _timm(name: str) -> dict:
+    import timm  # takes seconds, and PyTorch with it
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # it knows the architecture, not the weights
+        config = None
+    if config is None:
+        near = [f"timm-{one}" for one in get_close_matches(name, timm.list_pretrained())]
+        raise ValueError(f"timm has no pretrained model {name!r}; near it: {', '.join(near) or 'nothing'}")
+    if not config.hf_hub_id or config.num_classes != 1000:
+        raise ValueError(
+            f"timm-{name}: expected weights on Hugging Face with the 1000 classes of ImageNet-1k, found "
+            f"{config.hf_hub_id or 'none there'}, {config.num_classes} classes"
+        )
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
+    stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
+    file = {"name": "model.safetensors", "sources": [{"hf": config.hf_hub_id, "file": "model.safetensors"}]}
+    return {
+        "title": f"{config.architecture}, ImageNet-1k, timm's weights {config.tag}",
+        "architecture": f"timm/{name}",
+        "format": "timm",
+        "files": {"weights": file},
+        "preprocessing": {
+            "mean": list(config.mean),
+            "std": list(config.std),
+            "interpolation": config.interpolation,
+        },
+        "stem": stem,
+        "upstream_top1": None,  # timm keeps its results apart
+        "gmacs": counter.get_total_flops() / 2e9,
+        "licence": config.license or "not stated",
+        "citation": config.paper_ids or config.origin_url or "not stated",
+        "read_from": f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",
+    }

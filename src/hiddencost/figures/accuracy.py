@@ -22,7 +22,8 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     for axis, dataset in zip(axes, datasets, strict=True):
         _panel(axis, runs[runs["dataset"] == dataset], settings)
         axis.set_title(dataset)
-        axis.axhline(100 / settings["classes"][dataset], **CHANCE)
+        if classes := settings["classes"][dataset]:
+            axis.axhline(100 / classes, **CHANCE)
         axis.set_xlabel("shots (images per class)")
     axes[0].set_ylabel("test accuracy (%)")
     colours = style.colours(settings)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision
-COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555"}
-LABELS = {"rlm": "RLM-VP", "flm": "FLM-VP", "ilm": "ILM-VP", "lp": "linear probe"}
+COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73"}
+LABELS = {"rlm": "RLM-VP", "flm": "FLM-VP", "ilm": "ILM-VP", "lp": "linear probe", "ft": "fine-tuning"}
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "*"]  # by backbone
 
 
@@ -59,6 +59,8 @@ def backbone_label(runs: pd.DataFrame, name: str) -> str:
         return f"{prefix}{row['control'].replace('_', ' ')} (control)"
     if row["compression"] == "none":
         return f"{prefix}dense"
+    if pd.isna(row["sparsity_declared"]) or not row["sparsity_declared"]:
+        return f"{prefix}{row['compression']}"
     return f"{prefix}{row['compression']} {row['sparsity_declared']:.0%}".replace("%", " %")
 
 

@@ -1,0 +1,75 @@
+"""Networks that torchvision and timm do not have: ResNet-50 as TensorFlow's and Keras' published weights need it."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """A convolution with batch norm and, unless said otherwise, ReLU, padded by half the kernel on each side."""
+    layers = {
+        "conv": nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        "bn": nn.BatchNorm2d(outputs),
+    }
+    return nn.Sequential(OrderedDict(layers | ({"relu": nn.ReLU(inplace=True)} if relu else {})))
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int, project: bool):
+        super().__init__()
+        if project:
+            self.shortcut = _unit(inputs, 4 * width, 1, stride, relu=False)
+        else:
+            self.shortcut = nn.Identity()
+        self.conv1 = _unit(inputs, width, 1)
+        self.conv2 = _unit(width, width, 3, stride)
+        self.conv3 = _unit(width, 4 * width, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x), inplace=True)
+
+
+def _group(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    first = _Bottleneck(inputs, width, stride, project=True)
+    rest = [_Bottleneck(4 * width, width, 1, project=False) for _ in range(blocks - 1)]
+    return nn.Sequential(OrderedDict(block=nn.Sequential(first, *rest)))
+
+
+def resnet50_rigl() -> nn.Module:
+    """RigL's ResNet-50, by the names of sparse-imagenet-transfer's ResnetTF (models/external/rigl/resnet.py).
+
+    TensorFlow's padding "SAME" puts one pixel more after a map than before it where it cannot share them evenly. For
+    the max-pooling, 3 x 3 with stride 2, of a map of even size that is none before and one after, where torchvision
+    has one on each side. RigL pads its strided convolutions evenly itself (google-research/rigl, resnet_model.py,
+    fixed_padding). As in ResnetTF, the padding is that of even maps: the input's side must be a multiple of 4.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            initial_conv=_unit(3, 64, 7, 2),
+            pad=nn.ZeroPad2d((0, 1, 0, 1)),  # 0 stands for -inf: what is pooled is past a ReLU
+            initial_max_pool=nn.MaxPool2d(3, 2),
+            layer1=_group(64, 64, 3, 1),
+            layer2=_group(256, 128, 4, 2),
+            layer3=_group(512, 256, 6, 2),
+            layer4=_group(1024, 512, 3, 2),
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(2048, 1000),
+        )
+    )
+
+
+def resnet50_keras() -> nn.Module:
+    """Keras' ResNet-50, by torchvision's names: batch norm's epsilon is 1e-3, and in the first block of groups 2 to 4
+    the stride is that of the first convolution, as He et al. had it (keras-applications, resnet50.py)."""
+    network = torchvision.models.resnet50(norm_layer=partial(nn.BatchNorm2d, eps=1e-3))
+    for group in (network.layer2, network.layer3, network.layer4):
+        group[0].conv1.stride, group[0].conv2.stride = (2, 2), (1, 1)
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50_rigl": resnet50_rigl, "resnet50_keras": resnet50_keras}

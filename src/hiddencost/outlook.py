@@ -1,0 +1,122 @@
+"""What a study asks of people and machines, before anything runs: runs, what is left out, downloads, disk, time."""
+
+import json
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+from hiddencost.protocol import PROMPTING
+from hiddencost.study import Study
+
+GPU_TFLOPS = 400  # bf16 matrix products of a present-day GPU: an assumption, to have a number of GPU hours
+
+
+def describe(
+    study: Study, checkpoints: dict, datasets: dict, left_out: dict[str, dict], results: str, bench: Path
+) -> str:
+    """Return the outlook of a study as a table in text.
+
+    checkpoints, datasets: their catalog entries by name; left_out: the reasons by name, of `backbone` and `dataset`;
+    results: the study's folder; bench: throughput.json of `make bench`, whose rate the estimate of time takes.
+    """
+    backbones = [one for one in study.backbones if one.name not in left_out["backbone"]]
+    targets = [one for one in study.datasets if one.name not in left_out["dataset"]]
+    cells = len(study.methods) * len(study.shots) * len(study.seeds)  # of one backbone on one dataset
+    total, to_run = (cells * len(b) * len(d) for b, d in ((study.backbones, study.datasets), (backbones, targets)))
+    jobs = ("runs" * any(m in PROMPTING for m in study.methods), "probes" * ("lp" in study.methods))
+    jobs = [job for job in (*jobs, "finetuned" * ("ft" in study.methods)) if job]
+    packs = [
+        Path(results, job, b.name, d.name, f"seed{seed}.parquet")
+        for job, b, d, seed in product(jobs, backbones, targets, study.seeds)
+    ]
+    lines = [
+        f"Study {study.study}: {total:,} runs = {len(study.backbones)} backbones x {len(study.datasets)} datasets x "
+        f"{len(study.methods)} methods x {len(study.shots)} budgets x {len(study.seeds)} seeds",
+        f"  to run     {to_run:,} runs in {len(packs):,} packs, of which {sum(map(Path.exists, packs)):,} are there",
+        f"  left out   {total - to_run:,} runs",
+    ]
+    for axis, own in (("backbone", len(study.datasets)), ("dataset", len(study.backbones))):
+        reasons = left_out[axis]
+        for reason in dict.fromkeys(reasons.values()):
+            names = [name for name in reasons if reasons[name] == reason]
+            lines.append(f"    {', '.join(names)} ({cells * own * len(names):,} runs): {reason}")
+    used = {one.checkpoint: checkpoints[one.checkpoint] for one in backbones}
+    lines += [
+        "  downloads  " + _downloads(used, {one.name: datasets[one.name] for one in targets}),
+        "  disk       " + _disk(study, backbones, targets, used, datasets),
+        "  time       " + _time(study, backbones, targets, checkpoints, datasets, bench),
+    ]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _downloads(checkpoints: dict, datasets: dict) -> str:
+    files = [
+        file
+        for entries, folder in ((checkpoints, "checkpoints"), (datasets, "raw"))
+        for name, entry in entries.items()
+        for file in entry["files"].values()
+        if not Path("resources", folder, name, file["name"]).exists()
+        and not any("path" in source for source in file["sources"])
+    ]
+    unknown = sum("size" not in file for file in files)
+    text = f"{_size(sum(file.get('size', 0) for file in files))} in {len(files)} files that are not here yet"
+    return text + (f", {unknown} of unknown size not counted" if unknown else "")
+
+
+def _counts(entry: dict) -> dict:
+    return entry["counts"] or {"train": 0, "test": 0}  # of the user's own: known when prepared
+
+
+def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict) -> str:
+    canvas = study.protocol.canvas
+    arrays = sum(
+        sum(_counts(datasets[one.name]).values()) * 3 * size**2
+        for one in targets
+        for size in {one.image_size, canvas} - ({canvas} if not {"lp", "ft"} & set(study.methods) else set())
+    )
+    weights = {
+        name: max(file.get("size", 0) for file in entry["files"].values()) for name, entry in checkpoints.items()
+    }
+    networks = sum(weights.values()) + sum(weights[one.checkpoint] for one in backbones)
+    runs = len(backbones) * len(targets) * len(study.shots) * len(study.seeds)
+    prompts = runs * sum(method in PROMPTING for method in study.methods) * 3 * canvas**2 * 4
+    parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"
+    return f"about {_size(arrays + networks + prompts)}, beside the downloads: {parts}"
+
+
+def _time(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict, bench: Path) -> str:
+    gflop: dict[int, float] = {}  # by image size, on whole canvases
+    recipe, scale = study.protocol, (study.protocol.canvas / 224) ** 2
+    for backbone, target in product(backbones, targets):
+        forward = 2 * (checkpoints[backbone.checkpoint].get("gmacs") or 0) * scale
+        counts, classes = _counts(datasets[target.name]), len(datasets[target.name]["classes"] or ())
+        passes = 0.0  # of an image, forward
+        for shots in study.shots:
+            chosen = counts["train"] if shots == "full" else min(shots * classes, counts["train"])
+            for method in study.methods:
+                if method in PROMPTING:  # backward, to the image alone, costs as much as forward
+                    mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
+                    passes += chosen * (2 * recipe.epochs + mappings) + counts["test"]
+                elif method == "ft":  # and to the weights as much again
+                    passes += 3 * chosen * study.finetune.epochs + counts["test"]
+        passes = passes * len(study.seeds) + ("lp" in study.methods) * sum(counts.values())
+        gflop[target.image_size] = gflop.get(target.image_size, 0) + passes * forward
+    steps = [record for record in json.loads(bench.read_text()) if record["what"] == "training step, an image"]
+    seconds = 0.0
+    for size, arithmetic in gflop.items():
+        nearest = min(abs(record["image"] - size) for record in steps)
+        near = [record for record in steps if abs(record["image"] - size) == nearest]
+        seconds += arithmetic / mean(one["gflop_whole_canvases"] / one["engine_ms"] * 1e3 for one in near)
+    hours = seconds / 3600
+    text = f"about {hours:,.1f} h of computing on {steps[0]['device']}, whose throughput `make bench` measured"
+    if "threads" in steps[0]["device"]:  # a CPU
+        gpu = hours * mean(one["gflops_matrix"] for one in steps) / (GPU_TFLOPS * 1e3)
+        text += (
+            f";\n             {gpu:,.1f} GPU hours where matrix products run at {GPU_TFLOPS} TFLOP/s, if the engine "
+            "reaches the same share of that rate (assumed, not measured)"
+        )
+    return text

@@ -1,0 +1,28 @@
+"""Archives, unpacked into a folder and nowhere else."""
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+SUFFIXES = (".zip", ".tar.gz", ".tgz")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or a tar file (the content tells which) into `folder`.
+
+    Raises ValueError for a damaged archive and for a member that would come to lie outside `folder`.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                for name in packed.namelist():
+                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                        raise ValueError(f"{archive}: the member {name!r} would come to lie outside the folder")
+                packed.extractall(folder)
+        else:
+            with tarfile.open(archive) as packed:
+                packed.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{archive}: cannot be unpacked: {error}") from error

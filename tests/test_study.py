@@ -33,7 +33,6 @@ def complaint(config):
 def test_the_quickstart_is_a_valid_study():
     study = load_study(CONFIG, "config.yaml")
     assert study.study == "quickstart"
-    assert study.prompting == ["rlm", "flm", "ilm"]
     assert study.backbone("mobilenetv2-magnitude20").compression.sparsity == 0.2
 
 

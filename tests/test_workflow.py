@@ -440,9 +440,24 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     assert "dead: 12 runs not run: no source gave resnet18-v1 (to try again: snakemake --config retry=true)" in output
     for path in project.glob("*.dead"):
         path.unlink()
-    ran, output = snakemake(project, "fetch", "--config", "retry=true")
-    assert ran == {"fetch_checkpoint": 1, "fetch_dataset": 1}
-    assert "to run     36 runs in 12 packs" in snakemake(project, "--dry-run")[1]
+    ran, output = snakemake(project, "--config", "retry=true", status=1)
+    assert (ran["fetch_checkpoint"], ran["fetch_dataset"], ran["import_checkpoint"]) == (1, 1, 1)
+    assert "18 of 48 runs of study small have a result." in output  # what stands for svhn's files is none of them
+    assert trained(project) == [f"dead 0 {m} {n}" for m in ("flm", "lp", "rlm") for n in (1, 2)]
+    ran, output = snakemake(project, status=1)
+    assert set(ran) <= {"collect", "figure", "report"}
+
+
+def test_photos_that_failed_are_fetched_again_when_told(project):
+    for folder in ("resources/photos", "results"):
+        shutil.rmtree(project / folder)
+    (project / "imagenet20.dead").touch()
+    _, output = snakemake(project, status=1)
+    assert "the backbone failed its verification: there are no photos to verify it on" in output
+    (project / "imagenet20.dead").unlink()
+    _, output = snakemake(project, "--config", "retry=true")
+    assert "12 of 12 runs of study small have a result." in output
+    assert nothing_to_do(project)
 
 
 def test_offline_uses_what_is_there(project):
@@ -451,6 +466,9 @@ def test_offline_uses_what_is_there(project):
     assert "new: 6 runs not run: the backbone failed its verification: no source gave resnet18-v1" in output
     assert "12 of 18 runs of study small have a result." in output
     assert trained(project) == []
+    # with a network, what failed without one is tried without being told
+    assert "18 of 18 runs of study small have a result." in snakemake(project)[1]
+    assert nothing_to_do(project)
 
 
 def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
@@ -458,7 +476,7 @@ def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     paths = {"weights": "own/w.pth", "mask": "own/m.pth"}
     configure(project, lambda c: (c["backbones"].append(ticket), c.update(paths={"resnet50-lth8": paths})))
     _, output = snakemake(project, status=1)
-    assert "config.yaml: paths.resnet50-lth8: there is no file own/w.pth" in output
+    assert f"config.yaml: paths.resnet50-lth8: there is no file {project}/own/w.pth" in output
     (project / "own").mkdir()
     for file in paths.values():
         (project / file).write_text("weights")

@@ -41,7 +41,8 @@ def main(folder: Path | None) -> None:
     """Write the parts beside this file, from `folder` or from the downloaded archive."""
     if folder is None:
         with TemporaryDirectory() as temporary:
-            report = fetch_all("cifar10", {"archive": ARCHIVE}, Path(temporary), Path(temporary, "checksums.lock.json"))
+            to, lock = Path(temporary), Path(temporary, "checksums.lock.json")
+            report = fetch_all("cifar10", {"archive": ARCHIVE}, to, lock)
             if report["failed"]:
                 sys.exit(report["failed"])
             with tarfile.open(report["files"]["archive"]["path"]) as archive:

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from hiddencost import backbone, catalog
-from hiddencost.files import read_json
+from hiddencost.files import fetched_files, read_json
 from hiddencost.formats import READERS
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,7 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
         "source_sha256": {key: file["sha256"] for key, file in report["files"].items()},
     }
     try:
-        if report["failed"]:
-            raise ValueError(report["failed"])
-        files = {key: Path(file["path"]) for key, file in report["files"].items()}
+        files = fetched_files(fetched)
         state, masks, counts = READERS[entry["format"]](files)
         network = backbone.build(entry["architecture"])
         keys = backbone.load_strictly(network, state, str(files["weights"]))

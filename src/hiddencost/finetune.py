@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets
 from hiddencost.engine import resolve_precision
+from hiddencost.files import read_json
 from hiddencost.pack import complete, score, timing
 from hiddencost.packfile import PackInputs
 from hiddencost.protocol import RunFineTuning, finetuning_size
@@ -77,7 +78,8 @@ def fine_tune(
     As there: Adam on all weights, with weight decay; a cosine by epochs; random crops, mirrored by chance; and after
     each backward pass and step, masked gradients and weights are set to zero. Ours, as it is not known of that code:
     the network is in training mode, so that batch norm takes the batch's statistics and adapts its own, and dropout
-    acts; the images, of `finetuning_size`, are square. bf16 is autocast, with weights in float32.
+    acts; a last batch of one image joins the one before; the images, of `finetuning_size`, are square. bf16 is
+    autocast, with weights in float32.
 
     masks: bool by the parameters' names, True where kept; the others are zero. images: uint8 [M, 3, s, s]; labels:
     int64 [M]; chosen: the indices of the run's. mean, std: [3, 1, 1] of the input in [0, 1], on the network's device
@@ -102,7 +104,7 @@ def fine_tune(
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         for epoch in range(1, recipe.epochs + 1):
             losses = []
-            for batch in epoch_batches(len(chosen), recipe, shuffle):
+            for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
                 some = chosen[batch.numpy()]
                 inputs = augment(torch.from_numpy(images[some]).to(device), recipe.canvas, augmentation)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -143,6 +145,13 @@ def logits_of(network: nn.Module, images: np.ndarray, canvas: int, mean: Tensor,
     size = backbone.FORWARD_BATCH[mean.device.type]
     batches = (torch.tensor(images[start : start + size]) for start in range(0, len(images), size))
     return torch.cat([network(_normalised(center_crop(b.to(mean.device), canvas), mean, std)) for b in batches])
+
+
+def _without_single(batches: list[Tensor]) -> list[Tensor]:
+    """Join a last batch of one image to the one before: batch norm has no statistics of one."""
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -194,4 +203,5 @@ def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device:
                 bar.set_description(f"{number + 1} of {len(runs)} runs done", refresh=False)
                 yield number, {}, result
 
-    complete(inputs, request, output, train, precision=precision)
+    masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
+    complete(inputs, request, output, train, precision=precision, masks=masks)

@@ -5,34 +5,35 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from hiddencost.protocol import PROMPTING
+from hiddencost.protocol import PROMPTING, finetuning_size
 from hiddencost.study import Study
 
-GPU_TFLOPS = 400  # bf16 matrix products of a present-day GPU: an assumption, to have a number of GPU hours
+# matrix products of a present-day GPU in bf16 (training) and fp32 (mapping, test): assumptions, for a number of hours
+GPU_TFLOPS = {"training": 400, "mapping and test": 50}
 
 
 def describe(
-    study: Study, checkpoints: dict, datasets: dict, left_out: dict[str, dict], results: str, bench: Path
+    study: Study, checkpoints: dict, datasets: dict, left_out: dict[str, dict], packs: list[str], bench: Path
 ) -> str:
     """Return the outlook of a study as a table in text.
 
     checkpoints, datasets: their catalog entries by name; left_out: the reasons by name, of `backbone` and `dataset`;
-    results: the study's folder; bench: throughput.json of `make bench`, whose rate the estimate of time takes.
+    packs: where each kind of job writes its packs ({backbone}, {dataset}, {seed}); bench: throughput.json of
+    `make bench`, whose rate the estimate of time takes.
     """
     backbones = [one for one in study.backbones if one.name not in left_out["backbone"]]
     targets = [one for one in study.datasets if one.name not in left_out["dataset"]]
     cells = len(study.methods) * len(study.shots) * len(study.seeds)  # of one backbone on one dataset
     total, to_run = (cells * len(b) * len(d) for b, d in ((study.backbones, study.datasets), (backbones, targets)))
-    jobs = ("runs" * any(m in PROMPTING for m in study.methods), "probes" * ("lp" in study.methods))
-    jobs = [job for job in (*jobs, "finetuned" * ("ft" in study.methods)) if job]
-    packs = [
-        Path(results, job, b.name, d.name, f"seed{seed}.parquet")
-        for job, b, d, seed in product(jobs, backbones, targets, study.seeds)
+    wanted = [
+        Path(pack.format(backbone=b.name, dataset=d.name, seed=seed))
+        for pack, b, d, seed in product(packs, backbones, targets, study.seeds)
     ]
+    there = sum(pack.exists() for pack in wanted)
     lines = [
         f"Study {study.study}: {total:,} runs = {len(study.backbones)} backbones x {len(study.datasets)} datasets x "
         f"{len(study.methods)} methods x {len(study.shots)} budgets x {len(study.seeds)} seeds",
-        f"  to run     {to_run:,} runs in {len(packs):,} packs, of which {sum(map(Path.exists, packs)):,} are there",
+        f"  to run     {to_run:,} runs in {len(wanted):,} packs, of which {there:,} are there",
         f"  left out   {total - to_run:,} runs",
     ]
     for axis, own in (("backbone", len(study.datasets)), ("dataset", len(study.backbones))):
@@ -73,10 +74,10 @@ def _counts(entry: dict) -> dict:
 
 def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict) -> str:
     canvas = study.protocol.canvas
+    more = {canvas} if "lp" in study.methods else set()
+    more |= {finetuning_size(canvas)} if "ft" in study.methods else set()
     arrays = sum(
-        sum(_counts(datasets[one.name]).values()) * 3 * size**2
-        for one in targets
-        for size in {one.image_size, canvas} - ({canvas} if not {"lp", "ft"} & set(study.methods) else set())
+        sum(_counts(datasets[one.name]).values()) * 3 * size**2 for one in targets for size in {one.image_size} | more
     )
     weights = {
         name: max(file.get("size", 0) for file in entry["files"].values()) for name, entry in checkpoints.items()
@@ -89,34 +90,36 @@ def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datas
 
 
 def _time(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict, bench: Path) -> str:
-    gflop: dict[int, float] = {}  # by image size, on whole canvases
     recipe, scale = study.protocol, (study.protocol.canvas / 224) ** 2
-    for backbone, target in product(backbones, targets):
-        forward = 2 * (checkpoints[backbone.checkpoint].get("gmacs") or 0) * scale
-        counts, classes = _counts(datasets[target.name]), len(datasets[target.name]["classes"] or ())
-        passes = 0.0  # of an image, forward
-        for shots in study.shots:
-            chosen = counts["train"] if shots == "full" else min(shots * classes, counts["train"])
-            for method in study.methods:
-                if method in PROMPTING:  # backward, to the image alone, costs as much as forward
-                    mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
-                    passes += chosen * (2 * recipe.epochs + mappings) + counts["test"]
-                elif method == "ft":  # and to the weights as much again
-                    passes += 3 * chosen * study.finetune.epochs + counts["test"]
-        passes = passes * len(study.seeds) + ("lp" in study.methods) * sum(counts.values())
-        gflop[target.image_size] = gflop.get(target.image_size, 0) + passes * forward
     steps = [record for record in json.loads(bench.read_text()) if record["what"] == "training step, an image"]
-    seconds = 0.0
-    for size, arithmetic in gflop.items():
-        nearest = min(abs(record["image"] - size) for record in steps)
-        near = [record for record in steps if abs(record["image"] - size) == nearest]
-        seconds += arithmetic / mean(one["gflop_whole_canvases"] / one["engine_ms"] * 1e3 for one in near)
-    hours = seconds / 3600
-    text = f"about {hours:,.1f} h of computing on {steps[0]['device']}, whose throughput `make bench` measured"
-    if "threads" in steps[0]["device"]:  # a CPU
-        gpu = hours * mean(one["gflops_matrix"] for one in steps) / (GPU_TFLOPS * 1e3)
+    matrix = mean(one["gflops_matrix"] for one in steps)
+    seconds, gpu = 0.0, 0.0
+    for backbone, target in product(backbones, targets):
+        forward = 2 * (checkpoints[backbone.checkpoint].get("gmacs") or 0) * scale  # GFLOP, on whole canvases
+        counts, classes = _counts(datasets[target.name]), len(datasets[target.name]["classes"] or ())
+        passes = {"training": 0.0, "mapping and test": 0.0}  # of an image, forward
+        for shots, method in product(study.shots, study.methods):
+            chosen = counts["train"] if shots == "full" else min(shots * classes, counts["train"])
+            if method in PROMPTING:  # backward, to the image alone, costs as much as forward
+                mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
+                passes["training"] += 2 * chosen * recipe.epochs * len(study.seeds)
+                passes["mapping and test"] += (chosen * mappings + counts["test"]) * len(study.seeds)
+            elif method == "ft":  # and to the weights as much again
+                passes["training"] += 3 * chosen * study.finetune.epochs * len(study.seeds)
+                passes["mapping and test"] += counts["test"] * len(study.seeds)
+        passes["mapping and test"] += ("lp" in study.methods) * sum(counts.values())  # the features, once
+        nearest = min(abs(record["image"] - target.image_size) for record in steps)
+        near = [record for record in steps if abs(record["image"] - target.image_size) == nearest]
+        rate = mean(one["gflop_whole_canvases"] / one["engine_ms"] * 1e3 for one in near)  # GFLOP/s, as if whole
+        seconds += sum(passes.values()) * forward / rate
+        gpu += sum(passes[kind] * forward / rate * matrix / (GPU_TFLOPS[kind] * 1e3) for kind in passes)
+    device = steps[0]["device"]
+    text = f"about {seconds / 3600:,.1f} h of computing on {device}, whose throughput `make bench` measured"
+    if "threads" in device:  # a CPU
+        bf16, fp32 = GPU_TFLOPS.values()
+        rates = f"{bf16} TFLOP/s in bf16 and {fp32} in fp32"
         text += (
-            f";\n             {gpu:,.1f} GPU hours where matrix products run at {GPU_TFLOPS} TFLOP/s, if the engine "
-            "reaches the same share of that rate (assumed, not measured)"
+            f";\n             {gpu / 3600:,.1f} GPU hours where matrix products run at {rates},\n"
+            "             if the engine reaches the same share of those rates (assumed, not measured)"
         )
     return text

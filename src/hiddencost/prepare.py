@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hiddencost.datasets import ARRAYS, PARTS
-from hiddencost.files import atomic, canonical, read_json, sha256_file, sha256_text, write_json
+from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text, write_json
 from hiddencost.readers import Part, Source
 from hiddencost.readers.arrays import read_cifar_binary, read_cifar_png, read_npz
 from hiddencost.readers.folders import read_coop, read_folder
@@ -46,7 +46,7 @@ def prepare(name: str, entry: dict, fetched: str | Path | None, size: int, folde
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
-            source = READERS[entry["reader"]](entry, _files(entry, fetched), Path(scratch))
+            source = READERS[entry["reader"]](entry, fetched_files(fetched) if fetched else {}, Path(scratch))
             classes = _classes(name, source.classes, entry["classes"])
             labels = {part: _write_images(name, part, getattr(source, part), size, entry, folder) for part in PARTS}
         # where neither the entry nor the data names the classes, the labels tell how many there are
@@ -105,21 +105,6 @@ def user_entry(name: str, folder: str | None = None, npz: str | None = None, tes
         "licence": "the user's own",
         "citation": None,
     }
-
-
-def _files(entry: dict, fetched: str | Path | None) -> dict[str, Path]:
-    """Return the paths of the files that were fetched, if they are still what they were."""
-    if fetched is None:
-        return {}
-    report = read_json(fetched)
-    if report["failed"]:
-        raise ValueError(report["failed"])
-    for key, file in entry["files"].items():
-        got = report["files"][key]
-        expected = file.get("sha256", got["sha256"])
-        if (found := sha256_file(got["path"])) != expected:
-            raise ValueError(f"{got['path']}: sha256 is {found}, expected {expected}")
-    return {key: Path(report["files"][key]["path"]) for key in entry["files"]}
 
 
 def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> list[str] | None:

@@ -13,7 +13,8 @@ from hiddencost.protocol import FineTuning, Recipe
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """Return a run's random stream for a purpose ("mapping", "batches"): a function of its seed alone."""
+    """Return a run's random stream for a purpose ("mapping", "batches", "augmentation", ...): a function of its seed
+    alone."""
     digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 

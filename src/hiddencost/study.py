@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from hiddencost import catalog, compression
-from hiddencost.protocol import METHODS, PROMPTING, FineTuning, Fraction, Protocol, Recipe
+from hiddencost.protocol import METHODS, FineTuning, Fraction, Protocol, Recipe
 
 
 class StudyError(ValueError):
@@ -205,7 +205,7 @@ class Study(Part):
     methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
-    paths: dict[Name, str | dict[Name, str]] = Field(
+    paths: dict[Name, str | Annotated[dict[Name, str], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
         "be downloaded: a path, or a path for each of its files",
@@ -223,7 +223,8 @@ class Study(Part):
     def _backbones_differ(self) -> "Study":
         seen: dict[tuple, str] = {}
         for one in self.backbones:
-            made = (one.checkpoint, str(one.compression), one.control)
+            compression = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
+            made = (one.checkpoint, str(compression), one.control)
             if made in seen:
                 raise ValueError(
                     f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
@@ -266,16 +267,11 @@ class Study(Part):
             for key, allowed in (("backbone", names), ("dataset", datasets)):
                 if getattr(one, key) not in allowed:
                     raise ValueError(f"expectations[{index}].{key}: {unknown(getattr(one, key), allowed)}")
-        used = {one.checkpoint for one in self.backbones} | set(datasets)
+        used = {one.checkpoint for one in self.backbones} | {one.name for one in self.datasets if not one.own}
         for name in self.paths:
             if name not in used:
                 raise ValueError(f"paths: {unknown(name, sorted(used))}")
         return self
-
-    @property
-    def prompting(self) -> list[str]:
-        """The study's visual prompting methods."""
-        return [method for method in self.methods if method in PROMPTING]
 
     def backbone(self, name: str) -> Backbone:
         """Return a backbone by name."""
@@ -293,6 +289,11 @@ class Study(Part):
         """Return a dataset of the catalog, with the user's own files where the study has paths."""
         return self._with_own_files(name, catalog.load("datasets")[name])
 
+    def own_files(self, name: str) -> list[str]:
+        """Return the user's own files for a checkpoint or dataset of the catalog, as absolute paths."""
+        paths = self.paths.get(name, {})
+        return [_absolute(path) for path in ([paths] if isinstance(paths, str) else paths.values())]
+
     def _with_own_files(self, name: str, entry: dict) -> dict:
         if name not in self.paths:
             return entry
@@ -303,12 +304,12 @@ class Study(Part):
                 raise StudyError(f"paths.{name}: it has the files {', '.join(files)}; expected a path for each")
         if unexpected := sorted(paths.keys() - files.keys()):
             raise StudyError(f"paths.{name}.{unexpected[0]}: the key {unknown(unexpected[0], files)}")
-        own = {key: files[key] | {"sources": [{"path": path}]} for key, path in paths.items()}
+        own = {key: files[key] | {"sources": [{"path": _absolute(path)}]} for key, path in paths.items()}
         missing = [key for key, file in (files | own).items() if "sources" not in file]
         if missing:
             raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
         # here, as Snakemake goes on with old results where an input is missing
-        if absent := [path for path in paths.values() if not Path(path).is_file()]:
+        if absent := [path for path in self.own_files(name) if not Path(path).is_file()]:
             raise StudyError(f"paths.{name}: there is no file {absent[0]}")
         return {key: value for key, value in entry.items() if key != "unavailable"} | {"files": files | own}
 
@@ -330,6 +331,10 @@ class Study(Part):
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
         recipe = getattr(self, name).model_dump() | {key: value for key, value in own.items() if value}
         return recipe | ({"image_size": one.image_size} if name == "protocol" else {})
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def load_study(config: dict, file: str) -> Study:

@@ -140,7 +140,8 @@ def mask_violations(
 def settings_violations(network: nn.Module, settings: dict) -> list[str]:
     """Hold a network against the settings of a compression made here (the manifest's `compression_settings`).
 
-    Returns a line for each layer that does not keep to them: too few zeros or zero filters in it, groups of m with
+    Returns a line for each layer that does not keep to them: too few zeros (with scope global, another number in all
+    layers together; in one layer a sparse source may have more), too few zero filters, groups of m with
     more than n weights, or an output channel with more values than the bits give.
     """
     algorithm, found = settings["algorithm"], []
@@ -171,9 +172,9 @@ def settings_violations(network: nn.Module, settings: dict) -> list[str]:
         else:
             wanted = zeros_wanted(layers, sparsity, scope)
         found += [
-            f"{name}: {zeros[name]} weights are zero, expected {count} at least"
+            f"{name}: {zeros[name]} weights are zero, expected {count}{'' if scope == 'global' else ' at least'}"
             for name, count in wanted.items()
-            if zeros[name] < count
+            if zeros[name] < count or (scope == "global" and zeros[name] > count)
         ]
     return found
 

@@ -29,7 +29,7 @@ rule fetch_checkpoint:
 
 rule fetch_photos:
     output:
-        PHOTOS_FETCHED,
+        FETCHED["photos"].format(PHOTOS),
     log:
         "resources/logs/fetch_photos.log",
     benchmark:
@@ -37,7 +37,7 @@ rule fetch_photos:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=constant(checksums(PHOTOS)),
+        settings=photos_source,
         code=code("fetch"),
     message:
         "Fetching the ImageNet photos of the verification gate"
@@ -88,7 +88,7 @@ rule compress:
 rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
-        photos=PHOTOS_FETCHED,
+        photos=FETCHED["photos"].format(PHOTOS),
     output:
         VERIFICATION,
     log:
@@ -100,7 +100,7 @@ rule verify_backbone:
     params:
         settings=constant(
             study.verification.model_dump()
-            | {"photos": entry_part(PHOTOS, "member_pattern", "count", "resize", "crop")}
+            | {"photos": entry_part(catalog.load("photos")[PHOTOS], "member_pattern", "count", "resize", "crop")}
         ),
         code=code("verify_backbone"),
     message:

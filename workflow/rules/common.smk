@@ -40,8 +40,12 @@ except ValueError as error:
     raise WorkflowError(f"{STUDY_FILE}: {error}") from None
 
 RESULTS = f"results/{study.study}"
-PHOTOS = catalog.load("photos")["imagenet20"]
-FETCHED = {"checkpoints": "resources/checkpoints/{}/fetched.json", "datasets": "resources/raw/{}/fetched.json"}
+(PHOTOS,) = catalog.load("photos")
+FETCHED = {
+    "checkpoints": "resources/checkpoints/{}/fetched.json",
+    "datasets": "resources/raw/{}/fetched.json",
+    "photos": "resources/photos/{}/fetched.json",
+}
 
 
 wildcard_constraints:
@@ -52,14 +56,20 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def failure(fetched):
-    """Why a download has failed, by its report; None if it has not, or is to be tried again."""
-    if not os.path.exists(fetched) or not (why := read_json(fetched)["failed"]):
-        return None
-    if config.get("retry") and workflow.is_main_process:
-        os.remove(fetched)
-        return None
-    return f"{why} (to try again: snakemake --config retry=true)"
+def asked(entry):
+    """What a download is asked for, as its report tells it: files with their sources, and whether from here alone."""
+    return sha256_text(canonical([entry["files"], bool(config.get("offline"))]))
+
+
+def report_of(kind, name):
+    """The report of an earlier download."""
+    fetched = Path(FETCHED[kind].format(name))
+    return read_json(fetched) if fetched.exists() else {"failed": None, "attempt": 0}
+
+
+def is_retried(earlier, entry):
+    """Whether a download that has failed is tried again: when told to, or when something else is asked."""
+    return bool(earlier["failed"]) and bool(config.get("retry") or earlier["asked"] != asked(entry))
 
 
 def left_out(kind, name, entry):
@@ -67,10 +77,12 @@ def left_out(kind, name, entry):
 
     Its runs are rows without a result. A download that fails while the workflow runs is carried to them by files.
     """
-    return failure(FETCHED[kind].format(name)) or entry.get("unavailable")
+    earlier = report_of(kind, name)
+    if earlier["failed"] and not is_retried(earlier, entry):
+        return f"{earlier['failed']} (to try again: snakemake --config retry=true)"
+    return entry.get("unavailable")
 
 
-failure(PHOTOS_FETCHED := "resources/photos/fetched.json")
 LEFT_OUT = {
     "backbone": {
         one.name: why
@@ -132,26 +144,40 @@ def checksums(entry):
     return {key: {k: file[k] for k in keys if k in file} | {"own": own[key]} for key, file in entry["files"].items()}
 
 
-def own_files(name):
-    """The files that the study names for a checkpoint or dataset of the catalog."""
-    paths = study.paths.get(name, {})
-    return [paths] if isinstance(paths, str) else list(paths.values())
+def download(kind, name, entry):
+    """The settings of a download: what it depends on and, as a job runs again when they change, how often it has been
+    tried."""
+    earlier = report_of(kind, name)
+    return canonical({"files": checksums(entry), "attempt": earlier["attempt"] + is_retried(earlier, entry)})
+
+
+def photos_source(wildcards):
+    return download("photos", PHOTOS, catalog.load("photos")[PHOTOS])
 
 
 def own_checkpoint_files(wildcards):
-    return own_files(wildcards.checkpoint)
+    return study.own_files(wildcards.checkpoint)
 
 
 def own_dataset_files(wildcards):
-    return own_files(wildcards.dataset)
+    return study.own_files(wildcards.dataset)
 
 
 def checkpoint_source(wildcards):
-    return canonical(checksums(CHECKPOINTS[wildcards.checkpoint]))
+    return download("checkpoints", wildcards.checkpoint, CHECKPOINTS[wildcards.checkpoint])
 
 
 def layout_of(checkpoint):
-    keys = ("architecture", "format", "preprocessing", "stem", "upstream_top1", "compression", "sparsity", "sparsity_over")
+    keys = (
+        "architecture",
+        "format",
+        "preprocessing",
+        "stem",
+        "upstream_top1",
+        "compression",
+        "sparsity",
+        "sparsity_over",
+    )
     entry = CHECKPOINTS[checkpoint]
     return canonical(entry_part(entry, *keys) | {"files": checksums(entry)})
 
@@ -179,14 +205,16 @@ def description(backbone):
         "checkpoint": backbone.checkpoint,
         "compression": "+".join(names + ([label(made.model_dump())] if made else [])) or "none",
         "control": backbone.control,
-        "sparsity_declared": (made and made.sparsity) or entry["sparsity"],
+        "sparsity_declared": (
+            made.sparsity if made else 0.0 if backbone.control == "random_init" else entry["sparsity"]
+        ),
         "dense": study.dense_of(backbone),
     }
 
 
 # Datasets: inputs and params of rules/datasets.smk
 def dataset_source(wildcards):
-    return canonical(checksums(DATASETS[wildcards.dataset]))
+    return download("datasets", wildcards.dataset, DATASETS[wildcards.dataset])
 
 
 def dataset_files(wildcards):
@@ -268,9 +296,8 @@ def finetune_request(wildcards):
 # What a dry run ends with
 def print_outlook():
     if workflow.dryrun:
-        print(
-            outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, RESULTS, ROOT / "bench/results/throughput.json")
-        )
+        packs, bench = [PACK[job] for job in PACK if methods_of(job)], ROOT / "bench/results/throughput.json"
+        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, packs, bench))
 
 
 if workflow.is_main_process:

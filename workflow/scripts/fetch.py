@@ -4,27 +4,24 @@ from pathlib import Path
 
 from hiddencost import catalog
 from hiddencost.fetch import fetch_all
-from hiddencost.files import write_json
+from hiddencost.files import canonical, sha256_text, write_json
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
 kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_photos": "photos"}[snakemake.rule]
-name = next(iter(snakemake.wildcards), "imagenet20")
+folder = Path(snakemake.output[0]).parent
+name = folder.name
 entry = catalog.checkpoint(name) if kind == "checkpoints" else catalog.load(kind)[name]
-own = {key: file["own"] for key, file in json.loads(snakemake.params.settings).items()}
+settings = json.loads(snakemake.params.settings)
+own = {key: file["own"] for key, file in settings["files"].items()}
 files = {
     key: file | ({"sources": [{"path": path} for path in own[key]]} if own[key] else {})
     for key, file in entry["files"].items()
 }
-report = fetch_all(
-    name,
-    files,
-    folder=Path(snakemake.output[0]).parent,
-    lock=Path("checksums.lock.json"),
-    offline=bool(snakemake.config.get("offline")),
-    root=Path(snakemake.scriptdir).resolve().parents[1],
-)
-write_json(snakemake.output[0], report)
+offline, root = bool(snakemake.config.get("offline")), Path(snakemake.scriptdir).resolve().parents[1]
+report = fetch_all(name, files, folder, Path("checksums.lock.json"), offline, root)
+answers = {"asked": sha256_text(canonical([files, offline])), "attempt": settings["attempt"]}
+write_json(snakemake.output[0], report | answers)
 if report["failed"]:
     logging.error("%s %s: not fetched: %s", kind, name, report["failed"])
 else:

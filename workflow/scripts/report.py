@@ -11,7 +11,7 @@ log_to(snakemake.log[0])
 # Snakemake's own report, of the figures and tables; this very call holds the lock of the working directory
 with TemporaryDirectory() as folder, atomic(snakemake.output[0]) as temporary:
     config = Path(folder, "config.json")
-    config.write_text(json.dumps(snakemake.config))
+    config.write_text(json.dumps({key: value for key, value in snakemake.config.items() if key != "retry"}))
     snakefile = Path(snakemake.scriptdir).resolve().parents[1] / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "figures", "--snakefile", snakefile, "--configfile", config]
     subprocess.run([*command, "--nolock", "--report", temporary], check=True, stdout=sys.stderr, stderr=sys.stderr)

@@ -44,7 +44,7 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
 
 def _panel(axis: Axes, runs: pd.DataFrame, settings: dict) -> None:
     shots, backbones = style.order(runs, "shots"), style.order(runs, "backbone")
-    offsets = DODGE * (np.arange(len(backbones)) - (len(backbones) - 1) / 2)
+    offsets = min(DODGE, 0.8 / len(backbones)) * (np.arange(len(backbones)) - (len(backbones) - 1) / 2)
     for method in style.order(runs, "method"):
         for backbone, offset in zip(backbones, offsets, strict=True):
             own = style.finished(runs[(runs["method"] == method) & (runs["backbone"] == backbone)])

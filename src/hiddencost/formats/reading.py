@@ -66,9 +66,9 @@ def masked(state: dict[str, Tensor], masks: dict[str, Tensor], path: Path) -> Im
     """Apply published masks to weights, as the code that published them does: the product is the network.
 
     masks: 0 or 1, by the weight's key, of its shape. Returned are the masks of the convolutions, and of the other
-    layers' weights that were published with one: what is published, less the weights that are 0 all the same. A
-    convolution without a published mask gets that of its zeros. Raises ValueError, with file and key, for a mask of
-    another shape or other values, or of something that has no weights.
+    layers' weights that were published with one or have zeros: what is published, less the weights that are 0 all
+    the same. A layer without a published mask gets that of its zeros. Raises ValueError, with file and key, for a
+    mask of another shape or other values, or of something that has no weights.
     """
     product, removed = dict(state), 0
     for key, mask in masks.items():
@@ -82,7 +82,11 @@ def masked(state: dict[str, Tensor], masks: dict[str, Tensor], path: Path) -> Im
             raise ValueError(f"{path}: the mask of {key} has other values than 0 and 1")
         product[key] = torch.where(mask.bool(), state[key], 0)
         removed += int(((state[key] != 0) & (mask == 0)).sum())
-    has_mask = [key for key, weight in product.items() if weight.dim() == 4 or (weight.dim() == 2 and key in masks)]
+    has_mask = [
+        key
+        for key, weight in product.items()
+        if weight.dim() == 4 or (weight.dim() == 2 and (key in masks or (weight == 0).any()))
+    ]
     kept = {key: product[key] != 0 for key in has_mask}
     kept_zeros = sum(int((masks[key].bool() & ~kept[key]).sum()) for key in has_mask if key in masks)
     report = {"keys": len(state), "masks": len(masks), "removed_by_masks": removed, "zeros_not_masked": kept_zeros}

@@ -91,6 +91,10 @@ def subset(images: Sequence[tuple[Image.Image, int]], chosen: Sequence[int]) -> 
 
 
 def _of_paths(folder: Path, samples: list[tuple[str, int]]) -> Part:
+    for path, _ in samples:
+        if not (folder / path).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path} lies outside of the data set's images")
+
     def read() -> Iterable[tuple[Image.Image, int]]:
         for path, label in samples:
             yield open_image(folder / path), label

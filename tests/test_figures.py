@@ -70,6 +70,18 @@ def test_accuracy_has_a_panel_a_dataset_and_tells_dense_from_compressed(study):
         assert by_method[0][0].get_ydata()[0] == pytest.approx(first[first["shots"] == "1"]["accuracy"].mean() * 100)
 
 
+def test_a_backbone_without_any_run_is_left_out_of_the_accuracies(study):
+    runs, bins = study
+    gone = runs["backbone"] == "pruned"
+    runs = runs.assign(status=runs["status"].mask(gone, "not run"), accuracy=runs["accuracy"].mask(gone))
+    with style.paper():
+        figure = figures.DRAW["accuracy"](runs, bins, SETTINGS)
+        assert len(figure.axes[0].containers) == 8
+        told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "dense" in told
+    assert not any("magnitude" in text for text in told)
+
+
 def test_the_heat_map_shows_paired_points_and_hatches_what_was_not_run(study):
     runs, bins = study
     with style.paper():

@@ -15,23 +15,24 @@ CHANCE = {"color": "black", "lw": 0.6, "ls": (0, (1, 3))}
 def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     """One panel a dataset, a colour a method, a marker a backbone; dense solid, compressed dashed, controls dotted.
 
-    Lines are means over seeds, bars run from the lowest to the highest seed. A cell that was not run is a gap.
+    Lines are means over seeds, bars run from the lowest to the highest seed. A cell that was not run is a gap; a
+    backbone without any run is left out.
     """
+    shown = style.order(style.finished(runs), "backbone")
     datasets = style.order(runs, "dataset")
     figure, axes = style.panels(len(datasets), 4, settings, sharey=True)
     for axis, dataset in zip(axes, datasets, strict=True):
-        _panel(axis, runs[runs["dataset"] == dataset], settings)
+        _panel(axis, runs[runs["dataset"] == dataset], shown, settings)
         axis.set_title(dataset)
         if classes := settings["classes"][dataset]:
             axis.axhline(100 / classes, **CHANCE)
         axis.set_xlabel("shots (images per class)")
     axes[0].set_ylabel("test accuracy (%)")
     colours = style.colours(settings)
-    backbones = style.order(runs, "backbone")
     handles = [Line2D([], [], color=colours[m], label=style.LABELS[m]) for m in style.order(runs, "method")]
     handles += [
         Line2D([], [], color="black", label=style.backbone_label(runs, name), **style.line_of(runs, name))
-        for name in backbones
+        for name in shown
     ]
     handles.append(Line2D([], [], label="chance", **CHANCE))
     if len(datasets) == 1:
@@ -42,9 +43,9 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
     return figure
 
 
-def _panel(axis: Axes, runs: pd.DataFrame, settings: dict) -> None:
-    shots, backbones = style.order(runs, "shots"), style.order(runs, "backbone")
-    offsets = min(DODGE, 0.8 / len(backbones)) * (np.arange(len(backbones)) - (len(backbones) - 1) / 2)
+def _panel(axis: Axes, runs: pd.DataFrame, backbones: list[str], settings: dict) -> None:
+    shots = style.order(runs, "shots")
+    offsets = min(DODGE, 0.8 / max(1, len(backbones))) * (np.arange(len(backbones)) - (len(backbones) - 1) / 2)
     for method in style.order(runs, "method"):
         for backbone, offset in zip(backbones, offsets, strict=True):
             own = style.finished(runs[(runs["method"] == method) & (runs["backbone"] == backbone)])

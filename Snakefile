@@ -35,5 +35,4 @@ onsuccess:
 
 
 onerror:
-    print(f"Study {study.study} is not complete. Logs: {RESULTS}/logs/ and resources/logs/.")
-    print("The next call goes on where this one ended.")
+    print(incompletion())

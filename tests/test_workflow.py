@@ -430,14 +430,18 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     assert ran["fetch_checkpoint"] == 1  # for the lottery ticket there is nothing to fetch
     assert ran["train"] == 4  # rows alone: dead on both, the others on svhn
     assert "12 of 48 runs of study small have a result." in output
-    assert "dead: 12 runs not run: the backbone failed its verification: no source gave resnet18-v1" in output
+    assert "dead: 12 runs not run: the backbone is not there: no source gave resnet18-v1" in output
     assert "dense: 6 runs not run: the dataset is not there: no source gave svhn" in output
     assert "ticket: 12 runs not run: never made public" in output
     assert (project / "results/small/report.html").exists()
     # the next call does not try again by itself, and needs no jobs for what is gone
     ran, output = snakemake(project, status=1)
     assert set(ran) <= {"collect", "figure", "report"}
-    assert "dead: 12 runs not run: no source gave resnet18-v1 (to try again: snakemake --config retry=true)" in output
+    assert (
+        "dead: 12 runs not run: no source gave resnet18-v1 (to try again: snakemake --config retry=true; or" in output
+    )
+    _, output = snakemake(project, "fetch", "--config", "retry=true", status=1)
+    assert "resources/checkpoints/resnet18-v1/fetched.json: no source gave resnet18-v1" in output
     for path in project.glob("*.dead"):
         path.unlink()
     ran, output = snakemake(project, "--config", "retry=true", status=1)
@@ -463,10 +467,17 @@ def test_photos_that_failed_are_fetched_again_when_told(project):
 def test_offline_uses_what_is_there(project):
     configure(project, lambda c: c["backbones"].append({"name": "new", "checkpoint": "resnet18-v1"}))
     _, output = snakemake(project, "--config", "offline=true", status=1)
-    assert "new: 6 runs not run: the backbone failed its verification: no source gave resnet18-v1" in output
+    assert (
+        "new: 6 runs not run: offline, and resources/checkpoints/resnet18-v1/resnet18-f37072fd.pth is not there"
+        in output
+    )
     assert "12 of 18 runs of study small have a result." in output
     assert trained(project) == []
-    # with a network, what failed without one is tried without being told
+    assert (
+        "--config offline=maybe: expected offline=true or"
+        in snakemake(project, "--config", "offline=maybe", status=1)[1]
+    )
+    # with a network, what was left out without one is fetched
     assert "18 of 18 runs of study small have a result." in snakemake(project)[1]
     assert nothing_to_do(project)
 

@@ -54,6 +54,11 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+
+
 def _downloads(checkpoints: dict, datasets: dict) -> str:
     files = [
         file
@@ -114,12 +119,12 @@ def _time(study: Study, backbones: list, targets: list, checkpoints: dict, datas
         seconds += sum(passes.values()) * forward / rate
         gpu += sum(passes[kind] * forward / rate * matrix / (GPU_TFLOPS[kind] * 1e3) for kind in passes)
     device = steps[0]["device"]
-    text = f"about {seconds / 3600:,.1f} h of computing on {device}, whose throughput `make bench` measured"
+    text = f"about {_hours(seconds)} of computing on {device}, whose throughput `make bench` measured"
     if "threads" in device:  # a CPU
         bf16, fp32 = GPU_TFLOPS.values()
         rates = f"{bf16} TFLOP/s in bf16 and {fp32} in fp32"
         text += (
-            f";\n             {gpu / 3600:,.1f} GPU hours where matrix products run at {rates},\n"
+            f";\n             {_hours(gpu)} of a GPU where matrix products run at {rates},\n"
             "             if the engine reaches the same share of those rates (assumed, not measured)"
         )
     return text

@@ -50,7 +50,9 @@ def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
     Returns whether that was so. See `pack.complete` for the request.
     """
     verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
-    if not verification["passed"]:
+    if why := read_json(inputs.backbone / "manifest.json").get("failed"):
+        reason = f"the backbone is not there: {why}"
+    elif not verification["passed"]:
         reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
     elif dataset["failed"]:
         reason = f"the dataset is not there: {dataset['failed']}"

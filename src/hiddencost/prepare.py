@@ -80,7 +80,7 @@ def user_entry(name: str, folder: str | None = None, npz: str | None = None, tes
     `readers.arrays.read_npz`. "digest" changes with the names, sizes and time stamps of the files. Raises ValueError
     where there is no such folder or file, and where a folder has a test set and a test_share too, or neither.
     """
-    path = Path(folder or npz)
+    path = Path(folder or npz).expanduser()
     if not (path.is_dir() if folder else path.is_file()):
         raise ValueError(f"dataset {name}: there is no {'folder' if folder else 'file'} {path}")
     parted = bool(folder) and all((path / part).is_dir() for part in PARTS)

@@ -4,10 +4,12 @@ import atexit
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+STARTED = time.time()
 ROOT = Path(workflow.basedir)
 # jobs run the package of this checkout, in any environment
 sys.path.insert(0, str(ROOT / "src"))
@@ -25,7 +27,11 @@ for variable, value in allocator.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
+COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
 CALL = ("offline", "retry")  # of a call, not of the study: snakemake --config offline=true
+for key in CALL:
+    if not isinstance(config.get(key, False), bool):
+        raise WorkflowError(f"--config {key}={config[key]}: expected {key}=true or {key}=false")
 try:
     study = load_study({key: value for key, value in config.items() if key not in CALL}, STUDY_FILE)
 except StudyError as error:
@@ -77,9 +83,14 @@ def left_out(kind, name, entry):
 
     Its runs are rows without a result. A download that fails while the workflow runs is carried to them by files.
     """
-    earlier = report_of(kind, name)
+    earlier, folder = report_of(kind, name), Path(FETCHED[kind].format(name)).parent
     if earlier["failed"] and not is_retried(earlier, entry):
-        return f"{earlier['failed']} (to try again: snakemake --config retry=true)"
+        return f"{earlier['failed']} (to try again: {COMMAND} --config retry=true; or give files of your own: paths)"
+    if config.get("offline"):
+        for file in entry["files"].values():
+            ours = any("path" in source for source in file.get("sources", []))
+            if not ours and not Path(folder, file["name"]).exists():
+                return f"offline, and {folder / file['name']} is not there"
     return entry.get("unavailable")
 
 
@@ -124,6 +135,17 @@ METHODS_OF = {"train": ("rlm", "flm", "ilm"), "probe": ("lp",), "finetune": ("ft
 def methods_of(job):
     """The study's methods that `train`, `probe` or `finetune` runs."""
     return [method for method in study.methods if method in METHODS_OF[job]]
+
+
+def incompletion():
+    """What to tell at the end of a call that failed: why runs have no result, where that was all."""
+    told = Path(RESULTS, "logs/conclude.log")
+    if told.exists() and told.stat().st_mtime > STARTED:
+        return told.read_text()
+    return (
+        f"Study {study.study} is not complete. Logs: {RESULTS}/logs/ and resources/logs/.\n"
+        "The next call goes on where this one ended."
+    )
 
 
 def conclusion():

@@ -130,7 +130,16 @@ rule fetch:
     input:
         rules.fetch_photos.output,
         [
-            FETCHED["checkpoints"].format(name)
-            for name in sorted({one.checkpoint for one in study.backbones if one.name not in LEFT_OUT["backbone"]})
+            FETCHED[kind].format(name)
+            for kind, entries in (("checkpoints", CHECKPOINTS), ("datasets", DATASETS))
+            for name, entry in sorted(entries.items())
+            if entry["files"] and "unavailable" not in entry
         ],
-        [FETCHED["datasets"].format(name) for name in TO_RUN["dataset"] if not study.dataset(name).own],
+    log:
+        "resources/logs/fetch.log",
+    conda:
+        "../../envs/hiddencost.yaml"
+    message:
+        "Checking that every download is there"
+    script:
+        "../scripts/check_downloads.py"

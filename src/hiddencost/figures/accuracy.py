@@ -34,7 +34,8 @@ def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
         Line2D([], [], color="black", label=style.backbone_label(runs, name), **style.line_of(runs, name))
         for name in shown
     ]
-    handles.append(Line2D([], [], label="chance", **CHANCE))
+    if any(settings["classes"].values()):
+        handles.append(Line2D([], [], label="chance", **CHANCE))
     if len(datasets) == 1:
         figure.legend(handles=handles, loc="outside right center")
     else:

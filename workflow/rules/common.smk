@@ -29,9 +29,10 @@ for variable, value in allocator.ENVIRONMENT.items():
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
 CALL = ("offline", "retry")  # of a call, not of the study: snakemake --config offline=true
-for key in CALL:
-    if not isinstance(config.get(key, False), bool):
+for key in config.keys() & set(CALL):
+    if (told := str(config[key]).lower()) not in ("true", "false"):  # Snakemake gives text
         raise WorkflowError(f"--config {key}={config[key]}: expected {key}=true or {key}=false")
+    config[key] = told == "true"
 try:
     study = load_study({key: value for key, value in config.items() if key not in CALL}, STUDY_FILE)
 except StudyError as error:

@@ -133,7 +133,7 @@ rule fetch:
             FETCHED[kind].format(name)
             for kind, entries in (("checkpoints", CHECKPOINTS), ("datasets", DATASETS))
             for name, entry in sorted(entries.items())
-            if entry["files"] and "unavailable" not in entry
+            if entry["files"] and not entry.get("unavailable")
         ],
     log:
         "resources/logs/fetch.log",

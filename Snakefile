@@ -17,10 +17,26 @@ report: "workflow/report/study.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/results.smk"
+
+
+# where a scheduler runs the others: what needs the network, or is short
+localrules:
+    all,
+    fetch,
+    fetch_checkpoint,
+    fetch_photos,
+    fetch_dataset,
+    draw_splits,
+    collect,
+    figure,
+    figures,
+    report,
+    conclude,
 
 
 rule all:
@@ -28,6 +44,10 @@ rule all:
     input:
         rules.conclude.output,
         rules.report.output,
+
+
+onstart:
+    end_with_the_terminal()
 
 
 onsuccess:

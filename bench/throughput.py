@@ -99,7 +99,7 @@ class Engine:
         folded = for_inference(random_network(network), DEVICE)
         arguments = folded, MEAN.to(DEVICE), STD.to(DEVICE), self.protocol
         if isinstance(plan, Path):
-            plan = choose(*arguments, plan)
+            plan = choose(*arguments, plan, 8 * 2**30)
         self.prompted = PromptedNetwork(*arguments, plan)
         self.size = size
 

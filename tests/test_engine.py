@@ -9,7 +9,7 @@ import reference
 import torch
 from conftest import ROOT
 
-from hiddencost import backbone, catalog
+from hiddencost import backbone, catalog, ledger
 from hiddencost.engine import Chunk, Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
 from hiddencost.prepare import pixels
 from hiddencost.prompt import border_mask
@@ -322,3 +322,43 @@ def test_a_replayed_chunk_gives_its_own_gradients(mobilenetv2, images, runs, pre
             (loss, gradient), (expected_loss, expected) = (one.gradients(chunk) for one in (graphs, eager))
             torch.testing.assert_close(loss, expected_loss, rtol=1e-2, atol=1e-3)
             assert (gradient - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_what_was_interrupted_goes_on_to_the_bit(networks, images, tmp_path, threads, steps):
+    """Within an epoch, and when the shortest run has ended; through the file that a killed job leaves."""
+    base = networks[0]
+    protocol = PROTOCOL.model_copy(update={"epochs": 3, "mapping_interval": 2})
+    prompted = PromptedNetwork(base.network, base.mean, base.std, protocol, Plan(0.75, chunk=6))
+    kept = []
+
+    def keep(states):
+        kept.append(None)
+        if len(kept) == steps:
+            ledger.keep_states(tmp_path / "a.unfinished", {str(number): state for number, state in states().items()})
+
+    whole = dict(train_prompts(prompted, *images, 10, RUNS, 3, protocol, keep=keep))
+    stored = ledger.states(tmp_path / "a.unfinished", CPU)
+    assert list(stored) == (["0", "1", "2", "3"] if steps < 3 else ["1", "2"])
+    # what has finished is no longer asked for, and numbers change
+    left = [RUNS[int(name)] for name in stored]
+    trained_on = []
+    more = trained_on.append, dict(enumerate(stored.values()))
+    for number, run in train_prompts(prompted, *images, 10, left, 3, protocol, *more):
+        expected = whole[int(list(stored)[number])]
+        assert torch.equal(run.prompt, expected.prompt)
+        assert torch.equal(run.mapping, expected.mapping)
+        assert (run.losses, run.mappings, run.images) == (expected.losses, expected.mappings, expected.images)
+    assert sum(trained_on) == 3 * sum(len(chosen) for _, chosen in left)
+
+
+def test_a_damaged_file_of_states_is_none(tmp_path, caplog):
+    path = tmp_path / "a.unfinished"
+    assert ledger.states(path, CPU) == {}
+    ledger.keep_states(path, {"run": {"prompt": torch.ones(1000)}})
+    assert ledger.states(path, CPU)["run"]["prompt"].sum() == 1000
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:length])
+        assert ledger.states(path, CPU) == {}
+    assert caplog.text.count("a.unfinished is damaged") == 4

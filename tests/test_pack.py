@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,12 +53,12 @@ class Trainer:
         self.asked = []
 
     def __call__(self, dataset, runs):
-        for number, (method, chosen) in reversed(list(enumerate(runs))):  # they may finish in any order
+        for run, (method, chosen) in reversed(runs.items()):  # they may finish in any order
             self.asked.append((method, len(chosen)))
             if len(self.asked) == getattr(self, "die_at", 0):
                 raise KeyboardInterrupt
             result = {"status": "ok", "accuracy": len(chosen) / 100, "ece": 0.1, "train_seconds": 1.0}
-            yield number, {"prompt": torch.zeros(1)}, result
+            yield run, {"prompt": torch.zeros(1)}, result
 
 
 def rows(output="out.parquet"):
@@ -128,6 +133,65 @@ def test_a_job_that_dies_keeps_its_finished_runs(pack):
         complete(pack, request(*runs), "out.parquet", trainer)
     complete(pack, request(*runs), "out.parquet", trainer)
     assert [images for _, images in trainer.asked] == [12, 9, 6, 6, 3]
+
+
+def test_a_damaged_entry_of_the_ledger_is_trained_again(pack, caplog):
+    trainer = Trainer()
+    complete(pack, request(("flm", 1), ("flm", 2)), "out.parquet", trainer)
+    (path,) = (ledger.entry("ledger", run) for run in rows()["run"][:1])
+    for length in (0, 20, path.stat().st_size - 1):
+        path.write_bytes(path.read_bytes()[:length])
+        trainer.asked.clear()
+        complete(pack, request(("flm", 1), ("flm", 2)), "out.parquet", trainer)
+        assert trainer.asked == [("flm", 3)]
+        assert rows()["accuracy"].tolist() == [0.03, 0.06]
+    assert caplog.text.count(f"{path} is damaged") == 3
+
+
+def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pack):
+    class Diverging(Trainer):
+        def __call__(self, dataset, runs):
+            for run, tensors, result in super().__call__(dataset, runs):
+                if self.asked[-1] == ("flm", 3):
+                    result = {"status": "diverged", "reason": "the loss is nan at step 2, epoch 1"}
+                yield run, tensors, result
+
+    trainer = Diverging()
+    complete(pack, request(("flm", 1), ("flm", 2), seed=7), "out.parquet", trainer)
+    assert rows()["status"].tolist() == ["diverged", "ok"]
+    assert rows()[["seed", "reason"]].iloc[0].tolist() == [7, "the loss is nan at step 2, epoch 1"]
+    assert rows()["accuracy"].isna().tolist() == [True, False]
+    complete(pack, request(("flm", 1), ("flm", 2), seed=7), "out.parquet", trainer)
+    assert len(trainer.asked) == 2, "a run that has diverged was trained again"
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from hiddencost.pack import PackInputs, complete
+def train(dataset, runs):
+    for run in runs:
+        Path(sys.argv[1]).touch()
+        time.sleep(3)
+        yield run, {}, {"status": "ok", "accuracy": 0.5, "ece": 0.1, "train_seconds": 3.0}
+paths = "backbone", "verification.json", "dataset", "split.json"
+complete(PackInputs(*map(Path, paths)), REQUEST, "out.parquet", train)
+"""
+
+
+def test_a_second_job_of_a_pack_waits_for_the_first_and_trains_nothing(pack, caplog):
+    caplog.set_level("INFO")
+    asked = request(("flm", 1))
+    first = subprocess.Popen([sys.executable, "-c", SLOW.replace("REQUEST", repr(asked)), "started"])
+    while not Path("started").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    trainer = Trainer()
+    complete(pack, asked, "out.parquet", trainer)
+    assert first.wait() == 0
+    assert trainer.asked == []
+    assert rows()["accuracy"].tolist() == [0.5]
+    assert "another process works on out.parquet: waiting until it ends" in caplog.text
 
 
 def test_rows_of_what_failed_say_so(pack):

@@ -23,47 +23,52 @@ def prompted(threads):
     return for_inference(random_network("mobilenet_v2"), CPU), mean, std, PROTOCOL
 
 
-def test_all_ways_are_measured_once_and_the_fastest_is_taken(prompted, tmp_path, monkeypatch, caplog):
+def choose(prompted, folder, memory=8e9):
+    return plan.choose(*prompted, folder, memory)
+
+
+def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(prompted, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(plan.COVERS, "cpu", (0.0, 0.5, 0.75, 0.99))
     caplog.set_level("INFO")
-    chosen = plan.choose(*prompted, tmp_path)
+    chosen = choose(prompted, tmp_path)
     (file,) = tmp_path.iterdir()
     dense, *shared = read_json(file)["measured"]
     assert dense["cover"] is None
     assert [way["cover"] for way in shared] == [0.5, 0.75, 0.99]  # 0.0 saves too little
     assert len({way["until"] for way in shared}) == 3
-    assert all(way["ms"] > 0 and way["bytes"] > 0 for way in (dense, *shared))
+    assert all(way["bytes"] > 0 for way in (dense, *shared))
     assert shared[-1]["bytes"] < dense["bytes"]
-    quickest = min(shared, key=lambda way: way["ms"])
-    assert chosen.cover == (quickest["cover"] if quickest["ms"] < 0.97 * dense["ms"] else None)
+    assert dense["GFLOP"] > shared[0]["GFLOP"] > shared[1]["GFLOP"] > shared[2]["GFLOP"] > 0
+    assert chosen == Plan(0.99, 64, False)
+    assert plan.measure(*prompted) == read_json(file)["measured"], "not the same in another measurement"
     monkeypatch.setattr(plan, "measure", None)
-    assert plan.choose(*prompted, tmp_path) == chosen
+    assert choose(prompted, tmp_path) == chosen
     assert f"images of 32 on 96 pixels, fp32, {device_name(CPU)}: " in caplog.text
     assert caplog.messages[0] == caplog.messages[1]
 
 
-def kept(prompted, folder, monkeypatch, *ways):
+def kept(prompted, folder, monkeypatch, *ways, memory=8e9):
     monkeypatch.setattr(plan, "measure", lambda *arguments: list(ways))
-    return plan.choose(*prompted, folder)
+    return choose(prompted, folder, memory)
 
 
-def way(cover, ms, **more):
-    return {"cover": cover, "ms": ms, "graphs": False, "until": "layer3_0_conv1 (why)", "bytes": 1e6} | more
+def way(cover, work, **more):
+    return {"cover": cover, "GFLOP": work, "graphs": False, "until": "layer3_0_conv1 (why)", "bytes": 1e6} | more
 
 
 def test_sharing_has_to_pay(prompted, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0), way(0.5, 9.9), way(0.75, 11.0)).cover is None
     assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0), way(0.5, 9.0), way(0.75, 8.0)).cover == 0.75
-    assert "whole canvases; ms a trained image: 10 with whole canvases, 9.9 with the border once" in caplog.text
-    assert "the border once; ms a trained image: 10 with whole canvases, 8 with the border once" in caplog.text
+    assert "whole canvases; GFLOP a trained image: 10 with whole canvases, 9.9 with the border once" in caplog.text
+    assert "the border once; GFLOP a trained image: 10 with whole canvases, 8 with the border once" in caplog.text
     assert "layer3_0_conv1 (why)" in caplog.text
 
 
 def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "_free_memory", lambda device: 100e6)
-    assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0, bytes=10e6)).chunk == 4
-    assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0, bytes=1e9)).chunk == 1
-    assert kept(prompted, tmp_path / "c", monkeypatch, way(None, 10.0, bytes=1e3)).chunk == 64
+    for number, (size, chunk) in enumerate([(10e6, 4), (1e9, 1), (1e3, 64)]):
+        one = kept(prompted, tmp_path / str(number), monkeypatch, way(None, 10.0, bytes=size), memory=100e6)
+        assert one.chunk == chunk
 
 
 def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, caplog):
@@ -72,7 +77,7 @@ def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, 
             return super().__call__(canvas) * 1.01
 
     monkeypatch.setattr(engine, "SharedNetwork", Wrong)
-    assert plan.choose(*prompted, tmp_path) == Plan(None, 64, False)
+    assert choose(prompted, tmp_path) == Plan(None, 64, False)
     assert "not used, logits are off by 0.0" in caplog.text
 
 
@@ -84,13 +89,13 @@ def test_a_step_too_large_for_the_memory_is_measured_with_fewer_runs(prompted, m
             return super()._gradients(chunk)
 
     monkeypatch.setattr(plan, "PromptedNetwork", Small)
-    assert len(plan.measure(*prompted)) == 4
+    assert [way["cover"] for way in plan.measure(*prompted)] == [None, 0.75]
 
 
 def test_a_border_too_small_to_share_is_not_measured(prompted, tmp_path, caplog):
     caplog.set_level("INFO")
     *network, protocol = prompted
-    assert plan.choose(*network, protocol.model_copy(update={"image_size": 88}), tmp_path).cover is None
+    assert choose([*network, protocol.model_copy(update={"image_size": 88})], tmp_path).cover is None
     (file,) = tmp_path.iterdir()
     (dense,) = read_json(file)["measured"]
     assert dense["cover"] is None
@@ -109,7 +114,7 @@ def test_a_network_that_cannot_be_walked_takes_whole_canvases(prompted, tmp_path
     caplog.set_level("INFO")
     network = for_inference(Branching(torchvision.models.mobilenet_v2().eval()), CPU)
     assert "batch norm is not folded, as torch.fx cannot walk the network: symbolically traced" in caplog.text
-    assert plan.choose(network, *prompted[1:], tmp_path).cover is None
+    assert choose([network, *prompted[1:]], tmp_path).cover is None
     assert "whole canvases, as torch.fx cannot walk the network" in caplog.text
 
 

@@ -166,7 +166,12 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
 
 def classifier(network: nn.Module) -> nn.Linear:
     """Return the network's last linear layer, the head over its source classes. Raises ValueError if it has none."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
+    return network.get_submodule(classifier_name(network))
+
+
+def classifier_name(network: nn.Module) -> str:
+    """Return the name of the classifier within the network. Raises ValueError if it has none."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
         raise ValueError("the network has no linear layer, which its head over the source classes should be")
-    return layers[-1]
+    return names[-1]

@@ -2,13 +2,12 @@
 
 import copy
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +15,19 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
 
-from hiddencost.backbone import FORWARD_BATCH, classifier
+from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.prompt import border_mask, compose
 from hiddencost.protocol import RunProtocol
-from hiddencost.schedule import epoch_batches, optimiser, stream
+from hiddencost.schedule import epoch_batches, not_finite, optimiser, stream
 from hiddencost.sharing import SharedNetwork, Split, paste
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Progress = Callable[[int], object]  # told how many images were trained on since the last call
+State = dict[str, Any]  # of a run half-way: tensors, numbers, lists and dicts of them
+Keep = Callable[[Callable[[], dict[int, State]]], object]  # given, after each step, the way to the states of all runs
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Trained:
     diverged: str | None = None  # where the loss ceased to be finite
 
 
+TOLD = ("losses", "mappings", "images", "seconds")  # of Trained, what grows while a run is under way
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
     if precision != "auto":
@@ -79,11 +83,10 @@ def in_bf16(network: nn.Module) -> nn.Module:
     """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32."""
     network = copy.deepcopy(network)
     head = classifier(network)
-    name = next(name for name, module in network.named_modules() if module is head)
     full = _FullHead(head.in_features, head.out_features, head.bias is not None, device=head.weight.device)
     full.load_state_dict(head.state_dict())
     network = network.bfloat16()
-    network.set_submodule(name, full.requires_grad_(False))
+    network.set_submodule(classifier_name(network), full.requires_grad_(False))
     return network
 
 
@@ -295,6 +298,31 @@ class _Run:
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
     twin: "_Run | None" = None  # the flm run that this ilm run has been the same as so far
 
+    def state(self) -> State:
+        """Return all that the run needs to go on, equal to the bit, as if it had not been interrupted."""
+        return {
+            "prompt": self.prompt.detach(),
+            "adam": self.adam.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "shuffle": self.shuffle.get_state(),
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "losses of the epoch": self.losses,
+            "mapping": self.trained.mapping,
+            **{key: getattr(self.trained, key) for key in TOLD},
+        }
+
+    def resume(self, state: State) -> None:
+        """Go on where `state` was taken; the mapping is the caller's."""
+        with torch.no_grad():
+            self.prompt.copy_(state["prompt"])
+        self.adam.load_state_dict(state["adam"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.shuffle.set_state(state["shuffle"].cpu())
+        self.epoch, self.batches, self.losses = state["epoch"], state["batches"], state["losses of the epoch"]
+        for key in TOLD:
+            setattr(self.trained, key, state[key])
+
 
 def train_prompts(
     prompted: PromptedNetwork,
@@ -305,6 +333,8 @@ def train_prompts(
     seed: int,
     protocol: RunProtocol,
     progress: Progress = lambda images: None,
+    states: dict[int, State] | None = None,
+    keep: Keep = lambda states: None,
 ) -> Iterator[tuple[int, Trained]]:
     """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
@@ -317,9 +347,15 @@ def train_prompts(
     images: uint8 [M, 3, s, s]; labels: int64 [M]; both on the network's device. runs: the method of each, and the
     indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
     result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
+
+    keep: called after each step; what it is given returns the states, by number, of the runs under way, to be stored
+    at once, as the next step changes them. states: such, on the network's device, to go on from: with those of all
+    runs the result is the same to the bit, with some (as others have finished) up to the rounding of other chunks.
     """
+    states = states or {}
     grey = prompted.new_prompt()
-    mapped = sorted({int(index) for method, chosen in runs if method != "rlm" for index in chosen})
+    new = [(method, chosen) for number, (method, chosen) in enumerate(runs) if number not in states]
+    mapped = sorted({int(index) for method, chosen in new if method != "rlm" for index in chosen})
     predictions = torch.zeros(len(labels), dtype=torch.int64, device=prompted.device)
     start = time.perf_counter()
     if mapped:  # the border is still the same for all: each image once
@@ -332,12 +368,17 @@ def train_prompts(
 
     def begin(number: int, method: str, chosen: Tensor) -> _Run:
         prompt = grey.clone().requires_grad_()
-        if method == "rlm":
+        if number in states:
+            mapping = states[number]["mapping"]
+        elif method == "rlm":
             mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping")).to(prompted.device)
         else:
             mapping = frequency_mapping(chosen, predictions[chosen])
         adam, schedule = optimiser([prompt], protocol)
-        return _Run(number, method, chosen, prompt, adam, schedule, stream(seed, "batches"), Trained(prompt, mapping))
+        run = _Run(number, method, chosen, prompt, adam, schedule, stream(seed, "batches"), Trained(prompt, mapping))
+        if number in states:
+            run.resume(states[number])
+        return run
 
     active = [
         begin(number, method, torch.as_tensor(chosen, device=prompted.device))
@@ -346,8 +387,10 @@ def train_prompts(
     for run in active:
         if run.method == "ilm":
             same = (other for other in active if other.method == "flm" and torch.equal(other.chosen, run.chosen))
-            run.twin = next(same, None)
-    _share(active, [len(run.chosen) * (run.method != "rlm") for run in active], start)
+            run.twin = next((flm for flm in same if flm.trained.mappings == run.trained.mappings), None)
+    began = [run for run in active if run.number not in states]
+    _share(began, [len(run.chosen) * (run.method != "rlm") for run in began], start)
+    progress(sum(run.trained.images for run in active))
     while active:
         beginning = [run for run in active if not run.batches]
         due = [
@@ -383,6 +426,11 @@ def train_prompts(
                 run.trained.prompt = run.prompt.detach()
                 run.trained.mapping = run.trained.mapping.cpu()
                 yield run.number, run.trained
+        keep(partial(_states, active))
+
+
+def _states(runs: list[_Run]) -> dict[int, State]:
+    return {run.number: run.state() for run in runs}
 
 
 def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
@@ -419,10 +467,7 @@ def _end_epoch(run: _Run, protocol: RunProtocol) -> None:
     run.losses = []
     run.epoch += 1
     run.schedule.step()
-    for step, loss in enumerate(run.trained.losses[steps:], steps + 1):
-        if not math.isfinite(loss):
-            run.trained.diverged = f"the loss is {loss} at step {step}, epoch {run.epoch}"
-            break
+    run.trained.diverged = not_finite(run.trained.losses, steps, run.epoch)
 
 
 def _share(runs: list[_Run], counts: list[int], start: float) -> None:

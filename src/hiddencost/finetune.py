@@ -1,7 +1,6 @@
 """Full fine-tuning: a new head, and every weight of the network trained but those that were pruned."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost import backbone, datasets
 from hiddencost.engine import resolve_precision
 from hiddencost.files import read_json
-from hiddencost.pack import complete, score, timing
+from hiddencost.pack import Runs, complete, score, timing
 from hiddencost.packfile import PackInputs
 from hiddencost.protocol import RunFineTuning, finetuning_size
-from hiddencost.schedule import epoch_batches, stream
+from hiddencost.schedule import epoch_batches, not_finite, stream
 
 
 @dataclass
@@ -42,7 +41,7 @@ def with_new_head(network: nn.Module, classes: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "head").initial_seed())
         head = nn.Linear(old.in_features, classes)
-    network.set_submodule(_name(network, old), head.to(old.weight))
+    network.set_submodule(backbone.classifier_name(network), head.to(old.weight))
     return network
 
 
@@ -123,10 +122,7 @@ def fine_tune(
             schedule.step()
             steps = len(trained.losses)
             trained.losses += torch.stack(losses).tolist()
-            for step, loss in enumerate(trained.losses[steps:], steps + 1):
-                if not math.isfinite(loss):
-                    trained.diverged = f"the loss is {loss} at step {step}, epoch {epoch}"
-                    break
+            trained.diverged = not_finite(trained.losses, steps, epoch)
             if trained.diverged:
                 break
     for key, where in pruned.items():
@@ -158,10 +154,6 @@ def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((images.to(mean.dtype) / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _name(network: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in network.named_modules() if module is wanted)
-
-
 def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device: torch.device) -> None:
     """Train the runs of ft that the ledger does not hold yet, one after another, and write the rows of all.
 
@@ -172,7 +164,7 @@ def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device:
     recipe = RunFineTuning.model_validate(request["recipe"])
     precision = resolve_precision(recipe.precision, device)
 
-    def train(dataset: datasets.Dataset, runs: list[tuple[str, list[int]]]) -> Iterator[tuple]:
+    def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
         expected = finetuning_size(recipe.canvas)
         if (size := dataset.train_images.shape[-1]) != expected:
             raise ValueError(
@@ -181,14 +173,14 @@ def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device:
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
         torch.backends.cudnn.deterministic = True
         source, masks, manifest = backbone.load(inputs.backbone)
-        head = _name(source, backbone.classifier(source))
+        head = backbone.classifier_name(source)
         masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
         mean, std = backbone.normalisation(manifest, device)
         test_labels = torch.tensor(dataset.test_labels)
-        total = recipe.epochs * sum(len(chosen) for _, chosen in runs)
+        total = recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            for number, (_, chosen) in enumerate(runs):
+            for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
                 network = with_new_head(source, len(dataset.classes), request["seed"])
                 network = network.to(device, memory_format=torch.channels_last)
@@ -200,8 +192,8 @@ def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device:
                 else:
                     logits = logits_of(network, dataset.test_images, recipe.canvas, mean, std)
                     result |= score(logits, test_labels, recipe.test_batch_size)
-                bar.set_description(f"{number + 1} of {len(runs)} runs done", refresh=False)
-                yield number, {}, result
+                bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
+                yield run, {}, result
 
     masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
     complete(inputs, request, output, train, precision=precision, masks=masks)

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from hiddencost import cost
 from hiddencost.protocol import PROMPTING, finetuning_size
 from hiddencost.study import Study
 
@@ -95,29 +96,19 @@ def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datas
 
 
 def _time(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict, bench: Path) -> str:
-    recipe, scale = study.protocol, (study.protocol.canvas / 224) ** 2
     steps = [record for record in json.loads(bench.read_text()) if record["what"] == "training step, an image"]
     matrix = mean(one["gflops_matrix"] for one in steps)
     seconds, gpu = 0.0, 0.0
     for backbone, target in product(backbones, targets):
-        forward = 2 * (checkpoints[backbone.checkpoint].get("gmacs") or 0) * scale  # GFLOP, on whole canvases
-        counts, classes = _counts(datasets[target.name]), len(datasets[target.name]["classes"] or ())
-        passes = {"training": 0.0, "mapping and test": 0.0}  # of an image, forward
-        for shots, method in product(study.shots, study.methods):
-            chosen = counts["train"] if shots == "full" else min(shots * classes, counts["train"])
-            if method in PROMPTING:  # backward, to the image alone, costs as much as forward
-                mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
-                passes["training"] += 2 * chosen * recipe.epochs * len(study.seeds)
-                passes["mapping and test"] += (chosen * mappings + counts["test"]) * len(study.seeds)
-            elif method == "ft":  # and to the weights as much again
-                passes["training"] += 3 * chosen * study.finetune.epochs * len(study.seeds)
-                passes["mapping and test"] += counts["test"] * len(study.seeds)
-        passes["mapping and test"] += ("lp" in study.methods) * sum(counts.values())  # the features, once
+        network, dataset = checkpoints[backbone.checkpoint], datasets[target.name]
+        pack = cost.pack_gflop(study, study.methods, network, dataset)
+        work = {kind: gflop * len(study.seeds) for kind, gflop in pack.items()}
+        work["mapping and test"] += ("lp" in study.methods) * cost.features_gflop(study, network, dataset)
         nearest = min(abs(record["image"] - target.image_size) for record in steps)
         near = [record for record in steps if abs(record["image"] - target.image_size) == nearest]
         rate = mean(one["gflop_whole_canvases"] / one["engine_ms"] * 1e3 for one in near)  # GFLOP/s, as if whole
-        seconds += sum(passes.values()) * forward / rate
-        gpu += sum(passes[kind] * forward / rate * matrix / (GPU_TFLOPS[kind] * 1e3) for kind in passes)
+        seconds += sum(work.values()) / rate
+        gpu += sum(work[kind] / rate * matrix / (GPU_TFLOPS[kind] * 1e3) for kind in work)
     device = steps[0]["device"]
     text = f"about {_hours(seconds)} of computing on {device}, whose throughput `make bench` measured"
     if "threads" in device:  # a CPU

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from torch import Tensor
 
 from hiddencost import datasets, ledger, packfile
@@ -21,9 +22,21 @@ log = logging.getLogger(__name__)
 VERSIONS = ("torch", "torchvision", "timm")
 
 
-# Trains and scores runs, given as their methods and the indices of their images. Yields, as they finish, the number
-# of a run among them, the tensors to keep, and its result.
-Train = Callable[[datasets.Dataset, list[tuple[str, list[int]]]], Iterator[tuple[int, dict[str, Tensor], dict]]]
+# Trains and scores runs, given by identity as their methods and the indices of their images. Yields, as they finish,
+# the identity of a run, the tensors to keep, and its result.
+Runs = dict[str, tuple[str, list[int]]]
+Train = Callable[[datasets.Dataset, Runs], Iterator[tuple[str, dict[str, Tensor], dict]]]
+
+
+def _alone(output: Path) -> AcquireReturnProxy:
+    """Wait until no other process works on a pack, as a job may outlive the Snakemake that started it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output.with_name(f".{output.stem}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process works on %s: waiting until it ends", output)
+        return lock.acquire(poll_interval=1)
 
 
 def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train, **determines: str) -> None:
@@ -39,7 +52,7 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     network = _backbone_digest(read_json(inputs.backbone / "manifest.json"))
     rows: list[dict] = []
-    missing: dict[str, tuple[str, list[int]]] = {}  # by identity: budgets that choose the same images are one run
+    wanted: Runs = {}  # by identity: budgets that choose the same images are one run
     for method, shots in request["runs"]:
         chosen = take_shots(permutations, shots)
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
@@ -54,17 +67,17 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
             **determines,
         )
         rows.append(row | {"run": run})
-        if ledger.find(request["ledger"], run) is None:
-            missing[run] = method, chosen
-    if missing:
-        log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(rows))
-        names, wanted = list(missing), list(missing.values())
-        for done, (number, tensors, result) in enumerate(train(dataset, wanted), 1):
-            ledger.record(request["ledger"], names[number], tensors, result)
-            method, chosen = wanted[number]
-            log.info("%d of %d: %s, %d images: %s", done, len(wanted), method, len(chosen), _summary(result))
-    rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
-    packfile.write(rows, request, Path(output))
+        wanted[run] = method, chosen
+    with _alone(Path(output)):
+        missing = {run: one for run, one in wanted.items() if ledger.find(request["ledger"], run) is None}
+        if missing:
+            log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(wanted))
+            for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
+                ledger.record(request["ledger"], run, tensors, result)
+                method, chosen = missing[run]
+                log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
+        rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
+        packfile.write(rows, request, Path(output))
     log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), len(missing))
 
 

@@ -122,15 +122,16 @@ def _write_images(name: str, part: str, images: Part, size: int, entry: dict, fo
         raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
     native = entry["native_size"]
     labels = np.empty(images.count, np.int64)
-    with atomic(folder / f"{part}_images.npy") as temporary:
-        shape = (images.count, 3, size, size)
-        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)  # it may be larger than the memory
+    # image by image: all may be larger than the memory, and writing to a memory map kills the process on a full disk
+    with atomic(folder / f"{part}_images.npy") as temporary, open(temporary, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, 3, size, size)}
+        np.lib.format.write_array_header_1_0(file, header)
         bar = tqdm(images.images, desc=f"{name} {part}", total=images.count, unit=" images", mininterval=10)
         for index, (image, label) in enumerate(bar):
             if native and image.size != (native, native):
                 raise ValueError(f"{name} {part}: image {index} is {image.size}, expected {native} x {native} pixels")
-            array[index], labels[index] = pixels(image, size), label
-        array.flush()
+            labels[index] = label
+            file.write(pixels(image, size).tobytes())
     log.info("%s %s: %d images of %d x %d", name, part, len(labels), size, size)
     return labels
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from hiddencost import datasets
 from hiddencost.files import sha256_file
-from hiddencost.pack import PackInputs, complete, score, timing
+from hiddencost.pack import PackInputs, Runs, complete, score, timing
 from hiddencost.protocol import Recipe
 from hiddencost.schedule import epoch_batches, optimiser, stream
 
@@ -48,16 +48,16 @@ def probe_pack(inputs: PackInputs, features: str | Path, request: dict, output: 
     """Train the runs of lp on stored features; see `pack.complete`. The request's `recipe` is a Recipe."""
     recipe = Recipe.model_validate(request["recipe"])
 
-    def train(dataset: datasets.Dataset, runs: list[tuple[str, list[int]]]) -> Iterator[tuple]:
+    def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
         train_features, test_features = load_features(features)
         train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
-        for number, (_, chosen) in enumerate(runs):
+        for run, (_, chosen) in runs.items():
             start = time.perf_counter()
             inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
             head = train_probe(*inputs, request["seed"], recipe)
             seconds = time.perf_counter() - start
             result = timing(seconds, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
             result |= score(head(test_features), test_labels, recipe.test_batch_size)
-            yield number, {"weight": head.weight, "bias": head.bias}, result
+            yield run, {"weight": head.weight, "bias": head.bias}, result
 
     complete(inputs, request, output, train, features=sha256_file(features))

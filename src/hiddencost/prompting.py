@@ -1,44 +1,65 @@
 """The visual prompting runs of a pack."""
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hiddencost import backbone, datasets
+from hiddencost import backbone, datasets, ledger
 from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompts
-from hiddencost.pack import PackInputs, complete, score, timing
+from hiddencost.pack import PackInputs, Runs, complete, score, timing
 from hiddencost.plan import choose
 from hiddencost.protocol import RunProtocol
 
+log = logging.getLogger(__name__)
+
+
+KEEP_SECONDS = 60  # what a killed job loses at most of its training
+
 
 def train_pack(
-    inputs: PackInputs, request: dict, plans: str | Path, output: str | Path, device: torch.device
+    inputs: PackInputs, request: dict, plans: str | Path, output: str | Path, device: torch.device, memory: int
 ) -> None:
     """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
 
     See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output; `plan.choose` for the
-    folder `plans`.
+    folder `plans` and for `memory`. Once a minute the runs under way are kept beside the output, and a job that was
+    killed goes on from there.
     """
     protocol = RunProtocol.model_validate(request["recipe"])
     precision = resolve_precision(protocol.precision, device)
+    unfinished = Path(output).with_suffix(".unfinished")
 
-    def train(dataset: datasets.Dataset, runs: list[tuple[str, list[int]]]) -> Iterator[tuple]:
+    def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
         network, _, manifest = backbone.load(inputs.backbone)
         network = backbone.for_inference(network, device)
         mean, std = backbone.normalisation(manifest, device)
         images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
         test_images, test_labels = torch.tensor(dataset.test_images, device=device), torch.tensor(dataset.test_labels)
-        plan = choose(network, mean, std, protocol, plans)  # after the images, with the memory that they leave
+        plan = choose(network, mean, std, protocol, plans, memory)  # after the images, with what they leave of a GPU
         prompted = PromptedNetwork(network, mean, std, protocol, plan)
-        total = protocol.epochs * sum(len(chosen) for _, chosen in runs)
+        names = list(runs)
+        stored = ledger.states(unfinished, device)
+        states = {number: stored[name] for number, name in enumerate(names) if name in stored}
+        if states:
+            log.info("%d runs go on where an earlier job was interrupted", len(states))
+        kept = time.monotonic()
+
+        def keep(states: Callable[[], dict]) -> None:
+            nonlocal kept
+            if time.monotonic() - kept >= KEEP_SECONDS:
+                ledger.keep_states(unfinished, {names[number]: state for number, state in states().items()})
+                kept = time.monotonic()
+
+        total = protocol.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            steps = train_prompts(
-                prompted, images, labels, len(dataset.classes), runs, request["seed"], protocol, bar.update
-            )
+            data = images, labels, len(dataset.classes), list(runs.values())
+            steps = train_prompts(prompted, *data, request["seed"], protocol, bar.update, states, keep)
             for done, (number, run) in enumerate(steps, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 result = timing(run.seconds, run.images, device, precision)
@@ -48,6 +69,7 @@ def train_pack(
                     logits = prompted.test_logits(test_images, run.prompt)[:, run.mapping.to(device)]
                     result |= score(logits, test_labels, protocol.test_batch_size)
                 learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
-                yield number, learned, result
+                yield names[number], learned, result
 
     complete(inputs, request, output, train, precision=precision)
+    unfinished.unlink(missing_ok=True)

@@ -11,22 +11,32 @@ METHODS = (*PROMPTING, "lp", "ft")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Recipe(BaseModel):
-    """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device computes in it, else fp32")
+]
+
+
+class Training(BaseModel):
+    """What all methods share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     epochs: int = Field(ge=1, description="passes over the chosen training images")
-    learning_rate: float = Field(gt=0, description="Adam's")
-    milestones: list[Fraction] = Field(
-        description="as fractions of the epochs, rounded down: there the learning rate is multiplied by gamma"
-    )
-    gamma: float = Field(gt=0, le=1, description="factor at each milestone")
     batch_size: int = Field(ge=1, description="training images a step")
     shuffle: bool = Field(description="a new order each epoch")
     test_batch_size: int = Field(
         ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
     )
+
+
+class Recipe(Training):
+    """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
+
+    learning_rate: float = Field(gt=0, description="Adam's")
+    milestones: list[Fraction] = Field(
+        description="as fractions of the epochs, rounded down: there the learning rate is multiplied by gamma"
+    )
+    gamma: float = Field(gt=0, le=1, description="factor at each milestone")
 
     @model_validator(mode="after")
     def _milestones_differ(self) -> "Recipe":
@@ -44,9 +54,7 @@ class Protocol(Recipe):
 
     canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
     mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        description="auto: bf16 where the device computes in it, else fp32"
-    )
+    precision: Precision
 
 
 class RunProtocol(Protocol):
@@ -55,22 +63,12 @@ class RunProtocol(Protocol):
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
 
-class FineTuning(BaseModel):
+class FineTuning(Training):
     """The recipe of full fine-tuning (ft): Adam, whose rate falls to zero along a cosine."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-    epochs: int = Field(ge=1, description="passes over the chosen training images")
     learning_rate: float = Field(gt=0, description="Adam's at the start; a cosine, by epochs, takes it to zero")
     weight_decay: float = Field(ge=0, description="Adam's, on all weights: added to the gradient, times the weight")
-    batch_size: int = Field(ge=1, description="training images a step")
-    shuffle: bool = Field(description="a new order each epoch")
-    test_batch_size: int = Field(
-        ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        description="auto: bf16 where the device computes in it, else fp32"
-    )
+    precision: Precision
 
 
 class RunFineTuning(FineTuning):

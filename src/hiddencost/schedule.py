@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
 
-from hiddencost.protocol import FineTuning, Recipe
+from hiddencost.protocol import Recipe, Training
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -19,7 +19,7 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
-def epoch_batches(count: int, recipe: Recipe | FineTuning, generator: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(count: int, recipe: Training, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
     order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
     yield from order.split(recipe.batch_size)
@@ -31,3 +31,11 @@ def optimiser(parameters: list[Tensor], recipe: Recipe) -> tuple[Adam, MultiStep
     adam = Adam(parameters, lr=recipe.learning_rate, fused=fused)
     milestones = [math.floor(fraction * recipe.epochs) for fraction in recipe.milestones]
     return adam, MultiStepLR(adam, milestones, recipe.gamma)
+
+
+def not_finite(losses: list[float], before: int, epoch: int) -> str | None:
+    """Say at which step a loss ceased to be finite, if one of an epoch did; `before`: how many losses precede it."""
+    for step, loss in enumerate(losses[before:], before + 1):
+        if not math.isfinite(loss):
+            return f"the loss is {loss} at step {step}, epoch {epoch}"
+    return None

@@ -1,10 +1,11 @@
 """The study: one YAML file as typed objects, checked before any job starts."""
 
 import json
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -63,9 +64,24 @@ def _shots(value: Any) -> int | str:
     raise ValueError(f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'")
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+def _own_files(value: Any) -> str | dict[str, str]:
+    paths = value if isinstance(value, dict) else {"file": value}
+    if paths and all(isinstance(path, str) for path in paths.values()):
+        for key in paths:
+            if not (isinstance(key, str) and re.fullmatch(NAME, key) and len(key) <= NAME_LENGTH):
+                raise ValueError(f"{key!r} is not the name of a file of the catalog's entry")
+        return value
+    raise ValueError(f"{value!r} is not allowed: expected a path, or a path for each file of the catalog's entry")
+
+
+NAME, NAME_LENGTH = r"^[a-z0-9][a-z0-9._-]*$", 64
+Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Shots = Annotated[int | str, BeforeValidator(_shots)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+CLOSED = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
+OwnFiles = Annotated[
+    str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_own_files)
+]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -205,8 +221,9 @@ class Study(Part):
     methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
-    paths: dict[Name, str | Annotated[dict[Name, str], Field(min_length=1)]] = Field(
+    paths: dict[Name, OwnFiles] = Field(
         default_factory=dict,
+        json_schema_extra=CLOSED,
         description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
         "be downloaded: a path, or a path for each of its files",
     )
@@ -214,6 +231,9 @@ class Study(Part):
     probe: Recipe | None = Field(None, description="the recipe of lp")
     finetune: FineTuning | None = Field(None, description="the recipe of ft")
     verification: Verification
+    jobs_per_gpu: Literal[1, 2, 3, 4, 6, 12] = Field(
+        1, description="training jobs that share a GPU of this machine; how jobs are run, which no result depends on"
+    )
     expectations: list[Expectation] = Field(
         default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"
     )
@@ -349,7 +369,8 @@ def load_study(config: dict, file: str) -> Study:
 def _explain(problem: dict) -> str:
     # a key of a mapping that is itself at fault ends in pydantic's "[key]"
     location = [part for part in problem["loc"] if part != "[key]"]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    names = [part if isinstance(part, int) or part.isprintable() else ascii(part) for part in location]
+    where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         fields = _model_at(Study, location[:-1]).model_fields

@@ -18,6 +18,9 @@ rule fetch_checkpoint:
         "resources/benchmarks/fetch_checkpoint/{checkpoint}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=checkpoint_source,
         code=code("fetch"),
@@ -36,6 +39,9 @@ rule fetch_photos:
         "resources/benchmarks/fetch_photos.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=photos_source,
         code=code("fetch"),
@@ -56,6 +62,9 @@ rule import_checkpoint:
         "resources/benchmarks/import_checkpoint/{checkpoint}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=network_memory,
+        runtime=short_runtime,
     params:
         settings=checkpoint_layout,
         code=code("import_checkpoint"),
@@ -76,6 +85,9 @@ rule compress:
         f"{RESULTS}/benchmarks/compress/{{backbone}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=network_memory,
+        runtime=short_runtime,
     params:
         settings=compression_of,
         code=code("compress"),
@@ -97,6 +109,9 @@ rule verify_backbone:
         f"{RESULTS}/benchmarks/verify_backbone/{{backbone}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=network_memory,
+        runtime=short_runtime,
     params:
         settings=constant(
             study.verification.model_dump()

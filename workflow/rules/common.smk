@@ -3,13 +3,13 @@
 import atexit
 import os
 import re
+import shutil
+import signal
 import sys
-import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-STARTED = time.time()
 ROOT = Path(workflow.basedir)
 # jobs run the package of this checkout, in any environment
 sys.path.insert(0, str(ROOT / "src"))
@@ -47,6 +47,14 @@ except ValueError as error:
     raise WorkflowError(f"{STUDY_FILE}: {error}") from None
 
 RESULTS = f"results/{study.study}"
+for folder in (Path(RESULTS), Path("resources")):
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (os.access(there, os.W_OK) or workflow.output_settings.dryrun):
+        raise WorkflowError(f"{folder}: {there.absolute()} cannot be written to; expected a folder that can")
+
+CONCLUDED = Path(RESULTS, "logs/conclude.log")
+# what this call writes has another time stamp: clocks are not compared, as a file server has its own
+CONCLUDED_BEFORE = CONCLUDED.exists() and CONCLUDED.stat().st_mtime_ns
 (PHOTOS,) = catalog.load("photos")
 FETCHED = {
     "checkpoints": "resources/checkpoints/{}/fetched.json",
@@ -138,11 +146,20 @@ def methods_of(job):
     return [method for method in study.methods if method in METHODS_OF[job]]
 
 
+def end_with_the_terminal():
+    """Let a closed terminal end the call in good order."""
+    # SIGHUP would kill Snakemake and leave its lock, SIGTERM does not; nohup has SIGHUP ignored, and so it stays
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+
+
 def incompletion():
     """What to tell at the end of a call that failed: why runs have no result, where that was all."""
-    told = Path(RESULTS, "logs/conclude.log")
-    if told.exists() and told.stat().st_mtime > STARTED:
-        return told.read_text()
+    for folder in (RESULTS, "resources"):  # the log of a job is lost with the space for it
+        if Path(folder).exists() and shutil.disk_usage(folder).free < 1 << 20:
+            return f"The disk of {folder} is full. Make space: the next call goes on where this one ended."
+    if CONCLUDED.exists() and CONCLUDED.stat().st_mtime_ns != CONCLUDED_BEFORE:
+        return CONCLUDED.read_text()
     return (
         f"Study {study.study} is not complete. Logs: {RESULTS}/logs/ and resources/logs/.\n"
         "The next call goes on where this one ended."

@@ -15,6 +15,9 @@ rule fetch_dataset:
         "resources/benchmarks/fetch_dataset/{dataset}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=dataset_source,
         code=code("fetch"),
@@ -35,6 +38,9 @@ rule prepare_dataset:
         "resources/benchmarks/prepare_dataset/{dataset}/{size}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=prepare_memory,
+        runtime=prepare_runtime,
     params:
         settings=dataset_layout,
         code=code("prepare_dataset"),
@@ -55,6 +61,9 @@ rule draw_splits:
         f"{RESULTS}/benchmarks/draw_splits/{{dataset}}/seed{{seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=constant({}),
         code=code("draw_splits"),

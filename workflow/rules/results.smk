@@ -28,6 +28,9 @@ rule collect:
         f"{RESULTS}/benchmarks/collect.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=constant(
             {
@@ -63,6 +66,9 @@ rule figure:
         f"{RESULTS}/benchmarks/figure/{{figure}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=constant(
             study.figures.model_dump()
@@ -95,6 +101,9 @@ rule report:
         f"{RESULTS}/benchmarks/report.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=constant({"captions": CAPTIONS}),
         code=code("report"),
@@ -114,8 +123,12 @@ rule conclude:
         f"{RESULTS}/logs/conclude.log",
     benchmark:
         f"{RESULTS}/benchmarks/conclude.tsv"
+    retries: 0  # of a profile: a run without a result is not one that another try would give
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     params:
         settings=constant({"report": REPORT}),
         code=code("conclude"),
@@ -139,6 +152,9 @@ rule fetch:
         "resources/logs/fetch.log",
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
     message:
         "Checking that every download is there"
     script:

@@ -22,6 +22,10 @@ rule train:
         f"{RESULTS}/benchmarks/train/{{backbone}}/{{dataset}}/seed{{seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=train_memory,
+        runtime=train_runtime,
     params:
         settings=train_request,
     message:
@@ -43,6 +47,10 @@ rule extract_features:
         f"{RESULTS}/benchmarks/extract_features/{{backbone}}/{{dataset}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=features_memory,
+        runtime=features_runtime,
     params:
         settings=constant({}),
         code=code("extract_features"),
@@ -67,6 +75,9 @@ rule probe:
         f"{RESULTS}/benchmarks/probe/{{backbone}}/{{dataset}}/seed{{seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=probe_memory,
+        runtime=probe_runtime,
     params:
         settings=probe_request,
     message:
@@ -89,6 +100,10 @@ rule finetune:
         f"{RESULTS}/benchmarks/finetune/{{backbone}}/{{dataset}}/seed{{seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=finetune_memory,
+        runtime=finetune_runtime,
     params:
         settings=finetune_request,
     message:

@@ -1,16 +1,19 @@
 from pathlib import Path
 
-import torch
-
-from hiddencost.features import extract_features
+from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
-torch.set_num_threads(snakemake.threads)
-extract_features(
-    Path(snakemake.input.backbone[0]).parent,
-    snakemake.input.verification,
-    Path(snakemake.input.dataset[0]).parent,
-    snakemake.output[0],
-    torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-)
+with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+    import torch
+
+    from hiddencost.features import extract_features
+
+    torch.set_num_threads(snakemake.threads)
+    extract_features(
+        Path(snakemake.input.backbone[0]).parent,
+        snakemake.input.verification,
+        Path(snakemake.input.dataset[0]).parent,
+        snakemake.output[0],
+        compute_device(gpu),
+    )

@@ -1,15 +1,17 @@
 import json
 
+from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
 from hiddencost.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
 if not write_not_run(inputs, request, output):
-    # here alone: rows of what has failed are written without the seconds that it takes
-    import torch
+    # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
+    with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+        import torch
 
-    from hiddencost.finetune import finetune_pack
+        from hiddencost.finetune import finetune_pack
 
-    torch.set_num_threads(snakemake.threads)
-    finetune_pack(inputs, request, output, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.set_num_threads(snakemake.threads)
+        finetune_pack(inputs, request, output, compute_device(gpu))

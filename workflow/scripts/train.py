@@ -1,17 +1,18 @@
 import json
 
+from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
 from hiddencost.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
 if not write_not_run(inputs, request, output):
-    # here alone: rows of what has failed are written without the seconds that it takes
-    import torch
+    # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
+    with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+        import torch
 
-    from hiddencost.prompting import train_pack
+        from hiddencost.prompting import train_pack
 
-    torch.set_num_threads(snakemake.threads)
-    train_pack(
-        inputs, request, "resources/plans", output, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
+        torch.set_num_threads(snakemake.threads)
+        memory = snakemake.resources.mem_mb * 2**20
+        train_pack(inputs, request, "resources/plans", output, compute_device(gpu), memory)

@@ -1,0 +1,143 @@
+"""GPUs of this machine: which there are, and a lease of one for this process. Imported before PyTorch, which then
+sees that GPU alone."""
+
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+SLOTS = 12  # of a GPU: so many that 1, 2, 3, 4, 6 or 12 jobs can share it evenly, beside jobs that share otherwise
+POLL = 2  # seconds
+
+
+def visible() -> list[str]:
+    """Return the names of the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or all.
+
+    A name is the UUID where nvidia-smi tells it, else what CUDA_VISIBLE_DEVICES says (a UUID, MIG instance or index);
+    indices count as nvidia-smi does. Like CUDA, it reads CUDA_VISIBLE_DEVICES up to the first that there is not.
+    """
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None and not told.strip():
+        return []
+    installed = _installed()
+    if told is None:
+        return list(installed.values())
+    names = []
+    for token in map(str.strip, told.split(",")):
+        if token.startswith(("GPU-", "MIG-")):  # a UUID may be cut short
+            names.append(next((uuid for uuid in installed.values() if uuid.startswith(token)), token))
+        elif token.isdigit() and (token in installed or not installed):
+            names.append(installed.get(token, token))
+        else:
+            break
+    return list(dict.fromkeys(names))
+
+
+def _installed() -> dict[str, str]:
+    """Return the UUIDs of the GPUs that nvidia-smi lists, by index; none, with a warning, where it fails."""
+    if not (command := shutil.which("nvidia-smi")):
+        return {}
+    query = [command, "--query-gpu=index,uuid", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("no GPU is known, as nvidia-smi failed: %s", error)
+        return {}
+    if done.returncode:
+        log.warning("no GPU is known, as nvidia-smi failed: %s", (done.stdout + done.stderr).strip())
+    return dict(re.findall(r"^(\d+), (GPU-\S+)$", done.stdout, re.MULTILINE))
+
+
+@contextmanager
+def lease(jobs_per_gpu: int) -> Iterator[str | None]:
+    """Take a GPU for this process, alone or as one of `jobs_per_gpu`, and yield its name; None where there is none.
+
+    Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to that GPU, and stays so. It waits while all are taken by
+    processes of the same user that hold a lease; the kernel ends the lease of one that dies. jobs_per_gpu: a divisor
+    of SLOTS. Raises PermissionError where the folder of the locks belongs to somebody else.
+    """
+    gpus = visible()
+    if not gpus:
+        log.info("no GPU is visible: computing on the CPU")
+        yield None
+        return
+    folder, slots, told = _folder(), SLOTS // jobs_per_gpu, False
+    while not (taken := _take(gpus, slots, folder)):
+        if not told:
+            which = f"all {len(gpus)} GPUs are" if len(gpus) > 1 else "the only GPU is"
+            log.info("%s taken: waiting for one; a lease ends with the process that holds it", which)
+            told = True
+        time.sleep(POLL)
+    gpu, locks = taken
+    try:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        log.info("computing on %s, %s", gpu, f"shared by {jobs_per_gpu} jobs" if jobs_per_gpu > 1 else "alone")
+        yield gpu
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _folder() -> Path:
+    """Return the folder of the locks, of this machine and user: a network home would join machines."""
+    folder = Path(tempfile.gettempdir(), f"hiddencost-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no folder"
+        raise PermissionError(
+            f"{folder}: {kind}, of user {found.st_uid}; expected a folder of user {os.getuid()}, for locks. "
+            "Remove it, or set TMPDIR to another place"
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+def _take(gpus: list[str], slots: int, folder: Path) -> tuple[str, list[FileLock]] | None:
+    """Lock so many slots of the GPU that has most of them free, or none at all."""
+    with FileLock(folder / "choosing.lock"):  # one at a time, so that no two take half of what each needs
+        files = {gpu: [folder / f"{gpu.replace('/', '_')}.{slot}.lock" for slot in range(SLOTS)] for gpu in gpus}
+        free = {gpu: [lock for file in files[gpu] if (lock := _try(file))] for gpu in gpus}
+        gpu = max(gpus, key=lambda gpu: len(free[gpu]))
+        taken = free[gpu][:slots] if len(free[gpu]) >= slots else []
+        for lock in (lock for locks in free.values() for lock in locks if lock not in taken):
+            lock.release()
+        for lock in taken:
+            os.utime(lock.lock_file)  # what cleans the folder for temporary files looks at the age
+    return (gpu, taken) if taken else None
+
+
+def _try(file: Path) -> FileLock | None:
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def compute_device(gpu: str | None) -> "torch.device":
+    """Return PyTorch's device for what `lease` gave: "cuda" for a GPU that PyTorch can use, else "cpu"."""
+    import torch
+
+    usable = torch.cuda.is_available()
+    if gpu and not usable:
+        log.warning("PyTorch cannot use %s (its build, or the driver): computing on the CPU", gpu)
+    if usable and not gpu:
+        log.warning("PyTorch finds a GPU that nvidia-smi does not tell: to use it, set CUDA_VISIBLE_DEVICES=0")
+    return torch.device("cuda" if gpu and usable else "cpu")

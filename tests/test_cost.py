@@ -1,0 +1,102 @@
+import pytest
+import yaml
+from conftest import ROOT
+
+from hiddencost import cost
+from hiddencost.study import load_study
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+NETWORK = {"gmacs": 0.5, "files": {"weights": {"name": "a.pth", "size": 14_000_000}, "mask": {"size": 1000}}}
+DATASET = {"counts": {"train": 100, "test": 50}, "classes": list("abcdefghij"), "reader": "x", "files": {}}
+FORWARD = 2 * 0.5 * (112 / 224) ** 2  # GFLOP of an image
+
+
+@pytest.fixture
+def study():
+    recipe = {"epochs": 3, "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 8, "shuffle": True}
+    recipe |= {"test_batch_size": 8, "precision": "auto"}
+    protocol = CONFIG["protocol"] | {"epochs": 5, "milestones": [], "mapping_interval": 2, "canvas": 112}
+    probe = CONFIG["probe"] | {"epochs": 4, "milestones": []}
+    shots = [1, 20, "full"]  # 10 images, and 100 twice
+    methods = ["rlm", "flm", "ilm", "lp", "ft"]
+    changes = {"shots": shots, "methods": methods, "protocol": protocol, "probe": probe, "finetune": recipe}
+    return load_study(CONFIG | changes, "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("methods", "training", "rest"),
+    [
+        (["rlm"], 210 * 5 * 2, 3 * 50),
+        (["flm"], 210 * 5 * 2, 210 + 3 * 50),
+        (["ilm"], 210 * 5 * 2, 210 * 3 + 3 * 50),  # a new mapping at epochs 0, 2 and 4
+        (["ft"], 210 * 3 * 3, 3 * 50),
+        (["lp"], 0, 0),
+        (["rlm", "flm"], 2 * 210 * 5 * 2, 210 + 2 * 3 * 50),
+    ],
+)
+def test_a_pack_costs_its_passes_through_the_network(study, methods, training, rest):
+    expected = {"training": training * FORWARD, "mapping and test": rest * FORWARD}
+    assert cost.pack_gflop(study, methods, NETWORK, DATASET) == pytest.approx(expected)
+    assert cost.train_seconds(study, methods, NETWORK, DATASET) == pytest.approx(
+        (training + rest) * FORWARD / cost.GPU_RATE
+    )
+
+
+def test_features_and_probes_cost_their_images(study):
+    assert cost.features_gflop(study, NETWORK, DATASET) == 150 * FORWARD
+    assert cost.features_seconds(study, NETWORK, DATASET) == 150 * FORWARD / cost.GPU_RATE
+    assert cost.probe_seconds(study, DATASET) == 210 * 4 / cost.PROBE_RATE
+
+
+def test_the_time_to_ask_for_starts_at_ten_minutes_and_doubles_with_each_attempt():
+    assert [cost.minutes(0, attempt) for attempt in (1, 2, 3)] == [10, 20, 40]
+    assert [cost.minutes(3601, attempt) for attempt in (1, 2)] == [71, 142]
+
+
+def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_the_outlook(study):
+    unknown = {"gmacs": None, "files": {"weights": {"name": "model.safetensors"}}}
+    own = DATASET | {"counts": None, "classes": None}
+    assert cost.pack_gflop(study, ["flm"], unknown, own) == {"training": 0, "mapping and test": 0}
+    assert cost.features_gflop(study, unknown, own) == 0
+    network, dataset = cost.described(unknown, own)
+    assert cost.train_seconds(study, ["flm"], network, dataset) > 60
+    assert cost.features_mb(study, network, dataset, "cpu") > 60_000 * 3 * 112**2 / 1e6
+    assert cost.network_mb(network) > cost.network_mb(NETWORK)
+    # once it is prepared, its own figures
+    prepared = {"counts": {"train": 20, "test": 10}, "classes": ["a", "b"]}
+    _, dataset = cost.described(unknown, own, prepared)
+    assert cost.probe_seconds(study, dataset) == (2 + 20 + 20) * 4 / cost.PROBE_RATE
+    assert cost.described(NETWORK, DATASET, prepared) == (NETWORK, DATASET)
+    failed = cost.described(unknown, own, {"counts": {"train": 0, "test": 0}, "classes": []})
+    assert cost.train_seconds(study, ["flm", "ft"], *failed) == 0
+
+
+def test_memory_counts_images_network_and_work(study):
+    images = 150 * 3 / 1e6
+    network = cost.COPIES * 14
+    assert cost.arrays_mb(DATASET, 32) == images * 32**2
+    assert cost.train_mb(study, NETWORK, DATASET, 32, "cpu") == 2863  # 1000, 0.46 of images, 112, and 7000 / 4
+    assert cost.train_mb(study, NETWORK, DATASET, 32, "gpu") == 4113
+    large = DATASET | {"counts": {"train": 50_000, "test": 10_000}}
+    more = 59_850 * 3 * 112**2 / 1e6 + 59_850 * 2048 * 4 / 1e6
+    found = [cost.features_mb(study, NETWORK, one, "cpu") for one in (large, DATASET)]
+    assert found[0] - found[1] == pytest.approx(more, abs=1)
+    assert cost.probe_mb(large) == 1000 + -(-3 * 60_000 * 2048 * 4 // 10**6)
+    batches = [cost.finetune_mb(study, NETWORK, large, size, "cpu") for size in (128, 256)]
+    assert batches[1] - batches[0] == 128 * cost.IMAGE / 4
+    assert cost.finetune_mb(study, NETWORK, DATASET, 128, "gpu") == cost.PROCESS["gpu"] + network
+
+
+def test_a_file_of_arrays_is_read_whole(tmp_path):
+    file = tmp_path / "mine.npz"
+    file.write_bytes(bytes(10_000_000))
+    own = {"reader": "npz", "path": str(file), "files": {}, "counts": None}
+    assert cost.prepare_mb(own) == 500 + 40
+    assert cost.prepare_mb(own | {"reader": "folder"}) == 500
+    assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE
+    assert cost.prepare_mb(DATASET | {"files": {"archive": {"size": 170_000_000}}}) == 500 + 680
+
+
+def test_jobs_get_most_of_the_memory_and_no_more_than_there_is():
+    total = cost.psutil.virtual_memory().total / 1e6
+    assert 0 < cost.machine_mb() <= 0.9 * total

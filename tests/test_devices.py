@@ -1,0 +1,207 @@
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hiddencost import devices
+
+GPUS = ["GPU-aaaa-1", "GPU-bbbb-2"]
+# takes a GPU, says so, and keeps it until it is killed
+HOLD = """
+import logging, os, sys, time
+from hiddencost.devices import lease
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+with lease(int(sys.argv[1])) as gpu:
+    assert "torch" not in sys.modules
+    print("has", gpu, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with GPUs, as nvidia-smi lists them; machine(script) makes nvidia-smi another one."""
+
+    def install(script):
+        path = tmp_path / "bin/nvidia-smi"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    install("\n".join(f"echo '{index}, {name}'" for index, name in enumerate(GPUS)))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(devices.tempfile, "tempdir", None)  # read TMPDIR again
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return install
+
+
+@pytest.fixture
+def hold(machine):
+    """Start a process that takes a GPU."""
+    started = []
+
+    def hold(jobs_per_gpu=1, **environment):
+        command = [sys.executable, "-u", "-c", HOLD, str(jobs_per_gpu)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment))
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line(process, seconds=30):
+    """The next line that a process writes; None if it writes none."""
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    if not ready:
+        return None
+    # a byte at a time, so that nothing stays in a buffer that select does not see
+    return "".join(iter(lambda: os.read(process.stdout.fileno(), 1).decode(), "\n"))
+
+
+def taken(process):
+    """The GPU that a process takes, now."""
+    told, has = line(process), line(process)
+    _, gpu, environment = has.split()
+    assert gpu == environment
+    assert told.startswith(f"computing on {gpu}, ")
+    return gpu
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_each_process_takes_a_gpu_of_its_own_and_the_next_waits_until_one_is_killed(hold):
+    processes = [hold() for _ in range(3)]
+    first = {process: line(process) for process in processes}
+    (waiting,) = [process for process in processes if "computing on" not in first[process]]
+    assert first[waiting] == "all 2 GPUs are taken: waiting for one; a lease ends with the process that holds it"
+    holding = {line(process).split()[1]: process for process in processes if process is not waiting}
+    assert sorted(holding) == GPUS
+    assert line(waiting, 2.5 * devices.POLL) is None  # it is said once
+    kill(holding[GPUS[1]])
+    assert taken(waiting) == GPUS[1]
+
+
+def test_jobs_that_share_spread_over_the_gpus(hold):
+    holding = [hold(2) for _ in range(2)]
+    assert sorted(taken(process) for process in holding) == GPUS
+    holding += [hold(2) for _ in range(2)]
+    assert sorted(taken(process) for process in holding[2:]) == GPUS
+    assert "all 2 GPUs are taken" in line(hold(2))
+
+
+def test_who_wants_a_gpu_alone_does_not_join_those_who_share(hold):
+    one = {"CUDA_VISIBLE_DEVICES": "1"}
+    shares = hold(2, **one)
+    assert taken(shares) == GPUS[1]
+    alone = hold(1, **one)
+    assert line(alone).startswith("the only GPU is taken: waiting")
+    joins = hold(3, **one)  # of another study, that shares otherwise
+    assert taken(joins) == GPUS[1]
+    kill(shares)
+    assert line(alone, 2.5 * devices.POLL) is None
+    kill(joins)
+    assert taken(alone) == GPUS[1]
+    assert line(hold(12, **one)).startswith("the only GPU is taken: waiting")
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        (None, GPUS),
+        ("", []),
+        (" ", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1", GPUS[1:]),
+        ("1, 0", GPUS[::-1]),
+        ("0,-1,1", GPUS[:1]),
+        ("0,7,1", GPUS[:1]),  # CUDA reads no further than a GPU that there is not
+        ("GPU-bbbb-2", GPUS[1:]),
+        ("GPU-b,0", GPUS[::-1]),
+        ("0,GPU-aaaa-1", GPUS[:1]),
+        ("MIG-cccc,GPU-aaaa-1", ["MIG-cccc", GPUS[0]]),
+    ],
+)
+def test_the_visible_gpus_are_those_that_cuda_would_see(machine, monkeypatch, told, names):
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    assert devices.visible() == names
+
+
+def test_without_nvidia_smi_the_variable_alone_tells(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert devices.visible() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-GPU-a/1/0")
+    assert devices.visible() == ["2", "MIG-GPU-a/1/0"]
+    for expected in ("2", "MIG-GPU-a/1/0"):
+        with devices.lease(1) as gpu:
+            assert gpu == expected == os.environ["CUDA_VISIBLE_DEVICES"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-a/1/0")
+
+
+def test_a_driver_that_fails_is_told(machine, caplog):
+    machine("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    assert devices.visible() == []
+    assert "nvidia-smi failed: Failed to initialize NVML" in caplog.text
+
+
+def test_without_a_gpu_the_cpu_computes_and_the_log_says_so(machine, monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with caplog.at_level("INFO"), devices.lease(1) as gpu:
+        assert gpu is None
+        assert devices.compute_device(gpu).type == "cpu"
+    assert [record.message for record in caplog.records] == ["no GPU is visible: computing on the CPU"]
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "usable", "device", "warning"),
+    [
+        (GPUS[0], True, "cuda", ""),
+        (GPUS[0], False, "cpu", f"PyTorch cannot use {GPUS[0]}"),
+        (None, True, "cpu", "to use it, set CUDA_VISIBLE_DEVICES=0"),
+    ],
+)
+def test_a_gpu_that_pytorch_cannot_use_is_told(monkeypatch, caplog, gpu, usable, device, warning):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    assert devices.compute_device(gpu).type == device
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.text)
+
+
+def test_a_lease_ends_with_its_block_and_its_locks_are_private_and_look_used(machine, tmp_path):
+    for _ in range(2):
+        with devices.lease(1) as gpu:
+            assert gpu == GPUS[0]
+        (folder,) = (tmp_path / "tmp").iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        locks = list(folder.glob("GPU-aaaa-1.*"))
+        assert len(locks) == devices.SLOTS
+        assert all(time.time() - lock.stat().st_mtime < 60 for lock in locks)
+        for lock in locks:
+            os.utime(lock, (0, 0))
+
+
+def test_a_folder_of_somebody_else_is_refused(machine, tmp_path):
+    folder = tmp_path / "tmp" / f"hiddencost-{os.getuid()}"
+    folder.symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match=r"no folder, of user \d+; expected a folder of user"), devices.lease(1):
+        pass
+    folder.unlink()
+    folder.mkdir()
+    if os.getuid() == 0:
+        os.chown(folder, 12345, 12345)
+        with pytest.raises(PermissionError, match="a folder, of user 12345; expected a folder of user 0"):
+            devices.lease(1).__enter__()

@@ -1,0 +1,85 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hiddencost import prompting
+from hiddencost.compress import compress
+from hiddencost.files import write_json
+from hiddencost.packfile import PackInputs
+from hiddencost.prepare import prepare, user_entry
+
+CPU = torch.device("cpu")
+RECIPE = {
+    **{"epochs": 4, "learning_rate": 0.01, "milestones": [0.5], "gamma": 0.1, "batch_size": 8, "shuffle": True},
+    **{"test_batch_size": 16, "canvas": 48, "image_size": 32, "mapping_interval": 1, "precision": "fp32"},
+}
+RUNS = [["rlm", 1], ["flm", 4], ["ilm", 4]]
+TIMING = ["train_seconds", "images_per_second"]
+
+
+@pytest.fixture
+def pack(mobilenetv2, tmp_path, monkeypatch, threads):
+    """The files of a small pack on the real network: noise of three classes."""
+    monkeypatch.chdir(tmp_path)
+    measured = {"sparsity_declared": 0.0, "sparsity_measured": 0.0}
+    write_json("verification.json", measured | {"passed": True, "reasons": []})
+    images, labels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), np.uint8), np.arange(12) % 3
+    np.savez("toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    prepare("toy", user_entry("toy", npz="toy.npz"), None, 32, "dataset")
+    write_json("split.json", {"permutations": [[i for i in range(12) if i % 3 == label] for label in range(3)]})
+    compress(mobilenetv2, tmp_path / "backbone", None, None)
+    return PackInputs(*(tmp_path / name for name in ("backbone", "verification.json", "dataset", "split.json")))
+
+
+def train(pack, name):
+    request = {"study": "s", "backbone": "net", "dataset": "toy", "seed": 0, "recipe": RECIPE, "runs": RUNS}
+    request |= {"ledger": f"{name}/ledger", "code": "c"}
+    prompting.train_pack(pack, request, "plans", f"{name}/seed0.parquet", CPU, 2**32)
+    return pd.read_parquet(f"{name}/seed0.parquet").drop(columns=TIMING)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    whole = train(pack, "whole")
+    assert not (tmp_path / "whole/seed0.unfinished").exists()
+    monkeypatch.setattr(prompting, "KEEP_SECONDS", 0)
+    trained_on, real = [], prompting.train_prompts
+
+    def killed_after(images):
+        def train_prompts(*arguments):
+            *before, progress, states, keep = arguments
+
+            def dying(count):
+                progress(count)
+                trained_on.append(count)
+                if sum(trained_on) >= images:
+                    raise Killed
+
+            return real(*before, dying, states, keep)
+
+        return train_prompts
+
+    monkeypatch.setattr(prompting, "train_prompts", killed_after(60))
+    with pytest.raises(Killed):
+        train(pack, "killed")
+    assert (tmp_path / "killed/seed0.unfinished").exists()
+    assert not (tmp_path / "killed/seed0.parquet").exists()
+    assert "go on where" not in caplog.text
+    before, trained_on[:] = sum(trained_on), []
+    monkeypatch.setattr(prompting, "train_prompts", killed_after(1000))
+    pd.testing.assert_frame_equal(train(pack, "killed"), whole)
+    assert "runs go on where an earlier job was interrupted" in caplog.text
+    found, *steps = trained_on  # what the stored runs had been trained on, and the rest
+    total = 4 * (3 + 12 + 12)
+    assert before - 20 <= found < before  # less what the step that was killed had done
+    assert found + sum(steps) <= total
+    assert not (tmp_path / "killed/seed0.unfinished").exists()
+
+
+def test_the_same_pack_twice_gives_the_same_to_the_last_digit(pack):
+    pd.testing.assert_frame_equal(train(pack, "once"), train(pack, "again"))

@@ -2,10 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test lint bench clean
+.PHONY: help install quickstart test test-slurm lint bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
 	@echo "make test         install and run all tests"
+	@echo "make test-slurm   install a Slurm (Debian, as root) and run the tests on it"
 	@echo "make lint         ruff, snakefmt, snakemake --lint"
 	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
@@ -28,6 +29,12 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2
+
+# the refusal where there is no root or no apt-get comes before the installation
+test-slurm:
+	@tests/slurm/start.sh
+	@$(MAKE) --no-print-directory install
+	$(BIN)/python -m pytest tests/slurm; status=$$?; tests/slurm/start.sh stop; exit $$status
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,13 +1,19 @@
-"""The benchmark compares like with like."""
+"""The benchmarks compare like with like."""
 
+import shutil
+
+import numpy as np
+import pandas as pd
 import published
 import pytest
+import scale
 import throughput
 import torch
 from torch.utils.data import DataLoader
 
-from hiddencost import backbone
+from hiddencost import backbone, datasets
 from hiddencost.engine import Plan, PromptedNetwork, train_prompts
+from hiddencost.files import read_json, write_json
 from hiddencost.protocol import RunProtocol
 
 RECIPE = {"epochs": 3, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 10, "shuffle": False}
@@ -60,3 +66,55 @@ def test_ratios_and_packs_are_put_together_from_their_parts(monkeypatch, capsys)
     assert "| resnet18 | 32 | training step, an image | 80.0 ms | 10.0 ms | 8.0x | 4.0x |" in text
     assert "| resnet18 | 32 | 2.00 | 1.00 | 100 | 50% | 2.0 | 1.0 | border once |" in text
     assert "8.0x" in capsys.readouterr().out
+
+
+TINY = {"backbones": 2, "datasets": 1, "shots": 2, "seeds": 1}
+
+
+@pytest.mark.parametrize(("kind", "training"), [("packs", 2), ("one job a run", 12)])
+def test_a_study_is_planned_finished_and_planned_again(kind, training):
+    record = scale.measure_planning(kind, TINY, repeats=1)  # it fails where the second plan has a job
+    assert (record["runs"], record["training_jobs"]) == (12, training)
+    assert record["jobs"] > training
+    assert min(record[name] for name in ("plan_seconds", "up_to_date_seconds", "through_seconds")) > 0.5
+    assert 50 < record["plan_mb"] < 2000
+
+
+def test_jobs_of_both_kinds_find_the_same_runs_in_the_ledger(mobilenetv2, tmp_path):
+    study = scale.job_study() | {"methods": ["rlm", "flm"], "shots": [1], "seeds": [0]}
+    study |= {"datasets": [{"name": "cifar10-part", "image_size": 24}]}
+    study["protocol"] |= {"canvas": 32}
+    network = tmp_path / "results/scale/backbones" / study["backbones"][0]["name"]
+    shutil.copytree(mobilenetv2, network)
+    write_json(network / "manifest.json", read_json(network / "manifest.json") | {"control": None})
+    sparsity = {"sparsity_declared": 0.0, "sparsity_measured": 0.0}
+    write_json(network / "verification.json", {"passed": True, "reasons": [], **sparsity})
+    prepared = tmp_path / "resources/datasets/cifar10-part/24"
+    write_json(prepared / "dataset.json", {"failed": None, "classes": list("abcdefghij"), "sha256": {}})
+    for name, array in zip(datasets.ARRAYS, throughput.noise(10, 24) * 2, strict=True):
+        np.save(prepared / name, array.numpy())
+    split = tmp_path / "results/scale/splits/cifar10-part/seed0.json"
+    write_json(split, {"permutations": [[index] for index in range(10)]})
+
+    jobs = scale.measure_jobs(tmp_path, study)  # it fails where a run is trained twice
+    assert {kind: len(seconds) for kind, seconds in jobs.items()} == {"packs": 1, "one job a run": 2}
+    pack, runs = (
+        pd.concat((pd.read_parquet(tmp_path / path) for path in paths), ignore_index=True)
+        for paths in scale.tables_of(study).values()
+    )
+    assert pack["method"].tolist() == ["rlm", "flm"]
+    pd.testing.assert_frame_equal(pack, runs)
+
+
+def test_overhead_is_snakemakes_time_and_that_of_the_jobs_that_train():
+    common = {"jobs": 20, "plan_seconds": 4.0, "up_to_date_seconds": 3.0, "through_seconds": 6.0}
+    common |= {"runs": 14_976, "plan_mb": 100.0, "up_to_date_mb": 120.0, "through_mb": 110.0}
+    planning = [common | {"kind": "packs", "training_jobs": 624}]
+    planning += [common | {"kind": "one job a run", "training_jobs": 14_976}]
+    records = scale.put_together(planning, {"packs": [5.0, 7.0], "one job a run": [5.0]})
+    hours = [record["overhead_hours"] for record in records]
+    assert hours == pytest.approx([(6 + 624 * 6) / 3600, (6 + 14_976 * 5) / 3600])
+    text = scale.table(records, "a machine")
+    assert "6.0 s (mean of 2 jobs) of a pack, 5.0 s (mean of 1 jobs) of a run" in text
+    assert "| 14,976 | packs | 20 | 624 | 4.0 s | 3.0 s | 6.0 s | 120 MB | 1.04 h | 0% |" in text
+    assert "| 14,976 | one job a run | 20 | 14,976 | 4.0 s | 3.0 s | 6.0 s | 120 MB | 20.80 h | 0% |" in text

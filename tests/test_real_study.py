@@ -1,6 +1,7 @@
 """A study in small with nothing stubbed: the real network, real images, every rule."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -75,3 +76,23 @@ def test_without_the_failed_backbone_the_study_is_complete(project):
     assert ran == {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
     assert "4 of 4 runs of study smoke have a result." in output
     assert nothing_to_do(project, *STUDY)
+
+
+def test_the_same_study_gives_the_same_numbers_again(project):
+    """On a CPU, to the last digit, also where the engine chooses anew how it computes; but for the times."""
+    timings = ["train_seconds", "images_per_second"]
+
+    def tables():
+        folder = project / "results/smoke/tables"
+        runs = pd.read_parquet(folder / "runs.parquet").drop(columns=timings)
+        return runs, *(pd.read_parquet(folder / "bins.parquet"), pd.read_csv(folder / "expectations.csv"))
+
+    configure(project, lambda config: config.update(backbones=config["backbones"][:1]), FILE)
+    snakemake(project, *STUDY)
+    first = tables()
+    for folders in (["results"], ["results", "resources/plans"]):
+        for folder in folders:
+            shutil.rmtree(project / folder)
+        snakemake(project, "results/smoke/tables/runs.parquet", *STUDY)
+        for before, now in zip(first, tables(), strict=True):
+            pd.testing.assert_frame_equal(before, now, check_exact=True)

@@ -32,9 +32,8 @@ test: install
 
 # the refusal where there is no root or no apt-get comes before the installation
 test-slurm:
-	@tests/slurm/start.sh
-	@$(MAKE) --no-print-directory install
-	$(BIN)/python -m pytest tests/slurm; status=$$?; tests/slurm/start.sh stop; exit $$status
+	@set -e; tests/slurm/start.sh; trap 'tests/slurm/start.sh stop' EXIT; \
+	$(MAKE) --no-print-directory install; $(BIN)/python -m pytest tests/slurm
 
 lint: install
 	$(BIN)/ruff check .

@@ -161,7 +161,7 @@ def test_without_a_gpu_the_cpu_computes_and_the_log_says_so(machine, monkeypatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with caplog.at_level("INFO"), devices.lease(1) as gpu:
         assert gpu is None
-        assert devices.compute_device(gpu).type == "cpu"
+        assert devices.compute_device(gpu, 1).type == "cpu"
     assert [record.message for record in caplog.records] == ["no GPU is visible: computing on the CPU"]
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -175,8 +175,11 @@ def test_without_a_gpu_the_cpu_computes_and_the_log_says_so(machine, monkeypatch
     ],
 )
 def test_a_gpu_that_pytorch_cannot_use_is_told(monkeypatch, caplog, gpu, usable, device, warning):
+    shares = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
-    assert devices.compute_device(gpu).type == device
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    assert devices.compute_device(gpu, 4).type == device
+    assert shares == ([0.25] if device == "cuda" else [])
     assert warning in caplog.text
     assert bool(warning) == bool(caplog.text)
 

@@ -358,7 +358,30 @@ def test_a_damaged_file_of_states_is_none(tmp_path, caplog):
     ledger.keep_states(path, {"run": {"prompt": torch.ones(1000)}})
     assert ledger.states(path, CPU)["run"]["prompt"].sum() == 1000
     whole = path.read_bytes()
-    for length in (0, 10, len(whole) // 2, len(whole) - 10):
-        path.write_bytes(whole[:length])
+    cut = [whole[:length] for length in (0, 10, len(whole) // 2, len(whole) - 10)]
+    flipped = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in (0, 100, len(whole) // 2)]
+    for content in (*cut, *flipped):
+        path.write_bytes(content)
         assert ledger.states(path, CPU) == {}
-    assert caplog.text.count("a.unfinished is damaged") == 4
+    assert caplog.text.count("a.unfinished is damaged") == 7
+
+
+def test_runs_that_were_interrupted_apart_go_on_apart(networks, images, tmp_path, threads):
+    """An flm run that was alone for two steps, and an ilm run for one: of the same epoch, yet no twins."""
+    protocol = PROTOCOL.model_copy(update={"epochs": 2})
+    stored = {}
+    for place, (method, steps) in enumerate((("flm", 2), ("ilm", 1))):
+        kept = []
+
+        def keep(states, kept=kept, steps=steps, place=place):
+            kept.append(None)
+            if len(kept) == steps:
+                stored[place] = copy.deepcopy(states()[0])
+
+        list(train_prompts(networks[0], *images, 10, [(method, range(20))], 3, protocol, keep=keep))
+    runs = [("flm", range(20)), ("ilm", range(20))]
+    together = dict(train_prompts(networks[0], *images, 10, runs, 3, protocol, states=stored))
+    for number, run in enumerate(runs):
+        ((_, alone),) = train_prompts(networks[0], *images, 10, [run], 3, protocol)
+        assert together[number].mappings == alone.mappings
+        assert together[number].losses == pytest.approx(alone.losses, rel=1e-3)

@@ -139,13 +139,18 @@ def test_a_damaged_entry_of_the_ledger_is_trained_again(pack, caplog):
     trainer = Trainer()
     complete(pack, request(("flm", 1), ("flm", 2)), "out.parquet", trainer)
     (path,) = (ledger.entry("ledger", run) for run in rows()["run"][:1])
-    for length in (0, 20, path.stat().st_size - 1):
-        path.write_bytes(path.read_bytes()[:length])
+    whole = path.read_bytes()
+    cut = [whole[:length] for length in (0, 20, len(whole) - 1)]
+    changed = [whole.replace(old, new) for old, new in ((b"0.03", b"0.93"), (b"result", b"rosult"), (b"ok", b"o}"))]
+    flipped = [whole[:-1] + bytes([whole[-1] ^ 1]), whole[:100] + bytes([whole[100] ^ 128]) + whole[101:]]
+    for content in (*cut, *changed, *flipped):
+        assert content != whole
+        path.write_bytes(content)
         trainer.asked.clear()
         complete(pack, request(("flm", 1), ("flm", 2)), "out.parquet", trainer)
         assert trainer.asked == [("flm", 3)]
         assert rows()["accuracy"].tolist() == [0.03, 0.06]
-    assert caplog.text.count(f"{path} is damaged") == 3
+    assert caplog.text.count(f"{path} is damaged") == 8
 
 
 def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pack):

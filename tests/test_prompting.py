@@ -15,6 +15,7 @@ RECIPE = {
     **{"test_batch_size": 16, "canvas": 48, "image_size": 32, "mapping_interval": 1, "precision": "fp32"},
 }
 RUNS = [["rlm", 1], ["flm", 4], ["ilm", 4]]
+UNFINISHED = "{}/ledger/unfinished/net_toy_0.states"
 TIMING = ["train_seconds", "images_per_second"]
 
 
@@ -46,7 +47,7 @@ class Killed(BaseException):
 def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     whole = train(pack, "whole")
-    assert not (tmp_path / "whole/seed0.unfinished").exists()
+    assert not (tmp_path / UNFINISHED.format("whole")).exists()
     monkeypatch.setattr(prompting, "KEEP_SECONDS", 0)
     trained_on, real = [], prompting.train_prompts
 
@@ -67,7 +68,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
     monkeypatch.setattr(prompting, "train_prompts", killed_after(60))
     with pytest.raises(Killed):
         train(pack, "killed")
-    assert (tmp_path / "killed/seed0.unfinished").exists()
+    assert (tmp_path / UNFINISHED.format("killed")).exists()
     assert not (tmp_path / "killed/seed0.parquet").exists()
     assert "go on where" not in caplog.text
     before, trained_on[:] = sum(trained_on), []
@@ -78,7 +79,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
     total = 4 * (3 + 12 + 12)
     assert before - 20 <= found < before  # less what the step that was killed had done
     assert found + sum(steps) <= total
-    assert not (tmp_path / "killed/seed0.unfinished").exists()
+    assert not (tmp_path / UNFINISHED.format("killed")).exists()
 
 
 def test_the_same_pack_twice_gives_the_same_to_the_last_digit(pack):

@@ -619,7 +619,7 @@ def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     slow_on_gpus(project)
     configure(project, lambda c: c.update(jobs_per_gpu=2))
-    snakemake(project, "--cores", "4")
+    snakemake(project, "-j", "4")  # the short form, which is also a scheduler's --jobs
     used, most, memory = gpus_used(project)
     assert (used, most) == ({"GPU-1": 4}, 2)
     (megabytes,) = memory

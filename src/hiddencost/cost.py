@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from hiddencost.allocator import WORK
 from hiddencost.protocol import PROMPTING
 from hiddencost.study import Study
 
@@ -26,7 +27,6 @@ RESIZE_RATE = 100  # images/s on one core
 
 # Memory in MB. A process with PyTorch; with CUDA it maps its libraries and pins buffers.
 PROCESS = {"cpu": 1000, "gpu": 4000}
-WORK = 7000  # of a CPU: for what the network keeps of a step's images, on a canvas of 224
 FORWARD = 2000  # the same without gradients
 IMAGE = 120  # a training image on a canvas of 224, of ResNet-50 in training mode
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments

@@ -131,8 +131,11 @@ def _try(file: Path) -> FileLock | None:
     return lock
 
 
-def compute_device(gpu: str | None) -> "torch.device":
-    """Return PyTorch's device for what `lease` gave: "cuda" for a GPU that PyTorch can use, else "cpu"."""
+def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
+    """Return PyTorch's device for what `lease` gave: "cuda" for a GPU that PyTorch can use, else "cpu".
+
+    Of a GPU that jobs share, PyTorch takes no more than this job's share of its memory.
+    """
     import torch
 
     usable = torch.cuda.is_available()
@@ -140,4 +143,6 @@ def compute_device(gpu: str | None) -> "torch.device":
         log.warning("PyTorch cannot use %s (its build, or the driver): computing on the CPU", gpu)
     if usable and not gpu:
         log.warning("PyTorch finds a GPU that nvidia-smi does not tell: to use it, set CUDA_VISIBLE_DEVICES=0")
+    if gpu and usable:
+        torch.cuda.set_per_process_memory_fraction(1 / jobs_per_gpu)
     return torch.device("cuda" if gpu and usable else "cpu")

@@ -316,7 +316,9 @@ class _Run:
         """Go on where `state` was taken; the mapping is the caller's."""
         with torch.no_grad():
             self.prompt.copy_(state["prompt"])
+        fused = self.adam.param_groups[0]["fused"]
         self.adam.load_state_dict(state["adam"])
+        self.adam.param_groups[0]["fused"] = fused  # of this device, which may not be that of before
         self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
         self.epoch, self.batches, self.losses = state["epoch"], state["batches"], state["losses of the epoch"]
@@ -387,7 +389,7 @@ def train_prompts(
     for run in active:
         if run.method == "ilm":
             same = (other for other in active if other.method == "flm" and torch.equal(other.chosen, run.chosen))
-            run.twin = next((flm for flm in same if flm.trained.mappings == run.trained.mappings), None)
+            run.twin = next((flm for flm in same if _equal(flm, run)), None)
     began = [run for run in active if run.number not in states]
     _share(began, [len(run.chosen) * (run.method != "rlm") for run in began], start)
     progress(sum(run.trained.images for run in active))
@@ -427,6 +429,12 @@ def train_prompts(
                 run.trained.mapping = run.trained.mapping.cpu()
                 yield run.number, run.trained
         keep(partial(_states, active))
+
+
+def _equal(flm: _Run, ilm: _Run) -> bool:
+    """Say whether two runs on the same images have come to the same place by the same way."""
+    ways = [(run.trained.images, run.trained.mappings) for run in (flm, ilm)]
+    return ways[0] == ways[1] and torch.equal(flm.prompt, ilm.prompt)
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:

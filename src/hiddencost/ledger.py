@@ -1,11 +1,13 @@
 """The ledger: each finished run in a file of its own, under the hash of all that determines it."""
 
+import hashlib
+import io
 import json
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,30 +38,47 @@ def find(ledger: str | Path, run: str) -> dict | None:
         return None
     try:
         with safe_open(path, "pt") as stored:
-            return json.loads(stored.metadata()["result"])
-    except SafetensorError as error:
-        log.warning("%s is damaged (%s): the run counts as not finished", path, error)
-        return None
+            metadata = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no dict)
+        whole = metadata["sha256"] == _digest(tensors, metadata["result"])
+    except (SafetensorError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        log.warning("%s is damaged: the run counts as not finished", path)
+    return json.loads(metadata["result"]) if whole else None
 
 
 def record(ledger: str | Path, run: str, tensors: dict[str, Tensor], result: dict) -> None:
     """Keep a finished run: what it learned (a prompt and its mapping, or a head) and its result (JSON values)."""
+    text = canonical(result)
     with atomic(entry(ledger, run)) as temporary:
-        save_file(tensors, temporary, metadata={"result": canonical(result)})
+        save_file(tensors, temporary, metadata={"result": text, "sha256": _digest(tensors, text)})
+
+
+def _digest(tensors: dict[str, Tensor], result: str) -> str:
+    """SHA-256 over a result and the tensors' names and values."""
+    values = {name: hashlib.sha256(numpy.asarray(tensor).tobytes()).hexdigest() for name, tensor in tensors.items()}
+    return sha256_text(canonical([result, values]))
 
 
 def keep_states(path: str | Path, states: dict[str, Any]) -> None:
-    """Keep the states of runs under way, by identity: dicts and lists of tensors and numbers."""
+    """Keep the states of runs under way, by identity: dicts and lists of tensors and numbers.
+
+    With the SHA-256 of the rest as its first bytes, as torch.load does not see damaged tensors.
+    """
+    buffer = io.BytesIO()
+    torch.save(states, buffer)
     with atomic(path) as temporary:
-        torch.save(states, temporary)
+        temporary.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
 
 
 def states(path: str | Path, device: torch.device) -> dict[str, Any]:
-    """Return the states of runs under way, by identity; none where there is no such file, or it is damaged."""
+    """Return the states of runs under way, by identity; none where there is no such file, or, with a warning, where
+    it is damaged."""
     if not Path(path).exists():
         return {}
-    try:
-        return torch.load(path, device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        log.warning("%s is damaged (%s): its runs start anew", path, type(error).__name__)
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        log.warning("%s is damaged: its runs start anew", path)
         return {}
+    return torch.load(io.BytesIO(content[32:]), device, weights_only=True)

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiddencost.allocator import WORK
 from hiddencost.engine import CapturedChunk, Chunk, Plan, PromptedNetwork, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
 from hiddencost.pack import device_name
@@ -26,7 +27,9 @@ RUNS = {"cpu": 2, "cuda": 12}  # of a measurement, ...
 IMAGES_A_RUN = 10  # ... with few images each, as sharing gains least there
 ROUNDS = 3
 GAIN = 0.97  # what sharing must take at most of the arithmetic and of the time of whole canvases
-MEMORY = 0.4  # for what a forward pass keeps for the backward pass, which needs as much again
+# For what a forward pass keeps for the backward pass, which needs as much again:
+MEMORY = 0.4  # of what is free on a GPU, ...
+LEAST = 0.45  # ... of a CPU job's memory, where it has less than it asks for
 
 
 def choose(
@@ -35,9 +38,10 @@ def choose(
     """Return the plan for a network, and say in the log which it is and why.
 
     On a GPU the fastest, on a CPU the one of least arithmetic. It is measured once for each architecture, canvas,
-    image size, precision and device; the figures are kept in `folder`. memory: bytes of main memory that the job may
-    use, for a CPU, as results should not depend on what happens to be free; a GPU is asked what is free. The other
-    arguments are those of PromptedNetwork.
+    image size, precision and device; the figures are kept in `folder`. On a CPU images go through the network as far
+    as allocator.WORK reaches, or the job's own memory (bytes), if that is less: results should not depend on what
+    happens to be free, on the dataset or on the attempt. A GPU is asked what is free. The other arguments are those
+    of PromptedNetwork.
     """
     device, precision = mean.device, resolve_precision(protocol.precision, mean.device)
     key = {
@@ -67,8 +71,11 @@ def choose(
         walkable = isinstance(network, fx.GraphModule)
         why = "the border is too small to share" if walkable else "torch.fx cannot walk the network"
         log.info("%s: whole canvases, as %s", case, why)
-    room = memory if device.type == "cpu" else _free_memory()
-    fitting = max(1, min(int(MEMORY * room / best["bytes"]), MOST_IMAGES[device.type]))
+    if device.type == "cpu":
+        room = min(WORK * 1e6 / 2 * (protocol.canvas / 224) ** 2, LEAST * memory)
+    else:
+        room = MEMORY * _free_memory()
+    fitting = max(1, min(int(room / best["bytes"]), MOST_IMAGES[device.type]))
     # a power of two, so that small changes of the free memory do not change the rounding of sums
     return Plan(best["cover"], 2 ** (fitting.bit_length() - 1), best["graphs"])
 
@@ -196,4 +203,5 @@ def _kept_bytes(prompted: PromptedNetwork, chunk: Chunk) -> float:
 def _free_memory() -> int:
     gc.collect()  # what the measurement has left
     torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info()[0]
+    free, total = torch.cuda.mem_get_info()
+    return min(free, int(total * torch.cuda.get_per_process_memory_fraction()))

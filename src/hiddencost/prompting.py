@@ -27,12 +27,13 @@ def train_pack(
     """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
 
     See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output; `plan.choose` for the
-    folder `plans` and for `memory`. Once a minute the runs under way are kept beside the output, and a job that was
-    killed goes on from there.
+    folder `plans` and for `memory`. Once a minute the runs under way are kept in the ledger's folder, and a job that
+    was killed goes on from there.
     """
     protocol = RunProtocol.model_validate(request["recipe"])
     precision = resolve_precision(protocol.precision, device)
-    unfinished = Path(output).with_suffix(".unfinished")
+    pack = "_".join(str(request[axis]) for axis in ("backbone", "dataset", "seed"))
+    unfinished = Path(request["ledger"], "unfinished", f"{pack}.states")
 
     def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
         network, _, manifest = backbone.load(inputs.backbone)
@@ -70,6 +71,6 @@ def train_pack(
                     result |= score(logits, test_labels, protocol.test_batch_size)
                 learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
                 yield names[number], learned, result
+        unfinished.unlink(missing_ok=True)
 
     complete(inputs, request, output, train, precision=precision)
-    unfinished.unlink(missing_ok=True)

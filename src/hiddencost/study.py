@@ -331,7 +331,7 @@ class Study(Part):
         # here, as Snakemake goes on with old results where an input is missing
         if absent := [path for path in self.own_files(name) if not Path(path).is_file()]:
             raise StudyError(f"paths.{name}: there is no file {absent[0]}")
-        if braced := [path for path in self.own_files(name) if "{" in path]:
+        if braced := [path for path in self.own_files(name) if set("{}") & set(path)]:
             raise StudyError(f"paths.{name}: {braced[0]} has a brace, a wildcard of Snakemake; expected none")
         return {key: value for key, value in entry.items() if key != "unavailable"} | {"files": files | own}
 

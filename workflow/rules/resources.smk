@@ -1,19 +1,41 @@
 # What jobs ask of a machine or a scheduler: memory (MB), time (minutes), a GPU. A profile's set-resources go before.
 
+from functools import cache
+
 from hiddencost import cost, devices
 
-# jobs run here, and not by a scheduler, which takes --jobs
-HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
-GPUS = devices.visible() if HERE else []
-ON = "gpu" if GPUS or not HERE else "cpu"
-GPU = int(ON == "gpu")
-
 config["jobs_per_gpu"] = study.jobs_per_gpu  # for the scripts: as a param it would run jobs again
-if HERE:
-    # what Snakemake shares out among its jobs, unless it was told: snakemake --resources gpu=1 mem_mb=16000
-    for resource, amount in {"gpu": len(GPUS) * study.jobs_per_gpu, "mem_mb": cost.machine_mb()}.items():
+
+
+@cache
+def here():
+    """Whether jobs run on this machine, and not by a scheduler. Not to be asked before Snakemake knows its executor.
+
+    Then its GPUs and memory are what Snakemake shares out, unless it was told: snakemake --resources gpu=1 mem_mb=16000
+    """
+    # a dry run does not say for which executor: a scheduler's takes --jobs
+    if workflow.dryrun and workflow.resource_settings.nodes is not None:
+        return False
+    if not (workflow.is_main_process and workflow.local_exec):
+        return False
+    for resource, amount in {"gpu": len(gpus()) * study.jobs_per_gpu, "mem_mb": cost.machine_mb()}.items():
         if resource not in workflow.global_resources:
             workflow.register_resource(resource, amount)
+    return True
+
+
+@cache
+def gpus():
+    return devices.visible()
+
+
+def device():
+    """What jobs that can use a GPU compute on: "gpu" or "cpu"."""
+    return "gpu" if not here() or gpus() else "cpu"
+
+
+def gpu(wildcards):
+    return int(device() == "gpu")
 
 
 def network(wildcards):
@@ -52,7 +74,7 @@ def train_runtime(wildcards, attempt):
 
 def train_memory(wildcards, attempt):
     size = study.dataset(wildcards.dataset).image_size
-    return cost.train_mb(study, *pack(wildcards), size, ON) * attempt
+    return cost.train_mb(study, *pack(wildcards), size, device()) * attempt
 
 
 def finetune_runtime(wildcards, attempt):
@@ -61,7 +83,7 @@ def finetune_runtime(wildcards, attempt):
 
 def finetune_memory(wildcards, attempt):
     batch_size = study.recipe("finetune", wildcards.dataset)["batch_size"]
-    return cost.finetune_mb(study, *pack(wildcards), batch_size, ON) * attempt
+    return cost.finetune_mb(study, *pack(wildcards), batch_size, device()) * attempt
 
 
 def features_runtime(wildcards, attempt):
@@ -69,7 +91,7 @@ def features_runtime(wildcards, attempt):
 
 
 def features_memory(wildcards, attempt):
-    return cost.features_mb(study, *pack(wildcards), ON) * attempt
+    return cost.features_mb(study, *pack(wildcards), device()) * attempt
 
 
 def probe_runtime(wildcards, attempt):

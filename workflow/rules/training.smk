@@ -23,7 +23,7 @@ rule train:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=train_memory,
         runtime=train_runtime,
     params:
@@ -48,7 +48,7 @@ rule extract_features:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=features_memory,
         runtime=features_runtime,
     params:
@@ -101,7 +101,7 @@ rule finetune:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        gpu=GPU,
+        gpu=gpu,
         mem_mb=finetune_memory,
         runtime=finetune_runtime,
     params:

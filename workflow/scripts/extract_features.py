@@ -4,7 +4,8 @@ from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
-with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+jobs_per_gpu = snakemake.config["jobs_per_gpu"]
+with lease(jobs_per_gpu) as gpu:
     import torch
 
     from hiddencost.features import extract_features
@@ -15,5 +16,5 @@ with lease(snakemake.config["jobs_per_gpu"]) as gpu:
         snakemake.input.verification,
         Path(snakemake.input.dataset[0]).parent,
         snakemake.output[0],
-        compute_device(gpu),
+        compute_device(gpu, jobs_per_gpu),
     )

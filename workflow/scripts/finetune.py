@@ -8,10 +8,11 @@ log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
-    with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+    jobs_per_gpu = snakemake.config["jobs_per_gpu"]
+    with lease(jobs_per_gpu) as gpu:
         import torch
 
         from hiddencost.finetune import finetune_pack
 
         torch.set_num_threads(snakemake.threads)
-        finetune_pack(inputs, request, output, compute_device(gpu))
+        finetune_pack(inputs, request, output, compute_device(gpu, jobs_per_gpu))

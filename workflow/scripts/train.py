@@ -8,11 +8,12 @@ log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
-    with lease(snakemake.config["jobs_per_gpu"]) as gpu:
+    jobs_per_gpu = snakemake.config["jobs_per_gpu"]
+    with lease(jobs_per_gpu) as gpu:
         import torch
 
         from hiddencost.prompting import train_pack
 
         torch.set_num_threads(snakemake.threads)
         memory = snakemake.resources.mem_mb * 2**20
-        train_pack(inputs, request, "resources/plans", output, compute_device(gpu), memory)
+        train_pack(inputs, request, "resources/plans", output, compute_device(gpu, jobs_per_gpu), memory)

@@ -79,7 +79,7 @@ def asked(entry):
 def report_of(kind, name):
     """The report of an earlier download."""
     fetched = Path(FETCHED[kind].format(name))
-    return read_json(fetched) if fetched.exists() else {"failed": None, "attempt": 0}
+    return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
 
 
 def is_retried(earlier, entry):

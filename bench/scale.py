@@ -194,7 +194,7 @@ def table(records: list[dict], device: str) -> str:
     lines = [
         f"Measured on {device}.",
         "Multiplied: the overhead is the time through Snakemake alone, where it is given, and, for each job that",
-        f"trains, that of one with nothing to train: {job.format(**pack)} of a pack, {job.format(**single)} of a run.",
+        f"trains, that of one with nothing to train: {job.format(**pack)} of a pack, {job.format(**single)} of a run",
         "",
         "| runs | | jobs | that train | plan afresh | plan, up to date | through Snakemake alone | peak memory "
         "| overhead |",

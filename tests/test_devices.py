@@ -38,7 +38,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(devices.tempfile, "tempdir", None)  # read TMPDIR again
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # what a lease sets is undone in the end
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     return install
 
 

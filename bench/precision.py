@@ -7,7 +7,6 @@ each precision, and writes bench/results/precision.{json,md}. A CPU without bf16
 accuracies count, its speed does not.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
-from throughput import RESULTS, machine
-
-from hiddencost.files import atomic
+from throughput import machine, publish
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = ("fp32", "bf16")
@@ -57,12 +54,7 @@ def main() -> None:
     row = "| {method} | {seeds} | {accuracy_fp32_mean:.1f} ± {accuracy_fp32_std:.1f} "
     row += "| {accuracy_bf16_mean:.1f} ± {accuracy_bf16_std:.1f} | {difference_mean:+.2f} ± {difference_std:.2f} |"
     lines += [row.format(**record) for record in table.to_dict("records")]
-    text = "\n".join(lines) + "\n"
-    content = json.dumps({"device": machine(), "methods": table.to_dict("records")}, indent=1) + "\n"
-    for suffix, written in (("json", content), ("md", text)):
-        with atomic(RESULTS / f"precision.{suffix}") as temporary:
-            temporary.write_text(written)
-    print(f"{text}\n{RESULTS / 'precision.json'} and precision.md written")
+    publish("precision", {"device": machine(), "methods": table.to_dict("records")}, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

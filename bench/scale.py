@@ -8,7 +8,6 @@ downloaded or trained. Then runs a few real jobs of both kinds that find their r
 at the first call MobileNetV2 is downloaded and 24 small runs are trained. Writes bench/results/scale.{json,md}.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -25,10 +24,9 @@ import pandas as pd
 import psutil
 import snakemake
 import yaml
-from throughput import RESULTS, machine
+from throughput import machine, publish
 
 from hiddencost import catalog
-from hiddencost.files import atomic
 
 ROOT = Path(__file__).parents[1]
 SNAKEFILES = {"packs": ROOT / "Snakefile", "one job a run": ROOT / "bench/one_job_a_run.smk"}
@@ -223,12 +221,7 @@ def main() -> None:
         line = "{runs:6} runs, {kind:13}: {jobs:6} jobs; planned in {plan_seconds:.1f} s; {peak_mb:.0f} MB"
         print(line.format(**planning[-1]), flush=True)
     records = put_together(planning, jobs)
-    text = table(records, device)
-    content = json.dumps({"device": device, "jobs_seconds": jobs, "studies": records}, indent=1) + "\n"
-    for suffix, written in (("json", content), ("md", text)):
-        with atomic(RESULTS / f"scale.{suffix}") as temporary:
-            temporary.write_text(written)
-    print(f"\n{text}\n{RESULTS / 'scale.json'} and scale.md written")
+    publish("scale", {"device": device, "jobs_seconds": jobs, "studies": records}, table(records, device))
 
 
 if __name__ == "__main__":

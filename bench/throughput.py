@@ -43,6 +43,14 @@ PEAK = 4096  # side of the matrices whose product gives the device's rate
 MEAN, STD = (torch.tensor(v).reshape(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
+def publish(name: str, records: list | dict, text: str) -> None:
+    """Write a benchmark's records to results/{name}.json and its table to results/{name}.md, and show the table."""
+    for suffix, content in (("json", json.dumps(records, indent=1) + "\n"), ("md", text)):
+        with atomic(RESULTS / f"{name}.{suffix}") as temporary:
+            temporary.write_text(content)
+    print(f"\n{text}\n{RESULTS / f'{name}.json'} and {name}.md written")
+
+
 def batch_size(network: str) -> int:
     """The published 128 images on a GPU; what fits 16 GB of memory on a CPU."""
     return 128 if DEVICE.type == "cuda" else {"resnet50": 32}.get(network, 64)
@@ -292,10 +300,7 @@ def main() -> None:
     print(f"{machine()}\n{'':64}{'published, ms':>15} {'engine, ms':>12}   ratio  same allocator", flush=True)
     records = [record for case in cases for record in compare(*case)]
     text = table(records)
-    for suffix, content in (("json", json.dumps(records, indent=1) + "\n"), ("md", text)):
-        with atomic(RESULTS / f"throughput.{suffix}") as temporary:
-            temporary.write_text(content)
-    print(f"\n{text}\n{RESULTS / 'throughput.json'} and throughput.md written")
+    publish("throughput", records, text)
 
 
 if __name__ == "__main__":

@@ -91,10 +91,17 @@ def code_digest(script: str | os.PathLike) -> str:
         # a script may have the name of a module
         name = path.relative_to(PACKAGE.parent).as_posix() if path.is_relative_to(PACKAGE) else path.name
         if name not in closure:
-            tree = ast.parse(path.read_text(), filename=str(path))
-            pending += imported_modules(tree)
-            closure[name] = ast.unparse(_without_docstrings(tree))
+            closure[name], imported = _read_code(path)
+            pending += imported
     return sha256_text(canonical(closure))
+
+
+@lru_cache
+def _read_code(path: Path) -> tuple[str, list[Path]]:
+    """Return a file's code without comments and docstrings, and the files of this package that it imports."""
+    tree = ast.parse(path.read_text(), filename=str(path))
+    imported = imported_modules(tree)
+    return ast.unparse(_without_docstrings(tree)), imported
 
 
 def imported_modules(tree: ast.AST) -> list[Path]:

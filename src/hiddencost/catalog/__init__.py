@@ -19,7 +19,8 @@ DEFAULTS = {
 @lru_cache
 def load(name: str) -> dict:
     """Return catalog/{name}.yaml (`checkpoints`, `datasets`, `photos`) as {entry name: entry}."""
-    return yaml.safe_load(resources.files(__name__).joinpath(f"{name}.yaml").read_text())
+    text = resources.files(__name__).joinpath(f"{name}.yaml").read_text()
+    return yaml.load(text, Loader=yaml.CSafeLoader)  # quicker than safe_load: every job and every plan read them
 
 
 @lru_cache

@@ -43,18 +43,13 @@ def jobs_of(process):
     return [job for job in jobs if "train.py" in " ".join(job.cmdline())]
 
 
-def on_hangup(action):
-    """What a call does with SIGHUP, whatever these tests inherited: SIG_DFL in a terminal, SIG_IGN under nohup."""
-    return partial(signal.signal, signal.SIGHUP, action)
-
-
 @pytest.fixture
 def training(project):  # noqa: F811
     """A call of the study, with a new seed, that stays in its two training jobs until the file `slow` is gone."""
     configure(project, lambda config: config["seeds"].append(1))
     (project / "slow").touch()
     with open(project / "first.log", "w") as output:  # no pipe, which jobs that outlive the call would hold open
-        process = call(project, stdout=output, start_new_session=True, preexec_fn=on_hangup(signal.SIG_DFL))
+        process = call(project, stdout=output, start_new_session=True)
     until(lambda: sum(" flm " in run for run in trained(project)) == 2, process)
     jobs = jobs_of(process)
     assert len(jobs) == 2
@@ -100,8 +95,9 @@ def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, tra
 def test_nohup_outlives_its_terminal(project):  # noqa: F811
     configure(project, lambda config: config["seeds"].append(1))
     (project / "slow").touch()
+    ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     with open(project / "first.log", "w") as output:
-        process = call(project, stdout=output, start_new_session=True, preexec_fn=on_hangup(signal.SIG_IGN))
+        process = call(project, stdout=output, start_new_session=True, preexec_fn=ignore)
     until(lambda: sum(" flm " in run for run in trained(project)) == 2, process)
     os.killpg(process.pid, signal.SIGHUP)
     (project / "slow").unlink()

@@ -186,10 +186,16 @@ def project(finished, tmp_path):
     return copy
 
 
+def in_a_terminal():
+    """Take signals as what is called in a terminal does, whatever these tests inherited: nohup and & ignore some."""
+    for one in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(one, signal.SIG_DFL)
+
+
 def call(project, *arguments, **options):
     environment = os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": in_a_terminal} | options
     return subprocess.Popen(command, cwd=project, env=environment, text=True, **options)
 
 

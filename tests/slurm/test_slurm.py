@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, copy_project
-from test_workflow import RANDOM, configure, finished, nothing_to_do, project, trained  # noqa: F401
+from test_workflow import RANDOM, configure, finished, in_a_terminal, nothing_to_do, project, trained  # noqa: F401
 
 FILE = "studies/smoke.yaml"
 # Slurm's own, with what Torque's tells of a finished job besides
@@ -58,7 +58,7 @@ def call():
         environment["PATH"] = f"{project / 'bin'}:{environment['PATH']}"
         command = [sys.executable, "-m", "snakemake", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        called.append(subprocess.Popen(command, cwd=project, env=environment, **pipes))
+        called.append(subprocess.Popen(command, cwd=project, env=environment, preexec_fn=in_a_terminal, **pipes))
         return called[-1]
 
     yield start

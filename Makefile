@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test test-slurm lint bench clean
+.PHONY: help install quickstart test test-slurm test-browser lint bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
 	@echo "make test         install and run all tests"
 	@echo "make test-slurm   install a Slurm (Debian, as root) and run the tests on it"
+	@echo "make test-browser the report in Chromium, which root on Debian gets by apt-get where it is missing"
 	@echo "make lint         ruff, snakefmt, snakemake --lint"
 	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
@@ -34,6 +35,10 @@ test: install
 test-slurm:
 	@set -e; tests/slurm/start.sh; trap 'tests/slurm/start.sh stop' EXIT; \
 	$(MAKE) --no-print-directory install; $(BIN)/python -m pytest tests/slurm
+
+test-browser: install
+	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	$(BIN)/python -m pytest tests/test_report.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -13,9 +13,6 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
-report: "workflow/report/study.rst"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/checkpoints.smk"
@@ -33,6 +30,9 @@ localrules:
     fetch_dataset,
     draw_splits,
     collect,
+    claims,
+    tables,
+    learned,
     figure,
     figures,
     report,
@@ -43,6 +43,7 @@ rule all:
     default_target: True
     input:
         rules.conclude.output,
+        rules.tables.output,
         rules.report.output,
 
 

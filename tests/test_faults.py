@@ -189,8 +189,9 @@ def test_a_full_disk_is_told_and_costs_what_was_not_written(project):  # noqa: F
         kept = entries(project)
         assert len(old) == 12
         assert kept.items() > old.items()
-        for table in results.rglob("*.parquet"):
-            assert pq.read_table(table).num_rows
+        for folder in ("runs", "probes"):
+            for table in (results / "small" / folder).rglob("*.parquet"):
+                assert pq.read_table(table).num_rows
         (results / "filler").unlink()
         (project / "trained.log").unlink()
         _, output = snakemake(project)

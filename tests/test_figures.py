@@ -1,117 +1,516 @@
+import copy
 import itertools
+import re
 
+import made_up
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
-from hiddencost import figures
-from hiddencost.figures import reliability, style
+from hiddencost import figures, gallery, verdicts
+from hiddencost.captions import CAPTIONS
+from hiddencost.figures import style
+from hiddencost.tables import AXES, summarise
 
-BACKBONES = {"dense": ("none", None, 0.0), "pruned": ("magnitude", None, 0.2), "random": ("none", "random_init", 0.0)}
+PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+PRUNED = PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}
+BACKBONES = {"dense": PLAIN, "pruned": PRUNED, "random": PLAIN | {"control": "random_init"}}
 METHODS, SHOTS, SEEDS = ["rlm", "flm", "ilm", "lp"], ["1", "10", "full"], [0, 1, 2]
-SETTINGS = {"width": 6.8, "panel_height": 2.3, "colours": {}, "title": "made up", "classes": {"one": 10, "two": 43}}
+SETTINGS = {
+    **{"width": 6.8, "panel_height": 2.3, "colours": {}, "labels": {}, "palette": "RdBu_r", "title": "made up"},
+    **{"methods": METHODS, "classes": {"one": 10, "two": 43}},
+}
+FIGURES = gallery.listed(BACKBONES, ["one", "two"], METHODS, {})
 
 
 @pytest.fixture
-def study():
-    """Made-up runs and bins of two datasets; one cell was not run."""
+def tables():
+    """Made-up tables of two datasets; one cell was not run."""
     rng = np.random.default_rng(0)
     runs, bins = [], []
-    constant = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece_published"), 0.1)
-    constant |= {"study": "s", "checkpoint": "net", "dense": "dense"}
+    constant = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece_published"), 0.1) | {"study": "s"}
     for dataset, backbone, method, shots, seed in itertools.product(["one", "two"], BACKBONES, METHODS, SHOTS, SEEDS):
-        compression, control, sparsity = BACKBONES[backbone]
         ran = (dataset, backbone, method, shots) != ("two", "pruned", "ilm", "10")
         axes = {"dataset": dataset, "backbone": backbone, "method": method, "shots": shots, "seed": seed}
         values = dict.fromkeys(("accuracy", "ece"), rng.uniform() if ran else np.nan)
-        made = {"compression": compression, "control": control, "status": "ok" if ran else "not run"}
-        made |= {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
+        made = BACKBONES[backbone] | {"sparsity_measured": 0.0, "status": "ok" if ran else "not run", "run": "r"}
         runs.append(constant | made | axes | values)
         if ran:
             rows = {"count": [0, 5, 20], "confidence": [np.nan, 0.5, 0.9], "accuracy": [np.nan, 0.4, 0.7]}
             bins += [axes | {"bin": bin + 1} | {k: v[bin] for k, v in rows.items()} for bin in range(3)]
-    return pd.DataFrame(runs), pd.DataFrame(bins)
+    runs = pd.DataFrame(runs)
+    mapped = runs.loc[(runs["status"] == "ok") & runs["method"].isin(["flm", "ilm"]), AXES]
+    mapped = mapped.loc[mapped.index.repeat(3)].reset_index(drop=True)
+    mapped["target"] = np.tile([0, 1, 2], len(mapped) // 3)
+    # the dense network's seeds agree in all classes, the pruned one with it in the first
+    mapped["source"] = mapped["target"].where(mapped["backbone"] == "dense", 5 * mapped["target"])
+    mapped["target_name"] = mapped["target"].map({0: "zebra crossing", 1: "oneWay", 2: "yield"})
+    mapped["source_name"] = mapped["source"].map("class {}".format)
+    moved = mapped[mapped["method"] == "ilm"].drop(columns=["source", "target_name", "source_name"])
+    remapped = moved.rename(columns={"target": "epoch"}).assign(share=0.5)
+    return {
+        **{"runs": runs, "summary": summarise(runs), "bins": pd.DataFrame(bins)},
+        **{"mappings": mapped, "remapped": remapped.assign(epoch=remapped["epoch"] + 2)},
+        "examples": {"one": np.full((3, 3, 8, 8), 200, np.uint8)},
+        "prompts": {"gain": np.array(4)}
+        | {f"{b}/one/{m}/full/0": np.full((3, 16, 16), 9, np.uint8) for b in BACKBONES for m in METHODS[:3]},
+        "upstream": pd.DataFrame({"backbone": list(BACKBONES), "top1": [70.0, 63.0, np.nan], "photos": [18.0, 9, 0]}),
+    }
 
 
-@pytest.mark.parametrize("name", figures.DRAW)
-def test_every_figure_is_drawn_from_the_tables_alone_at_print_size(study, tmp_path, name):
-    outputs = [tmp_path / f"{name}.pdf", tmp_path / f"{name}.png"]
-    figures.draw(name, *study, SETTINGS, outputs)
+def drawn(name, tables, **settings):
+    """Draw a figure of the small study, and lay it out."""
+    figure = figures.DRAW[FIGURES[name]["kind"]](copy.deepcopy(tables), FIGURES[name], SETTINGS | settings)
+    figure.draw_without_rendering()
+    return figure
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    """No figure stays open, and intervals, which no test looks at to the digit, are of fewer resamples."""
+    monkeypatch.setattr(verdicts, "RESAMPLES", 100)
+    yield
+    plt.close("all")
+
+
+def written(tables, folder):
+    files = {}
+    for name, table in tables.items():
+        files[name] = folder / f"{name}.npz" if isinstance(table, dict) else folder / f"{name}.parquet"
+        if isinstance(table, dict):
+            np.savez(files[name], **table)
+        elif name in ("summary", "upstream"):
+            files[name] = folder / f"{name}.csv"
+            table.to_csv(files[name], index=False)
+        else:
+            table.to_parquet(files[name])
+    return files
+
+
+def texts(artist):
+    return [text.get_text() for text in artist.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+@pytest.fixture(scope="session")
+def full_grid(tmp_path_factory):
+    """The figures, files and settings of the paper's grid, with made-up numbers."""
+    return made_up.write(tmp_path_factory.mktemp("made-up"), [f"class {number}" for number in range(1000)])
+
+
+def test_the_papers_networks_are_grouped_by_what_they_are_compared_with_and_how_they_are_compressed():
+    study = made_up.paper()
+    datasets = [one.name for one in study.datasets]
+    listed = gallery.listed(made_up.stated(study), datasets, study.methods, {})
+    groups = ["resnet18-gmp", "resnet34-gmp", "resnet50-acdc", "resnet50-rigl", "resnet50-lth"]
+    assert [name for name in listed if name.startswith("accuracy")] == [f"accuracy-{group}" for group in groups]
+    shown = {name: one["role"] for name, one in listed["accuracy-resnet50-acdc"]["backbones"].items()}
+    controls = dict.fromkeys(["resnet50-dense-v1", "resnet50-random", "resnet50-shuffled"], "control")
+    compressed = dict.fromkeys([f"resnet50-acdc{level}" for level in (80, 90, 98)], "compressed")
+    assert [*listed["accuracy-resnet18-gmp"]["backbones"]] == [
+        *("resnet18-dense", "resnet18-gmp", "resnet18-random", "resnet18-int8", "resnet18-int4")
+    ]
+    assert shown == {"resnet50-dense": "dense"} | compressed | controls
+    # the maps of ten lottery tickets need a figure for each dataset
+    assert [name for name in listed if name.startswith("heatmap-resnet50-lth-")] == [
+        f"heatmap-resnet50-lth-{dataset}" for dataset in datasets
+    ]
+    assert not any(name.startswith("heatmap-resnet50-acdc-") for name in listed)
+    assert set(listed["glance"]["backbones"]) == set(made_up.stated(study))
+    assert all(re.fullmatch(r"[a-z0-9._-]+", name) for name in listed)
+
+
+def test_a_small_study_has_one_figure_of_each_kind():
+    assert list(FIGURES) == list(gallery.TABLES)
+    assert set(CAPTIONS) == set(gallery.TABLES) == set(figures.DRAW)
+    labels = {name: one["label"] for name, one in FIGURES["accuracy"]["backbones"].items()}
+    assert labels == {"dense": "dense", "pruned": "magnitude 20 %", "random": "random init"}
+    assert set(gallery.listed(BACKBONES, ["one"], ["lp"], {})) == set(gallery.TABLES) - {
+        *("mapping", "movement", "prompts")
+    }
+
+
+def test_quantised_networks_stand_beside_the_sparse():
+    quantised = {f"int{bits}": PRUNED | {"compression": f"int{bits}"} for bits in (4, 8)}
+    assert list(gallery.grouped(BACKBONES | quantised)) == [()]
+    sparse = {
+        f"{kind}{level}": PRUNED | {"compression": kind} for kind in ("magnitude", "2:4") for level in (1, 2, 3)
+    }
+    groups = gallery.grouped({"dense": PLAIN} | sparse | quantised)
+    assert groups == {
+        ("dense-magnitude",): ("dense", ["dense", "magnitude1", "magnitude2", "magnitude3", "int4", "int8"]),
+        ("dense-nm",): ("dense", ["dense", "2:41", "2:42", "2:43", "int4", "int8"]),
+    }
+
+
+def test_networks_that_nothing_is_compared_with_have_figures_without_a_comparison():
+    alone = {"a": PLAIN | {"dense": "a"}, "b": PLAIN | {"dense": "b"}}
+    listed = gallery.listed(alone, ["one"], METHODS, {})
+    assert list(listed) == ["accuracy", "reliability", "mapping", "movement", "prompts"]
+    plain = {"role": "dense", "sparsity": 0.0, "quantised": False}
+    assert listed["accuracy"]["backbones"] == {name: plain | {"label": name} for name in alone}
+    beside = gallery.grouped(BACKBONES | alone)
+    assert beside == {("dense",): (None, ["a", "b"]), ("dense-magnitude",): ("dense", list(BACKBONES))}
+
+
+def test_no_group_and_no_figure_takes_the_name_of_another():
+    # compressed by two algorithms: their group has the dense network's name
+    two = {"pruned": PRUNED, "nm": PRUNED | {"compression": "2:4"}}
+    groups = gallery.grouped({"dense": PLAIN, **two, "alone": PLAIN | {"dense": "alone"}})
+    assert groups == {("dense-2",): (None, ["alone"]), ("dense",): ("dense", ["dense", *two])}
+    levels = {f"p{level}": PRUNED | {"sparsity_declared": level / 10} for level in range(1, 6)}
+    other = {"dense-magnitude-one": PLAIN | {"dense": "dense-magnitude-one"}}
+    other |= {name: one | {"dense": "dense-magnitude-one"} for name, one in two.items()}
+    listed = gallery.listed({"dense": PLAIN, **levels, **other}, ["one", "two"], METHODS, {})
+    shown = [set(one["backbones"]) for one in listed.values() if one["kind"] == "heatmap"]
+    assert [len(names) for names in shown] == [6, 6, 6, 3]
+    assert sum(name.startswith("accuracy") for name in listed) == 2
+
+
+def test_a_dense_network_that_is_not_shown_leaves_the_others_compared(tables, tmp_path):
+    listed = gallery.listed({"pruned": PRUNED}, ["one"], METHODS, {"pruned": "mine"})
+    (one,) = listed["heatmap"]["backbones"].values()
+    assert (one["role"], one["label"]) == ("compressed", "mine")
+    assert listed["glance"]["references"] == ["dense"]
+    files = written(tables, tmp_path)
+    glance = {name: figures._read(files[name], listed["glance"]) for name in ("runs", "upstream")}
+    axes = figures.DRAW["glance"](glance, listed["glance"], SETTINGS).axes
+    assert [len(axis.containers) for axis in axes[:4]] == [1] * 4  # a point in each panel
+
+
+INT = PRUNED | {"sparsity_declared": 0.0}
+LEVELS = {
+    "p90": PRUNED | {"sparsity_declared": 0.9},
+    "p20": PRUNED,
+    "p70": PRUNED | {"sparsity_declared": 0.7},
+    **{"int8": INT | {"compression": "int8"}, "p95": PRUNED | {"sparsity_declared": 0.95}},
+    **{"p50": PRUNED | {"sparsity_declared": 0.5}, "int4": INT | {"compression": "magnitude+int4"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("ran", "chosen"),
+    [
+        (["p90", "p20"], "p90"),
+        (["p90", "int8"], "p90"),
+        (["int4", "int8"], "int4"),
+        (["random", "p20"], "p20"),
+        (["random"], "random"),
+        ([*LEVELS, "random"], "p95"),
+    ],
+)
+def test_the_most_compressed_is_the_sparsest_in_whatever_order(ran, chosen):
+    shown = gallery.described({"dense": PLAIN} | LEVELS | {"random": BACKBONES["random"]}, "dense", {})
+    assert gallery.pair(shown, ran) == gallery.pair(shown, ran[::-1]) == ["dense", chosen]
+
+
+def test_where_there_is_no_room_for_all_levels_the_extremes_stay_and_one_that_is_quantised():
+    shown = gallery.described(LEVELS, "dense", {})
+    names = list(LEVELS)
+    assert gallery.spread(shown, names, 7) == names
+    assert gallery.spread(shown, names, 3) == ["p20", "p95", "int4"]
+    assert gallery.spread(shown, names, 4) == ["p20", "p70", "p95", "int4"]
+    unknown = {name: one | {"sparsity": None} for name, one in shown.items() if not one["quantised"]}
+    assert gallery.spread(unknown, list(unknown), 3) == ["p90", "p70", "p50"]
+    quantised = {f"int{bits}": one | {"quantised": True} for bits, one in enumerate(unknown.values())}
+    assert gallery.spread(quantised, list(quantised), 3) == ["int0", "int2", "int4"]
+
+
+def test_what_was_learned_is_shown_of_one_seed_and_budget_that_both_ran():
+    shown = gallery.described(BACKBONES, "dense", {})
+
+    def kept(*ran):
+        runs = pd.DataFrame([(name, "one", "ilm", shots, seed) for name, shots, seed in ran], columns=AXES)
+        return [(name, shots, seed) for name, _, _, shots, seed in gallery.kept(runs, shown)]
+
+    ran = [("dense", "1", 0), ("dense", "1", 1), ("dense", "full", 0), ("dense", "full", 2), ("pruned", "1", 1)]
+    assert kept(*ran) == [("dense", "1", 1), ("pruned", "1", 1)]
+    assert kept(*ran, ("pruned", "full", 2)) == [("dense", "full", 2), ("pruned", "full", 2)]
+    assert kept(*ran[:3]) == [("dense", "full", 0)]
+    assert kept(("dense", "1", 0), ("pruned", "1", 1)) == [("dense", "1", 0)]
+    assert kept() == []
+
+
+FULL = [
+    *(f"accuracy-{group}" for group in ("resnet18-gmp", "resnet34-gmp", "resnet50-acdc", "resnet50-rigl")),
+    *("heatmap-resnet50-lth", "heatmap-resnet50-lth-gtsrb", "glance"),
+    # quantised beside sparse
+    *(f"{kind}-resnet18-gmp" for kind in ("calibration", "reliability", "mapping", "movement", "prompts")),
+]
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
+    listed, files, settings = full_grid
+    kind, drawn = listed[name]["kind"], []
+    draw = figures.DRAW[kind]
+    monkeypatch.setitem(figures.DRAW, kind, lambda *arguments: drawn.append(draw(*arguments)) or drawn[0])
+    figures.draw(listed[name], files, settings, [tmp_path / "it.png"])
+    assert Image.open(tmp_path / "it.png").width == pytest.approx(6.8 * 200, abs=1)
+    (figure,) = drawn
+    box = figure.get_tightbbox()
+    assert figure.get_suptitle().startswith("made-up numbers: ")
+    width, height = figure.get_size_inches()
+    assert height <= 9  # of a printed page
+    # nothing is cut off, to a hundredth of an inch
+    assert box.x0 >= -0.01
+    assert box.y0 >= -0.01
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_from_the_tables_alone_and_the_same_each_time(tables, tmp_path, name):
+    files, outputs = written(tables, tmp_path), [tmp_path / f"{name}.{format}" for format in ("pdf", "png", "svg")]
+    needed = {table: files[table] for table in gallery.TABLES[FIGURES[name]["kind"]]}
+    figures.draw(FIGURES[name], needed, SETTINGS, outputs)
     assert outputs[0].read_bytes().startswith(b"%PDF")
-    assert Image.open(outputs[1]).width == pytest.approx(6.8 * 200, abs=1)
-    before = outputs[0].read_bytes()
-    figures.draw(name, *study, SETTINGS, outputs)
-    assert outputs[0].read_bytes() == before
+    before = [output.read_bytes() for output in outputs]
+    figures.draw(FIGURES[name], needed, SETTINGS, outputs)
+    assert [output.read_bytes() for output in outputs] == before
     assert plt.get_fignums() == []
 
 
-def test_an_all_missing_study_is_drawn(study, tmp_path):
-    runs, bins = study
-    runs = runs.assign(status="not run", accuracy=np.nan, ece=np.nan)
-    for name in figures.DRAW:
-        figures.draw(name, runs, bins.iloc[:0], SETTINGS, [tmp_path / f"{name}.png"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_study_without_any_result_is_drawn(tables, tmp_path, name):
+    runs = tables["runs"].assign(status="not run", accuracy=np.nan, ece=np.nan)
+    empty = {key: tables[key].iloc[:0] for key in ("bins", "mappings", "remapped")}
+    empty |= {"runs": runs, "summary": summarise(runs), "prompts": {}, "upstream": tables["upstream"], "examples": {}}
+    figures.draw(FIGURES[name], written(empty, tmp_path), SETTINGS, [tmp_path / f"{name}.png"])
+    assert Image.open(tmp_path / f"{name}.png").height > 100
 
 
-def test_accuracy_has_a_panel_a_dataset_and_tells_dense_from_compressed(study):
-    with style.paper():
-        axes = figures.DRAW["accuracy"](*study, SETTINGS).axes
-        assert [axis.get_title() for axis in axes] == ["one", "two"]
-        lines = [container.lines[0] for container in axes[1].containers]
-        assert len(lines) == 12
-        by_method = [lines[i : i + 3] for i in range(0, 12, 3)]
-        assert [[line.get_linestyle() for line in three] for three in by_method] == [["-", "--", ":"]] * 4
-        assert [three[0].get_color() for three in by_method] == [style.COLOURS[method] for method in METHODS]
-        missing = by_method[2][1].get_ydata().astype(float)
-        assert np.isnan(missing).tolist() == [False, True, False]
-        runs = study[0]
-        first = runs[(runs["dataset"] == "two") & (runs["backbone"] == "dense") & (runs["method"] == "rlm")]
-        assert by_method[0][0].get_ydata()[0] == pytest.approx(first[first["shots"] == "1"]["accuracy"].mean() * 100)
+def test_datasets_and_backbones_are_shown_in_the_order_of_the_figure(tables, tmp_path):
+    listed = gallery.listed({name: BACKBONES[name] for name in ("pruned", "dense")}, ["two"], METHODS, {})
+    table = figures._read(written(tables, tmp_path)["summary"], listed["accuracy"])
+    assert style.order(table, "dataset") == ["two"]
+    assert style.order(table, "backbone") == ["dense", "pruned"]  # the dense one first
+    figure = copy.deepcopy(FIGURES["accuracy"]) | {"datasets": ["two", "one"]}
+    axes = figures.DRAW["accuracy"](tables, figure, SETTINGS | {"labels": {"one": "First", "ilm": "mine"}}).axes
+    assert [axis.get_title() for axis in axes] == ["two", "First"]
+    assert "mine" in texts(axes[0].figure)
 
 
-def test_a_backbone_without_any_run_is_left_out_of_the_accuracies(study):
-    runs, bins = study
-    gone = runs["backbone"] == "pruned"
-    runs = runs.assign(status=runs["status"].mask(gone, "not run"), accuracy=runs["accuracy"].mask(gone))
-    with style.paper():
-        figure = figures.DRAW["accuracy"](runs, bins, SETTINGS)
-        assert len(figure.axes[0].containers) == 8
-        told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "dense" in told
+def test_accuracy_has_a_line_for_each_method_and_network_and_a_gap_where_nothing_was_run(tables):
+    axes = drawn("accuracy", tables).axes
+    assert [axis.get_title() for axis in axes] == ["one", "two"]
+    lines = [line for line in axes[1].lines if len(line.get_xdata()) == 3]
+    by_method = [lines[i : i + 3] for i in range(0, 12, 3)]
+    assert [[line.get_linestyle() for line in three][:2] for three in by_method] == [["-", "--"]] * 4
+    assert [[line.get_marker() for line in three] for three in by_method] == [["o", "s", "None"]] * 4
+    assert [three[0].get_color() for three in by_method] == [style.COLOURS[method] for method in METHODS]
+    missing = by_method[2][1].get_ydata().astype(float)
+    assert np.isnan(missing).tolist() == [False, True, False]
+    cell = tables["runs"].query("dataset == 'two' and backbone == 'dense' and method == 'rlm' and shots == '1'")
+    assert by_method[0][0].get_ydata()[0] == pytest.approx(cell["accuracy"].mean() * 100)
+    band = axes[1].collections[0].get_paths()[0].vertices
+    mean, std = 100 * cell["accuracy"].mean(), 100 * cell["accuracy"].std()
+    at_first = band[band[:, 0] == 0, 1]
+    width = 4.303 * std / 3**0.5  # the 95 % interval of three seeds
+    assert [at_first.min(), at_first.max()] == pytest.approx([mean - width, mean + width], rel=1e-3)
+    assert "accuracy, mean and 95 % interval over 3 seeds; " in axes[0].figure.get_suptitle()
+    assert "1 of 72 cells are missing" in axes[0].figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_band_of_two_seeds_spans_them_and_one_has_none(tables):
+    for seeds, ends in ((2, ["min", "max"]), (1, [])):
+        runs = tables["runs"].query(f"seed < {seeds}")
+        axis = drawn("accuracy", tables | {"summary": summarise(runs)}).axes[0]
+        cell = runs.query("dataset == 'one' and backbone == 'dense' and method == 'rlm' and shots == '1'")["accuracy"]
+        band = axis.collections[0].get_paths()
+        drawn_ends = [one.vertices[one.vertices[:, 0] == 0, 1] for one in band]
+        assert [(one.min(), one.max()) for one in drawn_ends] == [pytest.approx(tuple(100 * cell.agg(ends)))] * bool(
+            ends
+        )
+        assert ("mean and span of 2 seeds" if ends else "accuracy, 1 seed") in axis.figure.get_suptitle()
+
+
+def test_a_backbone_without_any_run_is_left_out_of_the_accuracies(tables):
+    gone = tables["runs"]["backbone"] == "pruned"
+    runs = tables["runs"].assign(accuracy=tables["runs"]["accuracy"].mask(gone))
+    told = texts(drawn("accuracy", tables | {"summary": summarise(runs)}).legends[0])
+    assert {"dense", "random init"} <= set(told)
     assert not any("magnitude" in text for text in told)
 
 
-def test_the_heat_map_shows_paired_points_and_hatches_what_was_not_run(study):
-    runs, bins = study
-    with style.paper():
-        axes = figures.DRAW["heatmap"](runs, bins, SETTINGS).axes
-        panel = next(axis for axis in axes if axis.get_title() == "two, ILM-VP")
-        cells = panel.collections[0].get_array()
-        assert cells.shape == (2, 3)
-        assert cells.mask.tolist() == [[False, True, False], [False, False, False]]
-        assert panel.patch.get_hatch() == "////"
-        own = runs[(runs["dataset"] == "two") & (runs["method"] == "ilm") & (runs["shots"] == "full")]
-        mean = own.groupby("backbone")["accuracy"].mean()
-        assert cells[0, 2] == pytest.approx(100 * (mean["dense"] - mean["pruned"]))
-        limits = panel.collections[0].get_clim()
-        assert limits[0] == -limits[1]
+@pytest.mark.parametrize(("kind", "metric", "sign"), [("heatmap", "accuracy", 1), ("calibration", "ece", -1)])
+def test_the_maps_show_paired_points_and_mark_what_is_sure_and_what_was_not_run(tables, kind, metric, sign):
+    summary = tables["summary"]
+    sure = (summary["backbone"] == "pruned") & (summary["shots"] == "full")
+    for end, value in (("low", 0.01), ("high", 0.05)):
+        name = f"{metric}_dense_minus_backbone_{end}"
+        summary[name] = np.where(sure, value, -value if end == "low" else value)
+    figure = drawn(kind, tables)
+    row = figure.axes[5:10]  # the second dataset: curves, and a map a method
+    assert row[0].get_title() == "two"
+    panel = row[3]
+    cells = panel.collections[0].get_array()
+    assert cells.shape == (2, 3)
+    assert cells.mask.tolist() == [[False, True, False], [False, False, False]]
+    assert panel.patch.get_hatch()
+    own = tables["runs"].query("dataset == 'two' and method == 'ilm' and shots == 'full'")
+    mean = own.groupby("backbone")[metric].mean()
+    assert cells[0, 2] == pytest.approx(sign * 100 * (mean["dense"] - mean["pruned"]))
+    limits = panel.collections[0].get_clim()
+    assert limits[0] == -limits[1]
+    assert panel.collections[1].get_offsets().tolist() == [[2.5, 0.5]]  # the dot: full shots, the pruned network
+    assert [label.get_text() for label in row[1].get_yticklabels()] == ["magnitude 20 %", "random init"]
+    assert "1 of 48 cells are missing" in figure.get_suptitle().replace("\n", " ")
 
 
-def test_pooling_weights_bins_by_their_images():
-    bins = pd.DataFrame(
-        {"bin": [1, 1, 2], "count": [10, 30, 5], "confidence": [0.1, 0.2, 0.5], "accuracy": [1, 0, 1.0]}
+def test_a_map_without_the_dense_network_counts_its_cells_as_missing(tables):
+    gone = (tables["runs"]["backbone"] == "dense") & (tables["runs"]["dataset"] == "one")
+    summary = summarise(tables["runs"].assign(accuracy=tables["runs"]["accuracy"].mask(gone)))
+    figure = drawn("heatmap", tables | {"summary": summary})
+    hatched = [axis.collections[0].get_array().mask.sum() for axis in figure.axes[:10] if axis.patch.get_hatch()]
+    assert sum(hatched) == 25
+    assert "25 of 48 cells are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_names_that_look_like_numbers_or_nothing_are_drawn_as_others_are(tables, tmp_path):
+    names = {"dense": "2024", "pruned": "nan", "random": "1e5"}
+    plain, figure = tables["summary"], FIGURES["heatmap"]
+    renamed = plain.replace({"backbone": names, "dense": names})
+    odd = figure | {"backbones": {names[name]: told for name, told in figure["backbones"].items()}}
+    for what, summary, name in ((figure, plain, "plain"), (odd, renamed, "odd")):
+        files = written({"summary": summary}, tmp_path)
+        figures.draw(what, files, SETTINGS, [tmp_path / f"{name}.svg"])
+    assert (tmp_path / "odd.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
+
+
+def test_where_there_is_room_the_maps_have_numbers(tables):
+    one = tables | {"summary": tables["summary"][tables["summary"]["dataset"] == "two"]}
+    figure = figures.DRAW["heatmap"](one, FIGURES["heatmap"] | {"datasets": ["two"]}, SETTINGS)
+    panel = figure.axes[3]
+    values = [text.get_text() for text in panel.texts]
+    assert len(values) == 5  # of 2 x 3 cells one was not run
+    cells = panel.collections[0].get_array()
+    assert values[0] == f"{cells[0, 0]:.1f}".replace("-", "−")
+
+
+def test_reliability_of_many_datasets_shows_the_dense_and_the_most_compressed(tables):
+    figure = drawn("reliability", tables)
+    assert [axis.get_title() for axis in figure.axes] == [
+        *("one: dense", "one: magnitude 20 %", "two: dense", "two: magnitude 20 %")
+    ]
+    ece = tables["runs"].query("dataset == 'one' and backbone == 'dense' and method == 'rlm' and shots == 'full'")[
+        "ece"
+    ]
+    assert f"{ece.mean():.2f}" in texts(figure.axes[0])
+    one = {name: tables[name][tables[name]["dataset"] == "one"] for name in ("runs", "bins")}
+    alone = figures.DRAW["reliability"](one, FIGURES["reliability"] | {"datasets": ["one"]}, SETTINGS)
+    assert [axis.get_title() for axis in alone.axes] == ["dense", "magnitude 20 %", "random init"]
+
+
+def test_the_mapping_names_what_each_network_chose_and_how_far_they_agree(tables):
+    figure = drawn("mapping", tables)
+    first, second = figure.axes
+    title = first.get_title(loc="left")
+    assert title == "one, all images: 33 % alike; two seeds of dense: 100 %"
+    told = texts(first)
+    for name in ("zebra crossing", "one Way", "class 5", "class 10", "dense", "magnitude 20 %"):
+        assert name in told
+    (grey,) = {text.get_color() for text in first.texts if text.get_text() == "class 0"}
+    assert grey != "black"  # both chose it
+    images = [child for child in first.child_axes if child.images]
+    assert len(images) == 3
+    assert not second.child_axes  # of the second dataset there are no examples
+    assert "missing" not in figure.get_suptitle()
+
+
+def test_a_mapping_is_of_a_seed_that_both_networks_ran(tables):
+    mappings = tables["mappings"]
+    pruned = (mappings["backbone"] == "pruned") & (mappings["dataset"] == "one")
+    mappings = mappings[~(pruned & (mappings["seed"] < 2))]
+    mappings.loc[mappings["seed"] == 2, "source_name"] += ", seed 2"
+    told = texts(drawn("mapping", tables | {"mappings": mappings}).axes[0])
+    assert "class 10, seed 2" in [text.replace("\n", " ") for text in told]
+    # of each dataset one network is left
+    mappings = mappings[(mappings["backbone"] == "dense") == (mappings["dataset"] == "one")]
+    figure = drawn("mapping", tables | {"mappings": mappings})
+    assert "2 of 4 mappings are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_the_movement_is_the_mean_over_seeds_of_the_share_remapped(tables):
+    remapped = tables["remapped"]
+    own = (remapped["backbone"] == "dense") & (remapped["dataset"] == "one") & (remapped["shots"] == "full")
+    remapped.loc[own & (remapped["epoch"] == 3), "share"] = [0.1, 0.2, 0.6]
+    axis = drawn("movement", tables).axes[0]
+    assert axis.get_title() == "one, all images"
+    assert axis.lines[0].get_xdata().tolist() == [2, 3, 4]
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx([50, 30, 50])
+    assert "missing" not in axis.figure.get_suptitle()
+    remapped = remapped[~((remapped["backbone"] == "random") & (remapped["dataset"] == "two"))]
+    figure = drawn("movement", tables | {"remapped": remapped})
+    assert "1 of 6 cells are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_prompts_are_shown_as_they_are_and_hatched_where_there_is_none(tables):
+    tables["prompts"]["pruned/one/ilm/full/0"][:] = 77
+    figure = drawn("prompts", tables)
+    assert "× 4" in figure.get_suptitle()
+    shown = figure.axes[:12]  # two datasets, three methods, dense and pruned
+    assert shown[5].get_title() == "ILM-VP\nmagnitude 20 %"
+    assert (shown[5].images[0].get_array() == 77).all()
+    assert not any(axis.images for axis in shown[6:])
+    assert all(axis.patch.get_hatch() for axis in shown[6:])
+    assert "6 of 12 prompts are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_the_glance_sets_what_was_kept_upstream_against_what_was_lost(tables):
+    figure = drawn("glance", tables)
+    axis = figure.axes[2]
+    assert axis.get_title(loc="left") == "ILM-VP"
+    runs = (
+        tables["runs"]
+        .query("method == 'ilm'")
+        .pivot(index=["dataset", "shots", "seed"], columns="backbone", values="accuracy")
     )
-    pooled = reliability.pool(bins)
-    assert pooled.loc[1].tolist() == pytest.approx([40, 0.175, 0.25])
-    assert pooled.loc[2].tolist() == pytest.approx([5, 0.5, 1.0])
+    lost = 100 * (runs["dense"] - runs["pruned"]).mean()
+    (point,) = [bar.lines[0] for bar in axis.containers]
+    assert point.get_xdata()[0] == pytest.approx(90)  # 63 of 70 % top-1
+    assert point.get_ydata()[0] == pytest.approx(lost)
+    # by the photos, as nothing is published of it
+    assert axis.get_title(loc="right").startswith("random init: 0 % kept, ")
+    tables["upstream"].loc[1, "top1"] = np.nan
+    (point,) = [bar.lines[0] for bar in drawn("glance", tables).axes[2].containers]
+    assert point.get_xdata()[0] == pytest.approx(50)  # 9 of 18 photos
+    assert point.get_markerfacecolor() == "white"
+
+
+def test_the_glance_tells_what_it_cannot_show_alike(tables):
+    better = tables["runs"]["backbone"] == "random"
+    runs = tables["runs"].assign(accuracy=tables["runs"]["accuracy"] + 0.9 * better)
+    tables["upstream"]["photos"] = [18.0, 9.0, 18.0]
+    figure = drawn("glance", tables | {"runs": runs})
+    axis = figure.axes[2]
+    assert axis.get_title(loc="right").startswith("random init: 100 % kept, −")  # far below the axis
+    # of the pruned network 3 of 144 runs are missing, all of ILM
+    assert "3 of 144 pairs of runs are missing" in figure.get_suptitle().replace("\n", " ")
+    assert [sum(text == "*" for text in texts(one)) for one in figure.axes[:4]] == [0, 0, 1, 0]
+    tables["upstream"]["photos"] = [18.0, 9.0, np.nan]
+    assert "of random init nothing is known upstream" in drawn("glance", tables).get_suptitle().replace("\n", " ")
+
+
+def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
+    weak = tables["runs"].query("backbone == 'pruned'").assign(backbone="weak", sparsity_declared=0.1)
+    runs = pd.concat([tables["runs"], weak])
+    upstream = pd.concat([tables["upstream"], tables["upstream"].iloc[[1]].assign(backbone="weak", top1=66.5)])
+    listed = gallery.listed(BACKBONES | {"weak": PRUNED | {"sparsity_declared": 0.1}}, ["one", "two"], METHODS, {})
+    axis = figures.DRAW["glance"]({"runs": runs, "upstream": upstream}, listed["glance"], SETTINGS).axes[0]
+    joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
+    assert joined == [pytest.approx([95, 90])]
+    assert "20 %" in texts(axis)
 
 
 def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():
     assert style.colours({"colours": {"ilm": "#123456"}}) == style.COLOURS | {"ilm": "#123456"}
 
 
-def test_the_number_of_seeds_and_of_missing_runs_is_told(study):
-    assert style.seeds_note(study[0]) == "3 seeds; 3 of 216 runs are missing"
-    assert style.backbone_label(study[0], "pruned") == "magnitude 20 %"
-    assert style.backbone_label(study[0], "random") == "random init (control)"
+def test_networks_of_one_name_are_told_apart_by_their_own():
+    twins = {"dense": PLAIN, "a": PRUNED, "b": PRUNED | {"compression": "magnitude"}, "c": PLAIN | {"dense": "dense"}}
+    told = gallery.described(twins, "dense", {"a": "mine"})
+    assert [one["label"] for one in told.values()] == ["dense", "mine", "b", "net"]
+    assert told["c"]["role"] == "control"

@@ -2,14 +2,20 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import copy_project
+import torch
+from conftest import ROOT, copy_project
+from PIL import Image
 from safetensors import safe_open
-from test_workflow import configure, nothing_to_do, snakemake
+from test_workflow import configure, snakemake
 
+import hiddencost
+from hiddencost import datasets
 from hiddencost.files import read_json
 
 FILE = "studies/smoke.yaml"
@@ -62,20 +68,48 @@ def test_the_prompt_of_a_run_is_in_the_ledger(project):
         assert len(set(stored.get_tensor("mapping").tolist())) == 10
 
 
+@pytest.mark.parametrize(("method", "size"), [("ilm", 56), ("lp", 64)])
+def test_a_loaded_run_has_the_accuracy_of_the_table(project, method, size):
+    model = hiddencost.load(project / "results/smoke", backbone="mobilenetv2-dense", method=method)
+    dataset = datasets.load(project / f"resources/datasets/cifar10-part/{size}")
+    batches = torch.tensor(dataset.test_images).split(100)
+    predicted = torch.cat([model(images).argmax(1) for images in batches])
+    runs = pd.read_csv(project / "results/smoke/tables/runs.csv").set_index(["backbone", "method"])
+    assert (predicted.numpy() == dataset.test_labels).mean() == runs.loc[("mobilenetv2-dense", method), "accuracy"]
+    assert model.classes[0] == "airplane"
+
+
+def test_the_example_of_the_readme_runs(project):
+    (example,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for readme, here in (("results/quickstart", "results/smoke"), ("shots=20", "shots=2")):
+        assert example.count(readme) == 1
+        example = example.replace(readme, here)
+    image = np.load(project / "resources/datasets/cifar10-part/64/test_images.npy", mmap_mode="r")[0]
+    Image.fromarray(image.transpose(1, 2, 0)).save(project / "photo.jpg")
+    example += "assert again(photo[None]).equal(model(photo[None]))\n"
+    done = subprocess.run([sys.executable, "-c", example], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"[a-z]+ \d+%; the model's accuracy: \d+%\n", done.stdout)
+
+
 def test_figures_and_report_are_made_although_a_backbone_failed(project):
     for name in ("accuracy", "heatmap", "reliability"):
         for suffix in ("pdf", "png"):
             assert (project / f"results/smoke/figures/{name}.{suffix}").stat().st_size > 10_000
-    assert (project / "results/smoke/report.html").exists()
+    report = (project / "results/smoke/report.html").read_text()
+    assert "collapsed failed its verification" in report
+    assert "2 of 6 runs not run: collapsed; on cifar10-part" in report
+    fetched = read_json(project / "resources/checkpoints/mobilenetv2/fetched.json")
+    assert fetched["files"]["weights"]["sha256"] in report
     assert read_json(project / "results/smoke/backbones/mobilenetv2-dense/verification.json")["photos"]["top1"] == 18
 
 
 def test_without_the_failed_backbone_the_study_is_complete(project):
     configure(project, lambda config: config["backbones"].pop(1), FILE)
-    ran, output = snakemake(project, *STUDY)
-    assert ran == {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
-    assert "4 of 4 runs of study smoke have a result." in output
-    assert nothing_to_do(project, *STUDY)
+    ran, _ = snakemake(project, "results/smoke/conclusion.txt", *STUDY)
+    assert ran == {"collect": 1, "claims": 1, "conclude": 1}
+    conclusion = (project / "results/smoke/conclusion.txt").read_text()
+    assert "4 of 4 runs of study smoke have a result." in conclusion
 
 
 def test_the_same_study_gives_the_same_numbers_again(project):

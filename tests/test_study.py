@@ -134,6 +134,14 @@ BAD = {
         {"iml": "#000000"},
         "figures.colours.iml: 'iml' is unknown; did you mean 'ilm'?",
     ),
+    "figures of a dataset that is not there": (
+        ["figures", "datasets"],
+        ["cifar11-part"],
+        "figures.datasets[0]: 'cifar11-part' is unknown; did you mean 'cifar10-part'?",
+    ),
+    "a label of nothing": (["figures", "labels"], {"vp": "VP"}, "figures.labels: 'vp' is unknown; "),
+    "a palette that misleads": (["figures", "palette"], "jet", "figures.palette: 'jet' is unknown; allowed: RdBu_r"),
+    "a format": (["figures", "formats"], ["png"], "figures.formats[0]: 'png' is unknown; allowed: pdf, svg"),
     "not a mapping": (["protocol"], [1], "studies/mine.yaml: protocol: [1] is not allowed: "),
     "an algorithm without what it needs": (
         ["backbones", 1, "compression"],
@@ -255,6 +263,29 @@ def test_the_dense_counterpart_is_the_studys_or_the_catalogs():
     assert found == {
         **{"v2": "v2", "v1": "v1", "acdc": "v1", "acdc-int8": "v1", "rigl": "v2", "random": "v2", "gmp": None},
     }
+
+
+def test_what_is_known_of_a_backbone_before_it_is_made():
+    own = {
+        "as-it-is": {"checkpoint": "resnet50-acdc80"},
+        "int8": {"checkpoint": "resnet50-acdc80", "compression": {"algorithm": "quantise", "bits": 8}},
+        "shuffled": {"checkpoint": "resnet50-acdc80", "control": "shuffled"},
+        "random": {"checkpoint": "resnet50-acdc80", "control": "random_init"},
+        "nm": {"checkpoint": "resnet50-v1", "compression": {"algorithm": "nm", "n": 2, "m": 4}},
+        "erk": {
+            "checkpoint": "resnet50-v1",
+            "compression": {"algorithm": "magnitude", "sparsity": 0.9, "scope": "erk"},
+        },
+        "unknown": {"checkpoint": "resnet18-gmp"},
+    }
+    backbones = [{"name": name} | one for name, one in own.items()]
+    study = load_study(CONFIG | {"backbones": backbones}, "studies/mine.yaml")
+    stated = {one.name: study.stated(one) for one in study.backbones}
+    assert {name: (one["compression"], one["sparsity_declared"]) for name, one in stated.items()} == {
+        **{"as-it-is": ("acdc", 0.8), "int8": ("acdc+int8", 0.8), "shuffled": ("acdc", 0.8), "random": ("none", 0.0)},
+        **{"nm": ("2:4", 0.5), "erk": ("magnitude-erk", 0.9), "unknown": ("gmp", None)},
+    }
+    assert stated["shuffled"]["control"] == "shuffled"
 
 
 def test_a_quantised_network_is_not_fine_tuned():

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hiddencost import tables
 
@@ -92,6 +93,43 @@ def test_the_summary_pairs_by_seed_and_counts_what_is_there(packs):
     assert pruned["ece_dense_minus_backbone_mean"] == pytest.approx(0.05)
 
 
+def test_the_interval_of_the_paired_difference_is_students(packs):
+    """Against scipy's paired t test; of one pair, or none, there is no interval."""
+    values = {"dense": [0.61, 0.58, 0.66, 0.6], "pruned": [0.5, 0.55, 0.52, 0.58]}
+    rows = [row(name, 1, seed, value) for name, some in values.items() for seed, value in enumerate(some)]
+    rows += [row("dense", 2, 0, 0.5), row("pruned", 2, 0, 0.4), row("pruned", 3, 0, 0.4)]
+    runs = pd.DataFrame(rows).assign(dense="dense")
+    summary = tables.summarise(runs).set_index(["backbone", "shots"])
+    for metric, scale in (("accuracy", 1), ("ece", 0.5)):
+        ends = [f"{metric}_dense_minus_backbone_{end}" for end in ("low", "high")]
+        expected = stats.ttest_rel(values["dense"], values["pruned"]).confidence_interval(0.95)
+        assert summary.loc[("pruned", "1"), ends].tolist() == pytest.approx([scale * one for one in expected])
+        assert summary.loc[[("pruned", "2"), ("pruned", "3")], ends].isna().all(axis=None)
+        assert summary.loc[("dense", "1"), ends].isna().all()
+
+
+def test_without_spread_there_is_no_interval(packs):
+    """Two seeds with the same difference but for rounding do not make it certain."""
+    rows = [
+        row(name, 1, seed, 0.7 + 0.2 * seed - 0.2 * (name == "pruned"))
+        for name in GRID["backbone"]
+        for seed in (0, 1)
+    ]
+    summary = tables.summarise(pd.DataFrame(rows).assign(dense="dense")).set_index("backbone")
+    assert summary.loc["pruned", "accuracy_dense_minus_backbone_mean"] == pytest.approx(0.2)
+    assert 0 < summary.loc["pruned", "accuracy_dense_minus_backbone_std"] < 1e-12
+    for metric in ("accuracy", "ece"):
+        ends = [f"{metric}_dense_minus_backbone_{end}" for end in ("low", "high")]
+        assert summary.loc["pruned", ends].isna().all()
+
+
+def test_the_more_intervals_are_to_hold_together_the_wider_each_is():
+    differences = [0.11, 0.03, 0.14, 0.02]
+    mean, std, count = (pd.Series([value]) for value in (np.mean(differences), np.std(differences, ddof=1), 4))
+    ends = [end.item() for end in tables.paired_interval(mean, std, count, 0.99)]
+    assert ends == pytest.approx(list(stats.ttest_1samp(differences, 0).confidence_interval(0.99)))
+
+
 def test_a_backbone_without_a_dense_one_has_no_difference(packs):
     runs = tables.collect(packs, STUDY)
     summary = tables.summarise(runs[runs["backbone"] == "pruned"])
@@ -110,11 +148,12 @@ def test_bins_are_a_row_each_of_finished_runs(packs):
 
 
 def test_the_conclusion_names_what_is_missing_and_where_the_rest_is(packs):
-    text, complete = tables.conclude(tables.collect(packs, STUDY), "results/s/report.html")
+    text, complete = tables.conclude(tables.collect(packs, STUDY), "1 supported", "results/s/report.html")
     assert not complete
     assert text.splitlines() == [
         "pruned: 2 runs not run: gate",
         "6 of 8 runs of study s have a result.",
+        "claims:  1 supported (results/s/tables/claims.csv)",
         "report:  results/s/report.html",
         "tables:  results/s/tables/",
         "figures: results/s/figures/",
@@ -140,9 +179,23 @@ def test_what_is_left_out_is_a_row_that_says_why(packs):
     assert set(lost.loc[lost["backbone"] != "gone", "reason"]) == {"the host is dead"}
     assert set(gone["compression"]) == {"lth"}
     assert set(gone["sparsity_declared"]) == {0.9}
-    text, complete = tables.conclude(runs, "results/s/report.html")
+    text, complete = tables.conclude(runs, "1 supported", "results/s/report.html")
     assert not complete
     assert "gone: 8 runs not run: never public" in text
+
+
+def test_what_a_study_so_far_does_not_hold_is_a_row_that_says_so(packs):
+    left_out = {"backbone": {"gone": "never public"}, "dataset": {}}
+    grid, backbones = GRID | {"backbone": ["dense", "pruned", "gone"]}, STUDY["backbones"] | {"gone": TOLD}
+    study = STUDY | {"grid": grid, "backbones": backbones, "left_out": left_out, "so_far": {}}
+    whole = tables.collect(packs, study).set_index(["backbone", "seed", "shots"])
+    runs = tables.collect(packs[:1], study).set_index(["backbone", "seed", "shots"])
+    assert runs.index.tolist() == whole.index.tolist()
+    assert runs["accuracy"].count() == 2
+    assert runs.loc[("dense", 0, "1"), "accuracy"] == whole.loc[("dense", 0, "1"), "accuracy"]
+    assert runs.loc[("pruned", 1, "full"), "reason"] == "not finished yet"
+    assert runs.loc[("gone", 0, "1"), "reason"] == "never public"
+    assert set(tables.collect([], study)["status"]) == {"not run"}
 
 
 def test_published_accuracies_stand_beside_ours(packs):
@@ -165,3 +218,30 @@ def test_the_dense_backbone_may_be_of_another_checkpoint(packs):
     summary = tables.summarise(tables.collect(packs, STUDY | {"backbones": backbones})).set_index("backbone")
     assert summary.loc["dense", "accuracy_dense_minus_backbone_mean"].isna().all()
     assert summary.loc["pruned", "accuracy_dense_minus_backbone_mean"].tolist() == pytest.approx([0.1, 0.0])
+
+
+def test_pooling_weights_bins_by_their_images():
+    values = {
+        "count": [10, 30, 5, 0, 7],
+        "confidence": [0.1, 0.2, 0.5, np.nan, 0.9],
+        "accuracy": [1, 0, 1, np.nan, 1],
+    }
+    bins = pd.DataFrame({"backbone": ["b", "b", "b", "b", "a"], "bin": [2, 2, 1, 3, 1]} | values)
+    pooled = tables.pool(bins, ["backbone"]).set_index(["backbone", "bin"])
+    assert pooled.index.tolist() == [("a", 1), ("b", 1), ("b", 2)]  # no image is in b's third
+    assert pooled.loc[("b", 2)].tolist() == pytest.approx([40, 0.175, 0.25, 40 / 45])
+    assert pooled.loc[("b", 1)].tolist() == pytest.approx([5, 0.5, 1.0, 5 / 45])
+    assert pooled.loc[("a", 1)].tolist() == pytest.approx([7, 0.9, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_names_that_look_like_numbers_or_nothing_stay_names(packs, tmp_path, suffix):
+    names = {"dense": "2024", "pruned": "nan"}
+    runs = tables.collect(packs, STUDY).assign(dataset="1e5").replace({"backbone": names, "dense": names})
+    summary = tables.summarise(runs)
+    tables.write(summary, tmp_path / f"summary.{suffix}")
+    again = tables.read(tmp_path / f"summary.{suffix}")
+    names = ["backbone", "dense", "dataset", "shots"]
+    pd.testing.assert_frame_equal(again[names], summary[names])
+    assert again["control"].isna().all()
+    np.testing.assert_allclose(again["accuracy_mean"], summary["accuracy_mean"], rtol=1e-5)

@@ -1,6 +1,7 @@
 """Which jobs run after which edit: real calls of Snakemake on the real rules, with the science stubbed."""
 
 import compileall
+import json
 import os
 import py_compile
 import re
@@ -17,6 +18,8 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, copy_project
+
+from hiddencost.files import read_json
 
 # Stand-ins for the modules that need torch, the network or time. `prompting` and `probe` complete packs through the
 # real ledger and tell in trained.log which runs they trained.
@@ -85,12 +88,37 @@ STUBS = {
     "hiddencost/figures/__init__.py": """
         from pathlib import Path
         from hiddencost.figures.style import look
-        def draw(name, runs, bins, settings, outputs):
+        def draw(figure, files, settings, outputs):
             for output in outputs:
-                Path(output).write_text(f"{look}")
+                Path(output).write_text(f"{look} {' '.join(figure['backbones'])}")
     """,
     "hiddencost/figures/style.py": """
         look = {"font.size": 8}
+    """,
+    "hiddencost/learned.py": """
+        from pathlib import Path
+        def write(runs, settings, paths):
+            for path in paths.values():
+                Path(path).write_text("learned")
+    """,
+    "hiddencost/typeset.py": """
+        from pathlib import Path
+        def write(runs, paths):
+            for path in paths:
+                Path(path).write_text("set")
+    """,
+    "hiddencost/verdicts.py": """
+        from pathlib import Path
+        def write(runs, claims, path):
+            Path(path).write_text("verdict" + "\\nsupported" * len(claims))
+        def count(verdicts):
+            return f"{len(verdicts)} supported"
+    """,
+    "hiddencost/report/__init__.py": """
+        import json
+        def write(output, tables, settings, root):
+            page = (root / "workflow/report/report.html.j2").stat().st_size
+            output.write_text(json.dumps({"tables": tables, "settings": settings, "page": page}))
     """,
     "hiddencost/features.py": """
         from pathlib import Path
@@ -150,7 +178,7 @@ CONFIG = {
         {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
     ],
 }
-RESULTS = {"collect": 1, "figure": 3, "report": 1, "conclude": 1}
+RESULTS = {"collect": 1, "claims": 1, "tables": 1, "learned": 1, "figure": 7, "report": 1, "conclude": 1}
 TRAINING = {"train": 2, **RESULTS}
 
 
@@ -194,7 +222,7 @@ def in_a_terminal():
 
 def call(project, *arguments, **options):
     environment = os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": in_a_terminal} | options
     return subprocess.Popen(command, cwd=project, env=environment, text=True, **options)
 
@@ -240,6 +268,11 @@ def touch_everything(project):
             os.utime(path)
 
 
+def open_in_an_editor(project):
+    (project / "workflow/report/.report.css.swp").write_bytes(b"b0VIM\x00\xff")
+    (project / "workflow/report/.idea").mkdir()
+
+
 def swap_learning_rate_and_gamma(config):
     protocol = config["protocol"]
     assert protocol["learning_rate"] != protocol["gamma"]
@@ -255,10 +288,24 @@ WHOLE_BRANCH = {
 }
 ALL_PROMPTS = [f"{b} 0 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "rlm") for n in (1, 2)]
 EDITS = {
-    "every file touched as a git checkout would": (touch_everything, {}, []),
-    "a colour": (
-        lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"})),
-        {"figure": 3, "report": 1},
+    "every file touched as a git checkout would, and an editor's files beside the page": (
+        lambda p: (open_in_an_editor(p), touch_everything(p)),
+        {},
+        [],
+    ),
+    "a colour, and what a backbone is called": (
+        lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"}, labels={"pruned": "less"})),
+        {"figure": 7, "report": 1},
+        [],
+    ),
+    "a format of the figures": (
+        lambda p: configure(p, lambda c: c["figures"].update(formats=["svg"])),
+        {"figure": 7, "report": 1},
+        [],
+    ),
+    "fewer backbones in the figures": (
+        lambda p: configure(p, lambda c: c["figures"].update(backbones=["pruned"])),
+        {"learned": 1, "figure": 7, "report": 1},
         [],
     ),
     "a seed added": (
@@ -273,7 +320,7 @@ EDITS = {
     ),
     "a method added": (
         lambda p: configure(p, lambda c: c["methods"].append("ilm")),
-        TRAINING,
+        {**TRAINING, "figure": 8},
         [f"{b} 0 ilm {n}" for b in ("dense", "pruned") for n in (1, 2)],
     ),
     "a backbone added": (
@@ -287,7 +334,11 @@ EDITS = {
         [f"random 0 {m} {n}" for m in ("flm", "lp", "rlm") for n in (1, 2)],
     ),
     "a shots value removed": (lambda p: configure(p, lambda c: c["shots"].pop()), RESULTS, []),
-    "a backbone removed": (lambda p: configure(p, lambda c: c["backbones"].pop()), RESULTS, []),
+    "a backbone removed": (
+        lambda p: configure(p, lambda c: c["backbones"].pop()),
+        {**RESULTS, "figure": 4},  # the dense one alone has nothing to be compared with
+        [],
+    ),
     "learning rate and gamma swapped": (
         lambda p: configure(p, swap_learning_rate_and_gamma),
         TRAINING,
@@ -306,9 +357,14 @@ EDITS = {
         TRAINING,
         ALL_PROMPTS,
     ),
-    "a caption of the report": (
-        lambda p: replace(p, "workflow/report/figure.rst", "The hidden cost:", "Hidden cost:"),
+    "the look of the report": (
+        lambda p: replace(p, "workflow/report/report.css", "font-size: 1.8rem", "font-size: 1.9rem"),
         {"report": 1},
+        [],
+    ),
+    "a claim": (
+        lambda p: replace(p, "src/hiddencost/catalog/claims.yaml", "more_than: 50", "more_than: 40"),
+        {"claims": 1, "report": 1, "conclude": 1},
         [],
     ),
     "another source and licence of a checkpoint": (
@@ -328,7 +384,7 @@ EDITS = {
     ),
     "the figures code": (
         lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
-        {"figure": 3, "report": 1},
+        {"figure": 7, "report": 1},
         [],
     ),
     "the catalog's sha256 of a checkpoint": (
@@ -346,6 +402,15 @@ def test_an_edit_runs_what_it_makes_stale_and_no_more(project, edit, jobs, runs)
     assert ran == jobs
     assert trained(project) == sorted(runs)
     assert not jobs or nothing_to_do(project)
+
+
+def test_figures_have_the_order_of_the_study(project):
+    compression = {"algorithm": "magnitude", "sparsity": 0.3}
+    another = {"name": "another", "checkpoint": "mobilenetv2", "compression": compression}
+    configure(project, lambda c: c["backbones"].append(another))
+    figure = "results/small/figures/heatmap.png"
+    snakemake(project, figure)
+    assert (project / figure).read_text().endswith(" dense pruned another")
 
 
 def test_a_removed_seed_and_what_comes_back_cost_no_training(project):
@@ -388,6 +453,41 @@ def test_a_killed_training_job_goes_on_with_the_runs_that_were_not_finished(proj
     assert not set(again) & set(finished_runs)
     assert [run for run in again if " flm " in run] == [f"{b} 1 flm {n}" for b in ("dense", "pruned") for n in (1, 2)]
     assert nothing_to_do(project)
+
+
+def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
+    configure(project, lambda c: c["seeds"].append(1))
+    (project / "slow").touch()
+    running = call(project)
+    deadline = time.monotonic() + 120
+    while sum(" flm " in run for run in trained(project)) < 2:
+        assert time.monotonic() < deadline, running.communicate(timeout=1)
+        time.sleep(0.2)
+    before, whole = trained(project), project / "results/small/tables/runs.csv"
+    told = whole.read_bytes()
+    figures = ("figures", "--nolock", "--config", "partial=true")
+    ran, _ = snakemake(project, *figures)
+    assert ran == {"collect": 1, "learned": 1, "figure": 7, "figures": 1}
+    table = (project / "results/small/partial/tables/runs.csv").read_text()
+    assert table.count(",ok,") in (12, 14, 16)  # seed 0's, and seed 1's probes where they came first
+    assert "not finished yet" in table
+    assert (project / "results/small/partial/figures/accuracy.pdf").exists()
+    assert whole.read_bytes() == told
+    assert running.poll() is None
+    assert trained(project) == before
+    for job in psutil.Process(running.pid).children(recursive=True):
+        job.kill()
+    running.communicate(timeout=120)
+    (project / "slow").unlink()
+    snakemake(project)
+    assert nothing_to_do(project)
+    # what is made later is seen; with all of it the state so far is the whole
+    ran, output = snakemake(project, *figures)
+    assert ran == {"collect": 1, "learned": 1, "figure": 7, "figures": 1}
+    assert "What was asked for is made. Whether study small is complete, `snakemake` tells." in output
+    assert "runs of study small have a result" not in output  # that is told of the whole study, in its own folder
+    assert (project / "results/small/partial/tables/runs.csv").read_bytes() == whole.read_bytes()
+    assert "Nothing to be done" in snakemake(project, *figures)[1]
 
 
 def test_a_backbone_that_fails_its_gate_stops_its_own_branch_and_the_exit_status_tells(project):
@@ -434,7 +534,7 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     assert (project / "results/small/report.html").exists()
     # the next call does not try again by itself, and needs no jobs for what is gone
     ran, output = snakemake(project, status=1)
-    assert set(ran) <= {"collect", "figure", "report"}
+    assert set(ran) <= set(RESULTS)
     assert (
         "dead: 12 runs not run: no source gave resnet18-v1 (to try again: snakemake --config retry=true; or" in output
     )
@@ -447,7 +547,7 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     assert "18 of 48 runs of study small have a result." in output  # what stands for svhn's files is none of them
     assert trained(project) == [f"dead 0 {m} {n}" for m in ("flm", "lp", "rlm") for n in (1, 2)]
     ran, output = snakemake(project, status=1)
-    assert set(ran) <= {"collect", "figure", "report"}
+    assert set(ran) <= set(RESULTS)
 
 
 def test_photos_that_failed_are_fetched_again_when_told(project):
@@ -538,6 +638,13 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
     assert not (project / "results").exists()
 
 
+def test_a_wrong_claim_stops_before_any_job_with_a_line(project):
+    replace(project, "src/hiddencost/catalog/claims.yaml", "more_than: 50", "more: 50")
+    _, output = snakemake(project, "--dry-run", status=1)
+    assert "claims.yaml: gmp-pets: more: the key 'more' is unknown; did you mean 'more_than'?" in output
+    assert "Traceback" not in output
+
+
 def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
     config = yaml.safe_load((project / "config.yaml").read_text())
     del config["protocol"]["canvas"]
@@ -552,10 +659,13 @@ def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
     assert nothing_to_do(project)
 
 
-def test_the_report_holds_the_figures_and_captions(finished):
-    report = (finished / "results/small/report.html").read_text()
-    for part in ("accuracy.png", "heatmap.png", "reliability.png", "summary.csv", "The hidden cost", "Tables"):
-        assert part in report
+def test_the_report_is_made_of_every_figure_with_its_caption_and_of_the_tables(finished):
+    report = read_json(finished / "results/small/report.html")
+    drawn = {path.stem for path in (finished / "results/small/figures").glob("*.png")}
+    assert {name for name, caption in report["settings"]["captions"] if caption} == drawn
+    assert {"runs", "bins", "summary", "claims", "expectations", "typeset", "figures"} == set(report["tables"])
+    assert json.loads(report["settings"]["study"])["study"] == "small"
+    assert report["settings"]["classes"] == {"cifar10-part": 10}
 
 
 def test_every_job_leaves_a_log_and_a_benchmark(finished):
@@ -603,14 +713,14 @@ def gpus_used(project):
 def test_training_jobs_run_one_on_each_gpu(project, two_gpus):
     assert nothing_to_do(project)  # a result does not depend on where there is a GPU
     slow_on_gpus(project)
-    ran, _ = snakemake(project, "--workflow-profile", "profiles/workstation", "--cores", "4")
+    ran, _ = snakemake(project, "--workflow-profile", "profiles/workstation", "--cores", "4", "--scheduler", "ilp")
     assert ran["train"] == 4
     assert gpus_used(project)[:2] == ({"GPU-0": 2, "GPU-1": 2}, 2)
     log = (project / "results/small/logs/train/dense/cifar10-part/seed0.log").read_text()
     assert re.search(r"computing on GPU-[01], alone", log)
     assert "waiting" not in log  # Snakemake starts no more jobs than there are GPUs
     configure(project, lambda c: c.update(jobs_per_gpu=2))
-    assert nothing_to_do(project)
+    assert snakemake(project)[0] == {"report": 1}  # which shows the study
 
 
 def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypatch):

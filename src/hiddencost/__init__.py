@@ -1,1 +1,14 @@
-"""What compressing a pretrained vision network costs when it is later adapted by visual prompting."""
+"""What compressing a pretrained vision network costs when it is later adapted by visual prompting.
+
+`hiddencost.load` turns what a run has learned into a torch module that classifies images (`hiddencost.trained`).
+"""
+
+
+def __getattr__(name: str) -> object:
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Not an import statement, and not before it is asked for: `import hiddencost` stays light, and the digests of
+    # the code that trains (files.code_digest), which follow import statements from here, stay without it.
+    from importlib import import_module
+
+    return import_module("hiddencost.trained").load

@@ -19,3 +19,14 @@ def label(settings: dict) -> str:
             return f"int{settings['bits']}"
         case algorithm:
             return "-".join([algorithm, *({settings.get("scope")} - {None, "global"})])
+
+
+def sparsity(settings: dict, before: float | None) -> float | None:
+    """Return the share of zeros that a compression states; of a quantisation the one `before`."""
+    match settings["algorithm"]:
+        case "nm":
+            return 1 - settings["n"] / settings["m"]
+        case "quantise":
+            return before
+        case _:
+            return settings["sparsity"]

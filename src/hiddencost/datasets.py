@@ -29,4 +29,9 @@ def load(folder: str | Path) -> Dataset:
     if manifest["failed"]:
         raise ValueError(manifest["failed"])
     arrays = [np.load(folder / name, mmap_mode="r") for name in ARRAYS]
-    return Dataset(*arrays, classes=manifest["classes"], digest=sha256_text(canonical(manifest["sha256"])))
+    return Dataset(*arrays, classes=manifest["classes"], digest=digest(manifest))
+
+
+def digest(manifest: dict) -> str:
+    """Return the SHA-256 over those of a dataset's arrays, which its dataset.json tells."""
+    return sha256_text(canonical(manifest["sha256"]))

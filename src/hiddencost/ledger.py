@@ -33,9 +33,21 @@ def find(ledger: str | Path, run: str) -> dict | None:
 
     An entry that a failing disk has damaged is none, with a warning.
     """
-    path = entry(ledger, run)
-    if not path.exists():
+    try:
+        return read(ledger, run)[1]
+    except FileNotFoundError:
         return None
+    except ValueError as error:
+        log.warning("%s: the run counts as not finished", error)
+        return None
+
+
+def read(ledger: str | Path, run: str) -> tuple[dict[str, Tensor], dict]:
+    """Return what a finished run learned, and its result; see `record`.
+
+    Raises FileNotFoundError if there is no such run, ValueError if a failing disk has damaged its entry.
+    """
+    path = entry(ledger, run)
     try:
         with safe_open(path, "pt") as stored:
             metadata = stored.metadata()
@@ -44,8 +56,8 @@ def find(ledger: str | Path, run: str) -> dict | None:
     except (SafetensorError, KeyError, TypeError):
         whole = False
     if not whole:
-        log.warning("%s is damaged: the run counts as not finished", path)
-    return json.loads(metadata["result"]) if whole else None
+        raise ValueError(f"{path} is damaged")
+    return tensors, json.loads(metadata["result"])
 
 
 def record(ledger: str | Path, run: str, tensors: dict[str, Tensor], result: dict) -> None:

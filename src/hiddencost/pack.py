@@ -45,27 +45,18 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
     request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
     and `code` (the digest of the code that trains). train: called once, if a run has to be trained; each is recorded
     as it finishes. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
-    The output is a parquet table, a row a run.
+    The ledger keeps that beside each run's result. The output is a parquet table, a row a run.
     """
     dataset = datasets.load(inputs.dataset)
+    manifest = read_json(inputs.backbone / "manifest.json")
     permutations = read_json(inputs.split)["permutations"]
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
-    network = _backbone_digest(read_json(inputs.backbone / "manifest.json"))
     rows: list[dict] = []
     wanted: Runs = {}  # by identity: budgets that choose the same images are one run
     for method, shots in request["runs"]:
         chosen = take_shots(permutations, shots)
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
-        run = ledger.identity(
-            backbone=network,
-            dataset=dataset.digest,
-            images=chosen,
-            method=method,
-            recipe=request["recipe"],
-            seed=request["seed"],
-            code=request["code"],
-            **determines,
-        )
+        run = identity(manifest, dataset.digest, chosen, method, request, **determines)
         rows.append(row | {"run": run})
         wanted[run] = method, chosen
     with _alone(Path(output)):
@@ -73,7 +64,7 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
         if missing:
             log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(wanted))
             for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
-                ledger.record(request["ledger"], run, tensors, result)
+                ledger.record(request["ledger"], run, tensors, result | determines)
                 method, chosen = missing[run]
                 log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
         rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
@@ -81,11 +72,24 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
     log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), len(missing))
 
 
-def _backbone_digest(manifest: dict) -> str:
-    """SHA-256 over what of a backbone determines its outputs."""
+def identity(manifest: dict, dataset: str, images: list[int], method: str, request: dict, **determines: str) -> str:
+    """Return a run's identity in the ledger.
+
+    manifest: the backbone's; dataset: its digest; images: the indices of those chosen; request, determines: see
+    `complete`.
+    """
     preprocessing = manifest["preprocessing"]
-    determines = [manifest["weights_sha256"], manifest["architecture"], preprocessing["mean"], preprocessing["std"]]
-    return sha256_text(canonical(determines))
+    outputs = [manifest["weights_sha256"], manifest["architecture"], preprocessing["mean"], preprocessing["std"]]
+    return ledger.identity(
+        backbone=sha256_text(canonical(outputs)),
+        dataset=dataset,
+        images=images,
+        method=method,
+        recipe=request["recipe"],
+        seed=request["seed"],
+        code=request["code"],
+        **determines,
+    )
 
 
 def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -64,6 +64,10 @@ def _shots(value: Any) -> int | str:
     raise ValueError(f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'")
 
 
+# diverging, from high to low, and told apart by all common kinds of colour vision
+PALETTES = ("RdBu_r", "PuOr_r", "BrBG_r", "PRGn_r")
+
+
 def _own_files(value: Any) -> str | dict[str, str]:
     paths = value if isinstance(value, dict) else {"file": value}
     if paths and all(isinstance(path, str) for path in paths.values()):
@@ -83,6 +87,7 @@ OwnFiles = Annotated[
     str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_own_files)
 ]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Part(BaseModel):
@@ -201,12 +206,26 @@ class Verification(Part):
 
 
 class Figures(Part):
-    """How figures look. Nothing here retrains."""
+    """Which figures there are and how they look. Nothing here retrains."""
 
     width: float = Field(6.8, gt=0, description="inches")
-    panel_height: float = Field(2.3, gt=0, description="inches")
+    panel_height: float = Field(2.3, gt=0, description="inches, of a panel of curves")
+    title: str | None = Field(None, description="stands on each figure; without it the study's name")
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None, description="those to show, in this order; without it all"
+    )
+    backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None, description="those to show, in this order; without it all"
+    )
+    labels: dict[Name, str] = Field(
+        default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
+    )
     colours: dict[one_of(*METHODS), Colour] = Field(
         default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
+    )
+    palette: one_of(*PALETTES) = Field(PALETTES[0], description="of the heat maps, as Matplotlib names it")
+    formats: Annotated[list[one_of("pdf", "svg")], AfterValidator(distinct)] = Field(
+        ["pdf"], description="in which figures are written beside png, which the report shows"
     )
 
 
@@ -287,6 +306,13 @@ class Study(Part):
             for key, allowed in (("backbone", names), ("dataset", datasets)):
                 if getattr(one, key) not in allowed:
                     raise ValueError(f"expectations[{index}].{key}: {unknown(getattr(one, key), allowed)}")
+        for key, allowed in (("backbones", names), ("datasets", datasets)):
+            for index, name in enumerate(getattr(self.figures, key) or []):
+                if name not in allowed:
+                    raise ValueError(f"figures.{key}[{index}]: {unknown(name, allowed)}")
+        for name in self.figures.labels:
+            if name not in (allowed := [*names, *datasets, *METHODS]):
+                raise ValueError(f"figures.labels: {unknown(name, allowed)}")
         used = {one.checkpoint for one in self.backbones} | {one.name for one in self.datasets if not one.own}
         for name in self.paths:
             if name not in used:
@@ -347,6 +373,22 @@ class Study(Part):
         )
         return next(dense, None)
 
+    def stated(self, backbone: Backbone) -> dict:
+        """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
+        name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
+        entry, made = self.checkpoint(backbone.checkpoint), backbone.compression
+        settings = made.model_dump() if made else {}
+        random = backbone.control == "random_init"
+        names = [entry["compression"]] if entry["compression"] != "none" and not random else []
+        sparsity = 0.0 if random else entry["sparsity"]
+        return {
+            "checkpoint": backbone.checkpoint,
+            "compression": "+".join(names + ([compression.label(settings)] if made else [])) or "none",
+            "control": backbone.control,
+            "sparsity_declared": compression.sparsity(settings, sparsity) if made else sparsity,
+            "dense": self.dense_of(backbone),
+        }
+
     def recipe(self, name: str, dataset: str) -> dict:
         """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset."""
         one = self.dataset(dataset)
@@ -361,21 +403,26 @@ def _absolute(path: str) -> str:
 
 def load_study(config: dict, file: str) -> Study:
     """Check a study's config. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
+    return checked(Study, config, file)
+
+
+def checked(model: type[Checked], value: object, file: str) -> Checked:
+    """Return a value as a model. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
     try:
-        return Study.model_validate(config)
+        return model.model_validate(value)
     except ValidationError as error:
-        lines = [f"{file}: {_explain(problem)}" for problem in error.errors()]
+        lines = [f"{file}: {_explain(model, problem)}" for problem in error.errors()]
         raise StudyError("\n".join(lines)) from None
 
 
-def _explain(problem: dict) -> str:
+def _explain(root: type[BaseModel], problem: dict) -> str:
     # a key of a mapping that is itself at fault ends in pydantic's "[key]"
     location = [part for part in problem["loc"] if part != "[key]"]
     names = [part if isinstance(part, int) or part.isprintable() else ascii(part) for part in location]
     where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        fields = _model_at(Study, location[:-1]).model_fields
+        fields = _model_at(root, location[:-1]).model_fields
         return f"{where}: the key {unknown(location[-1], fields)}"
     if problem["type"] in ("model_type", "dict_type"):
         return f"{where}: {problem['input']!r} is not allowed: expected a mapping of keys to values"

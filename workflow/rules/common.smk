@@ -1,12 +1,15 @@
 # The study, checked before anything else, and what the rules share.
 
 import atexit
+import json
 import os
 import re
 import shutil
 import signal
 import sys
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
@@ -15,8 +18,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import allocator, catalog, outlook, packfile
-from hiddencost.compression import label
+from hiddencost import allocator, captions, catalog, claims, gallery, outlook, packfile
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest, read_json, sha256_text
 from hiddencost.prepare import user_entry
@@ -28,7 +30,7 @@ for variable, value in allocator.ENVIRONMENT.items():
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
-CALL = ("offline", "retry")  # of a call, not of the study: snakemake --config offline=true
+CALL = ("offline", "retry", "partial")  # of a call, not of the study: snakemake --config offline=true
 for key in config.keys() & set(CALL):
     if (told := str(config[key]).lower()) not in ("true", "false"):  # Snakemake gives text
         raise WorkflowError(f"--config {key}={config[key]}: expected {key}=true or {key}=false")
@@ -47,12 +49,14 @@ except ValueError as error:
     raise WorkflowError(f"{STUDY_FILE}: {error}") from None
 
 RESULTS = f"results/{study.study}"
+# a call that shows a study so far keeps what it makes apart: the study may be running
+OUTPUT = f"{RESULTS}/partial" if config.get("partial") else RESULTS
 for folder in (Path(RESULTS), Path("resources")):
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not (os.access(there, os.W_OK) or workflow.output_settings.dryrun):
         raise WorkflowError(f"{folder}: {there.absolute()} cannot be written to; expected a folder that can")
 
-CONCLUDED = Path(RESULTS, "logs/conclude.log")
+CONCLUDED = Path(OUTPUT, "logs/conclude.log")
 # what this call writes has another time stamp: clocks are not compared, as a file server has its own
 CONCLUDED_BEFORE = CONCLUDED.exists() and CONCLUDED.stat().st_mtime_ns
 (PHOTOS,) = catalog.load("photos")
@@ -168,10 +172,10 @@ def incompletion():
 
 def conclusion():
     """What to tell at the end of a call that succeeded."""
-    text, table = Path(RESULTS, "conclusion.txt"), Path(RESULTS, "tables/runs.parquet")
+    text, table = Path(OUTPUT, "conclusion.txt"), Path(OUTPUT, "tables/runs.parquet")
     if text.exists() and text.stat().st_mtime >= table.stat().st_mtime:
         return text.read_text()
-    return f"What was asked for is made; study {study.study} is not complete."
+    return f"What was asked for is made. Whether study {study.study} is complete, `{COMMAND}` tells."
 
 
 # Backbones: inputs and params of rules/checkpoints.smk
@@ -237,21 +241,6 @@ def compression_of(wildcards):
     return canonical({"compression": compression, "control": backbone.control})
 
 
-def description(backbone):
-    """What the rows of a backbone that is left out can say of it, and which one it is compared with."""
-    entry, made = CHECKPOINTS[backbone.checkpoint], backbone.compression
-    names = [entry["compression"]] if entry["compression"] != "none" and backbone.control != "random_init" else []
-    return {
-        "checkpoint": backbone.checkpoint,
-        "compression": "+".join(names + ([label(made.model_dump())] if made else [])) or "none",
-        "control": backbone.control,
-        "sparsity_declared": (
-            made.sparsity if made else 0.0 if backbone.control == "random_init" else entry["sparsity"]
-        ),
-        "dense": study.dense_of(backbone),
-    }
-
-
 # Datasets: inputs and params of rules/datasets.smk
 def dataset_source(wildcards):
     return download("datasets", wildcards.dataset, DATASETS[wildcards.dataset])
@@ -305,12 +294,14 @@ def request(job, recipe, wildcards):
         "dataset": wildcards.dataset,
         "seed": int(wildcards.seed),
         "recipe": recipe,
+        "canvas": study.protocol.canvas,
         "runs": [[method, shots] for method in methods_of(job) for shots in study.shots],
         "ledger": f"{RESULTS}/ledger",
         "code": code(job),
         "upstream": upstream(wildcards),
     }
-    stored = packfile.stored_request(Path(PACK[job].format(**dict(wildcards.items()))))
+    axes = {"backbone": wildcards.backbone, "dataset": wildcards.dataset, "seed": wildcards.seed}
+    stored = packfile.stored_request(Path(PACK[job].format(**axes)))
     if (
         stored
         and stored | {"runs": wanted["runs"]} == wanted
@@ -331,6 +322,69 @@ def probe_request(wildcards):
 def finetune_request(wildcards):
     recipe = study.recipe("finetune", wildcards.dataset) | {"canvas": study.protocol.canvas}
     return request("finetune", recipe, wildcards)
+
+
+# Results: inputs and params of rules/results.smk
+def packs_so_far():
+    """The packs that are there, and are of this study's recipes, code and origin, with their time stamps."""
+    asked_of = {"train": train_request, "probe": probe_request, "finetune": finetune_request}
+    found = {}
+    for job in filter(methods_of, PACK):
+        for backbone, dataset, seed in product(*TO_RUN.values(), GRID["seed"]):
+            pack = SimpleNamespace(backbone=backbone, dataset=dataset, seed=seed)
+            path = Path(PACK[job].format(**vars(pack)))
+            stored, wanted = packfile.stored_request(path), json.loads(asked_of[job](pack))
+            if stored and stored | {"runs": []} == wanted | {"runs": []}:
+                found[str(path)] = path.stat().st_mtime_ns
+    return found
+
+
+def listed_figures():
+    """The study's figures by name, each with what it shows: of the backbones and datasets that it selects."""
+    select = study.figures
+    backbones = {name: BACKBONES[name] for name in select.backbones or BACKBONES}
+    return gallery.listed(backbones, select.datasets or GRID["dataset"], study.methods, select.labels)
+
+
+def figure_tables(wildcards):
+    return {name: TABLES[name] for name in gallery.TABLES[FIGURES[wildcards.figure]["kind"]]}
+
+
+def figure_settings(wildcards):
+    shown = FIGURES[wildcards.figure]
+    style = study.figures.model_dump(exclude={"datasets", "backbones", "formats"})
+    style |= {"title": study.figures.title or study.study, "methods": study.methods}
+    style["classes"] = {name: class_counts()[name] for name in shown["datasets"]}
+    # pairs, as their order is that of the figure, and JSON of one string for one value has none
+    return canonical({"figure": shown | {"backbones": list(shown["backbones"].items())}, "style": style})
+
+
+def learned_inputs():
+    """Class names and photos: reports of what is prepared and verified, which name arrays and weights by their hashes."""
+    folders = [(name, study.dataset(name).image_size) for name in TO_RUN["dataset"]]
+    reports = [f"resources/datasets/{name}/{size}/dataset.json" for name, size in folders]
+    return reports + expand(VERIFICATION, backbone=TO_RUN["backbone"])
+
+
+def groups_of_prompts():
+    """The networks of each figure of prompts, with what decides whose prompts are shown: not what they are called."""
+    shown = [one["backbones"] for one in FIGURES.values() if one["kind"] == "prompts"]
+    keys = ("role", "sparsity", "quantised")
+    return [[[name, entry_part(one, *keys)] for name, one in group.items()] for group in shown]
+
+
+def class_counts():
+    """The number of classes of each dataset, None where the data alone tell it."""
+    return {name: entry["classes"] and len(entry["classes"]) for name, entry in DATASETS.items()}
+
+
+def known_upstream(backbone):
+    """Where to read what a backbone reaches on ImageNet: as published, where it is as published, and its photos."""
+    as_published = not backbone.compression and not backbone.control
+    return {
+        "top1": CHECKPOINTS[backbone.checkpoint]["upstream_top1"] if as_published else None,
+        "verification": VERIFICATION.format(backbone=backbone.name),
+    }
 
 
 # What a dry run ends with

@@ -1,31 +1,48 @@
 # From packs to tables, figures and the report.
 
-RUNS_TABLE = f"{RESULTS}/tables/runs.parquet"
-BINS_TABLE = f"{RESULTS}/tables/bins.parquet"
-REPORT = f"{RESULTS}/report.html"
-FIGURES = ["accuracy", "heatmap", "reliability"]
-CAPTIONS = sha256_text("".join(path.read_text() for path in sorted((ROOT / "workflow/report").glob("*.rst"))))
-BACKBONES = {one.name: description(one) for one in study.backbones}
+RUNS_TABLE = f"{OUTPUT}/tables/runs.parquet"
+BINS_TABLE = f"{OUTPUT}/tables/bins.parquet"
+TABLES = {
+    "runs": RUNS_TABLE,
+    "bins": BINS_TABLE,
+    "summary": f"{OUTPUT}/tables/summary.csv",
+    "mappings": f"{OUTPUT}/tables/mappings.parquet",
+    "remapped": f"{OUTPUT}/tables/remapped.parquet",
+    "prompts": f"{OUTPUT}/tables/prompts.npz",
+    "examples": f"{OUTPUT}/tables/examples.npz",
+    "upstream": f"{OUTPUT}/tables/upstream.csv",
+}
+REPORT = f"{OUTPUT}/report.html"
+PAGE = sha256_text(
+    "".join((ROOT / f"workflow/report/report.{part}").read_text() for part in ("html.j2", "css", "js"))
+)
+BACKBONES = {one.name: study.stated(one) for one in study.backbones}
+FIGURES = listed_figures()
+PARTIAL = config.get("partial", False)
+try:
+    CLAIMS = [[name, claim.model_dump()] for name, claim in claims.load().items()]
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
 
 
+wildcard_constraints:
+    figure="|".join(map(re.escape, FIGURES)),
+
+
+# A partial call takes the packs that are there without asking for any, so that it trains nothing.
 rule collect:
     input:
-        [expand(PACK[job], **TO_RUN, seed=GRID["seed"]) for job in PACK if methods_of(job)],
+        [] if PARTIAL else [expand(PACK[job], **TO_RUN, seed=GRID["seed"]) for job in PACK if methods_of(job)],
     output:
-        runs_csv=f"{RESULTS}/tables/runs.csv",
+        runs_csv=f"{OUTPUT}/tables/runs.csv",
         runs=RUNS_TABLE,
-        summary=report(
-            f"{RESULTS}/tables/summary.csv",
-            caption="../report/summary.rst",
-            category="Tables",
-            labels={"table": "summary"},
-        ),
+        summary=TABLES["summary"],
         bins=BINS_TABLE,
-        expectations=f"{RESULTS}/tables/expectations.csv",
+        expectations=f"{OUTPUT}/tables/expectations.csv",
     log:
-        f"{RESULTS}/logs/collect.log",
+        f"{OUTPUT}/logs/collect.log",
     benchmark:
-        f"{RESULTS}/benchmarks/collect.tsv"
+        f"{OUTPUT}/benchmarks/collect.tsv"
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -39,6 +56,7 @@ rule collect:
                 "backbones": BACKBONES,
                 "left_out": LEFT_OUT,
                 "expectations": [one.model_dump() for one in study.expectations],
+                "so_far": packs_so_far() if PARTIAL else None,
             }
         ),
         code=code("collect"),
@@ -48,22 +66,63 @@ rule collect:
         "../scripts/collect.py"
 
 
-rule figure:
+rule claims:
+    input:
+        RUNS_TABLE,
+    output:
+        f"{OUTPUT}/tables/claims.csv",
+    log:
+        f"{OUTPUT}/logs/claims.log",
+    benchmark:
+        f"{OUTPUT}/benchmarks/claims.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
+    params:
+        settings=constant({"claims": CLAIMS}),
+        code=code("claims"),
+    message:
+        "Putting the claims to the test"
+    script:
+        "../scripts/claims.py"
+
+
+rule tables:
+    input:
+        RUNS_TABLE,
+    output:
+        expand(f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=["accuracy", "ece"], format=["csv", "md", "tex"]),
+    log:
+        f"{OUTPUT}/logs/tables.log",
+    benchmark:
+        f"{OUTPUT}/benchmarks/tables.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
+    params:
+        settings=constant({}),
+        code=code("tables"),
+    message:
+        "Setting the tables of accuracy and calibration"
+    script:
+        "../scripts/tables.py"
+
+
+# The ledger's entries are named by the table; what else is read of the study is asked for where something may be made.
+rule learned:
     input:
         runs=RUNS_TABLE,
-        bins=BINS_TABLE,
+        told=[] if PARTIAL else learned_inputs(),
     output:
-        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
-        png=report(
-            f"{RESULTS}/figures/{{figure}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
-        ),
+        **{name: TABLES[name] for name in ("mappings", "remapped", "prompts", "examples", "upstream")},
     log:
-        f"{RESULTS}/logs/figure/{{figure}}.log",
+        f"{OUTPUT}/logs/learned.log",
     benchmark:
-        f"{RESULTS}/benchmarks/figure/{{figure}}.tsv"
+        f"{OUTPUT}/benchmarks/learned.tsv"
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -71,12 +130,33 @@ rule figure:
         runtime=short_runtime,
     params:
         settings=constant(
-            study.figures.model_dump()
-            | {
-                "title": study.study,
-                "classes": {name: entry["classes"] and len(entry["classes"]) for name, entry in DATASETS.items()},
+            {
+                "ledger": f"{RESULTS}/ledger",
+                "prepared": {one.name: f"resources/datasets/{one.name}/{one.image_size}" for one in study.datasets},
+                "groups": groups_of_prompts(),
+                "backbones": {one.name: known_upstream(one) for one in study.backbones},
             }
         ),
+        code=code("learned"),
+    message:
+        "Reading what the runs learned"
+    script:
+        "../scripts/learned.py"
+
+
+rule figure:
+    input:
+        unpack(figure_tables),
+    output:
+        [f"{OUTPUT}/figures/{{figure}}.{format}" for format in ("png", *study.figures.formats)],
+    log:
+        f"{OUTPUT}/logs/figure/{{figure}}.log",
+    benchmark:
+        f"{OUTPUT}/benchmarks/figure/{{figure}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    params:
+        settings=figure_settings,
         code=code("figure"),
     message:
         "Drawing figure {wildcards.figure}"
@@ -89,23 +169,38 @@ rule figures:
         expand(rules.figure.output, figure=FIGURES),
 
 
+# Verifications, manifests, benchmarks and logs are read as far as they are there, without being asked for: what they
+# say of a result has reached the tables.
 rule report:
     input:
-        rules.figures.input,
-        rules.collect.output.summary,
+        runs=RUNS_TABLE,
+        bins=BINS_TABLE,
+        summary=TABLES["summary"],
+        expectations=rules.collect.output.expectations,
+        claims=rules.claims.output[0],
+        typeset=rules.tables.output,
+        figures=rules.figures.input,
     output:
         REPORT,
     log:
-        f"{RESULTS}/logs/report.log",
+        f"{OUTPUT}/logs/report.log",
     benchmark:
-        f"{RESULTS}/benchmarks/report.tsv"
+        f"{OUTPUT}/benchmarks/report.tsv"
     conda:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
         runtime=short_runtime,
     params:
-        settings=constant({"captions": CAPTIONS}),
+        settings=constant(
+            {
+                "study": study.model_dump_json(exclude_none=True),
+                "classes": class_counts(),
+                "captions": [[name, captions.caption(figure)] for name, figure in FIGURES.items()],
+                "results": RESULTS,  # where verifications and logs are, of a partial report, too
+                "page": PAGE,
+            }
+        ),
         code=code("report"),
     message:
         "Writing the report"
@@ -116,13 +211,14 @@ rule report:
 # It fails if a run of the grid has no result, so that the exit status tells; figures and report are made all the same.
 rule conclude:
     input:
-        RUNS_TABLE,
+        runs=RUNS_TABLE,
+        claims=rules.claims.output[0],
     output:
-        f"{RESULTS}/conclusion.txt",
+        f"{OUTPUT}/conclusion.txt",
     log:
-        f"{RESULTS}/logs/conclude.log",
+        f"{OUTPUT}/logs/conclude.log",
     benchmark:
-        f"{RESULTS}/benchmarks/conclude.tsv"
+        f"{OUTPUT}/benchmarks/conclude.tsv"
     retries: 0  # of a profile: a run without a result is not one that another try would give
     conda:
         "../../envs/hiddencost.yaml"

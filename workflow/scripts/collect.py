@@ -5,7 +5,7 @@ from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
 study = json.loads(snakemake.params.settings)
-runs = tables.collect(list(snakemake.input), study)
+runs = tables.collect(list(snakemake.input if study["so_far"] is None else study["so_far"]), study)
 summary = tables.summarise(runs)
 tables.write(runs[tables.RUN_COLUMNS], snakemake.output.runs_csv)
 tables.write(runs[tables.RUN_COLUMNS], snakemake.output.runs)

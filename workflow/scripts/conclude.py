@@ -1,14 +1,14 @@
 import json
 import sys
 
-import pandas as pd
-
 from hiddencost.files import atomic
 from hiddencost.logs import log_to
-from hiddencost.tables import conclude
+from hiddencost.tables import conclude, read
+from hiddencost.verdicts import count
 
 log_to(snakemake.log[0])
-text, complete = conclude(pd.read_parquet(snakemake.input[0]), json.loads(snakemake.params.settings)["report"])
+runs, verdicts = read(snakemake.input.runs), count(read(snakemake.input.claims)["verdict"])
+text, complete = conclude(runs, verdicts, json.loads(snakemake.params.settings)["report"])
 if not complete:
     sys.exit(text)
 with atomic(snakemake.output[0]) as temporary:

@@ -5,61 +5,76 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hiddencost import gallery
 from hiddencost.figures import style
+from hiddencost.tables import pool
 
-COLUMNS = 4
 FEW = 0.01  # a bin with a smaller share of the test images is a point without a line
 
 
-def draw(runs: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> Figure:
-    """One panel a dataset and backbone, a line a method: the accuracy of each bin of confidence.
+def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+    """One panel a dataset and network, a line a method: the accuracy of each bin of confidence.
 
     At the study's last number of shots. The bins of all seeds are pooled; a point's area grows with the share of
-    test images in its bin. Points under the diagonal are overconfident. ECE is the mean over seeds.
+    test images in its bin. Points under the diagonal are overconfident. ECE is the mean over seeds. Of many datasets
+    the dense network alone and the most compressed one, and a quantised one beside it.
     """
+    runs, bins, backbones, datasets = tables["runs"], tables["bins"], shown["backbones"], shown["datasets"]
     shots = style.order(runs, "shots")[-1]
-    runs, bins = runs[runs["shots"] == shots], bins[(bins["shots"] == shots) & (bins["count"] > 0)]
+    runs, bins = runs[runs["shots"] == shots], bins[bins["shots"] == shots]
     methods, colours = style.order(runs, "method"), style.colours(settings)
-    datasets, backbones = style.order(runs, "dataset"), style.order(runs, "backbone")
-    cells = [(dataset, backbone) for dataset in datasets for backbone in backbones]
-    square = settings | {"panel_height": settings["width"] / COLUMNS + 0.4}
-    figure, axes = style.panels(max(COLUMNS, len(cells)), COLUMNS, square, sharex=True, sharey=True)
-    for spare in axes[len(cells) :]:
-        spare.set_axis_off()
-    for axis, (dataset, backbone) in zip(axes[: len(cells)], cells, strict=True):
+    finished = style.finished(runs)
+    names = style.networks(backbones, set(finished["backbone"]))
+    if len(datasets) > 1:
+        quantised = [name for name in names if backbones[name]["quantised"]]
+        names = list(dict.fromkeys([*gallery.pair(backbones, names), *quantised[-1:]]))
+    room = 4 if len(datasets) == 1 else 5 if len(names) < 3 else 6
+    columns = len(names) * max(1, room // max(1, len(names))) if len(names) < 5 else 4
+    narrow = columns > 5
+    cells = [(dataset, backbone) for dataset in datasets for backbone in names]
+    width = settings["width"] * min(1, max(2, len(cells)) / max(1, columns))
+    side = settings["width"] / max(columns, 3)
+    height = side + (0.35 if narrow else 0.1)
+    figure, axes = style.panels(max(1, len(cells)), max(1, columns), width, height, sharex=True, sharey=True)
+    if not cells:
+        axes[0].set_axis_off()
+    for number, (axis, (dataset, backbone)) in enumerate(zip(axes, cells, strict=False)):
         axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
-        axis.text(0, 1.04, "ECE", transform=axis.transAxes, size=6.5)
+        over = {"y": 1.05, "transform": axis.transAxes, "size": 5.3 if narrow else 6}
+        axis.text(0, s="ECE", **over)
         for column, method in enumerate(methods, 1):
             chosen = {"dataset": dataset, "backbone": backbone, "method": method}
-            pooled = pool(_where(bins, chosen))
-            share = pooled["count"] / pooled["count"].sum()
-            axis.plot(
-                *pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy(), color=colours[method], lw=0.9
-            )
-            points = {"s": 2 + 60 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
+            pooled = pool(_where(bins, chosen), list(chosen))
+            share = pooled["share"]
+            line = pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy()
+            axis.plot(*line, color=colours[method], lw=0.9)
+            points = {"s": 1.5 + 45 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
             axis.scatter(pooled["confidence"], pooled["accuracy"], **points)
-            ece = style.finished(_where(runs, chosen))["ece"].mean()
+            ece = _where(finished, chosen)["ece"].mean()
             note = "–" if np.isnan(ece) else f"{ece:.2f}"
-            axis.text(0.2 * column, 1.04, note, color=colours[method], transform=axis.transAxes, size=6.5)
-        label = style.backbone_label(runs, backbone)
-        axis.set_title(label if len(datasets) == 1 else f"{dataset}: {label}", pad=14)
-        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence")
+            place = 0.23 + 0.8 * (column - 1) / max(4, len(methods))
+            axis.text(place, s=note.removeprefix("0") if narrow else note, color=colours[method], **over)
+        label = backbones[backbone]["label"]
+        of = "" if len(datasets) == 1 else style.named(dataset, settings) + ("\n" if narrow else ": ")
+        axis.set_title(of + label, pad=10 if narrow else 12, size=7)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        if number >= len(cells) - columns:
+            axis.set_xlabel("confidence", labelpad=1)
+            axis.tick_params(labelbottom=True)
         axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes[0].set_ylabel("accuracy")
-    handles = [Line2D([], [], color=colours[m], marker="o", markersize=3.5, label=style.LABELS[m]) for m in methods]
+        if number % columns == 0:
+            axis.set_ylabel("accuracy")
+    handles = [
+        Line2D([], [], color=colours[m], marker="o", markersize=3.5, label=style.named(m, settings)) for m in methods
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    which = f"{settings['title']}, {datasets[0]}" if len(datasets) == 1 else settings["title"]
-    note = f"{shots} shots, 15 bins, {style.seeds_note(runs)}, pooled"
-    figure.suptitle(f"{which}: reliability, {note}", fontsize=8)
+    seeds = finished["seed"].nunique()
+    note = f"{seeds} seed{'s' if seeds != 1 else ''}"
+    note += style.missing_note(len(runs) - len(finished), len(runs), "runs")
+    which = f"{style.named(datasets[0], settings)}, " if len(datasets) == 1 else ""
+    style.title(figure, f"{which}reliability with {style.told_shots(shots)}, 15 bins, pooled over {note}", settings)
     return figure
-
-
-def pool(bins: pd.DataFrame) -> pd.DataFrame:
-    """Pool the bins of several runs: counts add up, confidence and accuracy are means over images."""
-    weighted = bins.assign(**{name: bins[name] * bins["count"] for name in ("confidence", "accuracy")})
-    sums = weighted.groupby("bin")[["count", "confidence", "accuracy"]].sum()
-    return sums.assign(**{name: sums[name] / sums["count"] for name in ("confidence", "accuracy")})
 
 
 def _where(table: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:

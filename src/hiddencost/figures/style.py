@@ -1,18 +1,32 @@
-"""What the figures share: colours, names, and the paper's look."""
+"""What the figures share: colours, lines, panels, and the paper's look."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.special import stdtrit
+
+from hiddencost import gallery
+from hiddencost.tables import CONFIDENCE
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision
 COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73"}
 LABELS = {"rlm": "RLM-VP", "flm": "FLM-VP", "ilm": "ILM-VP", "lp": "linear probe", "ft": "fine-tuning"}
-MARKERS = ["o", "s", "D", "^", "v", "P", "X", "*"]  # by backbone
+DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
+DENSE_MARKERS = ["o", "P"]
+COMPRESSED = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
+COMPRESSED_MARKERS = ["s", "D", "^", "v"]
+CONTROLS = [(0, (1, 1.4)), (0, (1, 3)), (0, (3, 3)), (0, (3, 2, 1, 2))]
+CHANCE = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
+BAND = 0.1  # opacity
+NOT_RUN = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
 @contextmanager
@@ -20,10 +34,12 @@ def paper() -> Iterator[None]:
     """Set the look of a printed paper: 8 point type, thin lines, fonts embedded as text."""
     look = {
         **sns.axes_style("ticks"),
-        **{"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7},
-        **{"xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.2},
+        **{"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "figure.titlesize": 8},
+        **{"xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.1},
+        **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3},
         **{"axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "savefig.dpi": 200},
         **{"figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "hiddencost"},
+        **{"hatch.linewidth": 0.5, "axes.axisbelow": True, "lines.solid_capstyle": "round"},
     }
     with plt.rc_context(look):
         yield
@@ -35,9 +51,24 @@ def colours(settings: dict) -> dict[str, str]:
     return COLOURS | settings["colours"]
 
 
-def order(runs: pd.DataFrame, column: str) -> list:
-    """Return a column's values in the order of the table, which is the study's."""
-    return list(dict.fromkeys(runs[column]))
+def labels(settings: dict) -> dict[str, str]:
+    """Return what methods, datasets and backbones are called where it is not by their names."""
+    return LABELS | settings["labels"]
+
+
+def named(name: str, settings: dict) -> str:
+    """Return what a method or a dataset is called."""
+    return labels(settings).get(name, name)
+
+
+def told_shots(shots: str) -> str:
+    """Say what a number of shots is: "1 shot", "20 shots", "all images"."""
+    return "all images" if shots == "full" else f"{shots} shot{'s' if shots != '1' else ''}"
+
+
+def order(table: pd.DataFrame, column: str) -> list:
+    """Return a column's values in the order of the table."""
+    return list(dict.fromkeys(table[column]))
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -45,52 +76,107 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "ok"]
 
 
-def compressed(runs: pd.DataFrame) -> list[str]:
-    """Return the backbones that stand against a dense one: the compressed and the controls."""
-    return order(runs[(runs["compression"] != "none") | runs["control"].notna()], "backbone")
+def lines(shown: dict[str, dict], names: list[str]) -> dict[str, dict]:
+    """Return the line and marker of each of a figure's networks that are drawn, by name: dense solid, compressed
+    broken, controls thin and dotted without a marker."""
+    found = {}
+    for role, dashes, markers in (("dense", DENSE, DENSE_MARKERS), ("compressed", COMPRESSED, COMPRESSED_MARKERS)):
+        for index, name in enumerate(one for one in names if shown[one]["role"] == role):
+            found[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
+    for index, name in enumerate(one for one in names if shown[one]["role"] == "control"):
+        found[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
+    return found
 
 
-def backbone_label(runs: pd.DataFrame, name: str) -> str:
-    """Name a backbone by what was done to it: "dense", "magnitude 20 %", "random init (control)"."""
-    row = runs[runs["backbone"] == name].iloc[0]
-    checkpoints = runs["checkpoint"].nunique()
-    prefix = f"{row['checkpoint']} " if checkpoints > 1 else ""
-    if isinstance(row["control"], str):
-        return f"{prefix}{row['control'].replace('_', ' ')} (control)"
-    if row["compression"] == "none":
-        return f"{prefix}dense"
-    if pd.isna(row["sparsity_declared"]) or not row["sparsity_declared"]:
-        return f"{prefix}{row['compression']}"
-    return f"{prefix}{row['compression']} {row['sparsity_declared']:.0%}".replace("%", " %")
+def curves(
+    axis: Axes,
+    summary: pd.DataFrame,
+    metric: str,
+    styles: dict[str, dict],
+    order_of: dict[str, list],
+    settings: dict,
+) -> None:
+    """Draw a metric (%) of one dataset against shots: a line a method and network of `styles`, with a band over seeds
+    (see `reach`). order_of: the `method`s and the `shots`."""
+    shots = order_of["shots"]
+    places = np.arange(len(shots))
+    keys = ["method", "backbone", "shots"]
+    cells = summary.set_index(keys)[[f"{metric}_mean", f"{metric}_std"]]
+    cells[f"{metric}_std"] *= reach(summary["seeds"]).to_numpy()
+    cells = 100 * cells.reindex(pd.MultiIndex.from_product([order_of["method"], list(styles), shots]))
+    values = cells.to_numpy().reshape(len(order_of["method"]), len(styles), len(shots), 2)
+    for method, of_method in zip(order_of["method"], values, strict=True):
+        colour = colours(settings)[method]
+        for line, (mean, width) in zip(styles.values(), of_method.transpose(0, 2, 1), strict=True):
+            axis.plot(places, mean, color=colour, **line)
+            axis.fill_between(places, mean - width, mean + width, color=colour, alpha=BAND, lw=0)
+    axis.set_xticks(places, shots)
+    axis.set_xlim(-0.3, len(shots) - 0.7)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", lw=0.3)
 
 
-def line_of(runs: pd.DataFrame, name: str) -> dict:
-    """Return the line and marker of a backbone: dense solid, compressed dashed, controls dotted."""
-    row = runs[runs["backbone"] == name].iloc[0]
-    dashes = ":" if isinstance(row["control"], str) else "-" if row["compression"] == "none" else "--"
-    marker = MARKERS[order(runs, "backbone").index(name) % len(MARKERS)]
-    return {"ls": dashes, "marker": marker, "markersize": 3.5}
+def reach(seeds: pd.Series) -> pd.Series:
+    """Return how far a band over so many seeds reaches to either side of their mean, in standard deviations (n - 1):
+    over three or more the half width of the 95 % interval of the mean, by Student's t; over two to each of them."""
+    width = stdtrit(seeds.clip(lower=3) - 1, (1 + CONFIDENCE) / 2) / np.sqrt(seeds.clip(lower=3))
+    return width.where(seeds > 2, np.sqrt(0.5))
 
 
-def seeds_note(runs: pd.DataFrame) -> str:
-    """Say how many seeds stand behind a figure, and how many of its runs are missing."""
-    missing = len(runs) - len(finished(runs))
-    count = runs["seed"].nunique()
-    note = f"{count} seed{'s' if count > 1 else ''}"
-    return note + (f"; {missing} of {len(runs)} runs are missing" if missing else "")
+def over(seeds: int) -> str:
+    """Say what lines and their bands show of so many seeds, at most."""
+    return {0: "no result", 1: "1 seed", 2: "mean and span of 2 seeds"}.get(
+        seeds, f"mean and {CONFIDENCE:.0%} interval over {seeds} seeds".replace("%", " %")
+    )
 
 
-def panels(count: int, columns: int, settings: dict, **keywords: object) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels in rows of `columns`."""
+def method_handles(methods: list[str], settings: dict) -> list[Line2D]:
+    """Return what tells the methods' colours in a legend."""
+    return [Line2D([], [], color=colours(settings)[method], label=named(method, settings)) for method in methods]
+
+
+def network_handles(shown: dict[str, dict], styles: dict[str, dict]) -> list[Line2D]:
+    """Return what tells the networks' lines in a legend."""
+    return [Line2D([], [], color="black", label=shown[name]["label"], **line) for name, line in styles.items()]
+
+
+def missing_note(missing: int, count: int, what: str = "cells") -> str:
+    """Say how many of what a figure would show are missing, where any is."""
+    return f"; {missing} of {count} {what} are missing" if missing else ""
+
+
+def title(figure: Figure, what: str, settings: dict) -> None:
+    """Put the study's title and what a figure shows over it, in as many lines as it takes."""
+    width = round(figure.get_figwidth() * 16)  # characters of 8 points
+    figure.suptitle("\n".join(textwrap.wrap(f"{settings['title']}: {what}", width)))
+
+
+def panels(count: int, columns: int, width: float, height: float, **keywords: object) -> tuple[Figure, list[Axes]]:
+    """Return a figure, so wide (inches), of `count` panels in rows of `columns`, each so high, and of 0.6 inches for
+    title and legend."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(settings["width"], settings["panel_height"] * rows + 0.6),
-        squeeze=False,
-        **keywords,
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.6), squeeze=False, **keywords)
     for spare in axes.flat[count:]:
         spare.set_axis_off()
     return figure, list(axes.flat[:count])
+
+
+def in_order(table: pd.DataFrame, figure: dict) -> pd.DataFrame:
+    """Return a table's rows of a figure's datasets and backbones, in the figure's order."""
+    for column, names in (("backbone", list(figure["backbones"])), ("dataset", figure["datasets"])):
+        if column in table:
+            table = table[table[column].isin(names)]
+            table = table.sort_values(column, key=lambda values, names=names: values.map(names.index), kind="stable")
+    return table
+
+
+def networks(shown: dict[str, dict], ran: set[str]) -> list[str]:
+    """Return a figure's networks with a result: the dense, as many of the compressed as one panel can show, and the
+    controls."""
+    compressed = [name for name in gallery.in_role(shown, "compressed") if name in ran]
+    if len(compressed) > gallery.FEW:
+        compressed = gallery.spread(shown, compressed, 3)
+    others = [name for role in ("dense", "control") for name in gallery.in_role(shown, role) if name in ran]
+    dense = [name for name in others if shown[name]["role"] == "dense"]
+    return [*dense, *compressed, *(name for name in others if name not in dense)]

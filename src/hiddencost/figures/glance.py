@@ -1,0 +1,144 @@
+"""Hidden cost at a glance: upstream accuracy kept against downstream accuracy lost."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hiddencost import gallery
+from hiddencost.claims import Claim
+from hiddencost.figures import style
+from hiddencost.verdicts import differences, interval
+
+LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
+MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
+CONTROL = "0.45"
+NOTE = {"textcoords": "offset points", "size": 5.5}
+
+
+def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+    """A panel a method, a point a network: its mean loss over datasets, shots and seeds, with its interval.
+
+    A star is by a point of which cells are missing, as the means of others are over other cells.
+    """
+    runs, backbones = tables["runs"], shown["backbones"]
+    methods = style.order(runs, "method")
+    lost = differences(runs, LOST, "accuracy")
+    lost = lost[lost["backbone"].isin(list(backbones))]
+    kept = _kept(runs, tables["upstream"])
+    points = _points(runs, lost, kept, backbones)
+    kinds = style.order(points[points["role"] == "compressed"], "kind")
+    kinds += style.order(points[points["role"] == "control"], "kind")
+    references = style.order(points, "dense")
+    colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(kinds)}
+    colours |= dict.fromkeys(points.loc[points["role"] == "control", "kind"], CONTROL)
+    markers = {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(references)}
+    upright = points[points["role"] == "compressed"]
+    upright = upright if len(upright) else points
+    left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
+    # an interval of two seeds runs off the axis: in full it would leave no room for the points
+    most = np.nanmax([upright["lost"].abs().max(), 1.0])
+    top = 1.15 * np.nanmin([np.nanmax([upright["high"].max(), most]), 3 * most])
+    bottom = 1.15 * np.nanmax([np.nanmin([upright["low"].min(), upright["lost"].min(), -0.1 * top]), -3 * most])
+    points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
+    figure, axes = style.panels(
+        len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
+    )
+    for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
+        _panel(axis, points[points["method"] == method], colours, markers)
+        axis.set(xlim=(left, None), ylim=(bottom, top))
+        axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
+        if number % 2 == 0:
+            axis.set_ylabel("downstream accuracy lost (points)")
+        if number + 2 >= len(axes):
+            axis.set_xlabel("upstream accuracy kept (% of the dense network's)")
+            axis.tick_params(labelbottom=True)
+    there = points[~points["off"]]
+    handles = [
+        Line2D([], [], color=colours[kind], marker="o", ms=4, ls="", label=gallery.ALGORITHMS.get(kind, kind))
+        for kind in kinds
+        if kind in set(there["kind"])
+    ]
+    if len(references) > 1:
+        against = {name: f"against {style.named(name, settings)}" for name in references}
+        handles += [
+            Line2D([], [], color="black", mfc="none", marker=markers[name], ms=4, ls="", label=against[name])
+            for name in references
+        ]
+    for note, fill, data in (("ImageNet top-1", "black", "top-1"), ("photos of the gate", "none", "photos")):
+        if (points["by"] == data).any():
+            handles.append(Line2D([], [], color="black", mfc=fill, marker="o", ms=4, ls="", label=note))
+    if there["partial"].any():
+        handles.append(Line2D([], [], color="black", marker="$*$", ms=4, ls="", label="cells are missing"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    over = "datasets" if points["datasets"].max() > 1 else "seeds"
+    note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
+    unknown = [backbones[name]["label"] for name in style.order(lost, "backbone") if name not in kept.index]
+    note += f"; of {', '.join(unknown)} nothing is known upstream" if unknown else ""
+    style.title(figure, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
+    return figure
+
+
+def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
+    axis.axhline(0, color="black", lw=0.6)
+    axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
+    for (_, kind), family in points[points["role"] == "compressed"].groupby(["dense", "kind"], sort=False):
+        family = family.sort_values("what", kind="stable")
+        axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
+        last = family.iloc[-1]
+        if last["what"]:
+            axis.annotate(f"{100 * last['what']:.0f} %", (last["kept"], last["lost"]), (3, 3), **NOTE)
+    for point in points[~points["off"]].itertuples():
+        colour = colours[point.kind]
+        bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
+        face = colour if point.by == "top-1" else "white"
+        marks = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
+        axis.errorbar(point.kept, point.lost, bars, color=colour, elinewidth=0.7, ls="", **marks)
+        if point.partial:
+            axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)
+        if point.role == "control":
+            axis.annotate(point.what, (point.kept, point.lost), (-2, -7), **NOTE, color="0.3")
+    off = points[points["off"]].groupby("what", sort=False)[["lost", "kept"]].mean()
+    told = [f"{what}: {one['kept']:.0f} % kept, {one['lost']:.0f} lost" for what, one in off.iterrows()]
+    axis.set_title("\n".join(told).replace("-", "−"), loc="right", size=5.5, color="0.3")
+    axis.grid(lw=0.3)
+
+
+def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:
+    """Return a row a network and method: `kept` and `by` what, `lost`, `low`, `high`, whether it is `partial` (pairs
+    of the study are missing), and how it is drawn."""
+    about = runs.drop_duplicates("backbone").set_index("backbone")
+    rows = []
+    for (name, dense, method), every in lost.groupby(["backbone", "dense", "method"], sort=False):
+        pairs = every.dropna(subset="difference")
+        if name not in kept.index or pairs.empty:
+            continue
+        one, role = about.loc[name], backbones[name]["role"]
+        bounds, _ = interval(pairs, fixed=False)
+        control = one["control"].replace("_", " ") if isinstance(one["control"], str) else one["checkpoint"]
+        rows.append(
+            {
+                **{"backbone": name, "dense": dense, "method": method, "role": role},
+                "kind": "controls" if role == "control" else gallery.algorithm(one["compression"]),
+                "what": control if role == "control" else np.nan_to_num(one["sparsity_declared"]),
+                **{"lost": pairs["difference"].mean(), "datasets": pairs["dataset"].nunique()},
+                "partial": len(pairs) < len(every),
+                **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
+                **kept.loc[name],
+            }
+        )
+    columns = ["backbone", "dense", "method", "role", "kind", "what", "lost", "datasets", "partial", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "kept", "by"]).astype({"partial": bool})
+
+
+def _kept(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
+    """Return what each network kept of its dense one's upstream accuracy, in %, and `by` what this is measured:
+    "top-1" where it is published of both, else "photos"; without the networks of which neither is known."""
+    dense = runs.drop_duplicates("backbone").set_index("backbone")["dense"].dropna()
+    own = upstream.set_index("backbone").reindex(dense.index)
+    other = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)
+    top1, photos = 100 * own["top1"] / other["top1"], 100 * own["photos"] / other["photos"]
+    table = pd.DataFrame({"kept": top1.fillna(photos), "by": top1.notna().map({True: "top-1", False: "photos"})})
+    return table.dropna(subset="kept")

@@ -1,0 +1,68 @@
+"""How ILM moves its label mapping while it trains."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hiddencost import gallery
+from hiddencost.figures import style
+
+COLUMNS = 4
+HEIGHT = 1.7  # inches of a panel, at most
+COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # of networks; Okabe and Ito's
+CONTROL = "0.45"
+DOTS = 12  # epochs up to which each has a point
+BESIDE = 0.04  # epochs between points of the only one
+
+
+def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+    """A panel a dataset, a line a network: the share of target classes mapped otherwise than in the epoch before.
+
+    At each dataset's largest number of shots with a result, with a band over seeds (see `style.reach`).
+    """
+    remapped, backbones, datasets = tables["remapped"], shown["backbones"], shown["datasets"]
+    lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
+    for index, (name, line) in enumerate(lines.items()):
+        control = backbones[name]["role"] == "control"
+        line |= {"color": CONTROL if control else COLOURS[index % len(COLOURS)], "ms": 3}
+        line["marker"] = "o" if remapped["epoch"].max() <= DOTS else None
+    width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
+    height = min(settings["panel_height"], HEIGHT)
+    ran, seeds = 0, 0
+    figure, axes = style.panels(len(datasets), COLUMNS, width, height, sharex=True, sharey=True)
+    for number, (axis, dataset) in enumerate(zip(axes, datasets, strict=True)):
+        own = remapped[remapped["dataset"] == dataset]
+        note = "not run"
+        if len(own):
+            shots = gallery.largest(own["shots"])
+            own, note = own[own["shots"] == shots], style.told_shots(shots)
+        axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
+        for index, (name, line) in enumerate(lines.items()):
+            cells = own[own["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
+            mean, width = 100 * cells["mean"], 100 * cells["std"] * style.reach(cells["count"])
+            if len(cells) == 1:  # of one epoch a band would not be seen
+                beside = cells.index + BESIDE * (index - (len(lines) - 1) / 2)
+                axis.errorbar(beside, mean, width, elinewidth=0.7, **line)
+            else:
+                axis.plot(cells.index, mean, **line)
+                axis.fill_between(
+                    cells.index, mean - width, mean + width, color=line["color"], alpha=style.BAND, lw=0
+                )
+            seeds = max([seeds, *cells["count"]])
+        ran += own["backbone"].nunique()
+        axis.set_xlim(1.5, max([2, *remapped["epoch"]]) + 0.5)
+        axis.set_ylim(bottom=0)
+        axis.grid(axis="y", lw=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        if number + COLUMNS >= len(axes):
+            axis.set_xlabel("epoch")
+            axis.tick_params(labelbottom=True)
+        if number % COLUMNS == 0:
+            axis.set_ylabel("classes remapped (%)")
+    handles = [Line2D([], [], label=backbones[name]["label"], **line) for name, line in lines.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
+    cells = len(backbones) * len(datasets)
+    note = style.missing_note(cells - ran, cells)
+    style.title(figure, f"how {style.named('ilm', settings)} moves its mapping, {style.over(seeds)}{note}", settings)
+    return figure

@@ -1,0 +1,45 @@
+"""The learned prompts, as images."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hiddencost import gallery
+from hiddencost.figures import style
+from hiddencost.tables import AXES
+
+
+def draw(tables: dict, shown: dict, settings: dict) -> Figure:
+    """A row a dataset, the networks side by side under each method; hatched where there is no prompt."""
+    prompts, backbones = tables["prompts"], shown["backbones"]
+    keys = [key.split("/") for key in prompts if key != "gain"]
+    there = style.in_order(pd.DataFrame(keys, columns=AXES), shown)
+    kept = {tuple(run[:3]): run for run in gallery.kept(there, backbones)}
+    methods = [method for method in settings["methods"] if method in set(there["method"])] or ["ilm"]
+    datasets = shown["datasets"]
+    names = gallery.pair(backbones, there["backbone"])
+    columns = len(methods) * len(names)
+    side = min(1.5, settings["width"] / (columns + 0.7))
+    width = max(3.4, side * (columns + 0.7))
+    figure, axes = style.panels(len(datasets) * columns, columns, width, side)
+    for index, axis in enumerate(axes):
+        dataset, method = datasets[index // columns], methods[index % columns // len(names)]
+        name = names[index % len(names)]
+        run = kept.get((name, dataset, method))
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if run is None:
+            axis.patch.set(**style.NOT_RUN)
+            axis.set_box_aspect(1)
+        else:
+            axis.imshow(prompts["/".join(run)].transpose(1, 2, 0))
+        if index < columns:
+            axis.set_title(f"{style.named(method, settings)}\n{backbones[name]['label']}", size=6.5, pad=3)
+        if index % columns == 0:
+            told = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
+            note = ", ".join(map(style.told_shots, sorted(told))) or "not run"
+            axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
+    gain = float(prompts.get("gain", 1))
+    contrast = f", contrast of the border × {gain:g}" if gain > 1 else ""
+    note = contrast + style.missing_note(sum(not axis.images for axis in axes), len(axes), "prompts")
+    style.title(figure, f"learned prompts around an image of the training set, one seed{note}", settings)
+    return figure

@@ -1,0 +1,134 @@
+"""What the runs learned, out of the ledger: label mappings, how these moved, and the prompts that figures show."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torchvision
+from safetensors import safe_open
+
+from hiddencost import datasets, gallery, ledger, tables
+from hiddencost.files import atomic, read_json
+from hiddencost.prompt import padding
+from hiddencost.protocol import PROMPTING
+from hiddencost.tables import AXES
+
+EXAMPLES = 12  # target classes of a dataset with an image each, for the mapping's figure
+MAPPINGS = [*AXES, "target", "source", "target_name", "source_name"]
+REMAPPED = [*AXES, "epoch", "share"]
+
+
+class Learned(NamedTuple):
+    """What `collect` returns.
+
+    mappings: a row a run and target class, at the end of training. remapped: a row a run of ilm and epoch (from the
+    second, `epoch` 2): the `share` of the target classes that were mapped otherwise than in the epoch before.
+    prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W) around an image (around grey where there is
+    none), its contrast raised by the factor "gain", one for all, that makes the strongest fill the range.
+    examples: uint8 [K, 3, s, s] by dataset: the first training image of each of its first classes.
+    """
+
+    mappings: pd.DataFrame
+    remapped: pd.DataFrame
+    prompts: dict[str, np.ndarray]
+    examples: dict[str, np.ndarray]
+
+
+def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
+    """Write what `collect` and `upstream` return of the table of a study's runs to files, by the name of each.
+
+    settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
+    """
+    groups = [dict(group) for group in settings["groups"]]
+    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups)
+    for name, arrays in (("prompts", found.prompts), ("examples", found.examples)):
+        with atomic(paths[name]) as temporary:
+            np.savez(temporary, **arrays)
+    for name, table in (("mappings", found.mappings), ("remapped", found.remapped)):
+        tables.write(table, paths[name])
+    tables.write(upstream(settings["backbones"]), paths["upstream"])
+
+
+def collect(runs: pd.DataFrame, folder: str | Path, prepared: dict[str, str], groups: Iterable[dict]) -> Learned:
+    """Read what the finished prompting runs of a study learned.
+
+    runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
+    gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
+    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept. Source classes have the names
+    of ImageNet-1k, as all networks of the catalog have its classes.
+    """
+    runs = runs[(runs["status"] == "ok") & runs["method"].isin(PROMPTING)]
+    images, classes = {}, {}
+    for name, path in prepared.items():
+        if (told := Path(path, "dataset.json")).exists() and not read_json(told)["failed"]:
+            dataset = datasets.load(path)
+            images[name], classes[name] = _examples(dataset), dataset.classes
+    mappings, remapped = [], []
+    for run in runs.itertuples():
+        axes = {axis: getattr(run, axis) for axis in AXES}
+        with safe_open(ledger.entry(folder, run.run), "np") as stored:
+            mapping = stored.get_tensor("mapping")
+            mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
+            if run.method == "ilm":
+                drawn = stored.get_tensor("mappings")
+                share = (drawn[1:] != drawn[:-1]).mean(1)
+                remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
+    mappings = _long(mappings, MAPPINGS[:-2])
+    names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    mappings["source_name"] = np.array(names)[mappings["source"].to_numpy(int)]
+    mappings["target_name"] = [
+        classes[dataset][target] if dataset in classes else str(target)
+        for dataset, target in zip(mappings["dataset"], mappings["target"], strict=True)
+    ]
+    prompts = _prompts(runs, folder, images, groups)
+    return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
+
+
+def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
+    """Return a row a backbone: what it is known to reach on ImageNet.
+
+    backbones: by name, `top1` (%, as published, or None) and the path of its `verification`, which may not exist.
+    Columns: backbone, top1, and `photos` (of the verification, classified rightly).
+    """
+    rows = []
+    for name, one in backbones.items():
+        path = Path(one["verification"])
+        photos = (read_json(path) if path.exists() else {}).get("photos", {})
+        rows.append([name, one["top1"], photos.get("top1")])
+    return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
+
+
+def _prompts(runs: pd.DataFrame, folder: str | Path, images: dict, groups: Iterable[dict]) -> dict[str, np.ndarray]:
+    run_of = runs.set_index(AXES)["run"].to_dict()
+    borders = {}  # as they differ from the grey that they start from
+    for key in dict.fromkeys(key for shown in groups for key in gallery.kept(runs, shown)):
+        with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
+            borders[key] = 1 / (1 + np.exp(-stored.get_tensor("prompt"))) - 0.5
+    strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)
+    gain = max(1, int(0.5 / max(strongest, 0.005)))
+    prompts = {"gain": np.array(gain)} if borders else {}
+    for key, border in borders.items():
+        canvas = np.rint(255 * (0.5 + gain * border).clip(0, 1)).astype(np.uint8)
+        if key[1] in images:
+            example = images[key[1]][0]
+            before, _ = padding(example.shape[-1], canvas.shape[-1])
+            inside = slice(before, before + example.shape[-1])
+            canvas[:, inside, inside] = example
+        prompts["/".join(map(str, key))] = canvas
+    return prompts
+
+
+def _examples(dataset: datasets.Dataset) -> np.ndarray:
+    labels = np.asarray(dataset.train_labels)
+    first = [np.flatnonzero(labels == label)[0] for label in range(min(EXAMPLES, len(dataset.classes)))]
+    return np.stack([dataset.train_images[index] for index in first])
+
+
+def _long(rows: list[dict], columns: list[str]) -> pd.DataFrame:
+    """Return one table of rows whose last two values are arrays of one length."""
+    lengths = [len(row[columns[-1]]) for row in rows]
+    table = {axis: np.repeat([row[axis] for row in rows], lengths) for axis in AXES if axis in columns}
+    table |= {name: np.concatenate([row[name] for row in rows]) if rows else [] for name in columns[-2:]}
+    return pd.DataFrame(table, columns=columns)

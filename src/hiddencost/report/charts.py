@@ -1,0 +1,121 @@
+"""The report's charts, as Vega-Lite specifications: one panel each, for which the page names the data.
+
+A panel is drawn as often as there are cells to show (a data set, a method, a backbone), so that the page lays panels
+out by its own width and draws those alone that are in view.
+"""
+
+import altair as alt
+
+HEIGHT = 210
+DASHES = {"dense": [1, 0], "compressed": [5, 3], "control": [1.5, 2.5]}
+SHAPES = {  # as in the printed figures, whose controls have none
+    "dense": ["circle", "cross"],
+    "compressed": ["square", "diamond", "triangle-up", "triangle-down"],
+    "control": ["triangle-right", "triangle-left"],
+}
+FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
+AXIS = {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "domainColor": "#666"}
+
+
+def panels(methods: list[str], shots: list[str], colours: dict[str, str], palette: list[str]) -> dict[str, dict]:
+    """Return the specification of a panel of each kind: `curves`, `costs` and `reliability`.
+
+    methods, shots: the study's, in its order. colours: #rrggbb of each method. palette: #rrggbb of costs, from the
+    lowest to the highest. The rows that a panel is given:
+    `curves`: cells (method, backbone, kind, shape, shots; value, low, high), and `chance` (value), a line; `costs`:
+    cells (label, shots, value, text, note, strong; `share`, -1 to 1, of the colours' range, and `ink`, of the text);
+    `reliability`: bins (method, bin, confidence, accuracy, share).
+    """
+    colour = alt.Color(
+        "method:N",
+        scale=alt.Scale(domain=methods, range=[colours[method] for method in methods]),
+        legend=None,
+    )
+    return {
+        "curves": _panel(_curves(colour, shots)),
+        "costs": _panel(_costs(shots, palette)),
+        "reliability": _panel(_reliability(colour)),
+    }
+
+
+def _panel(chart: alt.LayerChart) -> dict:
+    look = {"font": FONT, "background": "transparent", "view": {"stroke": None}, "axis": AXIS}
+    return chart.properties(width="container", height=HEIGHT).configure(**look).to_dict()
+
+
+def _axis_of_shots(shots: list[str]) -> alt.X:
+    # all budgets of the study, so that one that was not run leaves a gap
+    axis = alt.Axis(labelAngle=0, grid=False, title="shots (images per class)")
+    return alt.X("shots:O", scale=alt.Scale(domain=shots), axis=axis)
+
+
+def _curves(colour: alt.Color, shots: list[str]) -> alt.LayerChart:
+    x = _axis_of_shots(shots)
+    y = alt.Y("value:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5), scale=alt.Scale(zero=True, nice=True))
+    cells = alt.Chart(alt.NamedData("cells"))
+    common = {"x": x, "color": colour, "detail": alt.Detail("backbone:N")}
+    tooltip = [
+        alt.Tooltip("label:N", title="backbone"),
+        alt.Tooltip("methodLabel:N", title="method"),
+        alt.Tooltip("shots:O", title="shots"),
+        alt.Tooltip("value:Q", title="mean", format=".4~g"),
+        alt.Tooltip("std:Q", title="standard deviation", format=".3~g"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=list(DASHES), range=list(DASHES.values())), legend=None)
+    shape = alt.Shape("shape:N", scale=None)
+    chance = alt.Chart(alt.NamedData("chance")).mark_rule(color="#000", strokeDash=[1, 3])
+    return alt.layer(
+        chance.encode(y=alt.Y("value:Q")),
+        cells.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q", **common),
+        cells.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=dash, **common),
+        cells.mark_point(size=42, filled=True, opacity=1).encode(y=y, shape=shape, tooltip=tooltip, **common),
+    )
+
+
+def _costs(shots: list[str], palette: list[str]) -> alt.LayerChart:
+    cells = alt.Chart(alt.NamedData("cells"))
+    scale = alt.Scale(range=palette, domain=[-1, 1], interpolate="rgb", clamp=True)
+    axis = alt.Axis(title=None, labelLimit=150, ticks=False, domain=False)
+    where = {
+        "x": _axis_of_shots(shots),
+        "y": alt.Y("label:N", sort=None, axis=axis),
+        "tooltip": [
+            alt.Tooltip("label:N", title="backbone"),
+            alt.Tooltip("methodLabel:N", title="method"),
+            alt.Tooltip("shots:O", title="shots"),
+            alt.Tooltip("note:N", title="cost"),
+            alt.Tooltip("seeds:Q", title="seed pairs"),
+        ],
+    }
+    ran, gap = cells.transform_filter("isValid(datum.value)"), cells.transform_filter("!isValid(datum.value)")
+    strong, weak = ran.transform_filter("datum.strong"), ran.transform_filter("!datum.strong")
+    number = {"text": "text:N", "color": alt.Color("ink:N", scale=None), **where}
+    return alt.layer(
+        ran.mark_rect(stroke="#fff").encode(color=alt.Color("share:Q", scale=scale, legend=None), **where),
+        weak.mark_text(fontSize=10).encode(**number),
+        strong.mark_text(fontSize=10.5, fontWeight="bold").encode(**number),
+        gap.mark_rect(fill="#e6e6e6", stroke="#fff").encode(**where),
+        gap.mark_text(text="–", color="#555").encode(**where),
+    ).resolve_scale(color="independent")
+
+
+def _reliability(colour: alt.Color) -> alt.LayerChart:
+    bins = alt.Chart(alt.NamedData("bins"))
+    unit = alt.Scale(domain=[0, 1], nice=False)
+    x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False))
+    y = alt.Y("accuracy:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False))
+    tooltip = [
+        alt.Tooltip("methodLabel:N", title="method"),
+        alt.Tooltip("confidence:Q", format=".3f"),
+        alt.Tooltip("accuracy:Q", format=".3f"),
+        alt.Tooltip("share:Q", title="share of the images", format=".1%"),
+    ]
+    area = alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[8, 500]), legend=None)
+    corners = alt.Chart(alt.InlineData([{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]))
+    return alt.layer(
+        corners.mark_line(color="#999", strokeWidth=1).encode(x=x, y=y),
+        # a bin with few images is a point without a line, as in the printed figure
+        bins.transform_filter("datum.share >= 0.01").mark_line().encode(x=x, y=y, color=colour, order="bin:Q"),
+        bins.mark_circle(opacity=1, clip=False).encode(x=x, y=y, color=colour, size=area, tooltip=tooltip),
+    )

@@ -1,0 +1,119 @@
+"""Where a study's numbers come from: the hashes of what went in, versions, and the state of the checkout."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pandas as pd
+
+from hiddencost.files import read_json, sha256_file
+from hiddencost.protocol import finetuning_size
+
+
+def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
+    """Return what went into a study: a row (kind, name, what, sha256, source) a file that is there.
+
+    Downloads and the user's own files as their reports tell them (fetched.json), prepared arrays (dataset.json), and
+    the weights of each backbone (manifest.json). What a partial study has not made yet has no row.
+    """
+    rows = []
+
+    def add(kind: str, name: str, what: str, sha256: str, source: str = "") -> None:
+        rows.append({"kind": kind, "name": name, "what": what, "sha256": sha256, "source": source})
+
+    checkpoints = dict.fromkeys(one["checkpoint"] for one in study["backbones"])
+    datasets = [one["name"] for one in study["datasets"]]
+    photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
+    origins = [
+        ("checkpoint", "checkpoints", checkpoints),
+        ("data set", "raw", datasets),
+        ("photos", "photos", photos),
+    ]
+    for kind, folder, names in origins:
+        for name in names:
+            for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
+                add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
+    for one in study["datasets"]:
+        for size in _sizes(study, one):
+            manifest = _read(resources / "datasets" / one["name"] / str(size) / "dataset.json")
+            for file, sha256 in manifest.get("sha256", {}).items():
+                add("prepared images", one["name"], f"{file} at {size} pixels", sha256)
+    for one in study["backbones"]:
+        manifest = _read(results / "backbones" / one["name"] / "manifest.json")
+        if "weights_sha256" in manifest:  # not where its download failed
+            add("backbone", one["name"], "weights", manifest["weights_sha256"])
+    return rows
+
+
+def _sizes(study: dict, dataset: dict) -> list[int]:
+    """Return the sizes in pixels at which a study uses a dataset: that of prompting, from which splits are drawn for
+    all methods, of the probe and of fine-tuning. Another study may have it prepared at others."""
+    canvas = study["protocol"]["canvas"]
+    others = {"lp": canvas, "ft": finetuning_size(canvas)}
+    return sorted({dataset["image_size"], *(others[method] for method in others.keys() & set(study["methods"]))})
+
+
+def gates(study: dict, results: Path) -> list[dict]:
+    """Return what the gate says of each backbone of a study: its name, `verified` (None where there is no verdict)
+    and what verification.json holds."""
+    rows = []
+    for one in study["backbones"]:
+        found = _read(results / "backbones" / one["name"] / "verification.json")
+        rows.append({"backbone": one["name"], "verified": found.get("passed"), **found})
+    return rows
+
+
+def jobs(results: Path) -> list[dict]:
+    """Sum up the benchmarks of a study's jobs: a row a rule with its number of `jobs`, their time in all and of the
+    longest (`seconds`, `longest`) and the most memory that one held (`memory`, MB; None where it was not seen)."""
+    files = sorted((results / "benchmarks").rglob("*.tsv"))
+    if not files:
+        return []
+    rules = [file.relative_to(results / "benchmarks").with_suffix("").parts[0] for file in files]
+    benchmarks = pd.concat([pd.read_csv(file, sep="\t") for file in files], keys=rules)
+    benchmarks["max_rss"] = pd.to_numeric(benchmarks["max_rss"], errors="coerce")  # "NA" of a job of a moment
+    summed = benchmarks.groupby(level=0).agg(
+        jobs=("s", "size"), seconds=("s", "sum"), longest=("s", "max"), memory=("max_rss", "max")
+    )
+    summed = summed.sort_values("seconds", ascending=False).rename_axis("rule").reset_index().astype(object)
+    return summed.where(summed.notna(), None).to_dict("records")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that is installed here, by name."""
+    packages = {one.name: one.version for one in distributions()}
+    return {"Python": platform.python_version()} | {name: packages[name] for name in sorted(packages, key=str.lower)}
+
+
+def checkout(root: Path) -> dict:
+    """Return the git state of a folder: `commit`, `changed` (the files that differ from it, None if unknown), and
+    `why` there is no commit, where there is none."""
+    # a repository around it is none of ours
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent)}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", root, "--no-optional-locks", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        return {"commit": commit, "changed": git("status", "--porcelain").splitlines(), "why": None}
+    except FileNotFoundError:
+        return {"commit": None, "changed": None, "why": "git is not installed where the report was written"}
+    except subprocess.CalledProcessError as error:
+        return {"commit": None, "changed": None, "why": (error.stderr.splitlines() or ["git failed"])[0]}
+
+
+def tables(paths: Iterable[str | Path]) -> list[dict]:
+    """Return a row, as of `inputs`, for each table that the report is made of."""
+    return [
+        {"kind": "table", "name": Path(path).name, "what": "of this study", "sha256": sha256_file(path), "source": ""}
+        for path in paths
+    ]
+
+
+def _read(path: Path) -> dict:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,157 @@
+"""A study with made-up numbers, at the size of studies/paper.yaml: to design figures and reports on."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from conftest import ROOT
+
+from hiddencost import gallery, tables
+from hiddencost.study import Study, load_study
+
+TITLE = "made-up numbers"
+CANVAS = 224
+DIFFICULTY = {"cifar10": 0.5, "svhn": 0.3, "gtsrb": 0.2, "dtd": 0.0, "flowers102": 0.1, "oxfordpets": 0.6}
+EASE = {"rlm": -1.6, "flm": -0.5, "ilm": -0.2, "lp": 1.0, "ft": 1.6}  # of a method, in logits
+# of another, in logits and of its sparsity
+COSTS = {"acdc": 0.35, "rigl": 0.5, "gmp": 0.9, "lth": 1.6, "magnitude": 0.8, "quantised": 0.2}
+
+
+def paper() -> Study:
+    """Return the paper's study, and with it networks that are quantised."""
+    config = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
+    for bits in (8, 4):
+        compression = {"algorithm": "quantise", "bits": bits}
+        config["backbones"].append(
+            {"name": f"resnet18-int{bits}", "checkpoint": "resnet18-v1", "compression": compression}
+        )
+    return load_study(config, "paper.yaml")
+
+
+def stated(study: Study) -> dict[str, dict]:
+    """Return what is known of each of a study's backbones."""
+    return {one.name: study.stated(one) for one in study.backbones}
+
+
+def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101")) -> pd.DataFrame:
+    """Return made-up runs of a study; those of a backbone on a dataset (`missing`) were not run."""
+    told, random = stated(study), np.random.default_rng(0)
+    axes = {
+        "backbone": list(told),
+        "dataset": [one.name for one in study.datasets],
+        "method": study.methods,
+        "shots": list(map(str, study.shots)),
+        "seed": study.seeds,
+    }
+    table = pd.MultiIndex.from_product(axes.values(), names=list(axes)).to_frame(index=False)
+    classes = table["dataset"].map(lambda name: len(study.published(name)["classes"]))
+    step = table["shots"].map({shots: place for place, shots in enumerate(axes["shots"])}) / (len(axes["shots"]) - 1)
+    network = random.normal(0, 0.1, len(table))
+    spread = {name: random.uniform(-0.2, 2.2) for name in axes["dataset"]}
+    logit = -1.0 + table["dataset"].map(DIFFICULTY).fillna(0.2) + table["method"].map(EASE) + 2.2 * step
+    for name, one in told.items():
+        kind, sparsity = gallery.algorithm(one["compression"]), one["sparsity_declared"]
+        level = 1 if kind == "quantised" else 0.9 if sparsity is None else sparsity**3
+        cost = COSTS.get(kind, 0) * level * table["dataset"].map(spread)
+        prompted = (table["method"] != "lp") * 0.75 + 0.25
+        logit -= (table["backbone"] == name) * cost * prompted * (0.4 + 0.6 * step)
+        logit -= (table["backbone"] == name) * (1 if one["control"] else 0) * 3
+    accuracy = 1 / classes + (0.98 - 1 / classes) / (1 + np.exp(-(logit + network)))
+    ran = ~((table["backbone"] == missing[0]) & (table["dataset"] == missing[1]))
+    table["status"], table["reason"] = np.where(ran, "ok", "not run"), np.where(ran, None, "made up")
+    table["accuracy"] = accuracy.where(ran)
+    table["ece"] = (0.05 + 0.25 * (1 - step) * (1 - accuracy) + random.normal(0, 0.01, len(table))).abs().where(ran)
+    for metric in ("mean_class_accuracy", "nll", "brier", "ece_published"):
+        table[metric] = table["accuracy"]
+    for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense"):
+        table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
+    table["sparsity_measured"] = table["sparsity_declared"]
+    table["study"], table["run"] = study.study, table.index.map("{:064x}".format)
+    return table.reindex(columns=tables.RUN_COLUMNS)
+
+
+def bins(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return made-up reliability bins of finished runs, their overconfidence growing with the error."""
+    finished = runs[runs["status"] == "ok"]
+    long = finished.loc[finished.index.repeat(15), tables.AXES].reset_index(drop=True)
+    long["bin"] = np.tile(np.arange(1, 16), len(finished))
+    middle = (long["bin"] - 0.5) / 15
+    accuracy = np.repeat(finished["accuracy"].to_numpy(), 15)
+    long["count"] = np.rint(1000 * np.exp(-(((middle - accuracy) / 0.3) ** 2))).astype(int)
+    long["confidence"] = middle
+    long["accuracy"] = (middle * (0.6 + 0.4 * accuracy)).clip(0, 1)
+    return long
+
+
+def learned(study: Study, runs: pd.DataFrame, sources: list[str]) -> dict[str, pd.DataFrame]:
+    """Return made-up mappings (`mappings`) of ilm's finished runs, of all images, and how they moved (`remapped`)."""
+    random = np.random.default_rng(1)
+    own = runs[(runs["status"] == "ok") & (runs["method"] == "ilm") & (runs["shots"] == runs["shots"].iloc[-1])]
+    classes = {one.name: study.published(one.name)["classes"] for one in study.datasets}
+    mappings, remapped = [], []
+    for run in own[tables.AXES].to_dict("records"):
+        names = classes[run["dataset"]]
+        seed = sum(map(ord, run["dataset"]))
+        source = np.random.default_rng(seed).permutation(1000)[: len(names)]
+        moved = random.random(len(names)) < (0.3 if "dense" in run["backbone"] else 0.7)
+        source = np.where(moved, random.integers(0, 1000, len(names)), source)
+        told = {"source_name": np.array(sources)[source], "target_name": names}
+        mappings.append(pd.DataFrame(run | {"target": range(len(names)), "source": source} | told))
+        epochs = np.arange(2, study.protocol.epochs + 1)
+        slow = 10 + 25 * ("dense" not in run["backbone"])
+        share = (0.6 * np.exp(-epochs / slow) + 0.03 * random.random(len(epochs))).round(2)
+        remapped.append(pd.DataFrame(run | {"epoch": epochs, "share": share}))
+    return {"mappings": pd.concat(mappings), "remapped": pd.concat(remapped)}
+
+
+def images(study: Study, figures: dict, runs: pd.DataFrame) -> tuple[dict, dict]:
+    """Return made-up prompts, of all images, and example images, as `learned.collect` does."""
+    random = np.random.default_rng(2)
+    finished = runs[(runs["status"] == "ok") & (runs["method"] != "lp") & (runs["shots"] == runs["shots"].iloc[-1])]
+    examples, prompts = {}, {}
+    for one in study.datasets:
+        size = one.image_size
+        waves = np.sin(np.arange(size) / size * random.uniform(4, 20, (12, 3, 1)))
+        examples[one.name] = np.rint(127 + 120 * waves[..., None] * waves[..., None, :]).astype(np.uint8)
+    for figure in figures.values():
+        if figure["kind"] == "prompts":
+            for key in gallery.kept(finished, figure["backbones"]):
+                example = examples[key[1]][0]
+                before = (CANVAS - example.shape[-1] + 1) // 2
+                canvas = random.integers(48, 208, (3, CANVAS, CANVAS), np.uint8)
+                inside = slice(before, before + example.shape[-1])
+                canvas[:, inside, inside] = example
+                prompts["/".join(map(str, key))] = canvas
+    prompts["gain"] = np.array(3)
+    return prompts, examples
+
+
+def upstream(study: Study) -> pd.DataFrame:
+    """Return what backbones reach upstream: as published, and made-up photos."""
+    rows = []
+    for one in study.backbones:
+        top1 = None if one.control or one.compression else study.checkpoint(one.checkpoint)["upstream_top1"]
+        lost = re.search(r"lth(\d+)", one.name)
+        rows.append([one.name, top1, 0 if one.control else 19 - int(lost[1]) // 4 if lost else 19])
+    return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float})
+
+
+def write(folder: Path, sources: list[str]) -> tuple[dict[str, dict], dict[str, Path], dict]:
+    """Write the tables of the paper's study with made-up numbers; return its figures, the tables and the settings."""
+    study = paper()
+    datasets = [one.name for one in study.datasets]
+    figures = gallery.listed(stated(study), datasets, study.methods, {})
+    made = runs(study)
+    written = {"runs": made, "bins": bins(made), "upstream": upstream(study), **learned(study, made, sources)}
+    files = {name: folder / f"{name}.parquet" for name in written}
+    files |= {"summary": folder / "summary.csv", "upstream": folder / "upstream.csv"}
+    for name, table in (written | {"summary": tables.summarise(made)}).items():
+        tables.write(table, files[name])
+    for name, arrays in zip(("prompts", "examples"), images(study, figures, made), strict=True):
+        files[name] = folder / f"{name}.npz"
+        np.savez(files[name], **arrays)
+    settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
+    settings["classes"] = {name: len(study.published(name)["classes"]) for name in datasets}
+    return figures, files, settings

@@ -1,0 +1,356 @@
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hiddencost import claims, verdicts
+from hiddencost.claims import Claim
+from hiddencost.study import StudyError, checked
+
+# name: checkpoint, compression, control, dense
+BACKBONES = {
+    "dense": ("resnet50-v2", "none", None, "dense"),
+    "old": ("resnet50-v1", "none", None, "dense"),
+    "acdc80": ("resnet50-acdc80", "acdc", None, "dense"),
+    "acdc80-int8": ("resnet50-acdc80", "acdc+int8", None, "dense"),
+    "rigl80": ("resnet50-rigl80", "rigl", None, "dense"),
+    "blocks": ("resnet50-v2", "2:4", None, "dense"),
+    "int8": ("resnet50-v2", "int8", None, "dense"),
+    "random": ("resnet50-v2", "none", "random_init", "dense"),
+    "small": ("resnet18-v1", "none", None, "small"),
+    "gmp": ("resnet18-gmp", "gmp", None, "small"),
+    "alone": ("mobilenetv2", "magnitude", None, None),
+}
+
+
+def made(
+    accuracy, backbones=("dense", "acdc80"), datasets=("cifar10",), methods=("ilm",), shots=("20",), seeds=(0, 1, 2)
+):
+    """Runs whose accuracy is a function of backbone, dataset, method, shots and seed."""
+    rows = []
+    for backbone, dataset, method, shot, seed in product(backbones, datasets, methods, shots, seeds):
+        checkpoint, compression, control, dense = BACKBONES[backbone]
+        told = {"checkpoint": checkpoint, "compression": compression, "control": control, "dense": dense}
+        axes = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shot, "seed": seed}
+        value = accuracy(backbone, dataset, method, shot, seed)
+        rows.append(axes | told | {"status": "ok", "accuracy": value, "ece": 0.1, "ece_published": 0.1})
+    return pd.DataFrame(rows)
+
+
+def claim(**more):
+    values = {"text": "t", "source": "s", "measure": "accuracy_lost", "cells": {"backbones": "compressed"}}
+    bound = {} if {"less_than", "within"} & set(more) else {"more_than": 0}
+    return Claim.model_validate(values | bound | more)
+
+
+def judged(runs, **more):
+    return verdicts.judge(runs, {"c": claim(**more)}).iloc[0]
+
+
+def lost(*points):
+    """An accuracy by which all but the dense networks lose, with seed 0, 1, ..., so many points."""
+    return lambda b, d, m, n, seed: 0.5 - points[seed] / 100 * (b not in ("dense", "small"))
+
+
+def test_of_one_dataset_the_interval_is_the_paired_t_interval():
+    runs = made(lost(4, 7, 6.5))
+    found = judged(runs)
+    low, high = stats.ttest_1samp([4, 7, 6.5], 0).confidence_interval(0.95)
+    assert found["effect"] == pytest.approx(35 / 6)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), rel=0.02)
+    assert found["verdict"] == "supported"
+    assert found["cells"] == 1
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_resampling_moves_the_paired_t_interval_by_less_than_2_percent_of_its_width(seeds):
+    generator = np.random.default_rng(1)
+    for _ in range(10):
+        points = generator.normal(3, 2, seeds)
+        pairs = pd.DataFrame({"dataset": "a", "seed": range(seeds), "difference": points})
+        (low, high), _ = verdicts.interval(pairs, fixed=False)
+        expected = stats.ttest_1samp(points, 0).confidence_interval(0.95)
+        assert (high - low) / (expected.high - expected.low) == pytest.approx(1, abs=0.02)
+        assert (low + high) / 2 == pytest.approx(points.mean())
+
+
+@pytest.mark.parametrize(
+    ("points", "bound", "verdict"),
+    [
+        ((10, 11, 12), {"more_than": 0}, "supported"),
+        ((10, 11, 12), {"more_than": 5}, "supported"),
+        ((10, 11, 12), {"more_than": 10}, "undecided"),
+        ((10, 11, 12), {"more_than": 20}, "contradicted"),
+        ((10, 11, 12), {"less_than": 20}, "supported"),
+        ((10, 11, 12), {"less_than": 0}, "contradicted"),
+        ((10, 11, 12), {"within": 20}, "supported"),
+        ((10, 11, 12), {"within": 10}, "undecided"),
+        ((10, 11, 12), {"within": 5}, "contradicted"),
+        ((-10, -11, -12), {"within": 5}, "contradicted"),
+        ((-10, -11, -12), {"more_than": 0}, "contradicted"),
+        ((10, 30), {"more_than": 0}, "undecided"),  # two seeds that agree in sign alone decide nothing
+        ((10, 11), {"more_than": 0}, "supported"),
+    ],
+)
+def test_the_verdict_is_where_the_whole_interval_lies(points, bound, verdict):
+    runs = made(lost(*points), seeds=range(len(points)))
+    assert judged(runs, **bound)["verdict"] == verdict
+
+
+def test_without_spread_to_judge_by_nothing_is_decided():
+    one = judged(made(lost(30), seeds=[0]))
+    assert (one["verdict"], one["effect"]) == ("undecided", pytest.approx(30))
+    assert pd.isna(one["low"])
+    assert "no interval from a single one" in one["note"]
+    same = judged(made(lambda b, d, m, n, s: 0.4 + s / 10 - 0.3 * (b == "acdc80")))
+    assert same["verdict"] == "undecided"
+    assert "do not differ" in same["note"]
+
+
+def test_over_datasets_the_interval_speaks_for_datasets_and_of_named_ones_for_seeds():
+    by_dataset = {"cifar10": 1, "svhn": 5, "dtd": 12}
+    noise = {0: -0.5, 1: 0, 2: 0.5}
+    runs = made(lambda b, d, m, n, s: 0.5 - (b == "acdc80") * (by_dataset[d] + noise[s]) / 100, datasets=by_dataset)
+    found = judged(runs)
+    low, high = stats.ttest_1samp([1, 5, 12], 0).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), rel=0.03)
+    assert "over 3 datasets of the kind, 3 seeds each" in found["note"]
+    but_one = judged(runs, cells={"backbones": "acdc", "except_datasets": "svhn"})  # speaks for datasets, too
+    low, high = stats.ttest_1samp([1, 12], 0).confidence_interval(0.95)
+    assert (but_one["low"], but_one["high"]) == pytest.approx((low, high), rel=0.02)
+    assert "over 2 datasets of the kind, 3 seeds each" in but_one["note"]
+    named = judged(runs, cells={"backbones": "acdc", "datasets": list(by_dataset)})
+    # each dataset's mean has the standard error 0.5 / √3; three of them, with two degrees of freedom each
+    width = stats.t.ppf(0.975, 6) * 0.5 / np.sqrt(3) / np.sqrt(3)
+    assert (named["low"], named["high"]) == pytest.approx((6 - width, 6 + width), rel=0.02)
+    assert "over 3 seeds of cifar10, dtd, svhn alone" in named["note"]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "seeds", "between", "fixed"),
+    [(1, 2, 0, False), (3, 3, 4, False), (8, 3, 0, False), (2, 3, 4, True)],
+)
+def test_the_interval_covers_a_known_truth_as_often_as_it_says(datasets, seeds, between, fixed, monkeypatch):
+    monkeypatch.setattr(verdicts, "RESAMPLES", 1000)
+    generator, trials, covered = np.random.default_rng(7), 400, 0
+    keys = pd.DataFrame(
+        list(product(map(str, range(datasets)), range(seeds), range(2))), columns=["dataset", "seed", "c"]
+    )
+    for _ in range(trials):
+        effects = 3 + generator.normal(0, between, datasets)
+        pack = generator.normal(0, 2, (datasets, seeds))  # what all cells of a dataset and seed have in common
+        cell = generator.normal(0, 1, (datasets, seeds, 2))
+        pairs = keys.assign(difference=(effects[:, None, None] + pack[..., None] + cell).ravel())
+        (low, high), _ = verdicts.interval(pairs, fixed)
+        covered += low <= (effects.mean() if fixed else 3) <= high
+    assert covered / trials == pytest.approx(0.95, abs=0.035)
+
+
+def test_what_was_not_run_is_missing_and_not_zero():
+    runs = made(lost(10, 11, 12), datasets=["cifar10", "svhn"])
+    runs.loc[(runs["dataset"] == "svhn") & (runs["backbone"] == "acdc80"), ["status", "accuracy"]] = ["not run", None]
+    runs.loc[runs["dataset"] == "svhn", "status"] = "diverged"  # a number that is there does not count either
+    found = judged(runs)
+    assert found["effect"] == pytest.approx(11)
+    assert found["cells"] == 1
+    assert "3 of 6 pairs missing" in found["note"]
+    none = judged(runs[runs["dataset"] == "svhn"])
+    assert (none["verdict"], none["note"]) == ("not run", "none of 1 cells has a result")
+    assert judged(runs, cells={"backbones": "gmp"})["note"] == "not in this study"
+
+
+def test_seeds_are_paired():
+    level = {0: 0.2, 1: 0.5, 2: 0.8}  # what seeds share is far more than what is lost
+    runs = made(lambda b, d, m, n, s: level[s] - (b == "acdc80") * (0.04 + 0.001 * s))
+    assert judged(runs)["verdict"] == "supported"
+    without = runs[~((runs["backbone"] == "dense") & (runs["seed"] == 0))]
+    assert judged(without)["effect"] == pytest.approx(4.15)  # of seeds 1 and 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ("dense", {"dense", "old", "small"}),
+        ("compressed", {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8", "gmp", "alone"}),
+        ("sparse", {"acdc80", "rigl80", "blocks", "gmp", "alone"}),
+        ("quantised", {"int8"}),
+        ("acdc", {"acdc80"}),
+        (["nm", "rigl"], {"blocks", "rigl80"}),
+        ("resnet50-v2", {"dense"}),
+        ("resnet50-acdc80", {"acdc80"}),
+        ("random_init", {"random"}),
+        ("shuffled", set()),
+    ],
+)
+def test_backbones_are_chosen_by_what_was_done_to_them(kinds, expected):
+    runs = made(lost(1, 2, 3), backbones=BACKBONES)
+    sides = {"left": {"methods": "ilm"}, "right": {"methods": "ilm"}}
+    one = claim(measure="accuracy", cells={"backbones": kinds}, **sides)
+    assert set(verdicts.differences(runs, one, "accuracy")["backbone"]) == expected
+
+
+def test_methods_are_compared_within_a_backbone():
+    points = {"ilm": 9, "flm": 4, "rlm": 0}
+    runs = made(
+        lambda b, d, m, n, s: 0.3 + (points[m] + 0.1 * s * (m == "ilm")) / 100 + 0.2 * (b == "dense"),
+        backbones=["dense", "acdc80"],
+        methods=points,
+    )
+    sides = {"left": {"methods": "ilm"}, "right": {"methods": ["flm", "rlm"]}}
+    found = judged(runs, measure="accuracy", cells={}, **sides)
+    assert found["cells"] == 4
+    assert found["effect"] == pytest.approx(9.1 - 2)
+
+
+def test_the_hidden_cost_beyond_the_probe_is_a_difference_of_differences():
+    cost = {"lp": 1, "ilm": 6, "flm": 8}
+    runs = made(lambda b, d, m, n, s: 0.9 - (b == "acdc80") * (cost[m] + s) / 100 - 0.1 * s, methods=cost)
+    runs.loc[runs["method"] == "lp", "accuracy"] += 0.002 * runs["seed"] * (runs["backbone"] == "acdc80")
+    found = judged(runs, left={"methods": "prompting"}, right={"methods": "lp"})
+    assert found["effect"] == pytest.approx(7 - 1 + 0.2)
+    assert found["cells"] == 2
+
+
+def test_networks_are_compared_within_one_family_unless_told():
+    cost = {"acdc80": 2, "rigl80": 4, "gmp": 20, "random": 40, "alone": 0}
+    runs = made(lambda b, d, m, n, s: 0.6 - (cost.get(b, 0) + 0.1 * s * (b == "gmp")) / 100, backbones=BACKBONES)
+    sides = {"left": {"backbones": ["acdc", "rigl"]}, "right": {"backbones": "gmp"}}
+    assert judged(runs, cells={}, less_than=0, **sides)["note"] == "not in this study"
+    across = judged(runs, cells={}, less_than=0, networks="any", **sides)
+    assert across["effect"] == pytest.approx(3 - 20.1)
+    assert across["verdict"] == "supported"
+    # the random network is resnet50's: gmp, of resnet18, has none, nor has what has no dense one
+    controlled = {"left": {"backbones": "compressed"}, "right": {"backbones": "random_init"}}
+    pairs = verdicts.differences(runs, claim(measure="accuracy", cells={}, **controlled), "accuracy")
+    assert set(pairs["backbone_left"]) == {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8"}
+
+
+@pytest.mark.parametrize(
+    ("points", "bound", "of_all", "of_every", "otherwise"),
+    [
+        ((6, 9, 20, 30), {"more_than": 0}, "supported", "supported", "0 of 4 cells, surely in 0"),
+        ((-0.1, 9, 20, 30), {"more_than": 0}, "supported", "undecided", "1 of 4 cells, surely in 0"),
+        ((0, 9, 20, 30), {"more_than": 0}, "supported", "undecided", "1 of 4 cells, surely in 0"),  # no more than 0
+        ((-9, -0.1, 20, 30), {"more_than": 0}, "supported", "contradicted", "2 of 4 cells, surely in 1"),
+        # -5 ± 1 over three seeds is surely below 0 at 95 % of three cells together (p = 0.013), but not of four
+        ((-5, 20, 30), {"more_than": 0}, "supported", "contradicted", "1 of 3 cells, surely in 1"),
+        ((-5, 20, 30, 40), {"more_than": 0}, "supported", "undecided", "1 of 4 cells, surely in 0"),
+        ((-5, -9, -20, -30), {"more_than": 0}, "contradicted", "contradicted", "4 of 4 cells, surely in 3"),
+        # deviations that cancel in the mean
+        ((-20, 20), {"within": 5}, "supported", "contradicted", "2 of 2 cells, surely in 2"),
+        ((-4, 5.1), {"within": 5}, "supported", "undecided", "1 of 2 cells, surely in 0"),
+        ((-1, 1), {"within": 5}, "supported", "supported", "0 of 2 cells, surely in 0"),
+    ],
+)
+def test_of_a_claim_of_every_cell_one_that_is_otherwise_decides(points, bound, of_all, of_every, otherwise):
+    by_shots = dict(zip(map(str, range(1, 5)), points, strict=False))
+    runs = made(lambda b, d, m, n, s: 0.5 - (b == "acdc80") * (by_shots[n] + s - 1) / 100, shots=by_shots)
+    for every, verdict in ((False, of_all), (True, of_every)):
+        found = judged(runs, every=every, **bound)
+        assert found["verdict"] == verdict
+        assert found["note"].endswith(f"otherwise in {otherwise}")
+
+
+def test_of_a_single_cell_nothing_is_counted():
+    assert "otherwise" not in judged(made(lost(-4, -5, -6)))["note"]
+
+
+def test_cells_that_do_not_spread_prove_nothing():
+    """A counterexample needs an interval; a single seed, or seeds that are the same but for rounding, have none."""
+    points = {"1": -5, "2": 20, "5": 30}
+    runs = made(
+        lambda b, d, m, n, s: 0.4 + s / 10 - (b == "acdc80") * (points[n] + s * (n != "1")) / 100, shots=points
+    )
+    assert verdicts.differences(runs, claim(), "accuracy").query("shots == '1'")["difference"].std() > 0
+    found = judged(runs, every=True)
+    assert (found["verdict"], found["note"].split("; ")[-1]) == (
+        "undecided",
+        "otherwise in 1 of 3 cells, surely in 0",
+    )
+
+
+def test_the_published_value_and_the_published_ece_stand_beside():
+    runs = made(lost(4, 5, 6))
+    assert "the interval holds the published value" in judged(runs, published=6)["note"]
+    found = judged(runs, published=20)
+    assert "the interval does not hold the published value" in found["note"]
+    assert found["published"] == 20
+    runs["ece"] = 0.1 + (runs["backbone"] == "acdc80") * (0.05 + 0.001 * runs["seed"])
+    runs["ece_published"] = 0.1 - (runs["backbone"] == "acdc80") * (0.05 + 0.001 * runs["seed"])
+    found = judged(runs, measure="ece_added")
+    assert found["verdict"] == "supported"
+    assert found["effect"] == pytest.approx(5.1)
+    assert "the ECE of the paper's code differs: contradicted, -5.1 (-5.35 to -4.85)" in found["note"]
+    runs["ece_published"] = runs["ece"]
+    assert "the ECE of the paper's code agrees: supported" in judged(runs, measure="ece_added")["note"]
+    # a bound of so many points is none for a number that is not in points
+    assert "the paper's code" not in judged(runs, measure="ece_added", less_than=1)["note"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measure": "accurracy"}, "measure: 'accurracy' is unknown; did you mean 'accuracy'?"),
+        ({"cells": {"backbones": "prunned"}}, "cells.backbones[0]: 'prunned' is unknown"),
+        ({"cells": {"backbones": "resnet50-acdc85"}}, "'resnet50-acdc85' is unknown; did you mean 'resnet50-acdc"),
+        ({"cells": {"method": "ilm"}}, "cells.method: the key 'method' is unknown; did you mean 'methods'?"),
+        ({"cells": {"shots": 0}}, "cells.shots[0]: 0 is not a number of images per class"),
+        ({"cells": {"except_datasets": "SVHN"}}, "cells.except_datasets[0]: "),
+        (
+            {"cells": {"datasets": "svhn", "except_datasets": "dtd"}},
+            "cells: datasets and except_datasets do not go together",
+        ),
+        ({"less_than": 3}, "expected one of more_than, less_than and within"),
+        ({"measure": "ece"}, "ece alone is no comparison; expected left and right"),
+        ({"left": {"methods": "ilm"}}, "left and right go together"),
+        ({"left": {"methods": "ilm"}, "right": {"shots": 1}}, "left and right must name the same axes"),
+        (
+            {"left": {"except_datasets": "svhn"}, "right": {"except_datasets": "dtd"}},
+            "left and right must name the same axes, at least one, and no datasets",
+        ),
+        (
+            {"left": {"backbones": "acdc"}, "right": {"backbones": "rigl"}},
+            "backbones: named in cells and in left and right",
+        ),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_told_in_a_line(change, message):
+    sound = {"text": "t", "source": "s", "measure": "accuracy_lost", "cells": {"backbones": "gmp"}, "more_than": 0}
+    with pytest.raises(StudyError) as error:
+        checked(Claim, sound | change, "claims.yaml: mine")
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("claims.yaml: mine: ")
+    assert message in line
+
+
+def test_what_a_claim_says_is_what_is_tested():
+    for name, one in claims.load().items():
+        says = {"every", "always"} & set(one.text.replace(",", "").split())
+        assert one.every == bool(says), name
+        assert one.every or one.within is None, name  # deviations either way cancel in a mean
+
+
+def test_the_papers_claims_are_answered_as_far_as_a_study_goes(monkeypatch):
+    monkeypatch.setattr(verdicts, "RESAMPLES", 1000)
+    catalogued = claims.load()
+    assert len(catalogued) > 30
+    runs = made(
+        lambda b, d, m, n, s: 0.7 - (b != "small") * (0.55 + 0.01 * s),
+        backbones=["small", "gmp", "random"],
+        datasets=["oxfordpets"],
+        methods=["rlm", "flm", "ilm"],
+        shots=["1", "full"],
+    )
+    runs["dense"] = "small"
+    table = verdicts.judge(runs, catalogued).set_index("claim")
+    assert list(table.index) == list(catalogued)
+    assert table.loc["gmp-pets", ["verdict", "effect", "cells"]].tolist() == ["supported", pytest.approx(56), 4]
+    assert table.loc["gmp-resnet18", "verdict"] == "supported"
+    assert table.loc["gmp-resnet34", "verdict"] == "not run"
+    assert table.loc["control-random-gmp", "verdict"] == "undecided"  # the same, whatever the seed
+    assert "which do not differ" in table.loc["control-random-gmp", "note"]
+    supported = ["compression-accuracy", "gmp-resnet18", "gmp-pets", "control-learned"]
+    assert list(table.index[table["verdict"] == "supported"]) == supported
+    assert verdicts.count(table["verdict"]).startswith("4 supported, 0 contradicted, ")

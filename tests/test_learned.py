@@ -1,0 +1,130 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hiddencost import gallery, learned, ledger
+from hiddencost.files import write_json
+from hiddencost.tables import AXES
+
+PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
+GROUPS = [gallery.listed(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"]["backbones"]]
+DRAWN = torch.tensor([[0, 1, 2], [0, 1, 5], [7, 6, 5]])  # by epoch
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A ledger of runs of three classes, and their prepared dataset: 4 pixels on a canvas of 8."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    images = np.arange(6 * 3 * 4 * 4, dtype=np.uint8).reshape(6, 3, 4, 4)
+    for part in ("train", "test"):
+        np.save(folder / f"{part}_images.npy", images)
+        np.save(folder / f"{part}_labels.npy", np.array([1, 0, 1, 2, 0, 2]))
+    names = {"failed": None, "classes": ["apple", "pear", "plum"], "sha256": {}}
+    write_json(folder / "dataset.json", names)
+    rows = []
+    for backbone in BACKBONES:
+        for method in ("rlm", "ilm", "lp"):
+            for shots in ("1", "full"):
+                for seed in (0, 1):
+                    run = ledger.identity(backbone=backbone, method=method, shots=shots, seed=seed)
+                    ran = (backbone, shots, method) != ("pruned", "full", "rlm")
+                    axes = {"backbone": backbone, "dataset": "toy", "method": method, "shots": shots, "seed": seed}
+                    rows.append(axes | {"status": "ok" if ran else "diverged", "run": run})
+                    tensors = {"weight": torch.zeros(2)}
+                    if method != "lp":
+                        strength = 0.4 if backbone == "dense" else -0.2
+                        tensors = {
+                            "prompt": torch.full((3, 8, 8), strength),
+                            "mapping": DRAWN[-1].clone(),
+                            "mappings": DRAWN,
+                        }
+                    ledger.record(tmp_path / "ledger", run, tensors, {})
+    return pd.DataFrame(rows), tmp_path / "ledger", {"toy": str(folder), "gone": str(tmp_path / "gone")}
+
+
+def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
+    found = learned.collect(*study, GROUPS).mappings
+    assert list(found.columns) == learned.MAPPINGS
+    assert len(found) == 3 * (8 + 6)  # ilm of all, rlm without those that diverged
+    assert "lp" not in set(found["method"])
+    first = found[(found[AXES] == ["pruned", "toy", "ilm", "full", 1]).all(axis=1)]
+    assert first["source"].tolist() == [7, 6, 5]
+    assert first["target_name"].tolist() == ["apple", "pear", "plum"]
+    assert first["source_name"].tolist() == ["cock", "stingray", "electric ray"]  # ImageNet's classes 7, 6 and 5
+
+
+def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
+    found = learned.collect(*study, GROUPS).remapped
+    assert set(found["method"]) == {"ilm"}
+    one = found[(found[AXES] == ["dense", "toy", "ilm", "1", 0]).all(axis=1)]
+    assert one["epoch"].tolist() == [2, 3]
+    assert one["share"].tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):
+    found = learned.collect(*study, GROUPS)
+    assert set(found.prompts) == {
+        "gain",
+        *(f"{backbone}/toy/rlm/1/0" for backbone in BACKBONES),
+        *(f"{backbone}/toy/ilm/full/0" for backbone in BACKBONES),
+    }
+    gain = int(found.prompts["gain"])
+    light, dark = (1 / (1 + np.exp(-w)) - 0.5 for w in (0.4, -0.2))
+    assert gain == int(0.5 / light)
+    dense, pruned = (found.prompts[f"{backbone}/toy/ilm/full/0"] for backbone in BACKBONES)
+    assert dense[:, 0, 0].tolist() == [round(255 * (0.5 + gain * light))] * 3
+    assert pruned[:, 7, 7].tolist() == [round(255 * (0.5 + gain * dark))] * 3
+    # in the middle the first image of the first class
+    assert (dense[:, 2:6, 2:6] == found.examples["toy"][0]).all()
+
+
+def test_prompts_stand_side_by_side_of_one_seed(study):
+    runs, folder, prepared = study
+    lost = (runs["backbone"] == "pruned") & (runs["seed"] == 0)
+    found = learned.collect(runs[~lost], folder, prepared, GROUPS).prompts
+    assert set(found) == {"gain", *(f"{b}/toy/{run}/1" for b in BACKBONES for run in ("rlm/1", "ilm/full"))}
+
+
+def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbers(study):
+    runs, folder, _ = study
+    whole = learned.collect(*study, GROUPS)
+    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS)
+    assert found.examples == {}
+    assert found.mappings["target_name"].tolist() == found.mappings["target"].astype(str).tolist()
+    assert found.mappings["source_name"].equals(whole.mappings["source_name"])
+    canvas, complete = (one.prompts["dense/toy/ilm/full/0"] for one in (found, whole))
+    assert (canvas[:, 0] == complete[:, 0]).all()
+    assert (canvas[:, 2:6, 2:6] != complete[:, 2:6, 2:6]).any()
+
+
+def test_examples_are_the_first_image_of_each_class(study):
+    runs, folder, prepared = study
+    found = learned.collect(runs, folder, prepared, GROUPS).examples
+    assert set(found) == {"toy"}
+    images = np.load(prepared["toy"] + "/train_images.npy")
+    assert (found["toy"] == images[[1, 0, 3]]).all()
+
+
+def test_a_study_without_results_has_empty_tables(study):
+    runs, folder, prepared = study
+    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS)
+    assert list(found.mappings.columns) == learned.MAPPINGS
+    assert list(found.remapped.columns) == learned.REMAPPED
+    assert len(found.mappings) == len(found.remapped) == len(found.prompts) == 0
+
+
+def test_what_is_known_upstream_is_published_or_photos_or_nothing(tmp_path):
+    write_json(tmp_path / "v.json", {"photos": {"top1": 17, "count": 20}})
+    write_json(tmp_path / "failed.json", {"passed": False})
+    found = learned.upstream(
+        {
+            "a": {"top1": 71.9, "verification": str(tmp_path / "v.json")},
+            "b": {"top1": None, "verification": str(tmp_path / "failed.json")},
+            "c": {"top1": None, "verification": str(tmp_path / "absent.json")},
+        }
+    ).set_index("backbone")
+    assert found.loc["a"].tolist() == [71.9, 17]
+    assert found.loc[["b", "c"]].isna().all(axis=None)

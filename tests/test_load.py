@@ -1,0 +1,318 @@
+"""Runs of a finished study as torch modules: of one made by hand here, of a real one in test_real_study."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import save_file
+from test_files import SCRIPTS, followed
+from torch import nn
+from torch.nn import functional
+
+import hiddencost
+from hiddencost import backbone, ledger
+from hiddencost.files import atomic, read_json, write_json
+from hiddencost.pack import complete
+from hiddencost.packfile import PackInputs
+from hiddencost.prepare import pixels, prepare, user_entry
+from hiddencost.splits import draw_splits
+from hiddencost.tables import RUN_COLUMNS, write
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+RESULT = {"status": "ok", "accuracy": 0.5, "ece": 0.1, "train_seconds": 1.0}
+RESULTS = {"flm": {}, "ilm": {}, "lp": {}, "rlm": {"status": "diverged", "reason": "the loss is nan"}, "ft": {}}
+NET = {"backbone": "net", "dataset": "toy", "seed": 0}
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_network():
+    """A MobileNetV2 that never learned, with the batch statistics that keep its activations from fading."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = backbone.build("mobilenet_v2").train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the statistics are those of all it has seen
+        network(torch.randn(16, 3, 32, 32))
+    return network
+
+
+def learned_by(method):
+    """What stands for training: tensors that the method leaves, of 3 classes on a canvas of 32."""
+    if method == "lp":
+        return {"weight": torch.randn(3, 1280, generator=seeded(2)), "bias": torch.ones(3)}
+    mapping = torch.tensor([7, 400, 3])
+    prompt = torch.randn(3, 32, 32, generator=seeded(1))
+    return {"prompt": prompt, "mapping": mapping, "mappings": mapping.expand(2, 3).contiguous()}
+
+
+def train(dataset, runs):
+    for run, (method, _) in runs.items():
+        yield run, {} if method == "ft" else learned_by(method), RESULT | RESULTS[method]
+
+
+def complete_packs(folder, **recipe):
+    """Make the packs of a study, as the workflow does but for the training; returns the rows of their runs."""
+    rows = []
+    for kind, methods, size, determines in (
+        ("runs", ("flm", "ilm", "rlm"), 24, {"precision": "fp32"}),
+        ("probes", ("lp",), 32, {"features": "ab" * 32}),
+        ("finetuned", ("ft",), 32, {"precision": "fp32"}),
+    ):
+        dataset, network = folder.parents[1] / f"resources/datasets/toy/{size}", folder / "backbones/net"
+        inputs = PackInputs(network, network / "verification.json", dataset, folder / "splits/toy/seed0.json")
+        sizes = {"canvas": 32, "image_size": size} if kind == "runs" else {}
+        request = {"study": "s", **NET, "recipe": sizes | recipe, "canvas": 32, "code": "c"}
+        request |= {
+            "ledger": str(folder / "ledger"),
+            "runs": [[one, shots] for one in methods for shots in (2, "full")],
+        }
+        path = folder / f"{kind}/net/toy/seed0.parquet"
+        complete(inputs, request, path, train, **determines)
+        rows.append(pd.read_parquet(path))
+    return pd.concat(rows)
+
+
+@pytest.fixture
+def study(tmp_path, threads):
+    """A finished study of a random network and 3 classes, of images of 24 pixels on a canvas of 32: its folder."""
+    folder, resources = tmp_path / "results/s", tmp_path / "resources"
+    images, labels = np.random.default_rng(0).integers(0, 256, (9, 3, 24, 24), np.uint8), np.arange(9) % 3
+    np.savez(tmp_path / "toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for size in (24, 32):
+        prepare("toy", user_entry("toy", npz=tmp_path / "toy.npz"), None, size, resources / f"datasets/toy/{size}")
+    save_network(folder, random_network())
+    write_json(folder / "backbones/net/verification.json", {"sparsity_declared": 0.0, "sparsity_measured": 0.0})
+    (folder / "splits/toy").mkdir(parents=True)
+    write_json(folder / "splits/toy/seed0.json", {"permutations": draw_splits("toy", labels, 3, 0)})
+    write(complete_packs(folder).reindex(columns=RUN_COLUMNS), folder / "tables/runs.parquet")
+    return folder
+
+
+def save_network(folder, network):
+    manifest = {"architecture": "mobilenet_v2", "preprocessing": {"mean": MEAN, "std": STD}}
+    manifest |= {"checkpoint": "net", "compression": "none", "control": None}
+    backbone.save(folder / "backbones/net", network.state_dict(), {}, manifest)
+
+
+def run_of(study, method, shots=2):
+    runs = pd.read_parquet(study / "tables/runs.parquet").set_index(["method", "shots"])
+    return runs.loc[(method, str(shots)), "run"]
+
+
+def entry_of(study, method, shots=2):
+    return ledger.entry(study / "ledger", run_of(study, method, shots))
+
+
+def some_images(height, width):
+    return torch.randint(256, (4, 3, height, width), dtype=torch.uint8, generator=seeded(3))
+
+
+def normalised(images):
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
+    return (images - mean) / std
+
+
+def network_of(study):
+    return backbone.load(study / "backbones/net")[0]
+
+
+def test_a_prompt_and_its_mapping_classify_images(study):
+    model = hiddencost.load(study, backbone="net", dataset="toy", method="flm", shots=2, seed=0)
+    assert model.classes == ["0", "1", "2"]
+    told = NET | {"study": "s", "method": "flm", "shots": "2", "accuracy": 0.5, "run": run_of(study, "flm")}
+    assert model.run == told
+    images, learned = some_images(24, 24), learned_by("flm")
+    canvas = functional.pad(images.double() / 255, (4, 4, 4, 4))  # Normalize(ZeroPad(x) + σ(W) ⊙ M), arXiv 2308.14969
+    border = functional.pad(torch.zeros(24, 24), (4, 4, 4, 4), value=1)
+    with torch.inference_mode():
+        prompted = canvas + learned["prompt"].double().sigmoid() * border
+        expected = network_of(study).double()(normalised(prompted))[:, [7, 400, 3]]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(model.double()(images), expected)
+    assert not model(images).requires_grad
+
+
+def test_a_linear_probe_classifies_images(study):
+    model = hiddencost.load(study, method="lp", shots="full")
+    images, head = some_images(32, 32), learned_by("lp")
+    network = network_of(study).double()
+    network.classifier = torch.nn.Identity()
+    with torch.inference_mode():
+        expected = network(normalised(images.double() / 255)) @ head["weight"].double().T + 1
+    assert expected.std() > 0.01
+    torch.testing.assert_close(model.double()(images), expected)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (17, 17), (80, 100)])
+def test_images_of_any_size_are_resized_as_the_study_resizes_its_own(study, size):
+    model = hiddencost.load(study, method="flm", shots=2)
+    images, seen = some_images(*size), []
+    prepared = np.stack([pixels(Image.fromarray(one.permute(1, 2, 0).numpy()), 24) for one in images])
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, :, 4:28, 4:28]))
+    model(images)
+    rounding = 1 / 255 / min(STD)  # torchvision and Pillow may round a pixel differently
+    torch.testing.assert_close(seen[0], normalised(torch.tensor(prepared) / 255), rtol=0, atol=1.01 * rounding)
+
+
+@pytest.mark.parametrize("method", ["flm", "lp"])
+def test_a_saved_model_is_a_file_that_needs_no_study(study, tmp_path, method):
+    model = hiddencost.load(study, method=method, shots=2)
+    model.to(memory_format=torch.channels_last).save(tmp_path / "model.safetensors")
+    images = some_images(24, 24)
+    before, about = model(images), (model.classes, model.run)
+    study.rename(tmp_path / "gone")
+    again = hiddencost.load(tmp_path / "model.safetensors")
+    torch.testing.assert_close(again(images), before)
+    assert (again.classes, again.run) == about
+
+
+def test_a_file_of_the_ledger_is_loaded_within_its_study(study, monkeypatch):
+    expected = hiddencost.load(study, method="flm", shots=2)
+    monkeypatch.chdir(study)
+    model = hiddencost.load(entry_of(study, "flm").relative_to(study))
+    assert torch.equal(model(some_images(24, 24)), expected(some_images(24, 24)))
+    probe = entry_of(study, "lp")
+    monkeypatch.chdir(probe.parent)
+    assert hiddencost.load(probe.name).run["method"] == "lp"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"backbone": "nett"}, "backbone 'nett' is unknown; did you mean 'net'? allowed: net"),
+        ({"method": "flm", "shots": 3}, "shots '3' is unknown; allowed: 2, full"),
+        ({"method": "flm"}, "2 runs fit; expected one, by shots: 2, full"),
+        ({"shots": 2}, "5 runs fit; expected one, by method: flm, ilm, rlm, lp, ft"),
+        (
+            {"method": "rlm", "shots": 2},
+            "the run net, toy, rlm, 2, 0 has no result: diverged: the loss is nan",
+        ),
+        (
+            {"method": "ft", "shots": 2},
+            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm or lp",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_in_a_line(study, asked, told):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{study}/tables/runs.parquet: {told}')}$"):
+        hiddencost.load(study, **asked)
+
+
+def test_a_missing_file_is_named(study, tmp_path):
+    ticket, run = {"method": "ilm", "shots": 2}, run_of(study, "ilm")
+    entry_of(study, "ilm").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"ledger/{run[:2]}/{run}.safetensors: there is none; to train it again: snakemake"
+    ):
+        hiddencost.load(study, **ticket)
+    (study / "tables/runs.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tables/runs.parquet: there is none; run the study"):
+        hiddencost.load(study, **ticket)
+    with pytest.raises(FileNotFoundError, match=r"results/other: there is none; expected a study's folder"):
+        hiddencost.load(tmp_path / "results/other", **ticket)
+
+
+def test_a_file_of_something_else_is_refused(study, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with atomic(path) as temporary:
+        save_file({"weight": torch.ones(2)}, temporary)
+    with pytest.raises(ValueError, match=r"model.safetensors: expected a file that a loaded run's save\(\) wrote"):
+        hiddencost.load(path)
+    path.write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"model.safetensors: not a safetensors file, or a damaged one"):
+        hiddencost.load(path)
+    with pytest.raises(ValueError, match=r"model.safetensors: a file holds one run; expected no shots beside it"):
+        hiddencost.load(path, shots=2)
+    ledger.record(study / "ledger", "99", {"prompt": torch.zeros(3, 32, 32)}, {})
+    with pytest.raises(ValueError, match="the run 99 is not, or no longer, one of the study"):
+        hiddencost.load(ledger.entry(study / "ledger", "99"))
+
+
+def other_weights(study):
+    network = random_network()
+    network.classifier[1].bias.data += 1
+    save_network(study, network)
+
+
+def other_split(study):
+    path = study / "splits/toy/seed0.json"
+    write_json(path, {"permutations": [list(reversed(one)) for one in read_json(path)["permutations"]]})
+
+
+def other_images(study):
+    for path in (study.parents[1] / "resources/datasets/toy").glob("*/dataset.json"):
+        manifest = read_json(path)
+        write_json(path, manifest | {"sha256": manifest["sha256"] | {"test_images.npy": "cd" * 32}})
+
+
+@pytest.mark.parametrize("method", ["flm", "lp"])
+@pytest.mark.parametrize(
+    "change", [other_weights, other_split, other_images, lambda study: complete_packs(study, epochs=7)]
+)
+def test_what_does_not_belong_together_is_refused(study, method, change):
+    """As after a call that was interrupted: the table is still that of the runs before."""
+    path = entry_of(study, method)
+    change(study)
+    for asked in ({"method": method, "shots": 2}, None):
+        with pytest.raises(
+            ValueError, match=rf"^{path}: was trained with another .*; run the study again, then load$"
+        ):
+            hiddencost.load(study, **asked) if asked else hiddencost.load(path)
+
+
+def test_a_damaged_entry_of_the_ledger_is_refused(study):
+    path = entry_of(study, "flm")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of a tensor
+    path.write_bytes(content)
+    remedy = "to train it again: snakemake --force results/s/runs/net/toy/seed0.parquet"
+    for asked in ({"method": "flm", "shots": 2}, None):
+        with pytest.raises(ValueError, match=rf"^{path} is damaged; {remedy}$"):
+            hiddencost.load(study, **asked) if asked else hiddencost.load(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "told"),
+    [
+        ("flm", {"prompt": torch.zeros(3, 24, 24)}, r"prompt has shape \[3, 24, 24\], expected \[3, 32, 32\]"),
+        ("ilm", {"mapping": torch.zeros(4, dtype=torch.int64)}, r"mapping has shape \[4\], expected \[3\]"),
+        ("lp", {"weight": torch.zeros(3, 7)}, r"weight has shape \[3, 7\], expected \[3, 1280\]"),
+    ],
+)
+def test_tensors_of_another_shape_are_refused(study, method, change, told):
+    run = run_of(study, method)
+    result = ledger.find(study / "ledger", run)
+    ledger.record(study / "ledger", run, learned_by(method) | change, result)
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(study, method=method, shots=2)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (torch.zeros(1, 3, 24, 24), r"images: float32 \[1, 3, 24, 24\]; expected uint8 \[N, 3, H, W\]"),
+        (torch.zeros(3, 24, 24, dtype=torch.uint8), r"images: uint8 \[3, 24, 24\]; expected"),
+        (torch.zeros(1, 24, 24, 3, dtype=torch.uint8), r"images: uint8 \[1, 24, 24, 3\]; expected"),
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(study, images, told):
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(study, method="flm", shots=2)(images)
+
+
+def test_the_package_stays_light_and_training_does_not_depend_on_loading():
+    code = "import sys, hiddencost; assert not {'torch', 'pandas', 'hiddencost.trained'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert not any("hiddencost.trained" in followed(script) for script in SCRIPTS)
+    with pytest.raises(AttributeError, match="module 'hiddencost' has no attribute 'lode'"):
+        hiddencost.lode  # noqa: B018

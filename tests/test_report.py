@@ -1,0 +1,478 @@
+import http.server
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from hiddencost import report, tables
+from hiddencost.files import sha256_file, write_json
+from hiddencost.report import provenance
+from hiddencost.verdicts import COLUMNS as CLAIM_COLUMNS
+
+HOSTILE = "</script><script>window.injected = 1</script><img src=x onerror='window.injected = 2'> & \"quoted\""
+BACKBONES = {  # compression, control, sparsity, dense
+    "dense": ("none", None, 0.0, "dense"),
+    "pruned": ("magnitude", None, 0.2, "dense"),
+    "sparse": ("magnitude", None, 0.5, "dense"),
+    "random": ("none", "random_init", 0.0, "dense"),
+    "gone": ("lth", None, 0.9, "dense"),
+}
+DATASETS, METHODS, SHOTS, SEEDS = {"one": 10, "two": None}, ["rlm", "flm", "lp"], ["1", "10", "full"], [0, 1, 2]
+CLAIMS = [
+    {"claim": "costs", "text": "Compression costs accuracy", "verdict": "supported", "effect": 5.0, "low": 4.0}
+    | {"high": 6.0, "cells": 12, "published": 20.0, "note": HOSTILE, "source": "section 3"},
+    {"claim": "helps", "text": "Compression helps", "verdict": "contradicted", "effect": -5.0, "low": -6.0}
+    | {"high": -4.0, "cells": 12, "note": "0 of 12 cells", "source": "section 3"},
+    {"claim": "tickets", "text": HOSTILE, "verdict": "not run", "cells": 0, "source": "section 4"},
+]
+EXPECTATION = {"backbone": "dense", "dataset": "one", "method": "lp", "shots": 1, "accuracy": 60.0, "std": 1.0}
+LOOK = {"colours": {"rlm": "#123456"}, "labels": {"two": HOSTILE}, "palette": "RdBu_r", "title": "made-up numbers"}
+LOOK |= {"formats": ["svg"]}
+
+
+def made_up_runs():
+    """Made-up runs: one diverged, a backbone is not public."""
+    random, rows = np.random.default_rng(0), []
+    for backbone, dataset, method, shots, seed in itertools.product(BACKBONES, DATASETS, METHODS, SHOTS, SEEDS):
+        compression, control, sparsity, dense = BACKBONES[backbone]
+        status = "not run" if backbone == "gone" else "ok"
+        status = (
+            "diverged" if (backbone, dataset, method, shots, seed) == ("sparse", "two", "flm", "1", 0) else status
+        )
+        reason = {"ok": None, "not run": HOSTILE, "diverged": "a test logit is not finite"}[status]
+        row = {"study": "small", "checkpoint": "net", "backbone": backbone, "dense": dense, "control": control}
+        row |= {"compression": compression, "sparsity_declared": sparsity, "sparsity_measured": sparsity}
+        row |= {
+            "dataset": dataset,
+            "method": method,
+            "shots": shots,
+            "seed": seed,
+            "status": status,
+            "reason": reason,
+        }
+        if status == "ok":
+            accuracy = {"rlm": 0.2, "flm": 0.4, "lp": 0.6}[method] + 0.1 * SHOTS.index(shots) - 0.2 * sparsity
+            accuracy = 0.1 if control else accuracy + random.normal(0, 0.005)
+            row |= dict.fromkeys(tables.METRICS, accuracy / 2) | {"accuracy": accuracy, "train_seconds": 60.0}
+            row |= {
+                "device": "a processor",
+                "precision": "fp32",
+                "python": "3.11",
+                "torch": "2",
+                "torchvision": "0.1",
+            }
+            middle = (np.arange(15) + 0.5) / 15
+            row |= {"bin_count": [0] + [10] * 14, "bin_confidence": middle, "bin_accuracy": 0.8 * middle, "timm": "1"}
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=tables.RUN_COLUMNS + tables.BIN_COLUMNS)
+
+
+def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source": HOSTILE},), figures=("accuracy",)):
+    """Lay out a study's results with made-up numbers and write its report; returns the path."""
+    runs = made_up_runs() if runs is None else runs
+    results = folder / "results/small"
+    summary = tables.summarise(runs)
+    written = {
+        "runs.parquet": runs[tables.RUN_COLUMNS],
+        "bins.parquet": tables.bins(runs),
+        "summary.csv": summary,
+        "claims.csv": pd.DataFrame(claims, columns=CLAIM_COLUMNS),
+        "expectations.csv": tables.against_published(summary, list(expectations)),
+    }
+    for name, table in written.items():
+        tables.write(table, results / "tables" / name)
+    for backbone in ("dense", "sparse"):
+        photos = {"top1": 18, "count": 20, "exempt": False}
+        gate = {"passed": backbone == "dense", "reasons": [] if backbone == "dense" else [HOSTILE], "photos": photos}
+        gate |= {"sparsity_declared": 0.0, "sparsity_measured": 0.0}
+        (results / "backbones" / backbone).mkdir(parents=True)
+        write_json(results / f"backbones/{backbone}/verification.json", gate)
+        write_json(results / f"backbones/{backbone}/manifest.json", {"weights_sha256": "ab" * 32})
+    log = results / "logs/train/sparse/two/seed0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("diverged")
+    for number, rule in enumerate(("collect", "train/dense/one/seed0", "train/dense/one/seed1")):
+        benchmark = results / f"benchmarks/{rule}.tsv"
+        benchmark.parent.mkdir(parents=True, exist_ok=True)
+        benchmark.write_text(f"s\tmax_rss\n{(60, 120, 150)[number]}\t{'NA' if rule == 'collect' else 500 + number}\n")
+    for figure in figures:
+        (results / "figures").mkdir(exist_ok=True)
+        Image.new("RGB", (1360, 600), "#0072B2").save(results / f"figures/{figure}.png")
+    write_json(
+        folder / "resources/checkpoints/net/fetched.json",
+        {"files": {"weights": {"path": "a/net.pth", "sha256": "cd" * 32, "source": HOSTILE}}},
+    )
+    classes = {name: DATASETS.get(name) for name in runs["dataset"].unique()}
+    study = {"study": "small", "seeds": SEEDS, "methods": METHODS, "protocol": {"canvas": 64}, "figures": LOOK}
+    study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
+    study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
+    settings = {"study": json.dumps(study), "classes": classes, "results": "results/small"}
+    settings["captions"] = [[figure, f"What is shown. {HOSTILE}"] for figure in figures]
+    names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
+    report.write(Path("results/small/report.html"), names, settings, ROOT)
+    return results / "report.html"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the workflow would run in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "_bundle", lambda: "window.vegaEmbed = () => new Promise(() => {});")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """A report with the real charts, not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return make(folder)
+
+
+@pytest.fixture(scope="module")
+def told(page_file):
+    """What it says."""
+    return Text(page_file.read_text())
+
+
+class Text(HTMLParser):
+    """The text of a page, of each section by its id, and all of its elements."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.sections, self.elements, self.inside, self.skipped = {}, [], None, False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.skipped = tag in ("script", "style")
+        if tag == "section":
+            self.inside = dict(attributes)["id"]
+
+    def handle_endtag(self, tag):
+        self.skipped = False
+        self.inside = None if tag == "section" else self.inside
+
+    def handle_data(self, data):
+        if self.inside and not self.skipped:
+            words = [*self.sections.get(self.inside, "").split(), *data.split()]
+            self.sections[self.inside] = " ".join(words)
+
+
+def test_the_summary_tells_what_was_asked_and_what_came_out(told):
+    summary = told.sections["summary"]
+    assert "5 backbones × 2 data sets × 3 methods × 3 budgets × 3 seeds" in summary
+    assert "Asked 270 runs" in summary
+    assert "Came out 215 runs 55 have no result" in summary
+    assert "1 supported 1 contradicted, 0 undecided, 1 not run" in summary
+    assert "a processor" in summary
+    assert "3.6 h" in summary  # 215 minutes
+    assert re.search(r"train 2 4\.5 min 2\.5 min 502", summary)
+    assert re.search(r"collect 1 1\.0 min 1\.0 min –", summary)
+
+
+def test_headline_costs_are_means_over_the_cells_of_the_compressed():
+    summary = tables.summarise(made_up_runs())
+    prompting, probe = report.headline(summary)
+    assert prompting["method"] == "visual prompting"
+    assert prompting["cells"] == 2 * 2 * 2 * 3  # the backbone that was not run has none
+    assert prompting["cost"] == pytest.approx(7, abs=0.5)  # 4 points at 20 %, 10 at 50 %
+    assert probe["method"] == "linear probe"
+    assert probe["cells"] == 2 * 2 * 3
+    assert 0 < probe["over"] <= probe["cells"]
+
+
+def test_what_is_missing_failed_or_diverged_is_a_warning_with_its_log(told):
+    warnings = told.sections["warnings"]
+    assert "54 of 270 runs not run: gone; on one, two" in warnings
+    assert "1 of 270 runs diverged: sparse; on two : a test logit is not finite" in warnings
+    assert "logs/train/sparse/two/seed0.log" in warnings
+    assert "sparse failed its verification" in warnings
+
+
+def test_seeds_and_hardware_are_warned_of():
+    state = {"commit": "a" * 40, "changed": ["M x"], "why": None}
+    runs = made_up_runs().query("seed < 2 and backbone == 'dense'")
+    runs.loc[runs["seed"] == 1, "device"] = "another"
+    told = [one["what"] for one in report.warnings(runs, [], state, Path("none"), Path("none"))]
+    assert told == [
+        "two seeds",
+        "runs come from 2 kinds of hardware or precision",
+        "the checkout was not clean when this report was written",
+    ]
+
+
+def test_bands_reach_as_far_as_in_the_printed_figures(page_file):
+    cells = json.loads(re.search(r'id="data">(.*?)</script>', page_file.read_text())[1])["cells"]
+    reach = dict(zip(cells["seeds"], cells["reach"], strict=True))
+    # three seeds: the 95 % interval of their mean; the two of a cell that lost one: from one to the other
+    assert (reach[3], reach[2]) == pytest.approx((4.3027 / 3**0.5, 0.5**0.5), rel=1e-4)
+
+
+def test_the_page_names_no_address_to_load_from_and_lets_its_own_scripts_run_alone(told):
+    sources = ("src", "srcset", "data", "poster")
+    assert [(tag, key) for tag, one in told.elements for key in sources if key in one] == [("img", "src")]
+    assert {tag for tag, _ in told.elements} & {"link", "iframe", "object", "embed", "base"} == set()
+    assert not any(key.startswith("on") for _, attributes in told.elements for key in attributes)
+    (policy,) = [one["content"] for tag, one in told.elements if one.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert re.findall(r"script-src ([^;]*);", policy)[0].count("'sha256-") == 2
+    assert "unsafe-eval" not in policy
+    assert [tag for tag, _ in told.elements].count("script") == 3
+
+
+def test_what_comes_from_a_study_is_text_and_never_html(page_file, told):
+    text = page_file.read_text()
+    assert "<script>window.injected" not in text
+    assert "<img src=x" not in text
+    for section in ("warnings", "claims", "figures", "tables", "provenance"):
+        assert "window.injected = 2" in told.sections[section], section
+
+
+def test_provenance_has_the_hash_of_every_input(page_file, told):
+    provenance = told.sections["provenance"]
+    assert "net.pth" in provenance
+    for sha256 in ("ab" * 32, "cd" * 32, sha256_file(page_file.parent / "tables/runs.parquet")):
+        assert sha256 in provenance
+    assert "Python 3.11, torch 2, torchvision 0.1, timm 1" in provenance
+    assert f"pandas {pd.__version__}" in provenance
+
+
+def test_provenance_has_the_images_that_the_study_uses_and_no_others(folder):
+    for size in (32, 64, 73, 128):  # of prompting, of the probe, of fine-tuning, which it has not; of another study
+        hashes = {"sha256": {"test_images.npy": f"{size:064}"}}
+        write_json(folder / f"resources/datasets/one/{size}/dataset.json", hashes)
+    told = Text(make(folder).read_text()).sections["provenance"]
+    assert re.findall(r"test_images.npy at (\d+) pixels 0+\1\b", told) == ["32", "64"]
+
+
+def test_a_figure_links_to_its_file_and_what_is_no_figure_of_the_study_is_told(folder):
+    (folder / "results/small/figures").mkdir(parents=True)
+    for earlier in ("accuracy.pdf", "accuracy.svg", "heatmap-one.png"):
+        (folder / "results/small/figures" / earlier).touch()
+    page = Text(make(folder).read_text())
+    links = {one["href"] for tag, one in page.elements if tag == "a" and one["href"].startswith("figures/")}
+    assert links == {"figures/accuracy.svg"}
+    assert "figures/ holds other files, too" in page.sections["warnings"]
+    assert "accuracy.pdf, heatmap-one.png" in page.sections["warnings"]
+    assert (folder / "results/small/figures/accuracy.pdf").exists()
+
+
+def test_names_that_look_like_numbers_or_nothing_are_names(folder):
+    names = {"dense": "nan", "pruned": "1e5"}
+    runs = made_up_runs().query("dataset == 'one'").assign(dataset="2024")
+    runs = runs.replace({"backbone": names, "dense": names})
+    text = make(folder, runs).read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.+?)</script>', text)[1])
+    assert [one["name"] for one in data["axes"]["dataset"]] == ["2024"]
+    assert {"nan", "1e5"} <= {one["name"] for one in data["axes"]["backbone"]}
+    assert set(data["cells"]["dataset"]) == {0}
+    assert set(data["cells"]["backbone"]) == set(range(len(BACKBONES)))
+    best = Text(text).sections["summary"]
+    assert re.search(r"2024 \d+\.\d \d+\.\d 3 nan linear probe full", best)
+
+
+def test_a_study_without_results_claims_or_figures_has_a_report(folder):
+    runs = made_up_runs().assign(status="not run", reason="nothing yet", device=None, train_seconds=np.nan)
+    runs[tables.METRICS] = np.nan
+    page = Text(make(folder, runs, claims=[], expectations=[], figures=[]).read_text())
+    assert "Came out 0 runs" in page.sections["summary"]
+    assert "None could be put to the test" in page.sections["claims"]
+    assert "The study names none" in page.sections["tables"]
+
+
+def test_the_state_of_the_checkout_is_told(tmp_path):
+    assert "not a git repository" in provenance.checkout(tmp_path)["why"]
+
+    def git(*arguments):
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *author, *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "--message", "a")
+    state = provenance.checkout(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", state["commit"])
+    assert state["changed"] == []
+    (tmp_path / "a").write_text("2")
+    assert provenance.checkout(tmp_path)["changed"] == [" M a"]
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    assert provenance.checkout(inner)["commit"] is None  # the repository around it is another
+
+
+# In a browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no Chromium is installed; `make test-browser` installs one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # as root, and in a container, Chromium cannot build its sandbox
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[1280, 400])
+def page(browser, page_file, request):
+    """The report, opened from disk at a width; what it says on the console or asks of a network fails the test."""
+    told, asked = [], []
+    opened = browser.new_page(viewport={"width": request.param, "height": 900})
+    opened.on("console", lambda message: told.append(message.text))
+    opened.on("pageerror", lambda error: told.append(str(error)))
+    opened.on("request", lambda one: asked.append(one.url))
+    opened.goto(page_file.as_uri())
+    yield opened
+    opened.close()
+    assert told == []
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [page_file.as_uri()]
+
+
+def see(page, kind):
+    """Bring the panels of a kind into view, wait until they are drawn, and return how many there are."""
+    panels = f".panels[data-kind={kind}] .panel"
+    for panel in page.locator(panels).all():
+        panel.scroll_into_view_if_needed()
+    page.locator(f"{panels}:not(:has(svg))").first.wait_for(state="detached")
+    return page.locator(panels).count()
+
+
+def points(page, kind):
+    """How many points a kind of panel shows."""
+    return page.locator(f".panels[data-kind={kind}] svg g.mark-symbol path").count()
+
+
+def press(page, selector):
+    page.locator("#filter details").evaluate("element => { element.open = true }")
+    page.locator(selector).click()
+
+
+def column(table, number):
+    return table.locator(f"tbody tr td:nth-child({number}), tbody tr th:nth-child({number})").all_inner_texts()
+
+
+def test_it_loads_draws_and_fits_its_width(page):
+    assert page.locator(".panel svg").count() == 0  # none is in view yet
+    assert see(page, "curves") == 2
+    assert see(page, "costs") == 6
+    assert see(page, "reliability") == 8  # nothing to draw of the backbone that was not run
+    assert page.evaluate("window.injected") is None
+    assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
+    assert page.locator("img").evaluate("image => image.complete && image.naturalWidth") == 1360
+    assert page.locator("#cells tbody tr").count() == 90
+    stray = page.locator("main > section:not(:has(> h2))").count()
+    assert stray == 0
+    assert page.locator("img:not([alt])").count() == 0
+
+
+def test_filters_change_what_is_drawn(page):
+    see(page, "curves")
+    # 4 backbones with results, 3 methods, 3 budgets, of two data sets; one cell lost a seed and keeps two
+    assert points(page, "curves") == 4 * 3 * 3 * 2
+    press(page, "input[name=method][value=rlm]")
+    see(page, "curves")
+    assert points(page, "curves") == 4 * 2 * 3 * 2
+    assert see(page, "costs") == 4
+    press(page, "input[name=backbone][value=dense]")
+    press(page, "input[name=dataset][value=two]")
+    assert see(page, "curves") == 1
+    assert points(page, "curves") == 3 * 2 * 3
+    assert see(page, "reliability") == 3
+    assert page.locator("#cells tbody tr").count() == 4 * 2 * 3
+    assert "24 of 90 cells" in page.locator("#chosen").inner_text()
+    press(page, "fieldset:has([name=method]) button:text-is('none')")
+    assert page.locator(".panel").count() == 0
+    assert page.locator("#cells tbody tr").count() == 0
+    press(page, "fieldset:has([name=method]) button:text-is('all')")
+    assert see(page, "curves") == 1
+
+
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_the_measure_changes_what_is_drawn(page):
+    see(page, "curves")
+    before = page.locator(".panels[data-kind=curves] svg").first.inner_html()
+    page.locator("select[name=measure]").select_option("ece")
+    see(page, "curves")
+    after = page.locator(".panels[data-kind=curves] svg").first.inner_html()
+    assert before != after
+    assert "Calibration error (ECE) (points)" in after
+    assert see(page, "costs") == 6
+    page.locator("select[name=measure]").select_option("nll")
+    assert see(page, "costs") == 0
+
+
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_the_costs_are_those_of_the_summary(page, page_file):
+    see(page, "costs")
+    summary = pd.read_csv(page_file.parent / "tables/summary.csv", dtype={"shots": str}).set_index(
+        ["dataset", "method", "backbone", "shots"]
+    )
+    texts = (
+        page.locator(".panels[data-kind=costs] .panel")
+        .first.locator("svg .mark-text.role-mark text")
+        .all_text_contents()
+    )
+    wanted = [
+        100 * summary.loc[("one", "rlm", backbone, shots), "accuracy_dense_minus_backbone_mean"]
+        for backbone, shots in itertools.product(("pruned", "sparse", "random"), SHOTS)
+    ]
+    wanted = [f"{value:+.{1 if abs(value) < 9.95 else 0}f}".replace("-", "−") for value in wanted]
+    assert sorted(texts) == sorted([*wanted, *["–"] * 3])
+
+
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_tables_sort(page):
+    cells = page.locator("#cells")
+    heading = cells.locator("th", has_text="Accuracy, %")
+    for direction, reverse in (("ascending", False), ("descending", True)):
+        heading.locator("button").click()
+        assert heading.get_attribute("aria-sort") == direction
+        values = [float(text.split(" ")[0]) for text in column(cells, 6) if text != "–"]
+        assert len(values) == 72
+        assert values == sorted(values, reverse=reverse)
+        assert column(cells, 6)[-18:] == ["–"] * 18  # what was not run stays last
+    claims = page.locator("table.claims").first
+    assert column(claims, 2) == ["supported", "contradicted"]
+    claims.locator("th button", has_text="Verdict").click()
+    assert column(claims, 2) == ["contradicted", "supported"]
+    claims.locator("th button", has_text="Effect").click()
+    assert column(claims, 3) == ["−5.00 points", "+5.00 points"]
+
+
+def test_the_policy_stops_a_request(page_file, browser):
+    """The guard itself: what the page may not ask for is not asked for."""
+    reached = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            reached.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=partial(server.serve_forever, 0.02), daemon=True).start()
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    outcome = page.evaluate(f"fetch('http://127.0.0.1:{server.server_port}/').then(() => 'sent', () => 'refused')")
+    page.close()
+    server.shutdown()
+    server.server_close()
+    assert outcome == "refused"
+    assert reached == []

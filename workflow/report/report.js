@@ -1,0 +1,347 @@
+// The report's charts, filters and tables. Text goes into the page as text alone, never as HTML.
+(() => {
+  "use strict";
+  const { axes, measures, palette, panels, ...tables } = JSON.parse(document.getElementById("data").textContent);
+  const cells = rows(tables.cells);
+  const bins = rows(tables.bins);
+  const AXES = { dataset: "Data sets", backbone: "Backbones", method: "Methods" };
+  const PAGE = 100; // rows of the table of cells
+  const DASHES = { dense: "", compressed: "5 3", control: "1.5 2.5" };
+  const SHAPES = {
+    circle: "M13 6a4 4 0 1 0 8 0a4 4 0 1 0 -8 0",
+    square: "M13.5 2.5h7v7h-7z",
+    diamond: "M17 1l4 5l-4 5l-4 -5z",
+    "triangle-up": "M17 2l4.5 8h-9z",
+    "triangle-down": "M17 10l4.5 -8h-9z",
+    cross: "M15.5 2h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5z",
+    "triangle-right": "M21 6l-8 4.5v-9z",
+    "triangle-left": "M13 6l8 4.5v-9z",
+  };
+  const form = document.getElementById("filter");
+  const boxes = { dataset: [], backbone: [], method: [] }; // in the order of `axes`
+
+  // The rows of a table that is given by its columns.
+  function rows(columns) {
+    const names = Object.keys(columns);
+    return columns[names[0]].map((_, at) => Object.fromEntries(names.map((name) => [name, columns[name][at]])));
+  }
+
+  function element(name, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
+  }
+
+  function fixed(value, digits, plus = "") {
+    if (value === null) return "–";
+    return (value > 0 ? plus : "") + value.toFixed(digits).replace("-", "−");
+  }
+
+  // Filter
+
+  function sample(backbone) {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const path = (attributes) => {
+      const made = document.createElementNS(svg.namespaceURI, "path");
+      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+      return made;
+    };
+    for (const [key, value] of Object.entries({ width: 34, height: 12, "aria-hidden": true })) svg.setAttribute(key, value);
+    svg.append(path({ d: "M0 6H34", stroke: "#1c1c1c", "stroke-dasharray": DASHES[backbone.kind] }));
+    svg.append(path({ d: SHAPES[backbone.shape], fill: "#1c1c1c" }));
+    return svg;
+  }
+
+  // A button that sets the boxes of an axis as `wanted` says of each.
+  function setter(text, axis, wanted) {
+    const button = element("button", { type: "button", textContent: text });
+    button.addEventListener("click", () => {
+      boxes[axis].forEach((box, at) => { box.checked = wanted(axes[axis][at]); });
+      draw();
+    });
+    return button;
+  }
+
+  function option(axis, one) {
+    const box = element("input", { type: "checkbox", name: axis, value: one.name, checked: one.shown });
+    boxes[axis][axes[axis].indexOf(one)] = box;
+    const label = element("label", {}, box);
+    if (axis === "backbone") label.append(sample(one));
+    if (axis === "method") {
+      const swatch = element("span", { className: "swatch" });
+      swatch.style.background = one.colour;
+      label.append(swatch);
+    }
+    label.append(one.label);
+    return label;
+  }
+
+  function buildFilter() {
+    for (const measure of measures) form.measure.append(element("option", { value: measure.key }, measure.label));
+    for (const [axis, title] of Object.entries(AXES)) {
+      const options = element("div", { className: "options" });
+      const families = [...new Set(axes[axis].map((one) => one.family))]; // backbones have one: what they are compared with
+      for (const family of families) {
+        if (families.length > 1) {
+          const { label } = axes.backbone.find((one) => one.name === family) ?? { label: family };
+          const alone = setter("these alone", axis, (one) => one.family === family);
+          options.append(element("div", { className: "family" }, `${label} and what is compared with it`, alone));
+        }
+        options.append(...axes[axis].filter((one) => one.family === family).map((one) => option(axis, one)));
+      }
+      const legend = element("legend", {}, title, setter("all", axis, () => true), setter("none", axis, () => false));
+      form.querySelector(".axes").append(element("fieldset", {}, legend, options));
+    }
+    form.addEventListener("change", draw);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.querySelector("details").open = window.innerWidth >= 700;
+  }
+
+  // Charts: a panel is drawn when it comes into view
+
+  let views = [];
+  const waiting = new Map(); // panels not drawn yet, and their specifications
+  const observer = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      const spec = waiting.get(target);
+      if (!isIntersecting || !spec) continue;
+      waiting.delete(target);
+      observer.unobserve(target);
+      // `ast`: expressions are interpreted, as the page's policy lets no text become code
+      window.vegaEmbed(target, spec, { renderer: "svg", actions: false, ast: true }).then(({ view }) => {
+        if (target.isConnected) views.push(view);
+        else view.finalize();
+        target.dataset.drawn = "yes";
+      });
+    }
+  }, { rootMargin: "400px" });
+
+  function place(kind, title, note, plot) {
+    const caption = element("figcaption", {}, title, ...(note ? [element("span", { className: "small" }, note)] : []));
+    document.querySelector(`.panels[data-kind="${kind}"]`).append(element("figure", { className: "panel" }, caption, plot));
+  }
+
+  function panel(kind, title, note, description, datasets, change = () => {}) {
+    const spec = structuredClone(panels[kind]);
+    Object.assign(spec, { description, datasets: { ...spec.datasets, ...datasets } });
+    change(spec);
+    const plot = element("div");
+    plot.style.minHeight = `${spec.height + 45}px`;
+    waiting.set(plot, spec);
+    place(kind, title, note, plot);
+    observer.observe(plot);
+  }
+
+  function drawCurves(chosen, picked, measure) {
+    document.querySelector('.panels[data-kind="curves"]').classList.toggle("few", picked.dataset.length < 3);
+    for (const d of picked.dataset) {
+      const own = chosen.filter((cell) => cell.dataset === d).map((cell) => {
+        const [mean, std] = ["mean", "std"].map((one) => cell[`${measure.key}_${one}`]);
+        const scaled = (value) => (value === null ? null : value * measure.factor);
+        const ends = mean === null || std === null ? [null, null] : [-1, 1].map((side) => mean + side * std * cell.reach);
+        return { ...named(cell), value: scaled(mean), std: scaled(std), low: scaled(ends[0]), high: scaled(ends[1]) };
+      });
+      const { label, chance } = axes.dataset[d];
+      if (!own.length) continue;
+      if (own.every((cell) => cell.value === null)) {
+        place("curves", label, "", element("p", { className: "small" }, "No cell of these has a result."));
+        continue;
+      }
+      const line = measure.key === "accuracy" && chance !== null ? [{ value: chance }] : [];
+      const unit = measure.unit ? `${measure.label} (${measure.unit})` : measure.label;
+      panel("curves", label, "", `${measure.label} on ${label} against shots`, { cells: own, chance: line }, (spec) => {
+        const [rule, band, ...drawn] = spec.layer;
+        spec.layer = [
+          ...(line.length ? [rule] : []),
+          ...(own.some((cell) => cell.low !== null) ? [band] : []), // one seed has none
+          ...drawn,
+        ];
+        for (const layer of spec.layer) layer.encoding.y.title = unit;
+        if (picked.dataset.length < 3) spec.height *= 1.4;
+      });
+    }
+  }
+
+  function costOf(cell, measure, what) {
+    const value = cell[`${measure.key}_dense_minus_backbone_${what}`];
+    return value === null ? null : measure.cost * measure.factor * value;
+  }
+
+  function drawCosts(chosen, picked, measure) {
+    const note = document.getElementById("cost-note");
+    const ramp = document.querySelector(".ramp");
+    ramp.hidden = !measure.cost;
+    if (!measure.cost) {
+      note.textContent = "The cost is shown of the accuracy and of the calibration error (ECE).";
+      return;
+    }
+    const kind = (cell) => axes.backbone[cell.backbone].kind;
+    // one scale for all panels, whatever is chosen; a control may lie beyond it
+    const sizes = cells.filter((cell) => kind(cell) === "compressed").map((cell) => Math.abs(costOf(cell, measure, "mean")));
+    const limit = sizes.reduce((most, size) => Math.max(most, size), 0) || 1;
+    const difference = measure.cost > 0 ? "Dense minus backbone" : "Backbone minus dense";
+    note.textContent = `${difference}, ${measure.label.toLowerCase()}, in points: mean of the seed-paired differences. `
+      + "Above zero compression costs, below it helps. Bold: the 95 % interval excludes zero. A dash: it was not run.";
+    const bar = element("i");
+    bar.style.background = `linear-gradient(to right, ${palette.join(",")})`;
+    ramp.replaceChildren(fixed(-limit, 1), bar, fixed(limit, 1, "+"));
+    const shown = picked.backbone.filter((b) => axes.backbone[b].family !== axes.backbone[b].name);
+    for (const d of picked.dataset) {
+      for (const m of picked.method) {
+        const own = chosen.filter((cell) => cell.dataset === d && cell.method === m && shown.includes(cell.backbone));
+        if (!own.length) continue;
+        const marked = own.map((cell) => {
+          const [value, ...ends] = ["mean", "low", "high"].map((what) => costOf(cell, measure, what));
+          const [low, high] = ends.sort((a, b) => a - b);
+          const strong = low !== null && high !== null && (low > 0 || high < 0);
+          const interval = low === null ? "no interval" : `${fixed(low, 1, "+")} to ${fixed(high, 1, "+")}`;
+          const share = value === null ? null : Math.max(-1, Math.min(1, value / limit));
+          return {
+            ...named(cell), value, share, strong, seeds: cell.paired_seeds,
+            text: fixed(value, Math.abs(value) < 9.95 ? 1 : 0, "+"),
+            note: `${fixed(value, 1, "+")} points (${interval})`,
+            ink: Math.abs(share) > 0.6 ? "#fff" : "#1c1c1c",
+          };
+        });
+        const [dataset, method] = [axes.dataset[d].label, axes.method[m].label];
+        panel("costs", dataset, method, `Cost in ${measure.label} on ${dataset}, ${method}, by backbone and shots`,
+          { cells: marked }, (spec) => { spec.height = 24 * shown.length; });
+      }
+    }
+  }
+
+  function drawReliability(picked) {
+    for (const d of picked.dataset) {
+      for (const b of picked.backbone) {
+        const own = bins.filter((bin) => bin.dataset === d && bin.backbone === b && picked.method.includes(bin.method));
+        const [dataset, backbone] = [axes.dataset[d].label, axes.backbone[b].label];
+        if (own.length) {
+          panel("reliability", backbone, dataset, `Reliability of ${backbone} on ${dataset}`, { bins: own.map(named) });
+        }
+      }
+    }
+  }
+
+  // A cell or bin with the names that its numbers stand for.
+  function named(cell) {
+    const [backbone, method] = [axes.backbone[cell.backbone], axes.method[cell.method]];
+    const { label, kind, shape } = backbone;
+    return {
+      ...cell, label, kind, shape, backbone: backbone.name, method: method.name, methodLabel: method.label,
+      shots: axes.shots[cell.shots],
+    };
+  }
+
+  // Tables
+
+  // Numbers by size, texts by alphabet, and nothing last in either direction.
+  function compare(a, b, ascending) {
+    const empty = (value) => value === null || value === "";
+    if (empty(a) || empty(b)) return empty(a) - empty(b);
+    const [x, y] = [Number(a), Number(b)];
+    const order = Number.isNaN(x) || Number.isNaN(y) ? String(a).localeCompare(String(b), "en", { numeric: true }) : x - y;
+    return ascending ? order : -order;
+  }
+
+  // Calls `reorder(column, ascending)` when a heading is pressed, which then says so.
+  function sortable(table, reorder) {
+    const headings = [...table.tHead.rows[0].cells];
+    headings.forEach((heading, column) => {
+      heading.querySelector("button").addEventListener("click", () => {
+        const ascending = heading.ariaSort !== "ascending";
+        for (const one of headings) one.ariaSort = "none";
+        heading.ariaSort = ascending ? "ascending" : "descending";
+        reorder(column, ascending);
+      });
+    });
+  }
+
+  function sortRows(table) {
+    const key = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+    sortable(table, (column, ascending) => {
+      const [body] = table.tBodies;
+      body.append(...[...body.rows].sort((a, b) => compare(key(a, column), key(b, column), ascending)));
+    });
+  }
+
+  const plain = (axis) => ({ value: (cell) => axes[axis][cell[axis]].label ?? axes[axis][cell[axis]] });
+  function spread(key, factor, digits) {
+    return {
+      value: (cell) => cell[`${key}_mean`],
+      text: ({ [`${key}_mean`]: mean, [`${key}_std`]: std }) => (mean === null ? "–"
+        : fixed(mean * factor, digits) + (std === null ? "" : ` ± ${fixed(std * factor, digits)}`)),
+    };
+  }
+  function cost(key) {
+    const measure = measures.find((one) => one.key === key);
+    return {
+      value: (cell) => costOf(cell, measure, "mean"),
+      text: (cell) => {
+        const [mean, ...ends] = ["mean", "low", "high"].map((what) => costOf(cell, measure, what));
+        const [low, high] = ends.sort((a, b) => a - b);
+        return fixed(mean, 1, "+") + (low === null ? "" : ` [${fixed(low, 1, "+")}, ${fixed(high, 1, "+")}]`);
+      },
+    };
+  }
+  const COLUMNS = [
+    ["Data set", plain("dataset")],
+    ["Backbone", plain("backbone")],
+    ["Method", plain("method")],
+    ["Shots", { value: (cell) => cell.shots, text: (cell) => axes.shots[cell.shots] }],
+    ["Seeds", { value: (cell) => cell.seeds, text: (cell) => String(cell.seeds) }],
+    ["Accuracy, %", spread("accuracy", 100, 1)],
+    ["Cost in accuracy, points", cost("accuracy")],
+    ["ECE, points", spread("ece", 100, 1)],
+    ["Cost in ECE, points", cost("ece")],
+    ["Negative log-likelihood", spread("nll", 1, 2)],
+    ["Brier score", spread("brier", 1, 3)],
+  ];
+  const table = document.getElementById("cells");
+  const more = document.getElementById("more");
+  const listed = { cells: [], shown: PAGE, column: null, ascending: true };
+
+  function listCells() {
+    const { column, ascending, shown } = listed;
+    const { value } = column === null ? {} : COLUMNS[column][1];
+    const sorted = value ? listed.cells.toSorted((a, b) => compare(value(a), value(b), ascending)) : listed.cells;
+    table.tBodies[0].replaceChildren(...sorted.slice(0, shown).map((cell) => element("tr", {}, ...COLUMNS.map(([, one]) =>
+      element("td", { className: one.text ? "number" : "" }, (one.text ?? one.value)(cell))))));
+    more.hidden = sorted.length <= shown;
+    more.textContent = `Show more (${Math.min(shown, sorted.length)} of ${sorted.length})`;
+  }
+
+  function buildTables() {
+    for (const one of document.querySelectorAll("table.sortable:not(#cells)")) sortRows(one);
+    for (const [title] of COLUMNS) {
+      const button = element("button", { type: "button" }, title);
+      table.tHead.rows[0].append(element("th", { scope: "col", ariaSort: "none" }, button));
+    }
+    sortable(table, (column, ascending) => { Object.assign(listed, { column, ascending }); listCells(); });
+    more.addEventListener("click", () => { listed.shown += PAGE; listCells(); });
+  }
+
+  function draw() {
+    for (const view of views) view.finalize();
+    views = [];
+    waiting.clear();
+    observer.disconnect();
+    for (const one of document.querySelectorAll(".panels")) one.replaceChildren();
+    const measure = measures.find((one) => one.key === form.measure.value);
+    const picked = Object.fromEntries(Object.keys(AXES).map((axis) =>
+      [axis, [...boxes[axis].keys()].filter((at) => boxes[axis][at].checked)]));
+    const chosen = cells.filter((cell) => Object.keys(AXES).every((axis) => boxes[axis][cell[axis]].checked));
+    const counts = Object.keys(AXES).map((axis) =>
+      `${picked[axis].length} of ${axes[axis].length} ${AXES[axis].toLowerCase()}`);
+    document.getElementById("chosen").textContent = `Shown: ${counts.join(", ")}; ${chosen.length} of ${cells.length} cells.`;
+    document.querySelector("[data-measure]").textContent = measure.label;
+    drawCurves(chosen, picked, measure);
+    drawCosts(chosen, picked, measure);
+    drawReliability(picked);
+    Object.assign(listed, { cells: chosen, shown: PAGE });
+    listCells();
+  }
+
+  buildFilter();
+  buildTables();
+  draw();
+})();

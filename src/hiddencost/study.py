@@ -251,7 +251,8 @@ class Study(Part):
     finetune: FineTuning | None = Field(None, description="the recipe of ft")
     verification: Verification
     jobs_per_gpu: Literal[1, 2, 3, 4, 6, 12] = Field(
-        1, description="training jobs that share a GPU of this machine; how jobs are run, which no result depends on"
+        1,
+        description="training jobs that share a GPU of a workstation; results depend on it by rounding alone",
     )
     expectations: list[Expectation] = Field(
         default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"

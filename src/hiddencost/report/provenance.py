@@ -90,7 +90,7 @@ def versions() -> dict[str, str]:
 
 def checkout(root: Path) -> dict:
     """Return the git state of a folder: `commit`, `changed` (the files that differ from it, None if unknown), and
-    `why` there is no commit, where there is none."""
+    `why` there is no commit, where there is none. New files count where they could be code, not studies or images."""
     # a repository around it is none of ours
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent)}
 
@@ -100,7 +100,9 @@ def checkout(root: Path) -> dict:
 
     try:
         commit = git("rev-parse", "HEAD").strip()
-        return {"commit": commit, "changed": git("status", "--porcelain").splitlines(), "why": None}
+        told = git("status", "--porcelain", "--untracked-files=all").splitlines()
+        changed = [line for line in told if not line.startswith("??") or line[3:].startswith(("src/", "workflow/"))]
+        return {"commit": commit, "changed": changed, "why": None}
     except FileNotFoundError:
         return {"commit": None, "changed": None, "why": "git is not installed where the report was written"}
     except subprocess.CalledProcessError as error:

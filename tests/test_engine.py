@@ -74,8 +74,11 @@ def published(networks, images):
     return cache(lambda method: reference.train(plain, *images, 10, method, 3, PROTOCOL, mean, std, torch.float64))
 
 
-@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
-@pytest.mark.parametrize("method", ["rlm", "flm", "ilm"])
+@pytest.mark.parametrize(
+    ("method", "cover"),
+    [("rlm", 0.75), ("flm", None), ("ilm", None), ("ilm", 0.75)],
+    ids=["rlm-border once", "flm-whole canvases", "ilm-whole canvases", "ilm-border once"],
+)
 def test_training_follows_the_published_algorithm_step_by_step(networks, images, published, method, cover, threads):
     """In float64, where a step's rounding is too small to grow: mappings, losses and prompt are those of the plain
     reimplementation, on the real network, over four epochs."""

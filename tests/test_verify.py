@@ -3,8 +3,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hiddencost import backbone, catalog
-from hiddencost.compress import compress, convolutions
+from hiddencost.compress import compress
 from hiddencost.files import read_json, sha256_file, write_json
+from hiddencost.layers import convolutions
 from hiddencost.verify import mask_violations, measure_sparsity, settings_violations, verify
 
 PHOTOS = catalog.load("photos")["imagenet20"]

@@ -1,4 +1,5 @@
-"""Networks that torchvision and timm do not have: ResNet-50 as TensorFlow's and Keras' published weights need it."""
+"""Networks that torchvision and timm do not have: ResNet-50 as TensorFlow's and Keras' published weights need it, and
+ResNets for images of 32 pixels."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from functools import partial
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import BasicBlock
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -72,4 +74,42 @@ def resnet50_keras() -> nn.Module:
     return network
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50_rigl": resnet50_rigl, "resnet50_keras": resnet50_keras}
+def resnet18_cifar(num_classes: int = 10) -> nn.Module:
+    """torchvision's ResNet-18 for images of 32 pixels: its stem is 3 x 3 without stride, and nothing is pooled behind
+    it. The network that the sparsity papers mean by ResNet-18 on CIFAR-10 (kuangliu/pytorch-cifar, models/resnet.py).
+    """
+    network = torchvision.models.resnet18(num_classes=num_classes)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as its other convolutions
+    network.maxpool = nn.Identity()
+    return network
+
+
+def resnet20_cifar(num_classes: int = 10) -> nn.Module:
+    """ResNet-20 of 16, 32 and 64 channels (He et al., Deep Residual Learning, CVPR 2016, section 4.2), with projecting
+    shortcuts (there option B; their CIFAR networks have A, which pads with zeros)."""
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(16),
+        "relu": nn.ReLU(inplace=True),
+    }
+    inputs = 16
+    for number, width in enumerate((16, 32, 64), 1):
+        stride, project = (1, None) if width == inputs else (2, _unit(inputs, width, 1, 2, relu=False))
+        first = BasicBlock(inputs, width, stride, project)
+        layers[f"layer{number}"] = nn.Sequential(first, BasicBlock(width, width), BasicBlock(width, width))
+        inputs = width
+    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(64, num_classes)}
+    network = nn.Sequential(OrderedDict(layers))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "resnet50_rigl": resnet50_rigl,
+    "resnet50_keras": resnet50_keras,
+    "resnet18_cifar": resnet18_cifar,
+    "resnet20_cifar": resnet20_cifar,
+}

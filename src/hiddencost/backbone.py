@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
+from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.architectures import ARCHITECTURES
 from hiddencost.files import atomic, read_json, sha256_file, write_json
@@ -24,15 +25,35 @@ FORWARD_BATCH = {"cpu": 64, "cuda": 256}
 def build(architecture: str) -> nn.Module:
     """Return a network, randomly initialised, in evaluation mode.
 
-    architecture: a name of torchvision, one of this project (`resnet50_rigl`, `resnet50_keras`), or timm/NAME.
+    architecture: a name of torchvision, one of this project (`architectures.ARCHITECTURES`), or timm/NAME; with :K
+    behind it, the network has K classes. Raises ValueError where there is no such network, or where it cannot have
+    other classes.
     """
-    if architecture in ARCHITECTURES:
-        return ARCHITECTURES[architecture]().eval()
-    if architecture.startswith("timm/"):
-        import timm  # takes seconds, and only its own networks need it
+    name, _, count = architecture.partition(":")
+    classes = {"num_classes": int(count)} if count else {}
+    try:
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name](**classes).eval()
+        if name.startswith("timm/"):
+            import timm  # takes seconds, and only its own networks need it
 
-        return timm.create_model(architecture.removeprefix("timm/"), pretrained=False).eval()
-    return torchvision.models.get_model(architecture, weights=None).eval()
+            return timm.create_model(name.removeprefix("timm/"), pretrained=False, **classes).eval()
+        return torchvision.models.get_model(name, weights=None, **classes).eval()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"architecture {architecture!r}: {error}") from error
+
+
+def arithmetic(architecture: str, size: int) -> tuple[float, int]:
+    """Return the multiply-adds, in billions, of an image of size x size pixels, and the number of parameters.
+
+    Raises ValueError where there is no such network (see `build`), or where it does not take such images."""
+    try:
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            network = build(architecture)
+            network(torch.empty(1, 3, size, size))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"architecture {architecture!r}: images of {size} pixels: {error}") from error
+    return counter.get_total_flops() / 2e9, sum(parameter.numel() for parameter in network.parameters())
 
 
 def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

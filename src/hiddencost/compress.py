@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 from hiddencost import backbone
 from hiddencost.compression import label
 from hiddencost.files import read_json
+from hiddencost.layers import convolutions, erk_densities
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,6 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     backbone.save(folder, network.state_dict(), masks, manifest)
     told = (manifest["compression"], control, manifest["sparsity_declared"])
     log.info("%s: compression %s, control %s, sparsity %g", folder, *told)
-
-
-def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions of a network by name, in its order."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
 
 
 def masked_share(network: nn.Module, masks: dict[str, Tensor]) -> float:
@@ -151,24 +147,6 @@ def zeros_wanted(layers: dict[str, nn.Conv2d], sparsity: float, scope: str) -> d
     shapes = {name: layer.weight.shape for name, layer in layers.items()}
     densities = erk_densities(shapes, 1 - sparsity) if scope == "erk" else dict.fromkeys(layers, 1 - sparsity)
     return {name: round((1 - densities[name]) * prod(shape)) for name, shape in shapes.items()}
-
-
-def erk_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:
-    """Return each layer's density so that all together have `density`, by Erdos-Renyi-Kernel.
-
-    A layer's density is proportional to (n_out + n_in + w + h) / (n_out n_in w h) of its weights' shape (Evci et al.,
-    Rigging the Lottery, ICML 2020, section 3; for a grouped convolution n_in is that of a group). Layers that would
-    exceed 1 are dense, and the others share what remains.
-    """
-    dense: set[str] = set()
-    while True:
-        budget = density * sum(map(prod, shapes.values())) - sum(prod(shapes[name]) for name in dense)
-        factor = budget / sum(sum(shape) for name, shape in shapes.items() if name not in dense)
-        densities = {name: 1.0 if name in dense else factor * sum(s) / prod(s) for name, s in shapes.items()}
-        exceeding = {name for name, value in densities.items() if value > 1}
-        if not exceeding:
-            return densities
-        dense |= exceeding
 
 
 def prune_nm(layers: dict[str, nn.Conv2d], n: int, m: int) -> None:

@@ -29,6 +29,9 @@ RESIZE_RATE = 100  # images/s on one core
 PROCESS = {"cpu": 1000, "gpu": 4000}
 FORWARD = 2000  # the same without gradients
 IMAGE = 120  # a training image on a canvas of 224, of ResNet-50 in training mode
+READERS, READER = 8, 600  # worker processes that read images for a GPU, and what each takes
+IMAGENET = 1_281_167  # training images of an upstream folder, as long as nobody has counted: ImageNet-1k's
+DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
 
@@ -107,9 +110,28 @@ def prepare_seconds(dataset: dict) -> float:
     return sum((dataset["counts"] or COUNTS).values()) / RESIZE_RATE
 
 
+def upstream_gflop(epochs: int, images: int, gmacs: float) -> float:
+    """Return the GFLOP of an upstream training: forward, backward to the features and to the weights.
+
+    gmacs: the multiply-adds of an image at its size, in billions."""
+    return 3 * 2 * gmacs * images * epochs
+
+
+def upstream_minutes(gflop: float, attempt: int) -> int:
+    """Return the time to ask for, in minutes, of an upstream training on a slow GPU: a day at most, times attempts."""
+    return min(minutes(gflop / GPU_RATE, attempt), DAY * attempt)
+
+
+def upstream_mb(parameters: int, batch_size: int, size: int, device: str) -> int:
+    """Return the memory of a job that trains a network of so many parameters upstream, on images of size x size."""
+    work = batch_size * IMAGE * (size / 224) ** 2 if device == "cpu" else READERS * READER
+    return math.ceil(PROCESS[device] + 500 + COPIES * 4 * parameters / 1e6 + work)
+
+
 def weights_mb(checkpoint: dict) -> float:
     """Return the size of a network's weights: of the largest of its files in the catalog's entry, or assumed."""
-    return max(file.get("size", WEIGHTS * 1e6) for file in checkpoint["files"].values()) / 1e6
+    sizes = [file.get("size", WEIGHTS * 1e6) for file in checkpoint["files"].values()]
+    return max(sizes, default=WEIGHTS * 1e6) / 1e6  # no file of a network that the study trains
 
 
 def arrays_mb(dataset: dict, size: int) -> float:

@@ -64,10 +64,12 @@ def _installed() -> dict[str, str]:
 
 
 @contextmanager
-def lease(jobs_per_gpu: int) -> Iterator[str | None]:
-    """Take a GPU for this process, alone or as one of `jobs_per_gpu`, and yield its name; None where there is none.
+def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
+    """Take a GPU for this process, or `count` of them, alone or as one of `jobs_per_gpu`, and yield its name (names,
+    with commas between); None where there is none.
 
-    Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to that GPU, and stays so. It waits while all are taken by
+    Where there are fewer GPUs than asked for it takes all. Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to
+    those GPUs, and stays so. It waits while all are taken by
     processes of the same user that hold a lease; the kernel ends the lease of one that dies. jobs_per_gpu: a divisor
     of SLOTS. Raises PermissionError where the folder of the locks belongs to somebody else.
     """
@@ -76,11 +78,20 @@ def lease(jobs_per_gpu: int) -> Iterator[str | None]:
         log.info("no GPU is visible: computing on the CPU")
         yield None
         return
+    if len(gpus) < count:
+        log.warning("%d GPUs were asked for, %d are visible: computing on these", count, len(gpus))
+        count = len(gpus)
     folder, slots, told = _folder(), SLOTS // jobs_per_gpu, False
-    while not (taken := _take(gpus, slots, folder)):
+    while not (taken := _take(gpus, count, slots, folder)):
         if not told:
-            which = f"all {len(gpus)} GPUs are" if len(gpus) > 1 else "the only GPU is"
-            log.info("%s taken: waiting for one; a lease ends with the process that holds it", which)
+            which = (
+                f"{len(gpus) - count + 1} or more of {len(gpus)} GPUs are"
+                if count > 1
+                else f"all {len(gpus)} GPUs are"
+            )
+            which = which if len(gpus) > 1 else "the only GPU is"
+            wanted = "one" if count == 1 else str(count)
+            log.info("%s taken: waiting for %s; a lease ends with the process that holds it", which, wanted)
             told = True
         time.sleep(POLL)
     gpu, locks = taken
@@ -108,18 +119,19 @@ def _folder() -> Path:
     return folder
 
 
-def _take(gpus: list[str], slots: int, folder: Path) -> tuple[str, list[FileLock]] | None:
-    """Lock so many slots of the GPU that has most of them free, or none at all."""
+def _take(gpus: list[str], count: int, slots: int, folder: Path) -> tuple[str, list[FileLock]] | None:
+    """Lock so many slots of each of the `count` GPUs that have most of them free, or none at all."""
     with FileLock(folder / "choosing.lock"):  # one at a time, so that no two take half of what each needs
         files = {gpu: [folder / f"{gpu.replace('/', '_')}.{slot}.lock" for slot in range(SLOTS)] for gpu in gpus}
         free = {gpu: [lock for file in files[gpu] if (lock := _try(file))] for gpu in gpus}
-        gpu = max(gpus, key=lambda gpu: len(free[gpu]))
-        taken = free[gpu][:slots] if len(free[gpu]) >= slots else []
+        chosen = sorted(gpus, key=lambda gpu: -len(free[gpu]))[:count]
+        enough = all(len(free[gpu]) >= slots for gpu in chosen)
+        taken = [lock for gpu in chosen for lock in free[gpu][:slots]] if enough else []
         for lock in (lock for locks in free.values() for lock in locks if lock not in taken):
             lock.release()
         for lock in taken:
             os.utime(lock.lock_file)  # what cleans the folder for temporary files looks at the age
-    return (gpu, taken) if taken else None
+    return (",".join(chosen), taken) if taken else None
 
 
 def _try(file: Path) -> FileLock | None:

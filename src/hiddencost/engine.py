@@ -19,7 +19,7 @@ from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.prompt import border_mask, compose
 from hiddencost.protocol import RunProtocol
-from hiddencost.schedule import epoch_batches, not_finite, optimiser, stream
+from hiddencost.schedule import epoch_batches, not_finite, optimiser, resolve_precision, stream
 from hiddencost.sharing import SharedNetwork, Split, paste
 
 log = logging.getLogger(__name__)
@@ -58,18 +58,6 @@ class Trained:
 
 
 TOLD = ("losses", "mappings", "images", "seconds")  # of Trained, what grows while a run is under way
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        features = torch.cpu.get_capabilities()
-        native = features.get("avx512_bf16", False) or features.get("amx_bf16", False)
-    return "bf16" if native else "fp32"
 
 
 class _FullHead(nn.Linear):

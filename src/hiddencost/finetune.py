@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets
-from hiddencost.engine import resolve_precision
+from hiddencost.schedule import resolve_precision
 from hiddencost.files import read_json
 from hiddencost.pack import Runs, complete, score, timing
 from hiddencost.packfile import PackInputs

@@ -42,7 +42,8 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
     settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
     """
     groups = [dict(group) for group in settings["groups"]]
-    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups)
+    sources = {name: _told(one["manifest"]).get("classes") for name, one in settings["backbones"].items()}
+    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources)
     for name, arrays in (("prompts", found.prompts), ("examples", found.examples)):
         with atomic(paths[name]) as temporary:
             np.savez(temporary, **arrays)
@@ -51,13 +52,19 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
     tables.write(upstream(settings["backbones"]), paths["upstream"])
 
 
-def collect(runs: pd.DataFrame, folder: str | Path, prepared: dict[str, str], groups: Iterable[dict]) -> Learned:
+def collect(
+    runs: pd.DataFrame,
+    folder: str | Path,
+    prepared: dict[str, str],
+    groups: Iterable[dict],
+    sources: dict[str, list[str] | None],
+) -> Learned:
     """Read what the finished prompting runs of a study learned.
 
     runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
     gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
-    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept. Source classes have the names
-    of ImageNet-1k, as all networks of the catalog have its classes.
+    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept; sources: the source classes of the
+    backbones that the study has trained. Others have those of ImageNet-1k, as all networks of the catalog do.
     """
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(PROMPTING)]
     images, classes = {}, {}
@@ -76,8 +83,11 @@ def collect(runs: pd.DataFrame, folder: str | Path, prepared: dict[str, str], gr
                 share = (drawn[1:] != drawn[:-1]).mean(1)
                 remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
     mappings = _long(mappings, MAPPINGS[:-2])
-    names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-    mappings["source_name"] = np.array(names)[mappings["source"].to_numpy(int)]
+    imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    mappings["source_name"] = [
+        (sources.get(backbone) or imagenet)[source]
+        for backbone, source in zip(mappings["backbone"], mappings["source"].astype(int), strict=True)
+    ]
     mappings["target_name"] = [
         classes[dataset][target] if dataset in classes else str(target)
         for dataset, target in zip(mappings["dataset"], mappings["target"], strict=True)
@@ -87,17 +97,22 @@ def collect(runs: pd.DataFrame, folder: str | Path, prepared: dict[str, str], gr
 
 
 def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
-    """Return a row a backbone: what it is known to reach on ImageNet.
+    """Return a row a backbone: what it is known to reach upstream.
 
-    backbones: by name, `top1` (%, as published, or None) and the path of its `verification`, which may not exist.
-    Columns: backbone, top1, and `photos` (of the verification, classified rightly).
+    backbones: by name, `top1` (%, as published, or None), the path of its `manifest`, where the study has trained it,
+    which tells the top-1 `as_trained`, and that of its `verification`; these may not exist. Columns: backbone, top1,
+    and `photos` (of the verification, or the upstream test images there, classified rightly).
     """
     rows = []
     for name, one in backbones.items():
-        path = Path(one["verification"])
-        photos = (read_json(path) if path.exists() else {}).get("photos", {})
-        rows.append([name, one["top1"], photos.get("top1")])
+        verification, manifest = (_told(one[key]) for key in ("verification", "manifest"))
+        trained = manifest.get("upstream_top1") if one["as_trained"] else None
+        rows.append([name, one["top1"] or trained, verification.get("photos", {}).get("top1")])
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
+
+
+def _told(path: str | None) -> dict:
+    return read_json(path) if path and Path(path).exists() else {}
 
 
 def _prompts(runs: pd.DataFrame, folder: str | Path, images: dict, groups: Iterable[dict]) -> dict[str, np.ndarray]:

@@ -14,12 +14,19 @@ GPU_TFLOPS = {"training": 400, "mapping and test": 50}
 
 
 def describe(
-    study: Study, checkpoints: dict, datasets: dict, left_out: dict[str, dict], packs: list[str], bench: Path
+    study: Study,
+    checkpoints: dict,
+    datasets: dict,
+    left_out: dict[str, dict],
+    packs: list[str],
+    trainings: dict[str, float],
+    bench: Path,
 ) -> str:
     """Return the outlook of a study as a table in text.
 
     checkpoints, datasets: their catalog entries by name; left_out: the reasons by name, of `backbone` and `dataset`;
-    packs: where each kind of job writes its packs ({backbone}, {dataset}, {seed}); bench: throughput.json of
+    packs: where each kind of job writes its packs ({backbone}, {dataset}, {seed}); trainings: the GFLOP of
+    each upstream training, by its folder; bench: throughput.json of
     `make bench`, whose rate the estimate of time takes.
     """
     backbones = [one for one in study.backbones if one.name not in left_out["backbone"]]
@@ -42,10 +49,20 @@ def describe(
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in reasons if reasons[name] == reason]
             lines.append(f"    {', '.join(names)} ({cells * own * len(names):,} runs): {reason}")
-    used = {one.checkpoint: checkpoints[one.checkpoint] for one in backbones}
+    if trainings:
+        left = [gflop for folder, gflop in trainings.items() if not Path(folder, "manifest.json").exists()]
+        hours = _hours(sum(left) / cost.GPU_RATE)
+        lines.append(
+            f"  upstream   {len(trainings)} trainings, of which {len(trainings) - len(left)} are there; the others: "
+            f"{sum(left) / 1e6:,.3g} PFLOP,\n             {hours} of a GPU that trains at {cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
+        )
+    used = {name for one in backbones if (name := study.published_checkpoint(one.checkpoint))}
+    used = {name: checkpoints[name] for name in sorted(used)}
+    images = {one.name: datasets[one.name] for one in targets}
+    images |= {name: datasets[name] for name in study.upstream_datasets() if trainings}
     lines += [
-        "  downloads  " + _downloads(used, {one.name: datasets[one.name] for one in targets}),
-        "  disk       " + _disk(study, backbones, targets, used, datasets),
+        "  downloads  " + _downloads(used, images),
+        "  disk       " + _disk(study, backbones, targets, checkpoints, datasets),
         "  time       " + _time(study, backbones, targets, checkpoints, datasets, bench),
     ]
     return "\n".join(lines)
@@ -86,9 +103,11 @@ def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datas
         sum(_counts(datasets[one.name]).values()) * 3 * size**2 for one in targets for size in {one.image_size} | more
     )
     weights = {
-        name: max(file.get("size", 0) for file in entry["files"].values()) for name, entry in checkpoints.items()
+        name: max((file.get("size", 0) for file in entry["files"].values()), default=0)
+        for name, entry in checkpoints.items()
     }
-    networks = sum(weights.values()) + sum(weights[one.checkpoint] for one in backbones)
+    used = {one.checkpoint for one in backbones}
+    networks = sum(weights[name] for name in used) + sum(weights[one.checkpoint] for one in backbones)
     runs = len(backbones) * len(targets) * len(study.shots) * len(study.seeds)
     prompts = runs * sum(method in PROMPTING for method in study.methods) * 3 * canvas**2 * 4
     parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hiddencost.files import atomic, canonical, read_json
+from hiddencost.protocol import PROMPTING
+
+SOURCE_CLASSES = 1000  # of published networks: ImageNet-1k's
 
 
 @dataclass
@@ -45,17 +48,24 @@ def common(inputs: PackInputs, request: dict) -> dict:
 
 
 def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
-    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed.
+    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where label
+    mapping has not a source class for each target class.
 
     Returns whether that was so. See `pack.complete` for the request.
     """
     verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
-    if why := read_json(inputs.backbone / "manifest.json").get("failed"):
+    manifest, mapped = read_json(inputs.backbone / "manifest.json"), {method for method, _ in request["runs"]}
+    sources = len(manifest.get("classes") or range(SOURCE_CLASSES))
+    if why := manifest.get("failed"):
         reason = f"the backbone is not there: {why}"
     elif not verification["passed"]:
         reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
     elif dataset["failed"]:
         reason = f"the dataset is not there: {dataset['failed']}"
+    elif mapped & set(PROMPTING) and len(dataset["classes"]) > sources:
+        reason = (
+            f"the dataset has {len(dataset['classes'])} classes, the network {sources}: too few to map one to each"
+        )
     else:
         return False
     row = common(inputs, request) | {"status": "not run", "reason": reason}

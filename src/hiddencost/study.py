@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from hiddencost import catalog, compression
-from hiddencost.protocol import METHODS, FineTuning, Fraction, Protocol, Recipe
+from hiddencost import catalog, compression, upstream
+from hiddencost.protocol import METHODS, PROMPTING, FineTuning, Fraction, Protocol, Recipe
 
 
 class StudyError(ValueError):
@@ -126,20 +126,86 @@ class Compression(Part):
         return self
 
 
-def _checkpoint(name: str) -> str:
-    if not name.startswith("timm-") and name not in catalog.load("checkpoints"):
-        raise ValueError(unknown(name, catalog.load("checkpoints")) + ", or timm-NAME")
-    return name
+class Sparsify(Part):
+    """How upstream training makes a sparse network. What is not said is as in `upstream.SPARSIFIERS`."""
+
+    algorithm: one_of(*upstream.SPARSIFIERS) = Field(
+        description="gmp: gradual magnitude pruning; acdc: alternating compressed and decompressed training; rigl: "
+        "sparse from the start, small weights dropped and grown by gradient; lth: lottery tickets, by iterative "
+        "magnitude pruning with rewinding, a training a round"
+    )
+    sparsity: float = Field(gt=0, lt=1, description="share of zeros, of the layers that the algorithm prunes")
+    begin: Fraction | None = Field(None, description="gmp: share of the training before the first weight goes")
+    end: Fraction | None = Field(None, description="gmp, rigl: share of the training after which masks stay")
+    interval: int | None = Field(None, ge=1, description="gmp, rigl: steps between two changes of the masks")
+    warm_up: Fraction | None = Field(None, description="acdc: share of the training that is dense at first")
+    phase: Fraction | None = Field(None, description="acdc: share of the training of a phase")
+    fine_tuning: Fraction | None = Field(None, description="acdc: share of the training of the last sparse phase")
+    distribution: one_of("erk", "uniform") | None = Field(
+        None, description="rigl: sparsity by layer size (Erdős-Rényi-Kernel), or the same in each layer but the stem"
+    )
+    drop: Fraction | None = Field(None, description="rigl: share of the connections that the first change replaces")
+    share: Fraction | None = Field(None, description="lth: share of the weights that a round prunes")
+    rewind_epoch: int | None = Field(None, ge=0, description="lth: after which weights are rewound to")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_takes(self) -> "Sparsify":
+        given = {key for key, value in self if value is not None} - {"algorithm", "sparsity"}
+        takes = upstream.SPARSIFIERS[self.algorithm]
+        if surplus := given - set(takes):
+            raise ValueError(
+                f"{self.algorithm} takes sparsity, {', '.join(takes)}, not {' and '.join(sorted(surplus))}"
+            )
+        told = self.settings()
+        if self.algorithm == "gmp" and told["begin"] >= told["end"]:
+            raise ValueError(f"begin is {told['begin']}; expected less than end, {told['end']}")
+        if self.algorithm == "acdc" and told["warm_up"] + 2 * told["phase"] + told["fine_tuning"] > 1 + 1e-9:
+            raise ValueError(
+                "warm_up, two phases and fine_tuning are more than the whole training; expected at most 1"
+            )
+        return self
+
+    def settings(self) -> dict:
+        """Return all settings, those that are not said too."""
+        return upstream.with_defaults(self.model_dump())
 
 
-Checkpoint = Annotated[Name, AfterValidator(_checkpoint)]
+class Upstream(Part):
+    """A network that this study trains itself, dense and sparsified: backbones name it as their checkpoint."""
+
+    name: Name = Field(description="what `checkpoint` of backbones calls it: none of the catalog's names")
+    architecture: str | None = Field(
+        None,
+        description="trained from scratch: a name of torchvision, timm/NAME, or for images of 32 pixels resnet18_cifar "
+        "or resnet20_cifar",
+    )
+    checkpoint: Name | None = Field(None, description="published weights to start from, instead of an architecture")
+    dataset: Name | None = Field(None, description="what it is trained on: a name of the catalog")
+    folder: str | None = Field(
+        None, description="or images of your own, such as ImageNet-1k: train/CLASS/*, val/CLASS/*"
+    )
+    image_size: int = Field(ge=8, description="side of the images that it sees, in pixels")
+    recipe: upstream.UpstreamRecipe
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "Upstream":
+        for one, other in (("architecture", "checkpoint"), ("dataset", "folder")):
+            if bool(getattr(self, one)) == bool(getattr(self, other)):
+                raise ValueError(f"expected either {one} or {other}")
+        return self
 
 
 class Backbone(Part):
     """A checkpoint as it is, compressed here, or replaced by a control."""
 
     name: Name
-    checkpoint: Checkpoint = Field(description="a name of the catalog, or timm-NAME for a model of timm")
+    checkpoint: Name = Field(
+        description="a name of the catalog, timm-NAME for a model of timm, or a name under `upstream`"
+    )
+    sparsify: Sparsify | None = Field(None, description="of a checkpoint of `upstream`: how it becomes sparse")
+    upstream_seed: Seed | None = Field(
+        None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
+    )
     compression: Compression | None = None
     control: one_of("random_init", "shuffled") | None = Field(
         None,
@@ -203,6 +269,13 @@ class Verification(Part):
 
     sparsity_tolerance: float = Field(ge=0, le=1, description="largest difference of declared and measured sparsity")
     photos_top1: int = Field(ge=0, le=20, description="ImageNet photos, of 20, to classify rightly (controls exempt)")
+    upstream_top1: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="instead of the photos, of networks that the study trains itself: least top-1, %, on 1000 test "
+        "images of their upstream data set (controls exempt)",
+    )
 
 
 class Figures(Part):
@@ -238,6 +311,10 @@ class Study(Part):
         description="images per class, or full"
     )
     methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
+    upstream: Annotated[list[Upstream], AfterValidator(distinct)] = Field(
+        default_factory=list,
+        description="networks that the study trains itself, for `checkpoint` of backbones to name",
+    )
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
     paths: dict[Name, OwnFiles] = Field(
@@ -264,7 +341,9 @@ class Study(Part):
         seen: dict[tuple, str] = {}
         for one in self.backbones:
             compression = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
-            made = (one.checkpoint, str(compression), one.control)
+            trained = one.checkpoint in [made.name for made in self.upstream]
+            how = trained and (one.upstream_seed or 0, str(one.sparsify and one.sparsify.settings()))
+            made = (one.checkpoint, how, str(compression), one.control)
             if made in seen:
                 raise ValueError(
                     f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
@@ -285,6 +364,58 @@ class Study(Part):
                     f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
                     f"expected less than protocol.canvas, {self.protocol.canvas}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_are_known(self) -> "Study":
+        published = catalog.load("checkpoints")
+        own = [one.name for one in self.upstream]
+
+        def check(where: str, name: str, others: list[str]) -> None:
+            if not name.startswith("timm-") and name not in (*published, *others):
+                raise ValueError(f"{where}: {unknown(name, [*others, *published])}, or timm-NAME")
+
+        for index, one in enumerate(self.upstream):
+            where = f"upstream[{index}]"
+            if one.name in published or one.name.startswith("timm-"):
+                raise ValueError(f"{where}.name: {one.name!r} is of the catalog; expected another")
+            if one.checkpoint:
+                check(f"{where}.checkpoint", one.checkpoint, [])
+            if one.dataset and one.dataset not in catalog.load("datasets"):
+                raise ValueError(f"{where}.dataset: {unknown(one.dataset, catalog.load('datasets'))}, or folder")
+        for index, one in enumerate(self.backbones):
+            check(f"backbones[{index}].checkpoint", one.checkpoint, own)
+            for key in ("sparsify", "upstream_seed"):
+                if getattr(one, key) is not None and one.checkpoint not in own:
+                    raise ValueError(
+                        f"backbones[{index}].{key}: goes with a checkpoint under upstream, which trains it"
+                    )
+            if one.sparsify and one.sparsify.algorithm == "lth":
+                epochs, rewound = self.trained(one.checkpoint).recipe.epochs, one.sparsify.settings()["rewind_epoch"]
+                if rewound >= epochs:
+                    raise ValueError(
+                        f"backbones[{index}].sparsify.rewind_epoch: {rewound}; expected less than the epochs of its "
+                        f"upstream training, {epochs}"
+                    )
+            if one.checkpoint in own and self.verification.upstream_top1 is None:
+                raise ValueError("verification.upstream_top1: the key is missing: upstream trains networks to verify")
+        for name in set(own) - {one.checkpoint for one in self.backbones}:
+            raise ValueError(f"upstream: no backbone has the checkpoint {name}; expected one")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_suffice(self) -> "Study":
+        known = catalog.load("datasets")
+        for one in self.backbones:
+            trained = self.trained(one.checkpoint)
+            source = known[trained.dataset]["classes"] if trained and trained.dataset else None
+            for index, dataset in enumerate(self.datasets):
+                target = None if dataset.own else known[dataset.name]["classes"]
+                if source and target and len(target) > len(source) and set(self.methods) & set(PROMPTING):
+                    raise ValueError(
+                        f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
+                        f"{len(source)} of {one.checkpoint}; label mapping gives each a class of its own"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -314,7 +445,8 @@ class Study(Part):
         for name in self.figures.labels:
             if name not in (allowed := [*names, *datasets, *METHODS]):
                 raise ValueError(f"figures.labels: {unknown(name, allowed)}")
-        used = {one.checkpoint for one in self.backbones} | {one.name for one in self.datasets if not one.own}
+        used = {name for one in self.backbones if (name := self.published_checkpoint(one.checkpoint))}
+        used |= {one.name for one in self.datasets if not one.own} | set(self.upstream_datasets())
         for name in self.paths:
             if name not in used:
                 raise ValueError(f"paths: {unknown(name, sorted(used))}")
@@ -328,8 +460,31 @@ class Study(Part):
         """Return a dataset by name."""
         return next(dataset for dataset in self.datasets if dataset.name == name)
 
+    def trained(self, checkpoint: str) -> Upstream | None:
+        """Return how a checkpoint is trained, None of one that is published."""
+        return next((one for one in self.upstream if one.name == checkpoint), None)
+
+    def published_checkpoint(self, name: str) -> str | None:
+        """Return the published checkpoint that one is, or is trained from; None where it is trained from scratch."""
+        trained = self.trained(name)
+        return trained.checkpoint if trained else name
+
+    def upstream_datasets(self) -> list[str]:
+        """Return the datasets of the catalog that networks are trained on upstream."""
+        return list(dict.fromkeys(one.dataset for one in self.upstream if one.dataset))
+
     def checkpoint(self, name: str) -> dict:
-        """Return a checkpoint of the catalog, with the user's own files where the study has paths."""
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths; of one that the
+        study trains an entry of the same keys."""
+        if trained := self.trained(name):
+            start = catalog.checkpoint(trained.checkpoint) if trained.checkpoint else {}
+            return catalog.DEFAULTS | {
+                "title": f"{name}, trained by this study",
+                "architecture": start.get("architecture", trained.architecture),
+                "files": {},
+                "upstream_top1": None,  # measured: its manifest has it
+                "gmacs": start.get("gmacs"),
+            }
         return self._with_own_files(name, catalog.checkpoint(name))
 
     def published(self, name: str) -> dict:
@@ -366,18 +521,24 @@ class Study(Part):
         """Return the name of the dense backbone that one is compared with, None where the study has none."""
         if backbone.dense:
             return backbone.dense
-        checkpoint = catalog.checkpoint(backbone.checkpoint)["dense"] or backbone.checkpoint
+        trained = self.trained(backbone.checkpoint)
+        checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint)["dense"]) or backbone.checkpoint
+        seed = backbone.upstream_seed or 0
         dense = (
             one.name
             for one in self.backbones
-            if one.checkpoint == checkpoint and not one.compression and not one.control
+            if one.checkpoint == checkpoint
+            and not (one.sparsify or one.compression or one.control)
+            and (not trained or (one.upstream_seed or 0) == seed)
         )
         return next(dense, None)
 
     def stated(self, backbone: Backbone) -> dict:
         """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
         name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
-        entry, made = self.checkpoint(backbone.checkpoint), backbone.compression
+        entry, made, sparsify = self.checkpoint(backbone.checkpoint), backbone.compression, backbone.sparsify
+        if sparsify:
+            entry |= {"compression": sparsify.algorithm, "sparsity": sparsify.sparsity}
         settings = made.model_dump() if made else {}
         random = backbone.control == "random_init"
         names = [entry["compression"]] if entry["compression"] != "none" and not random else []

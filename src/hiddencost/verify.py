@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 import zipfile
 from collections.abc import Iterable
@@ -13,23 +14,19 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from hiddencost import backbone
-from hiddencost.compress import (
-    UNSTRUCTURED,
-    convolutions,
-    filters_wanted,
-    groups_of_inputs,
-    reached,
-    zeros_wanted,
-)
+from hiddencost.compress import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
+from hiddencost.layers import convolutions
+from hiddencost.upstream import sparsifiers
 
 log = logging.getLogger(__name__)
 
 
-def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, settings: dict) -> dict:
+def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dict, settings: dict) -> dict:
     """Measure a backbone and hold it against its manifest.
 
-    settings: `sparsity_tolerance` (absolute) and `photos_top1` (photos to classify rightly, of which a control is
-    exempt). Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured; for a
+    settings: `sparsity_tolerance` (absolute), `photos_top1` (photos to classify rightly) and, of a network that the
+    study has trained, instead of the photos `upstream_top1` (%, on test images of its own; see `upstream.testing`). A
+    control is exempt of these. Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured; for a
     backbone that failed or cannot be loaded only why.
 
     Both the zeros and what the masks leave out must be as declared, of what the manifest's `sparsity_over` names.
@@ -41,10 +38,15 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
         return failed(folder, str(error))
     measured = measure_sparsity(network, manifest["stem"])
     masked = measure_sparsity(network, manifest["stem"], masks)
-    photos = top1_on_photos(network, manifest, photos_path, photos_entry)
+    try:
+        photos, count, what, least = _recognised(network, manifest, photos_path, photos_entry, settings)
+    except ValueError as error:
+        return failed(folder, str(error))
     logits = fixed_logits(network)
     made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
-    pruned_here = reached(network, made) if made and not quantised else {}
+    pruned_here = [f"{name}.weight" for name in reached(network, made)] if made and not quantised else []
+    if sparsify := manifest.get("upstream", {}).get("sparsify"):
+        pruned_here += sparsifiers.reached(network, sparsify)
     reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
     reasons += settings_violations(network, made) if made else []
     over = manifest["sparsity_over"]
@@ -58,15 +60,13 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
                 f"{what} is {share:.4f}, declared {manifest['sparsity_declared']:.4f}, "
                 f"tolerance {settings['sparsity_tolerance']:g}"
             )
-    if manifest["control"] is None and photos < settings["photos_top1"]:
-        reasons.append(
-            f"{photos} of {photos_entry['count']} ImageNet photos classified rightly, at least "
-            f"{settings['photos_top1']} expected"
-        )
+    if manifest["control"] is None and photos < least:
+        reasons.append(f"{photos} of {count} {what} classified rightly, at least {least} expected")
     if not logits.isfinite().all():
         reasons.append("its logits on a fixed input are not finite")
     if not reasons:
-        log.info("%s passes: %d photos, sparsity %.4f", folder, photos, measured["convolutions"])
+        told = (folder, photos, count, what, measured["convolutions"])
+        log.info("%s passes: %d of %d %s, sparsity %.4f", *told)
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
     return {
@@ -81,9 +81,22 @@ def verify(folder: str | Path, photos_path: str | Path, photos_entry: dict, sett
             "share_of_convolutions": masked["convolutions"],
         },
         "keys_matched": manifest["keys_matched"],
-        "photos": {"top1": photos, "count": photos_entry["count"], "exempt": manifest["control"] is not None},
+        "photos": {"top1": photos, "count": count, "of": what, "exempt": manifest["control"] is not None},
         "fingerprint": fingerprint(logits),
     }
+
+
+def _recognised(
+    network: nn.Module, manifest: dict, photos_path: str | Path | None, photos_entry: dict, settings: dict
+) -> tuple[int, int, str, int]:
+    """Return how many images the network classifies rightly, of how many, of what kind, and how many are expected."""
+    if "upstream" not in manifest:
+        photos = top1_on_photos(network, manifest, photos_path, photos_entry)
+        return photos, photos_entry["count"], "ImageNet photos", settings["photos_top1"]
+    from hiddencost.upstream.testing import of_gate  # timm, which takes seconds
+
+    correct, count = of_gate(network, manifest)
+    return correct, count, "upstream test images", math.ceil(settings["upstream_top1"] * count / 100)
 
 
 def failed(folder: str | Path, reason: str) -> dict:
@@ -97,7 +110,7 @@ def measure_sparsity(network: nn.Module, stem: str, masks: dict[str, Tensor] | N
 
     It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
     stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL
-    count), over `all_parameters`, and per layer (`layers`, by name).
+    count; and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
     """
     parameters = dict(network.named_parameters())
     gone = parameters.items() if masks is None else masks.items()
@@ -113,6 +126,7 @@ def measure_sparsity(network: nn.Module, stem: str, masks: dict[str, Tensor] | N
         "convolutions": share(kernels),
         "convolutions_without_stem": share(behind_stem) if behind_stem else None,
         "convolutions_and_classifier": share([f"{name}.weight" for name in layers]),
+        "convolutions_and_classifier_without_stem": share([f"{name}.weight" for name in layers if name != stem]),
         "all_parameters": share(parameters),
         "layers": {name: share([f"{name}.weight"]) for name in layers},
     }
@@ -124,10 +138,10 @@ def mask_violations(
     """Hold masks (bool, True where kept, by key; of any layer) against weights bit by bit.
 
     Returns a line for each tensor that has a weight where its mask has none or, with `kept_are_nonzero`, none where
-    it has one; and for each layer of `required` (names) without a mask."""
+    it has one; and for each of `required` (keys) without a mask."""
     weights = network.state_dict()
     found = [f"{key}: a mask without a weight" for key in masks if key not in weights]
-    found += [f"{name}.weight: no mask" for name in required if f"{name}.weight" not in masks]
+    found += [f"{key}: no mask" for key in dict.fromkeys(required) if key not in masks]
     for key, mask in masks.items():
         if key not in weights:
             continue

@@ -76,7 +76,7 @@ rule import_checkpoint:
 
 rule compress:
     input:
-        imported_of,
+        source_of,
     output:
         STUDY_BACKBONE,
     log:
@@ -100,7 +100,8 @@ rule compress:
 rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
-        photos=FETCHED["photos"].format(PHOTOS),
+        photos=photos_of_backbone,
+        upstream=upstream_of_backbone,
     output:
         VERIFICATION,
     log:
@@ -119,6 +120,6 @@ rule verify_backbone:
         ),
         code=code("verify_backbone"),
     message:
-        "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"
+        "Verifying backbone {wildcards.backbone}: sparsity, masks, images it should know"
     script:
         "../scripts/verify_backbone.py"

@@ -18,7 +18,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import allocator, captions, catalog, claims, gallery, outlook, packfile
+from hiddencost import allocator, captions, catalog, claims, gallery, outlook, packfile, upstream
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest, read_json, sha256_text
 from hiddencost.prepare import user_entry
@@ -40,11 +40,17 @@ try:
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 try:
-    CHECKPOINTS = {name: study.checkpoint(name) for name in {one.checkpoint for one in study.backbones}}
-    DATASETS = {
+    PUBLISHED = {
+        name: study.checkpoint(name)
+        for name in {study.published_checkpoint(one.checkpoint) for one in study.backbones} - {None}
+    }
+    CHECKPOINTS = PUBLISHED | {one.name: study.checkpoint(one.name) for one in study.upstream}
+    TARGETS = {
         one.name: user_entry(one.name, one.folder, one.npz, one.test_share) if one.own else study.published(one.name)
         for one in study.datasets
     }
+    DATASETS = TARGETS | {name: study.published(name) for name in study.upstream_datasets()}
+    UPSTREAM_FOLDERS = {one.name: upstream.folder_entry(one.name, one.folder) for one in study.upstream if one.folder}
 except ValueError as error:
     raise WorkflowError(f"{STUDY_FILE}: {error}") from None
 
@@ -68,7 +74,7 @@ FETCHED = {
 
 
 wildcard_constraints:
-    checkpoint="|".join(map(re.escape, CHECKPOINTS)),
+    checkpoint="|".join(map(re.escape, PUBLISHED)),
     backbone="|".join(re.escape(backbone.name) for backbone in study.backbones),
     dataset="|".join(map(re.escape, DATASETS)),
     size=r"\d+",
@@ -107,13 +113,19 @@ def left_out(kind, name, entry):
     return entry.get("unavailable")
 
 
+def backbone_left_out(backbone):
+    """Why a backbone is left out: of its checkpoint, or of what this is trained from and on; None if it is not."""
+    published, trained = study.published_checkpoint(backbone.checkpoint), study.trained(backbone.checkpoint)
+    if published and (why := left_out("checkpoints", published, PUBLISHED[published])):
+        return why
+    if trained and trained.dataset:
+        return left_out("datasets", trained.dataset, DATASETS[trained.dataset])
+    return None
+
+
 LEFT_OUT = {
-    "backbone": {
-        one.name: why
-        for one in study.backbones
-        if (why := left_out("checkpoints", one.checkpoint, CHECKPOINTS[one.checkpoint]))
-    },
-    "dataset": {name: why for name, entry in DATASETS.items() if (why := left_out("datasets", name, entry))},
+    "backbone": {one.name: why for one in study.backbones if (why := backbone_left_out(one))},
+    "dataset": {name: why for name, entry in TARGETS.items() if (why := left_out("datasets", name, entry))},
 }
 GRID = {
     "backbone": [backbone.name for backbone in study.backbones],
@@ -212,6 +224,10 @@ def checkpoint_source(wildcards):
 
 
 def layout_of(checkpoint):
+    """What an imported checkpoint depends on, or a network that the study trains."""
+    if trained := study.trained(checkpoint):
+        start = layout_of(trained.checkpoint) if trained.checkpoint else None
+        return canonical({"trained": trained.model_dump(), "start": start})
     keys = (
         "architecture",
         "format",
@@ -230,9 +246,13 @@ def checkpoint_layout(wildcards):
     return layout_of(wildcards.checkpoint)
 
 
-def imported_of(wildcards):
-    folder = f"resources/backbones/{study.backbone(wildcards.backbone).checkpoint}"
-    return [f"{folder}/{file}" for file in BACKBONE]
+def source_of(wildcards):
+    """The network that a backbone is made of: as imported, or as the study has trained it."""
+    backbone = study.backbone(wildcards.backbone)
+    if not study.trained(backbone.checkpoint):
+        return [f"resources/backbones/{backbone.checkpoint}/{file}" for file in BACKBONE]
+    settings = backbone.sparsify and backbone.sparsify.settings()
+    return trained_files(backbone.checkpoint, settings, backbone.upstream_seed or 0)
 
 
 def compression_of(wildcards):
@@ -247,13 +267,13 @@ def dataset_source(wildcards):
 
 
 def dataset_files(wildcards):
-    return [] if study.dataset(wildcards.dataset).own else FETCHED["datasets"].format(wildcards.dataset)
+    return FETCHED["datasets"].format(wildcards.dataset) if DATASETS[wildcards.dataset]["files"] else []
 
 
 def dataset_layout(wildcards):
     entry = DATASETS[wildcards.dataset]
     untold = ("title", "licence", "citation", "read_from", "image_size", "split", "files", "unavailable")
-    files = {} if study.dataset(wildcards.dataset).own else {"files": checksums(entry)}
+    files = {"files": checksums(entry)} if entry["files"] else {}
     return canonical({key: value for key, value in entry.items() if key not in untold} | files)
 
 
@@ -273,12 +293,107 @@ def dataset_to_crop(wildcards):
     return prepared(wildcards.dataset, finetuning_size(study.protocol.canvas))
 
 
+# Upstream training: inputs and params of rules/upstream.smk
+def trained_files(name, settings, seed):
+    """The files of a network that the study trains; settings: of its sparsifier, or None."""
+    level = f"{upstream.as_level(settings['sparsity']) if settings else 0:g}"
+    folder = TRAINED.format(upstream=name, sparsifier=upstream.label(settings), sparsity=level, upstream_seed=seed)
+    return [f"{folder}/{file}" for file in BACKBONE]
+
+
+def sparsifier_of(wildcards):
+    """The settings of a sparsifier, by what its folder is called and the sparsity."""
+    return SPARSIFIERS[wildcards.sparsifier] and {
+        **SPARSIFIERS[wildcards.sparsifier],
+        "sparsity": float(wildcards.sparsity),
+    }
+
+
+def upstream_data(name):
+    """What a network is trained on, as `hiddencost.upstream.data.load` takes it."""
+    trained = study.trained(name)
+    if trained.folder:
+        return UPSTREAM_FOLDERS[name]
+    return {"arrays": f"resources/datasets/{trained.dataset}/{trained.image_size}"}
+
+
+def upstream_arrays(name):
+    trained = study.trained(name)
+    return prepared(trained.dataset, trained.image_size) if trained.dataset else []
+
+
+def upstream_images(wildcards):
+    return upstream_arrays(wildcards.upstream)
+
+
+def upstream_of_backbone(wildcards):
+    made = study.trained(study.backbone(wildcards.backbone).checkpoint)
+    return upstream_arrays(made.name) if made else []
+
+
+def photos_of_backbone(wildcards):
+    """The ImageNet photos, which a network that the study has trained is not verified on."""
+    made = study.trained(study.backbone(wildcards.backbone).checkpoint)
+    return [] if made else FETCHED["photos"].format(PHOTOS)
+
+
+def upstream_start(wildcards):
+    """The published weights that a training starts from."""
+    start = study.trained(wildcards.upstream).checkpoint
+    return [f"resources/backbones/{start}/{file}" for file in BACKBONE] if start else []
+
+
+def ticket(wildcards):
+    """The network whose weights a lottery ticket is drawn from: of the round before, in the first the dense one."""
+    settings = sparsifier_of(wildcards)
+    if not settings or settings["algorithm"] != "lth":
+        return []
+    rounds = upstream.lottery_levels(settings["sparsity"], settings["share"])
+    before = settings | {"sparsity": rounds[-2]} if len(rounds) > 1 else None
+    return trained_files(wildcards.upstream, before, wildcards.upstream_seed)
+
+
+def rewound(wildcards):
+    """The state that a lottery ticket is rewound to."""
+    settings = sparsifier_of(wildcards)
+    if not settings or settings["algorithm"] != "lth":
+        return []
+    axes = {"upstream": wildcards.upstream, "upstream_seed": wildcards.upstream_seed}
+    return REWIND.format(rewind_epoch=settings["rewind_epoch"], **axes)
+
+
+def upstream_job(wildcards):
+    """The settings of a training, for `hiddencost.upstream.training`."""
+    trained = study.trained(wildcards.upstream)
+    return {
+        "checkpoint": trained.name,
+        "architecture": trained.architecture,
+        "start": f"resources/backbones/{trained.checkpoint}" if trained.checkpoint else None,
+        "data": upstream_data(trained.name),
+        "image_size": trained.image_size,
+        "recipe": trained.recipe.model_dump(),
+        "seed": int(wildcards.upstream_seed),
+    }
+
+
+def sparsify_settings(wildcards):
+    return canonical(upstream_job(wildcards) | {"sparsify": sparsifier_of(wildcards)})
+
+
+def rewind_settings(wildcards):
+    return canonical(upstream_job(wildcards) | {"sparsify": None, "until": int(wildcards.rewind_epoch)})
+
+
 # Packs: inputs and params of rules/training.smk
-def upstream(wildcards):
+def origin(wildcards):
     """Digest of the settings and the code that make a pack's inputs."""
-    layout = layout_of(study.backbone(wildcards.backbone).checkpoint)
+    backbone = study.backbone(wildcards.backbone)
+    layout = layout_of(backbone.checkpoint)
     settings = [layout, compression_of(wildcards), dataset_layout(wildcards), study.verification.model_dump()]
-    jobs = ("import_checkpoint", "compress", "verify_backbone", "prepare_dataset", "draw_splits", "extract_features")
+    jobs = ["import_checkpoint", "compress", "verify_backbone", "prepare_dataset", "draw_splits", "extract_features"]
+    if study.trained(backbone.checkpoint):
+        jobs.append("sparsify")
+        settings.append([backbone.sparsify and backbone.sparsify.settings(), backbone.upstream_seed or 0])
     return sha256_text(canonical(settings + [code(job) for job in jobs]))
 
 
@@ -298,7 +413,7 @@ def request(job, recipe, wildcards):
         "runs": [[method, shots] for method in methods_of(job) for shots in study.shots],
         "ledger": f"{RESULTS}/ledger",
         "code": code(job),
-        "upstream": upstream(wildcards),
+        "upstream": origin(wildcards),
     }
     axes = {"backbone": wildcards.backbone, "dataset": wildcards.dataset, "seed": wildcards.seed}
     stored = packfile.stored_request(Path(PACK[job].format(**axes)))
@@ -379,19 +494,41 @@ def class_counts():
 
 
 def known_upstream(backbone):
-    """Where to read what a backbone reaches on ImageNet: as published, where it is as published, and its photos."""
-    as_published = not backbone.compression and not backbone.control
+    """Where to read what a backbone reaches upstream: as published, where it is as published, or as its manifest tells,
+    where the study has trained it (with the names of its classes), and the photos of its verification."""
+    as_it_was = not backbone.compression and not backbone.control
+    manifest = f"{RESULTS}/backbones/{backbone.name}/manifest.json"
     return {
-        "top1": CHECKPOINTS[backbone.checkpoint]["upstream_top1"] if as_published else None,
+        "top1": CHECKPOINTS[backbone.checkpoint]["upstream_top1"] if as_it_was else None,
+        "as_trained": as_it_was,
+        "manifest": manifest if study.trained(backbone.checkpoint) else None,
         "verification": VERIFICATION.format(backbone=backbone.name),
     }
 
 
 # What a dry run ends with
+def trainings():
+    """The networks that the study trains and has not left out, those of the rounds of lottery tickets too: the folder
+    of each, with the GFLOP of its training."""
+    found = {}
+    for one in study.backbones:
+        trained = study.trained(one.checkpoint)
+        if not trained or one.name in LEFT_OUT["backbone"]:
+            continue
+        settings, seed = one.sparsify and one.sparsify.settings(), one.upstream_seed or 0
+        wanted = [settings]
+        if settings and settings["algorithm"] == "lth":
+            levels = upstream.lottery_levels(settings["sparsity"], settings["share"])
+            wanted = [None, *(settings | {"sparsity": level} for level in levels)]
+        for each in wanted:
+            found[str(Path(trained_files(trained.name, each, seed)[0]).parent)] = upstream_gflop(trained.name)
+    return found
+
+
 def print_outlook():
     if workflow.dryrun:
         packs, bench = [PACK[job] for job in PACK if methods_of(job)], ROOT / "bench/results/throughput.json"
-        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, packs, bench))
+        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, packs, trainings(), bench))
 
 
 if workflow.is_main_process:

@@ -102,3 +102,41 @@ def probe_runtime(wildcards, attempt):
 def probe_memory(wildcards, attempt):
     _, dataset = pack(wildcards)
     return cost.probe_mb(dataset) * attempt
+
+
+@cache
+def upstream_arithmetic(name):
+    """The multiply-adds of an image (in billions) and the parameters of a network that the study trains."""
+    from hiddencost import backbone  # PyTorch, which takes seconds
+
+    trained = study.trained(name)
+    return backbone.arithmetic(CHECKPOINTS[name]["architecture"], trained.image_size)
+
+
+if workflow.is_main_process:
+    for one in study.upstream:
+        try:
+            upstream_arithmetic(one.name)
+        except ValueError as error:
+            raise WorkflowError(f"{STUDY_FILE}: upstream {one.name}: {error}") from None
+
+
+def upstream_gflop(name):
+    """The GFLOP of a training."""
+    trained = study.trained(name)
+    counts = trained.dataset and DATASETS[trained.dataset]["counts"]
+    images = counts["train"] if counts else cost.IMAGENET
+    return cost.upstream_gflop(trained.recipe.epochs, images, upstream_arithmetic(name)[0])
+
+
+def upstream_threads(wildcards):
+    return cost.READERS if device() == "gpu" else 1
+
+
+def upstream_memory(wildcards, attempt):
+    trained, (_, parameters) = study.trained(wildcards.upstream), upstream_arithmetic(wildcards.upstream)
+    return cost.upstream_mb(parameters, trained.recipe.batch_size, trained.image_size, device()) * attempt
+
+
+def upstream_runtime(wildcards, attempt):
+    return cost.upstream_minutes(upstream_gflop(wildcards.upstream), attempt)

@@ -237,10 +237,10 @@ rule conclude:
 # The downloads alone: for a machine with a network, before others compute without one.
 rule fetch:
     input:
-        rules.fetch_photos.output,
+        rules.fetch_photos.output if any(not study.trained(one.checkpoint) for one in study.backbones) else [],
         [
             FETCHED[kind].format(name)
-            for kind, entries in (("checkpoints", CHECKPOINTS), ("datasets", DATASETS))
+            for kind, entries in (("checkpoints", PUBLISHED), ("datasets", DATASETS))
             for name, entry in sorted(entries.items())
             if entry["files"] and not entry.get("unavailable")
         ],

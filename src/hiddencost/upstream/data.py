@@ -1,0 +1,181 @@
+"""The images that a network is trained on upstream: prepared arrays, or a folder as large as ImageNet's."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data.loader import PrefetchLoader, fast_collate
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from hiddencost import datasets
+from hiddencost.readers.folders import open_image
+from hiddencost.schedule import stream
+from hiddencost.upstream import UpstreamRecipe, folder_of_tests
+
+
+class Arrays(Sequence):
+    """Prepared arrays as a sequence of PIL images and labels. images: uint8 [N, 3, s, s]; labels: int64 [N]."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(np.ascontiguousarray(self.images[index].transpose(1, 2, 0))), int(self.labels[index])
+
+
+class Upstream(NamedTuple):
+    """An upstream data set: sequences of PIL images and labels, and the names of the classes."""
+
+    train: Sequence[tuple[Image.Image, int]]
+    test: Sequence[tuple[Image.Image, int]]
+    classes: list[str]
+
+
+def load(source: dict) -> Upstream:
+    """Open an upstream data set.
+
+    source: {"arrays": folder of a prepared dataset} or {"folder": path}, which has train/CLASS/* and val/CLASS/* (or
+    validation/, or test/), as ImageNet-1k has. Raises ValueError where it has failed, or is not so.
+    """
+    if "arrays" in source:
+        found = datasets.load(source["arrays"])
+        train, test = Arrays(found.train_images, found.train_labels), Arrays(found.test_images, found.test_labels)
+        return Upstream(train, test, found.classes)
+    folder = Path(source["folder"])
+    try:
+        train = ImageFolder(folder / "train", loader=open_image)
+        test = ImageFolder(folder_of_tests(folder), loader=open_image)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    if odd := set(train.classes) ^ set(test.classes):
+        raise ValueError(f"{folder}: train/ and {test.root} have different classes: {', '.join(sorted(odd)[:5])}")
+    return Upstream(train, test, train.classes)
+
+
+class Augmented(Dataset):
+    """Training images, each augmented by a random stream of its own: a function of seed, epoch and index alone, so
+    that neither the number of worker processes nor of GPUs, nor an interruption, changes an image."""
+
+    def __init__(self, images: Sequence[tuple[Image.Image, int]], transform: Callable[[Image.Image], Any], seed: int):
+        self.images, self.transform, self.seed, self.epoch = images, transform, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.images[index]
+        # the transforms of timm and torchvision draw from these three; in this process others draw from them, too
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        seed = int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            return self.transform(image), label
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
+
+
+class Tested(Dataset):
+    """Test images, without augmentation."""
+
+    def __init__(self, images: Sequence[tuple[Image.Image, int]], indices: Sequence[int], transform: Callable):
+        self.images, self.indices, self.transform = images, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.images[self.indices[index]]
+        return self.transform(image), label
+
+
+def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
+    """Return timm's training transform of a recipe, from a PIL image to uint8 [3, size, size]."""
+    augmentation = {
+        "scale": tuple(recipe.scale),
+        "hflip": 0.5 * recipe.mirror,
+        "color_jitter": recipe.colour_jitter or None,
+        "auto_augment": recipe.auto_augment,
+        "interpolation": preprocessing["interpolation"],
+        "mean": tuple(preprocessing["mean"]),
+    }
+    crop, *rest = create_transform(size, is_training=True, use_prefetcher=True, separate=True, **augmentation)
+    if recipe.crop == "padded":  # what the CIFAR networks of the sparsity papers have, and timm has not
+        mirror = [transforms.RandomHorizontalFlip()] if recipe.mirror else []
+        resize = [transforms.Resize(size), transforms.CenterCrop(size)]
+        crop = transforms.Compose([*resize, transforms.RandomCrop(size, padding=size // 8), *mirror])
+    return transforms.Compose([crop, *rest])
+
+
+def eval_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
+    """Return timm's test transform of a recipe, from a PIL image to uint8 [3, size, size]."""
+    how = {"crop_pct": recipe.test_crop, "interpolation": preprocessing["interpolation"]}
+    return create_transform(size, is_training=False, use_prefetcher=True, **how)
+
+
+class TrainLoader:
+    """The training batches of an epoch: images float32 [B, 3, size, size], normalised, and labels int64 [B], on the
+    device. The order is a function of seed and epoch, and of each process its own part where there are several."""
+
+    def __init__(
+        self,
+        images: Sequence[tuple[Image.Image, int]],
+        recipe: UpstreamRecipe,
+        size: int,
+        preprocessing: dict,
+        seed: int,
+        device: torch.device,
+        workers: int,
+        rank: int = 0,
+        processes: int = 1,
+    ):
+        """workers: processes that read and augment; 0: none but this one. Raises ValueError for a batch size that
+        does not divide among the processes, or that the images do not fill."""
+        if recipe.batch_size % processes:
+            raise ValueError(f"batch_size is {recipe.batch_size}; expected one that {processes} GPUs can share")
+        if len(images) < recipe.batch_size:
+            raise ValueError(f"batch_size is {recipe.batch_size}; expected at most the {len(images)} training images")
+        self.data = Augmented(images, train_transform(recipe, size, preprocessing), seed)
+        self.sampler = DistributedSampler(self.data, processes, rank, shuffle=True, seed=seed, drop_last=True)
+        own = recipe.batch_size // processes
+        loader = DataLoader(
+            self.data,
+            own,
+            sampler=self.sampler,
+            num_workers=workers,
+            collate_fn=fast_collate,
+            pin_memory=device.type == "cuda",
+            drop_last=True,
+            generator=stream(seed, "workers"),  # else it would draw from the stream of the training
+        )
+        erase = {"re_prob": recipe.random_erase, "re_mode": "pixel"}
+        how = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"]), "device": device}
+        self.loader = PrefetchLoader(loader, **how, **erase)
+        self.steps = len(loader)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's batches, `steps` of them; epochs count from 0."""
+        self.data.epoch = number  # before the workers start, which they do each epoch
+        self.sampler.set_epoch(number)
+        yield from self.loader
+
+
+def in_order(images: Dataset, size: int, preprocessing: dict, device: torch.device, workers: int) -> PrefetchLoader:
+    """Return a loader of images in their order, as `TrainLoader` gives them."""
+    loader = DataLoader(images, size, num_workers=workers, collate_fn=fast_collate, pin_memory=device.type == "cuda")
+    return PrefetchLoader(loader, mean=tuple(preprocessing["mean"]), std=tuple(preprocessing["std"]), device=device)

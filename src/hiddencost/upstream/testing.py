@@ -1,0 +1,45 @@
+"""What a network reaches on its upstream test images."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hiddencost import backbone
+from hiddencost.upstream import UpstreamRecipe
+from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order, load
+
+GATE_IMAGES = 1000  # of the gate: all of ImageNet's would take a CPU an hour
+
+
+@torch.inference_mode()
+def correct_of(
+    network: nn.Module,
+    data: Upstream,
+    indices: Sequence[int],
+    about: dict,
+    preprocessing: dict,
+    device: torch.device,
+    workers: int = 0,
+) -> int:
+    """Return how many of the upstream test images at `indices` a network classifies rightly, in float32.
+
+    about: `image_size` and `recipe`, of a job or of a manifest's `upstream`; preprocessing: of the manifest."""
+    recipe, network = UpstreamRecipe.model_validate(about["recipe"]), network.eval()
+    images = Tested(data.test, indices, eval_transform(recipe, about["image_size"], preprocessing))
+    correct = 0
+    for inputs, labels in in_order(images, backbone.FORWARD_BATCH[device.type], preprocessing, device, workers):
+        logits = network(inputs.contiguous(memory_format=torch.channels_last))
+        correct += int((logits.argmax(1) == labels).sum())
+    return correct
+
+
+def of_gate(network: nn.Module, manifest: dict) -> tuple[int, int]:
+    """Return how many images of the gate a network of this study classifies rightly, and how many they are: of its
+    upstream test set, evenly spaced. Raises ValueError where the images are not there, or not what they were."""
+    data = load(manifest["upstream"]["data"])
+    count = len(data.test)
+    indices = range(0, count, max(1, math.ceil(count / GATE_IMAGES)))
+    about = manifest["upstream"], manifest["preprocessing"]
+    return correct_of(network, data, indices, *about, torch.device("cpu")), len(indices)

@@ -6,9 +6,9 @@ from torchvision.models import resnet50
 
 from hiddencost import backbone
 from hiddencost.compress import compress, prune_convolutions, quantise, shuffle
-from hiddencost.layers import convolutions, erk_densities
 from hiddencost.compression import label
 from hiddencost.files import read_json
+from hiddencost.layers import convolutions, erk_densities
 from hiddencost.verify import mask_violations, settings_violations
 
 MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.3}

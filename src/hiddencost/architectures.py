@@ -86,8 +86,8 @@ def resnet18_cifar(num_classes: int = 10) -> nn.Module:
 
 
 def resnet20_cifar(num_classes: int = 10) -> nn.Module:
-    """ResNet-20 of 16, 32 and 64 channels (He et al., Deep Residual Learning, CVPR 2016, section 4.2), with projecting
-    shortcuts (there option B; their CIFAR networks have A, which pads with zeros)."""
+    """ResNet-20 of 16, 32 and 64 channels (He et al., Deep Residual Learning, CVPR 2016, section 4.2), with
+    projecting shortcuts (there option B; their CIFAR networks have A, which pads with zeros)."""
     layers: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(3, 16, 3, padding=1, bias=False),
         "bn1": nn.BatchNorm2d(16),

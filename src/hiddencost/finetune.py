@@ -17,12 +17,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets
-from hiddencost.schedule import resolve_precision
 from hiddencost.files import read_json
 from hiddencost.pack import Runs, complete, score, timing
 from hiddencost.packfile import PackInputs
 from hiddencost.protocol import RunFineTuning, finetuning_size
-from hiddencost.schedule import epoch_batches, not_finite, stream
+from hiddencost.schedule import epoch_batches, not_finite, resolve_precision, stream
 
 
 @dataclass

@@ -63,8 +63,8 @@ def collect(
 
     runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
     gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
-    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept; sources: the source classes of the
-    backbones that the study has trained. Others have those of ImageNet-1k, as all networks of the catalog do.
+    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept; sources: the source classes
+    of the backbones that the study has trained. Others have those of ImageNet-1k, as all networks of the catalog do.
     """
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(PROMPTING)]
     images, classes = {}, {}

@@ -54,7 +54,8 @@ def describe(
         hours = _hours(sum(left) / cost.GPU_RATE)
         lines.append(
             f"  upstream   {len(trainings)} trainings, of which {len(trainings) - len(left)} are there; the others: "
-            f"{sum(left) / 1e6:,.3g} PFLOP,\n             {hours} of a GPU that trains at {cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
+            f"{sum(left) / 1e6:,.3g} PFLOP,\n"
+            f"             {hours} of a GPU that trains at {cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
         )
     used = {name for one in backbones if (name := study.published_checkpoint(one.checkpoint))}
     used = {name: checkpoints[name] for name in sorted(used)}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hiddencost.datasets import ARRAYS, PARTS
 from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text, write_json
 from hiddencost.readers import Part, Source
-from hiddencost.readers.arrays import read_cifar_binary, read_cifar_png, read_npz
+from hiddencost.readers.arrays import read_cifar_binary, read_cifar_png, read_digits, read_npz
 from hiddencost.readers.folders import read_coop, read_folder
 from hiddencost.readers.published import read_torchvision
 
@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[dict, dict[str, Path], Path], Source]] = {
     "cifar_binary": read_cifar_binary,
     "cifar_png": read_cifar_png,
     "coop": read_coop,
+    "digits": read_digits,
     "folder": read_folder,
     "npz": read_npz,
     "torchvision": read_torchvision,

@@ -176,8 +176,8 @@ class Upstream(Part):
     name: Name = Field(description="what `checkpoint` of backbones calls it: none of the catalog's names")
     architecture: str | None = Field(
         None,
-        description="trained from scratch: a name of torchvision, timm/NAME, or for images of 32 pixels resnet18_cifar "
-        "or resnet20_cifar",
+        description="trained from scratch: a name of torchvision, timm/NAME, or for images of 32 pixels "
+        "resnet18_cifar or resnet20_cifar",
     )
     checkpoint: Name | None = Field(None, description="published weights to start from, instead of an architecture")
     dataset: Name | None = Field(None, description="what it is trained on: a name of the catalog")

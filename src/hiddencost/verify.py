@@ -26,8 +26,8 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
 
     settings: `sparsity_tolerance` (absolute), `photos_top1` (photos to classify rightly) and, of a network that the
     study has trained, instead of the photos `upstream_top1` (%, on test images of its own; see `upstream.testing`). A
-    control is exempt of these. Returns verification.json's content: `passed`, `reasons` (one line each), and what was measured; for a
-    backbone that failed or cannot be loaded only why.
+    control is exempt of these. Returns verification.json's content: `passed`, `reasons` (one line each), and what was
+    measured; for a backbone that failed or cannot be loaded only why.
 
     Both the zeros and what the masks leave out must be as declared, of what the manifest's `sparsity_over` names.
     Quantisation makes zeros of small weights, too, that no mask leaves out: there the masks alone count.
@@ -109,8 +109,8 @@ def measure_sparsity(network: nn.Module, stem: str, masks: dict[str, Tensor] | N
     """Return the share of exact zeros or, given masks (bool by key, True where kept), of what they leave out.
 
     It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
-    stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL
-    count; and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
+    stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL count;
+    and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
     """
     parameters = dict(network.named_parameters())
     gone = parameters.items() if masks is None else masks.items()

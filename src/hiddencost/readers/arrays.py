@@ -1,4 +1,5 @@
-"""Datasets that are arrays: CIFAR-10's binary files, CIFAR-10 as sheets of PNG, and an npz of the user's own."""
+"""Datasets that are arrays: CIFAR-10's binary files, CIFAR-10 as sheets of PNG, digits as a table, and an npz of the
+user's own."""
 
 import hashlib
 import json
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hiddencost.readers import Part, Source
+from hiddencost.readers.folders import own_split
 
 
 def part(images: np.ndarray, labels: np.ndarray) -> Part:
@@ -45,6 +47,26 @@ def read_cifar_png(entry: dict, files: dict[str, Path], scratch: Path) -> Source
                     raise ValueError(f"{files['package']}: {batch}.png makes {batch}.bin of md5 {found}, not {md5}")
             parts[name] = _of_records(np.concatenate(records))
     return Source(None, **parts)
+
+
+def read_digits(entry: dict, files: dict[str, Path], scratch: Path) -> Source:
+    """Read scikit-learn's digits: a row of CSV an image, 64 values from 0 to 16 and the digit.
+
+    entry["own_split"]: the arguments of `own_split`, by which the images, called DIGIT/ROW, are parted. Raises
+    ValueError for another table.
+    """
+    path = files["table"]
+    try:
+        table = np.loadtxt(path, np.int64, delimiter=",", ndmin=2)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as a table of numbers: {error}") from error
+    if table.shape[1] != 65 or table[:, :64].min() < 0 or table[:, :64].max() > 16:
+        raise ValueError(f"{path}: expected rows of 64 values from 0 to 16 and a digit")
+    grey = np.rint(table[:, :64] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1).repeat(3, axis=3)
+    labels = table[:, 64]
+    names = [f"{label}/{row}" for row, label in enumerate(labels)]
+    parts = own_split(names, labels.tolist(), **entry["own_split"])
+    return Source(None, *(part(grey[chosen], labels[chosen]) for chosen in parts))
 
 
 def read_npz(entry: dict, files: dict[str, Path], scratch: Path) -> Source:

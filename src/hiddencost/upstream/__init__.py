@@ -5,6 +5,7 @@ Here is what a study says of it; `data`, `sparsifiers` and `training` do it.
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -129,7 +130,7 @@ def sparse_phases(steps: int, warm_up: float, phase: float, fine_tuning: float) 
     found = [(round(start * steps), round((start + phase) * steps)) for start in starts]
     found.append((round((1 - fine_tuning) * steps), steps))
     bounds = [step for one in found for step in one]
-    if bounds[0] < 1 or any(later <= before for before, later in zip(bounds, bounds[1:], strict=False)):
+    if bounds[0] < 1 or any(later <= before for before, later in pairwise(bounds)):
         raise ValueError(
             f"acdc: {steps} steps are too few for {len(found)} compressed phases, dense ones between them"
         )
@@ -140,7 +141,7 @@ TEST_FOLDERS = ("val", "validation", "test")
 
 
 def folder_of_tests(folder: Path) -> Path:
-    """Return where the test images of a folder with train/CLASS/* are. Raises ValueError where it is not such a folder."""
+    """Return where the test images of a folder with train/CLASS/* are. Raises ValueError where it is none."""
     found = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
     if not found or not (folder / "train").is_dir():
         raise ValueError(
@@ -151,7 +152,7 @@ def folder_of_tests(folder: Path) -> Path:
 
 def folder_entry(name: str, folder: str) -> dict:
     """Return a folder of images as `data.load` takes it, with the names of its classes: a class more or less trains
-    anew, other images do not, as ImageNet's are too many to look at. Raises ValueError where it is not such a folder."""
+    anew, other images do not, as ImageNet's are too many to look at. Raises ValueError where it is none."""
     path = Path(folder).expanduser().absolute()
     try:
         folder_of_tests(path)

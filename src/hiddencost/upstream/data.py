@@ -81,7 +81,7 @@ class Augmented(Dataset):
         seed = int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed does CUDA's too, and slowly
         try:
             return self.transform(image), label
         finally:

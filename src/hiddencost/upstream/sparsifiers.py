@@ -31,10 +31,10 @@ def reached(network: nn.Module, settings: Mapping) -> dict[str, Tensor]:
     """Return the weights that an algorithm prunes, by their keys in the network's state.
 
     settings: `algorithm`, and of rigl `distribution`. The stem is the first convolution. Sources: Gale et al., The
-    State of Sparsity in Deep Neural Networks, 2019, section 5, leave ResNet-50's first layer dense under GMP (its head
-    stays dense here, as in all networks of `compress`); AC/DC's configuration lists conv1 and fc among what is pruned;
-    RigL's ERK reaches all layers and its uniform distribution all but the first (google-research/rigl, README and
-    first_layer_sparsity = 0, last_layer_sparsity = -1); lottery tickets leave out conv1 and the head
+    State of Sparsity in Deep Neural Networks, 2019, section 5, leave ResNet-50's first layer dense under GMP (its
+    head stays dense here, as in all networks of `compress`); AC/DC's configuration lists conv1 and fc among what is
+    pruned; RigL's ERK reaches all layers and its uniform distribution all but the first (google-research/rigl, README
+    and first_layer_sparsity = 0, last_layer_sparsity = -1); lottery tickets leave out conv1 and the head
     (VITA-Group/CV_LTH_Pre-training, pruning_utils.py). Raises ValueError where nothing is left to prune.
     """
     kernels = convolutions(network)
@@ -116,10 +116,11 @@ class Held:
 class GMP(Held):
     """Gradual magnitude pruning: the smallest weights of each layer go, more and more of them, and stay gone.
 
-    Zhu and Gupta, To prune, or not to prune, 2017, equation 1: after steps t = t0, t0 + Δt, ..., t0 + nΔt the sparsity
-    of each layer is s_t = s_f + (s_i - s_f)(1 - (t - t0) / nΔt)^3, here with s_i = 0. t0 is the share `begin` of the
-    training, t0 + nΔt the last that is not behind the share `end`, and Δt the `interval` in steps (there 100 to 1000;
-    when to begin and end is ours: they say that it should be while the learning rate is high, and leave time behind).
+    Zhu and Gupta, To prune, or not to prune, 2017, equation 1: after steps t = t0, t0 + Δt, ..., t0 + nΔt the
+    sparsity of each layer is s_t = s_f + (s_i - s_f)(1 - (t - t0) / nΔt)^3, here with s_i = 0. t0 is the share
+    `begin` of the training, t0 + nΔt the last that is not behind the share `end`, and Δt the `interval` in steps
+    (there 100 to 1000; when to begin and end is ours: they say that it should be while the learning rate is high, and
+    leave time behind).
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: Mapping, steps: int):
@@ -181,10 +182,10 @@ class RigL(Held):
 
     Evci et al., Rigging the Lottery, ICML 2020, algorithm 1: each `interval` steps ΔT, until the share `end` of the
     training, T_end, the fraction f_decay(t) = drop / 2 (1 + cos(πt / T_end)) of each layer's connections is dropped,
-    those of smallest magnitude, and as many are grown where the dense gradient is largest, among all that is not kept;
-    that step updates no weight. Grown weights start at zero, with no momentum, and one that is dropped and grown at
-    once keeps its weight (google-research/rigl, sparse_optimizers.py). Masks are drawn at random from `seed`, at each
-    layer's density: that of `erk_densities`, or the same for all (uniform).
+    those of smallest magnitude, and as many are grown where the dense gradient is largest, among all that is not
+    kept; that step updates no weight. Grown weights start at zero, with no momentum, and one that is dropped and
+    grown at once keeps its weight (google-research/rigl, sparse_optimizers.py). Masks are drawn at random from
+    `seed`, at each layer's density: that of `erk_densities`, or the same for all (uniform).
     """
 
     def __init__(

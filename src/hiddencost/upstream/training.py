@@ -93,7 +93,7 @@ class Training:
 
 
 def processes(device: torch.device) -> Processes:
-    """Return this process among those that torchrun has started, joined with them; alone where it has started none."""
+    """Return this process among those that torchrun has started, joined with them; alone where it started none."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
         return Processes(0, 1, device)
@@ -109,8 +109,8 @@ def make(job: dict, device: torch.device, workers: int) -> None:
 
     job: `checkpoint` (its name in the study), `architecture` (None where it starts from a checkpoint), `start` (the
     folder of an imported checkpoint, or None), `data` (see `data.load`), `image_size` in pixels, `recipe`
-    (UpstreamRecipe), `sparsify` (None, or all settings of a sparsifier), `seed`, `unfinished` (the file that keeps the
-    state at each epoch's end, from which an interrupted training goes on), `output` (the backbone's folder); of a
+    (UpstreamRecipe), `sparsify` (None, or all settings of a sparsifier), `seed`, `unfinished` (the file that keeps
+    the state at each epoch's end, from which an interrupted training goes on), `output` (the backbone's folder); of a
     lottery ticket `ticket` (the folder of the network that the round prunes, None in the first of a network that is
     not trained before) and `rewind` (the file of `rewind_point`). workers: processes of this one that read images.
 
@@ -185,8 +185,9 @@ def make(job: dict, device: torch.device, workers: int) -> None:
 def rewind_point(job: dict, device: torch.device, workers: int) -> None:
     """Train a dense network up to an early epoch and keep its state: what lottery tickets are rewound to.
 
-    job: as of `make`, of dense training, with `until`, the epochs to train, and `output`, the file of the state. It is
-    the state that the dense training passes through: on the CPU to the bit. Raises ValueError as `make` would tell.
+    job: as of `make`, of dense training, with `until`, the epochs to train, and `output`, the file of the state. It
+    is the state that the dense training passes through: on the CPU to the bit. Raises ValueError as `make` would
+    tell.
     """
     run = processes(device)
     recipe, data = UpstreamRecipe.model_validate(job["recipe"]), load(job["data"])
@@ -204,8 +205,8 @@ def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
     """Return the network before its first step, in training mode, and what its manifest says of it: `architecture`,
     `stem` and, of published weights, `preprocessing` and `source_sha256`.
 
-    From scratch it is as its library initialises it, by the seed. Of published weights the head is a new one where the
-    upstream data set has another number of classes. Raises ValueError where the checkpoint could not be imported.
+    From scratch it is as its library initialises it, by the seed. Of published weights the head is a new one where
+    the upstream data set has another number of classes. Raises ValueError where the checkpoint could not be imported.
     """
     about: dict = {}
     with torch.random.fork_rng(devices=[]):

@@ -34,6 +34,7 @@ localrules:
     claims,
     tables,
     learned,
+    matched,
     figure,
     figures,
     report,

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from conftest import ROOT
 
-from hiddencost import gallery, tables
+from hiddencost import gallery, matched, tables
 from hiddencost.study import Study, load_study
 
 TITLE = "made-up numbers"
@@ -144,9 +144,11 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, dict], dict[str, 
     datasets = [one.name for one in study.datasets]
     figures = gallery.listed(stated(study), datasets, study.methods, {})
     made = runs(study)
-    written = {"runs": made, "bins": bins(made), "upstream": upstream(study), **learned(study, made, sources)}
+    reached = upstream(study)
+    written = {"runs": made, "bins": bins(made), "upstream": reached, **learned(study, made, sources)}
+    written |= {"matched": matched.matched(made, reached)}
     files = {name: folder / f"{name}.parquet" for name in written}
-    files |= {"summary": folder / "summary.csv", "upstream": folder / "upstream.csv"}
+    files |= {name: folder / f"{name}.csv" for name in ("summary", "upstream", "matched")}
     for name, table in (written | {"summary": tables.summarise(made)}).items():
         tables.write(table, files[name])
     for name, arrays in zip(("prompts", "examples"), images(study, figures, made), strict=True):

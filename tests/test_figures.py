@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from hiddencost import figures, gallery, verdicts
+from hiddencost import figures, gallery, matched, verdicts
 from hiddencost.captions import CAPTIONS
 from hiddencost.figures import style
 from hiddencost.tables import AXES, summarise
@@ -51,13 +51,14 @@ def tables():
     mapped["source_name"] = mapped["source"].map("class {}".format)
     moved = mapped[mapped["method"] == "ilm"].drop(columns=["source", "target_name", "source_name"])
     remapped = moved.rename(columns={"target": "epoch"}).assign(share=0.5)
+    upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": [70.0, 63.0, np.nan], "photos": [18.0, 9, 0]})
     return {
         **{"runs": runs, "summary": summarise(runs), "bins": pd.DataFrame(bins)},
         **{"mappings": mapped, "remapped": remapped.assign(epoch=remapped["epoch"] + 2)},
         "examples": {"one": np.full((3, 3, 8, 8), 200, np.uint8)},
         "prompts": {"gain": np.array(4)}
         | {f"{b}/one/{m}/full/0": np.full((3, 16, 16), 9, np.uint8) for b in BACKBONES for m in METHODS[:3]},
-        "upstream": pd.DataFrame({"backbone": list(BACKBONES), "top1": [70.0, 63.0, np.nan], "photos": [18.0, 9, 0]}),
+        **{"upstream": upstream, "matched": matched.matched(runs, upstream)},
     }
 
 
@@ -82,7 +83,7 @@ def written(tables, folder):
         files[name] = folder / f"{name}.npz" if isinstance(table, dict) else folder / f"{name}.parquet"
         if isinstance(table, dict):
             np.savez(files[name], **table)
-        elif name in ("summary", "upstream"):
+        elif name in ("summary", "upstream", "matched"):
             files[name] = folder / f"{name}.csv"
             table.to_csv(files[name], index=False)
         else:
@@ -175,7 +176,7 @@ def test_a_dense_network_that_is_not_shown_leaves_the_others_compared(tables, tm
     assert (one["role"], one["label"]) == ("compressed", "mine")
     assert listed["glance"]["references"] == ["dense"]
     files = written(tables, tmp_path)
-    glance = {name: figures._read(files[name], listed["glance"]) for name in ("runs", "upstream")}
+    glance = {name: figures._read(files[name], listed["glance"]) for name in ("runs", "upstream", "matched")}
     axes = figures.DRAW["glance"](glance, listed["glance"], SETTINGS).axes
     assert [len(axis.containers) for axis in axes[:4]] == [1] * 4  # a point in each panel
 
@@ -278,6 +279,7 @@ def test_a_study_without_any_result_is_drawn(tables, tmp_path, name):
     runs = tables["runs"].assign(status="not run", accuracy=np.nan, ece=np.nan)
     empty = {key: tables[key].iloc[:0] for key in ("bins", "mappings", "remapped")}
     empty |= {"runs": runs, "summary": summarise(runs), "prompts": {}, "upstream": tables["upstream"], "examples": {}}
+    empty |= {"matched": matched.matched(runs, tables["upstream"])}
     figures.draw(FIGURES[name], written(empty, tmp_path), SETTINGS, [tmp_path / f"{name}.png"])
     assert Image.open(tmp_path / f"{name}.png").height > 100
 
@@ -499,10 +501,28 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     runs = pd.concat([tables["runs"], weak])
     upstream = pd.concat([tables["upstream"], tables["upstream"].iloc[[1]].assign(backbone="weak", top1=66.5)])
     listed = gallery.listed(BACKBONES | {"weak": PRUNED | {"sparsity_declared": 0.1}}, ["one", "two"], METHODS, {})
-    axis = figures.DRAW["glance"]({"runs": runs, "upstream": upstream}, listed["glance"], SETTINGS).axes[0]
+    given = {"runs": runs, "upstream": upstream, "matched": matched.matched(runs, upstream)}
+    axis = figures.DRAW["glance"](given, listed["glance"], SETTINGS).axes[0]
     joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
     assert joined == [pytest.approx([95, 90])]
     assert "20 %" in texts(axis)
+
+
+def test_the_cost_at_matched_upstream_accuracy_is_a_diamond_where_all_is_kept(tables):
+    weak = [tables["runs"].query("backbone == 'pruned'").assign(backbone=name) for name in ("b", "c")]
+    runs = pd.concat([tables["runs"], *weak])
+    more = [
+        tables["upstream"].iloc[[1]].assign(backbone=name, top1=top1) for name, top1 in (("b", 68.0), ("c", 66.0))
+    ]
+    upstream = pd.concat([tables["upstream"], *more])
+    listed = gallery.listed(BACKBONES | {"b": PRUNED, "c": PRUNED}, ["one", "two"], METHODS, {})
+    found = matched.matched(runs, upstream)
+    given = {"runs": runs, "upstream": upstream, "matched": found}
+    figure = figures.DRAW["glance"](given, listed["glance"], SETTINGS)
+    diamonds = [c.lines[0] for c in figure.axes[1].containers if c.lines[0].get_marker() == "d"]
+    expected = found.query("method == 'flm' and compression == 'all'")["cost_at_matched"].item()
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in diamonds] == [(100, pytest.approx(expected))]
+    assert "at matched upstream accuracy" in texts(figure.legends[0])
 
 
 def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():

@@ -46,7 +46,7 @@ def study(tmp_path):
 
 
 def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
-    found = learned.collect(*study, GROUPS).mappings
+    found = learned.collect(*study, GROUPS, {}).mappings
     assert list(found.columns) == learned.MAPPINGS
     assert len(found) == 3 * (8 + 6)  # ilm of all, rlm without those that diverged
     assert "lp" not in set(found["method"])
@@ -57,7 +57,7 @@ def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
 
 
 def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
-    found = learned.collect(*study, GROUPS).remapped
+    found = learned.collect(*study, GROUPS, {}).remapped
     assert set(found["method"]) == {"ilm"}
     one = found[(found[AXES] == ["dense", "toy", "ilm", "1", 0]).all(axis=1)]
     assert one["epoch"].tolist() == [2, 3]
@@ -65,7 +65,7 @@ def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
 
 
 def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):
-    found = learned.collect(*study, GROUPS)
+    found = learned.collect(*study, GROUPS, {})
     assert set(found.prompts) == {
         "gain",
         *(f"{backbone}/toy/rlm/1/0" for backbone in BACKBONES),
@@ -84,14 +84,14 @@ def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(s
 def test_prompts_stand_side_by_side_of_one_seed(study):
     runs, folder, prepared = study
     lost = (runs["backbone"] == "pruned") & (runs["seed"] == 0)
-    found = learned.collect(runs[~lost], folder, prepared, GROUPS).prompts
+    found = learned.collect(runs[~lost], folder, prepared, GROUPS, {}).prompts
     assert set(found) == {"gain", *(f"{b}/toy/{run}/1" for b in BACKBONES for run in ("rlm/1", "ilm/full"))}
 
 
 def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbers(study):
     runs, folder, _ = study
-    whole = learned.collect(*study, GROUPS)
-    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS)
+    whole = learned.collect(*study, GROUPS, {})
+    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS, {})
     assert found.examples == {}
     assert found.mappings["target_name"].tolist() == found.mappings["target"].astype(str).tolist()
     assert found.mappings["source_name"].equals(whole.mappings["source_name"])
@@ -102,7 +102,7 @@ def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbe
 
 def test_examples_are_the_first_image_of_each_class(study):
     runs, folder, prepared = study
-    found = learned.collect(runs, folder, prepared, GROUPS).examples
+    found = learned.collect(runs, folder, prepared, GROUPS, {}).examples
     assert set(found) == {"toy"}
     images = np.load(prepared["toy"] + "/train_images.npy")
     assert (found["toy"] == images[[1, 0, 3]]).all()
@@ -110,7 +110,7 @@ def test_examples_are_the_first_image_of_each_class(study):
 
 def test_a_study_without_results_has_empty_tables(study):
     runs, folder, prepared = study
-    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS)
+    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS, {})
     assert list(found.mappings.columns) == learned.MAPPINGS
     assert list(found.remapped.columns) == learned.REMAPPED
     assert len(found.mappings) == len(found.remapped) == len(found.prompts) == 0
@@ -119,12 +119,30 @@ def test_a_study_without_results_has_empty_tables(study):
 def test_what_is_known_upstream_is_published_or_photos_or_nothing(tmp_path):
     write_json(tmp_path / "v.json", {"photos": {"top1": 17, "count": 20}})
     write_json(tmp_path / "failed.json", {"passed": False})
+    write_json(tmp_path / "manifest.json", {"upstream_top1": 87.5})
+    nothing = {"top1": None, "manifest": None, "as_trained": True}
+    trained = {"top1": None, "manifest": str(tmp_path / "manifest.json")}
     found = learned.upstream(
         {
-            "a": {"top1": 71.9, "verification": str(tmp_path / "v.json")},
-            "b": {"top1": None, "verification": str(tmp_path / "failed.json")},
-            "c": {"top1": None, "verification": str(tmp_path / "absent.json")},
+            "a": {"top1": 71.9, "verification": str(tmp_path / "v.json"), "manifest": None, "as_trained": True},
+            "b": {"verification": str(tmp_path / "failed.json"), **nothing},
+            "c": {"verification": str(tmp_path / "absent.json"), **nothing},
+            "trained": {"verification": str(tmp_path / "v.json"), **trained, "as_trained": True},
+            "trained and pruned": {"verification": str(tmp_path / "v.json"), **trained, "as_trained": False},
         }
     ).set_index("backbone")
     assert found.loc["a"].tolist() == [71.9, 17]
     assert found.loc[["b", "c"]].isna().all(axis=None)
+    assert found.loc["trained"].tolist() == [87.5, 17]
+    assert found.loc["trained and pruned", "photos"] == 17  # of its own test images, as the dense one has them
+    assert np.isnan(found.loc["trained and pruned", "top1"])
+
+
+def test_source_classes_have_the_names_of_what_a_network_was_trained_on(study):
+    runs, folder, prepared = study
+    name = runs["backbone"].iloc[0]
+    named = [f"own {number}" for number in range(1000)]
+    found = learned.collect(runs, folder, prepared, GROUPS, {name: named, "another": None}).mappings
+    own = found["backbone"] == name
+    assert (found.loc[own, "source_name"] == [f"own {number}" for number in found.loc[own, "source"]]).all()
+    assert not found.loc[~own, "source_name"].str.startswith("own ").any()

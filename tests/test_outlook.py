@@ -34,12 +34,12 @@ BENCH = [
 def describe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def describe(left_out=None, device="GPU", **changes):
+    def describe(left_out=None, device="GPU", trainings=None, **changes):
         study = load_study(CONFIG | changes, "config.yaml")
         bench = tmp_path / "throughput.json"
         bench.write_text(json.dumps([BENCH[0] | {"device": device}, BENCH[1]]))
         left_out = {"backbone": {}, "dataset": {}} | (left_out or {})
-        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, PACKS, bench)
+        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, PACKS, trainings or {}, bench)
 
     return describe
 
@@ -84,3 +84,12 @@ def test_the_time_is_that_of_the_arithmetic_at_the_measured_rate(describe):
     whole = (100 * 4 / 100 + (100 + 50) / 12.5) * 2 * 0.5 * (112 / 224) ** 2 / (4.0 / 2e6 * 1e3) / 3600
     text = describe(device="a CPU, 2 threads", **one)
     assert float(re.search(r"([0-9.]+) h of a GPU where", text)[1]) == pytest.approx(whole, abs=0.05)
+
+
+def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path):
+    assert "upstream" not in describe()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/manifest.json").write_text("{}")
+    text = describe(trainings={"made": 1e6, "other": 9e6, "third": 9e6})
+    assert "  upstream   3 trainings, of which 1 are there; the others: 18 PFLOP,\n" in text
+    assert " 1.0 h of a GPU that trains at 5 TFLOP/s (assumed)" in text

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from hiddencost import report, tables
+from hiddencost import matched, report, tables
 from hiddencost.files import sha256_file, write_json
 from hiddencost.report import provenance
 from hiddencost.verdicts import COLUMNS as CLAIM_COLUMNS
@@ -83,12 +83,16 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     runs = made_up_runs() if runs is None else runs
     results = folder / "results/small"
     summary = tables.summarise(runs)
+    upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": np.nan, "photos": 18.0})
+    upstream.loc[upstream["backbone"].isin(["dense", "sparse"]), "top1"] = [72.0, 70.5]
     written = {
         "runs.parquet": runs[tables.RUN_COLUMNS],
         "bins.parquet": tables.bins(runs),
         "summary.csv": summary,
         "claims.csv": pd.DataFrame(claims, columns=CLAIM_COLUMNS),
         "expectations.csv": tables.against_published(summary, list(expectations)),
+        "upstream.csv": upstream,
+        "matched.csv": matched.matched(runs, upstream),
     }
     for name, table in written.items():
         tables.write(table, results / "tables" / name)

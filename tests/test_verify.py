@@ -37,7 +37,7 @@ def test_the_real_network_passes(make, photos, threads):
     result = verify(make(), photos, PHOTOS, SETTINGS)
     assert result["passed"]
     assert result["reasons"] == []
-    assert result["photos"] == {"top1": 18, "count": 20, "exempt": False}
+    assert result["photos"] == {"top1": 18, "count": 20, "of": "ImageNet photos", "exempt": False}
     assert result["sparsity_measured"] == 0
     assert result["keys_matched"] == 262
     assert len(result["fingerprint"]["first"]) == 8

@@ -30,8 +30,8 @@ def build(architecture: str) -> nn.Module:
     other classes.
     """
     name, _, count = architecture.partition(":")
-    classes = {"num_classes": int(count)} if count else {}
     try:
+        classes = {"num_classes": int(count)} if count else {}
         if name in ARCHITECTURES:
             return ARCHITECTURES[name](**classes).eval()
         if name.startswith("timm/"):

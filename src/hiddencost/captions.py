@@ -24,7 +24,7 @@ CAPTIONS = {
     "test images in its bin; bins with less than 1 % of the images are not joined to the line. Under the diagonal "
     "the network is overconfident. The numbers over a panel are the ECE, mean over seeds. Of many datasets: the "
     "dense network and the most compressed one, and a quantised one where there is one.",
-    "mapping": "Which class of ImageNet stands for each target class, by the dense network and by the most "
+    "mapping": "Which of its own classes a network has stand for each target class, the dense one and the most "
     "compressed one with a result: the first classes in the dataset's order, at the largest number of shots, and "
     "the first seed, that both ran. Grey where both chose the same. The shares are of all target classes, means over "
     "seeds: where both networks chose alike and, to hold that against, where two seeds of the dense network did.",
@@ -36,8 +36,10 @@ CAPTIONS = {
     "glance": "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy against the "
     "accuracy that it lost downstream (dense minus network, in points), a panel a method. A point is the mean over "
     "datasets, shots and seeds; bars are its 95 % interval over datasets, or over seeds where there is one dataset "
-    "(see the claims). Filled: ImageNet top-1 as published; open: the ImageNet photos of the verification, which "
-    "are few and easy. A line joins the levels of a kind of compression; the number is the sparsity of the last. "
+    "(see the claims). Filled: upstream top-1, as published or as measured after training; open: the images of the "
+    "verification, which are few and easy. A diamond: what compression costs at matched upstream accuracy, where the "
+    "line through all networks' losses meets 100 % (see the tables). A line joins the levels of a kind of "
+    "compression; the number is the sparsity of the last. "
     "Controls that lie off the axes are told over the panel. A star: cells of it are missing, so that its mean is "
     "not over the same as the others'.",
 }

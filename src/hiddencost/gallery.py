@@ -28,7 +28,7 @@ TABLES = {
     "mapping": ("mappings", "examples"),
     "movement": ("remapped",),
     "prompts": ("prompts",),
-    "glance": ("runs", "upstream"),
+    "glance": ("runs", "upstream", "matched"),
 }
 
 

@@ -176,6 +176,7 @@ class Upstream(Part):
     name: Name = Field(description="what `checkpoint` of backbones calls it: none of the catalog's names")
     architecture: str | None = Field(
         None,
+        pattern=r"^[A-Za-z0-9_./-]+$",
         description="trained from scratch: a name of torchvision, timm/NAME, or for images of 32 pixels "
         "resnet18_cifar or resnet20_cifar",
     )

@@ -39,7 +39,7 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
     measured = measure_sparsity(network, manifest["stem"])
     masked = measure_sparsity(network, manifest["stem"], masks)
     try:
-        photos, count, what, least = _recognised(network, manifest, photos_path, photos_entry, settings)
+        photos, count, images, least = _recognised(network, manifest, photos_path, photos_entry, settings)
     except ValueError as error:
         return failed(folder, str(error))
     logits = fixed_logits(network)
@@ -61,11 +61,11 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
                 f"tolerance {settings['sparsity_tolerance']:g}"
             )
     if manifest["control"] is None and photos < least:
-        reasons.append(f"{photos} of {count} {what} classified rightly, at least {least} expected")
+        reasons.append(f"{photos} of {count} {images} classified rightly, at least {least} expected")
     if not logits.isfinite().all():
         reasons.append("its logits on a fixed input are not finite")
     if not reasons:
-        told = (folder, photos, count, what, measured["convolutions"])
+        told = (folder, photos, count, images, measured["convolutions"])
         log.info("%s passes: %d of %d %s, sparsity %.4f", *told)
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
@@ -81,7 +81,7 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
             "share_of_convolutions": masked["convolutions"],
         },
         "keys_matched": manifest["keys_matched"],
-        "photos": {"top1": photos, "count": count, "of": what, "exempt": manifest["control"] is not None},
+        "photos": {"top1": photos, "count": count, "of": images, "exempt": manifest["control"] is not None},
         "fingerprint": fingerprint(logits),
     }
 

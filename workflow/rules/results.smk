@@ -11,6 +11,7 @@ TABLES = {
     "prompts": f"{OUTPUT}/tables/prompts.npz",
     "examples": f"{OUTPUT}/tables/examples.npz",
     "upstream": f"{OUTPUT}/tables/upstream.csv",
+    "matched": f"{OUTPUT}/tables/matched.csv",
 }
 REPORT = f"{OUTPUT}/report.html"
 PAGE = sha256_text(
@@ -144,6 +145,30 @@ rule learned:
         "../scripts/learned.py"
 
 
+rule matched:
+    input:
+        runs=RUNS_TABLE,
+        upstream=TABLES["upstream"],
+    output:
+        TABLES["matched"],
+    log:
+        f"{OUTPUT}/logs/matched.log",
+    benchmark:
+        f"{OUTPUT}/benchmarks/matched.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=short_runtime,
+    params:
+        settings=constant({}),
+        code=code("matched"),
+    message:
+        "Setting downstream against upstream losses"
+    script:
+        "../scripts/matched.py"
+
+
 rule figure:
     input:
         unpack(figure_tables),
@@ -178,6 +203,8 @@ rule report:
         summary=TABLES["summary"],
         expectations=rules.collect.output.expectations,
         claims=rules.claims.output[0],
+        upstream=TABLES["upstream"],
+        matched=TABLES["matched"],
         typeset=rules.tables.output,
         figures=rules.figures.input,
     output:

@@ -7,21 +7,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hiddencost import gallery
-from hiddencost.claims import Claim
 from hiddencost.figures import style
+from hiddencost.matched import ALL, LOST
 from hiddencost.verdicts import differences, interval
 
-LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL = "0.45"
+DIAMOND = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
 NOTE = {"textcoords": "offset points", "size": 5.5}
 
 
 def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
     """A panel a method, a point a network: its mean loss over datasets, shots and seeds, with its interval.
 
-    A star is by a point of which cells are missing, as the means of others are over other cells.
+    A star is by a point of which cells are missing, as the means of others are over other cells. A diamond on the
+    line of what is kept whole is the hidden cost at matched upstream accuracy (see `matched.matched`).
     """
     runs, backbones = tables["runs"], shown["backbones"]
     methods = style.order(runs, "method")
@@ -32,6 +33,8 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     kinds = style.order(points[points["role"] == "compressed"], "kind")
     kinds += style.order(points[points["role"] == "control"], "kind")
     references = style.order(points, "dense")
+    at_matched = tables["matched"].dropna(subset="cost_at_matched")
+    at_matched = at_matched[(at_matched["compression"] == ALL) & at_matched["dense"].isin(references)]
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(kinds)}
     colours |= dict.fromkeys(points.loc[points["role"] == "control", "kind"], CONTROL)
     markers = {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(references)}
@@ -48,6 +51,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     )
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
         _panel(axis, points[points["method"] == method], colours, markers)
+        _diamonds(axis, at_matched[at_matched["method"] == method])
         axis.set(xlim=(left, None), ylim=(bottom, top))
         axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
         if number % 2 == 0:
@@ -67,9 +71,11 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
             Line2D([], [], color="black", mfc="none", marker=markers[name], ms=4, ls="", label=against[name])
             for name in references
         ]
-    for note, fill, data in (("ImageNet top-1", "black", "top-1"), ("photos of the gate", "none", "photos")):
+    for note, fill, data in (("upstream top-1", "black", "top-1"), ("images of the gate", "none", "photos")):
         if (points["by"] == data).any():
             handles.append(Line2D([], [], color="black", mfc=fill, marker="o", ms=4, ls="", label=note))
+    if len(at_matched):
+        handles.append(Line2D([], [], **DIAMOND, label="at matched upstream accuracy"))
     if there["partial"].any():
         handles.append(Line2D([], [], color="black", marker="$*$", ms=4, ls="", label="cells are missing"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
@@ -106,6 +112,12 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
     axis.grid(lw=0.3)
 
 
+def _diamonds(axis: Axes, at_matched: pd.DataFrame) -> None:
+    for row in at_matched.itertuples():
+        bars = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
+        axis.errorbar(100, row.cost_at_matched, bars, **DIAMOND, elinewidth=0.9)
+
+
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:
     """Return a row a network and method: `kept` and `by` what, `lost`, `low`, `high`, whether it is `partial` (pairs
     of the study are missing), and how it is drawn."""
@@ -135,7 +147,8 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
 
 def _kept(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     """Return what each network kept of its dense one's upstream accuracy, in %, and `by` what this is measured:
-    "top-1" where it is published of both, else "photos"; without the networks of which neither is known."""
+    "top-1" where it is known of both, as published or as trained, else "photos" (the images of the verification);
+    without the networks of which neither is known."""
     dense = runs.drop_duplicates("backbone").set_index("backbone")["dense"].dropna()
     own = upstream.set_index("backbone").reindex(dense.index)
     other = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)

@@ -38,7 +38,7 @@ MEASURES = [
     {"key": "ece_published", "label": "ECE as published (of logits)", "factor": 1, "unit": "", "cost": None},
 ]
 JOBS = {"rlm": "train", "flm": "train", "ilm": "train", "lp": "probe", "ft": "finetune"}  # which log a run is in
-TABLES = ["runs", "bins", "summary", "expectations", "claims"]
+TABLES = ["runs", "bins", "summary", "expectations", "claims", "upstream", "matched"]
 LONG = 1_000_000  # bytes of an image that is not kept exactly
 SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family alone
 
@@ -52,7 +52,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     there. root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
-    runs, bins, summary, expectations, claims = (tables.read(paths[name]) for name in TABLES)
+    runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
     gates, state = provenance.gates(study, results), provenance.checkout(root)
     axes = _axes(runs, study["figures"], settings["classes"])
     formats = [*study["figures"]["formats"], "png"]
@@ -66,7 +66,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "labels": style.labels(study["figures"]),
         "verdicts": {one: int((claims["verdict"] == one).sum()) for one in VERDICTS},
         "headline": headline(summary),
-        "costs": costs(summary, axes),
+        "costs": costs(summary, axes, upstream),
+        "matched": _records(matched),
         "best": best(summary),
         "devices": devices(runs),
         "jobs": provenance.jobs(results),
@@ -130,15 +131,20 @@ def headline(summary: pd.DataFrame) -> list[dict]:
     ]
 
 
-def costs(summary: pd.DataFrame, axes: dict) -> list[dict]:
+def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]:
     """Return the backbones that are compared with another one, each with what it is `of` for each method: its mean
-    `cost` in accuracy over datasets and budgets (points), and the number of `cells`."""
+    `cost` in accuracy over datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that
+    of the `other`, in %, None where it is not known."""
     paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
     groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
     found = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
     none = {"cost": None, "cells": 0}
+    top1 = upstream.set_index("backbone")["top1"].dropna().to_dict()
+    other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
     return [
-        one | {"of": [found.get((one["name"], method["name"]), none) for method in axes["method"]]}
+        one
+        | {"of": [found.get((one["name"], method["name"]), none) for method in axes["method"]]}
+        | {"top1": top1.get(one["name"]), "other": top1.get(other[one["name"]])}
         for one in axes["backbone"]
         if one["name"] in set(paired["backbone"])
     ]

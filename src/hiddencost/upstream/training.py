@@ -220,7 +220,7 @@ def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
             old = backbone.classifier(network)
             if old.out_features != classes:
                 network.set_submodule(backbone.classifier_name(network), nn.Linear(old.in_features, classes))
-                about["architecture"] = f"{about['architecture']}:{classes}"
+                about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"
     about["stem"] = next(iter(convolutions(network)), None)
     return network.requires_grad_().train(), about
 

@@ -1,0 +1,5 @@
+from hiddencost import matched
+from hiddencost.logs import log_to
+
+log_to(snakemake.log[0])
+matched.write(snakemake.input.runs, snakemake.input.upstream, snakemake.output[0])

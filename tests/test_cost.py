@@ -100,3 +100,22 @@ def test_a_file_of_arrays_is_read_whole(tmp_path):
 def test_jobs_get_most_of_the_memory_and_no_more_than_there_is():
     total = cost.psutil.virtual_memory().total / 1e6
     assert 0 < cost.machine_mb() <= 0.9 * total
+
+
+def test_upstream_training_costs_three_passes_and_asks_for_a_day_at_most():
+    assert cost.upstream_gflop(epochs=2, images=1000, gmacs=0.04) == pytest.approx(2 * 1000 * 3 * 0.08)
+    assert cost.upstream_minutes(cost.GPU_RATE * 60, 1) == 11
+    assert cost.upstream_minutes(cost.GPU_RATE * 60, 2) == 22
+    year = cost.GPU_RATE * 365 * 86400
+    assert [cost.upstream_minutes(year, attempt) for attempt in (1, 2)] == [1440, 2880]
+
+
+def test_upstream_training_wants_memory_for_its_batch_on_a_cpu_and_for_its_readers_on_a_gpu():
+    small, large = (cost.upstream_mb(1_000_000, batch, 224, "cpu") for batch in (1, 65))
+    assert large - small == pytest.approx(64 * cost.IMAGE, abs=1)
+    assert cost.upstream_mb(1_000_000, 1, 224, "gpu") == cost.upstream_mb(1_000_000, 65, 224, "gpu")
+    assert cost.upstream_mb(11_000_000, 1, 32, "cpu") - cost.upstream_mb(1_000_000, 1, 32, "cpu") == 8 * 40
+
+
+def test_a_network_that_the_study_trains_has_no_file_to_weigh(study):
+    assert cost.weights_mb({"files": {}}) == cost.WEIGHTS

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -16,6 +17,7 @@ from PIL import Image
 from hiddencost import catalog, datasets
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.prepare import pixels, prepare, user_entry
+from hiddencost.readers.arrays import read_digits
 from hiddencost.readers.folders import own_split
 
 CATALOG = catalog.load("datasets")
@@ -590,3 +592,44 @@ def test_rebuild_and_catalog_speak_of_the_same_files(rebuild):
     table = (ROOT / "data/cifar10-part/README.md").read_text()
     for part in ("train", "test"):
         assert PART["files"][part]["sha256"] in table
+
+
+DIGITS = CATALOG["digits"]
+
+
+def digits(tmp_path, text=None):
+    table = ROOT / "data/digits/digits.csv.gz"
+    if text is not None:
+        table = tmp_path / "digits.csv.gz"
+        with gzip.open(table, "wt") as file:
+            file.write(text)
+    return read_digits(DIGITS, {"table": table}, tmp_path)
+
+
+def test_the_digits_of_the_repository_are_those_of_their_readme():
+    path = ROOT / "data/digits/digits.csv.gz"
+    assert sha256_file(path) == DIGITS["files"]["table"]["sha256"]
+    assert sha256_file(path) in (ROOT / "data/digits/README.md").read_text()
+    assert path.stat().st_size == DIGITS["files"]["table"]["size"]
+
+
+def test_digits_are_read_and_parted_in_halves(tmp_path):
+    source = digits(tmp_path)
+    assert {"train": source.train.count, "test": source.test.count} == DIGITS["counts"]
+    rows = np.loadtxt(ROOT / "data/digits/digits.csv.gz", delimiter=",")
+    images, labels = zip(*source.train.images, strict=True)
+    assert np.bincount(labels).min() > 80
+    assert images[0].size == (8, 8)
+    shown = {(np.asarray(image).tobytes(), label) for image, label in zip(images, labels, strict=True)}
+    expected = {
+        (np.rint(row[:64] * 255 / 16).astype(np.uint8).reshape(8, 8, 1).repeat(3, 2).tobytes(), int(row[64]))
+        for row in rows
+    }
+    assert shown < expected
+    assert {pixels for pixels, _ in shown} & {np.asarray(image).tobytes() for image, _ in source.test.images} == set()
+
+
+@pytest.mark.parametrize("text", ["1,2\n", ",".join(["17"] * 64 + ["3"]), ",".join(["a"] * 65)])
+def test_another_table_is_no_digits(tmp_path, text):
+    with pytest.raises(ValueError, match=r"digits\.csv\.gz: (expected rows of 64|cannot be read as a table)"):
+        digits(tmp_path, text)

@@ -16,7 +16,7 @@ HOLD = """
 import logging, os, sys, time
 from hiddencost.devices import lease
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-with lease(int(sys.argv[1])) as gpu:
+with lease(*map(int, sys.argv[1:])) as gpu:
     assert "torch" not in sys.modules
     print("has", gpu, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     time.sleep(600)
@@ -48,8 +48,8 @@ def hold(machine):
     """Start a process that takes a GPU."""
     started = []
 
-    def hold(jobs_per_gpu=1, **environment):
-        command = [sys.executable, "-u", "-c", HOLD, str(jobs_per_gpu)]
+    def hold(jobs_per_gpu=1, count=1, **environment):
+        command = [sys.executable, "-u", "-c", HOLD, str(jobs_per_gpu), str(count)]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment))
         return started[-1]
 
@@ -196,6 +196,26 @@ def test_a_lease_ends_with_its_block_and_its_locks_are_private_and_look_used(mac
         assert all(time.time() - lock.stat().st_mtime < 60 for lock in locks)
         for lock in locks:
             os.utime(lock, (0, 0))
+
+
+def test_several_gpus_are_taken_together_or_not_at_all(machine, monkeypatch, caplog, hold):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with devices.lease(1, 2) as gpus:
+        assert gpus == ",".join(GPUS) == os.environ["CUDA_VISIBLE_DEVICES"]
+        assert line(hold(CUDA_VISIBLE_DEVICES="1")).startswith("the only GPU is taken: waiting")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with devices.lease(1, 4) as gpus:
+        assert gpus == ",".join(GPUS)
+    assert "4 GPUs were asked for, 2 are visible" in caplog.text
+
+
+def test_who_wants_two_gpus_waits_for_both(machine, monkeypatch, hold):
+    one = hold(CUDA_VISIBLE_DEVICES="1")
+    assert taken(one) == GPUS[1]
+    both = hold(1, 2)
+    assert line(both).startswith("1 or more of 2 GPUs are taken: waiting for 2")
+    kill(one)
+    assert taken(both) == ",".join(GPUS)
 
 
 def test_a_folder_of_somebody_else_is_refused(machine, tmp_path):

@@ -10,9 +10,9 @@ from hiddencost.study import Study, StudyError, load_study
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
-def edited(path, value):
-    """The quickstart's config with the value at a path (keys and indices) replaced; None deletes it."""
-    config = copy.deepcopy(CONFIG)
+def edited(path, value, study=CONFIG):
+    """A study's config, the quickstart's, with the value at a path (keys and indices) replaced; None deletes it."""
+    config = copy.deepcopy(study)
     *parents, last = path
     part = config
     for key in parents:
@@ -198,6 +198,159 @@ def test_bad_input_is_one_line_that_names_file_key_value_and_what_is_allowed(pat
     assert expected in message
     assert message.startswith("studies/mine.yaml: ")
     assert len(message.splitlines()) == 1
+
+
+SMALL = yaml.safe_load((ROOT / "studies/small.yaml").read_text())
+RECIPE = ["upstream", 0, "recipe"]
+GMP, LTH = (["backbones", number, "sparsify"] for number in (1, 10))
+BAD_UPSTREAM = {
+    "an unknown sparsifier": (
+        [*GMP, "algorithm"],
+        "gpm",
+        "backbones[1].sparsify.algorithm: 'gpm' is unknown; did you",
+    ),
+    "what a sparsifier does not take": (
+        [*GMP, "share"],
+        0.2,
+        "backbones[1].sparsify: gmp takes sparsity, begin, end, interval, not share",
+    ),
+    "an end before the begin": (
+        [*GMP, "begin"],
+        0.8,
+        "backbones[1].sparsify: begin is 0.8; expected less than end, 0.75",
+    ),
+    "phases longer than the training": (
+        ["backbones", 4, "sparsify", "phase"],
+        0.4,
+        "backbones[4].sparsify: warm_up, two phases and fine_tuning are more than the whole training",
+    ),
+    "rewinding behind the end": (
+        [*LTH, "rewind_epoch"],
+        20,
+        "backbones[10].sparsify.rewind_epoch: 20; expected less than the epochs of its upstream training, 20",
+    ),
+    "an algorithm without a training": (
+        ["backbones", 1, "checkpoint"],
+        "mobilenetv2",
+        "backbones[1].sparsify: goes with a checkpoint under upstream, which trains it",
+    ),
+    "a checkpoint that there is not": (
+        ["backbones", 1, "checkpoint"],
+        "resnet20-cifar",
+        "backbones[1].checkpoint: 'resnet20-cifar' is unknown; did you mean 'resnet20-cifar10'? allowed: resnet20-",
+    ),
+    "a name of the catalog": (
+        ["upstream", 0, "name"],
+        "resnet18-v1",
+        "upstream[0].name: 'resnet18-v1' is of the catalog; expected another",
+    ),
+    "two origins of the weights": (
+        ["upstream", 0, "checkpoint"],
+        "resnet18-v1",
+        "upstream[0]: expected either architecture or checkpoint",
+    ),
+    "no images": (["upstream", 0, "dataset"], None, "upstream[0]: expected either dataset or folder"),
+    "unknown images": (
+        ["upstream", 0, "dataset"],
+        "cifar10-nmp",
+        "upstream[0].dataset: 'cifar10-nmp' is unknown; did you mean 'cifar10-npm'?",
+    ),
+    "no gate": (["verification", "upstream_top1"], None, "verification.upstream_top1: the key is missing: upstream"),
+    "a recipe's unknown key": (
+        [*RECIPE, "lr"],
+        0.1,
+        "upstream[0].recipe.lr: the key 'lr' is unknown; allowed: epochs, batch_size",
+    ),
+    "an unknown optimiser": (
+        [*RECIPE, "optimiser"],
+        "sdg",
+        "upstream[0].recipe.optimiser: 'sdg' is not allowed: input should be 'sgd', 'adam'",
+    ),
+    "warm-up as long as the training": (
+        [*RECIPE, "warmup_epochs"],
+        20,
+        "upstream[0].recipe: warmup_epochs is 20; expected less than epochs, 20",
+    ),
+    "milestones without their schedule": (
+        [*RECIPE, "milestones"],
+        [0.5],
+        "upstream[0].recipe: milestones go with schedule multistep, and it needs them",
+    ),
+    "a name for a number of classes": (
+        ["upstream", 0, "architecture"],
+        "resnet18:10",
+        "upstream[0].architecture: 'resnet18:10' is not allowed: ",
+    ),
+    "more classes than the network has": (
+        ["datasets", 1, "name"],
+        "gtsrb",
+        "datasets[1].name: gtsrb has 43 classes, more than the 10 of resnet20-cifar10; label mapping gives each",
+    ),
+    "the same network twice": (
+        ["backbones", 1],
+        {"name": "again", "checkpoint": "resnet20-cifar10", "upstream_seed": 0},
+        "backbones: dense and again are the same network; expected different ones",
+    ),
+    "the same settings, once said": (
+        ["backbones", 2],
+        {
+            **SMALL["backbones"][1],
+            "name": "again",
+            "sparsify": {**SMALL["backbones"][1]["sparsify"], "interval": 100},
+        },
+        "backbones: gmp80 and again are the same network; expected different ones",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), BAD_UPSTREAM.values(), ids=BAD_UPSTREAM)
+def test_bad_input_of_upstream_training_is_one_line(path, value, expected):
+    message = complaint(edited(path, value, SMALL))
+    assert message.startswith("studies/mine.yaml: ")
+    assert expected in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_network_that_is_trained_for_nothing_is_told():
+    config = SMALL | {"backbones": [{"name": "dense", "checkpoint": "mobilenetv2"}]}
+    assert "upstream: no backbone has the checkpoint resnet20-cifar10; expected one" in complaint(config)
+
+
+def test_trained_networks_are_compared_with_the_dense_one_of_their_seed():
+    other = [
+        {"name": "other", "checkpoint": "resnet20-cifar10", "upstream_seed": 1},
+        {**SMALL["backbones"][1], "name": "other80", "upstream_seed": 1},
+        {"name": "int8", "checkpoint": "resnet20-cifar10", "compression": {"algorithm": "quantise", "bits": 8}},
+    ]
+    study = load_study(SMALL | {"backbones": SMALL["backbones"] + other}, "studies/mine.yaml")
+    dense = {one.name: study.dense_of(one) for one in study.backbones}
+    assert dense.pop("other") == dense.pop("other80") == "other"
+    assert set(dense.values()) == {"dense"}
+
+
+def test_what_is_known_of_a_trained_network_before_it_is_made():
+    backbones = [
+        *SMALL["backbones"],
+        {**SMALL["backbones"][4], "name": "acdc80-int8", "compression": {"algorithm": "quantise", "bits": 8}},
+    ]
+    study = load_study(SMALL | {"backbones": backbones}, "studies/mine.yaml")
+    told = {one.name: study.stated(one) for one in study.backbones}
+    assert told["dense"]["compression"] == "none"
+    assert (told["lth95"]["compression"], told["lth95"]["sparsity_declared"]) == ("lth", 0.95)
+    assert (told["acdc80-int8"]["compression"], told["acdc80-int8"]["sparsity_declared"]) == ("acdc+int8", 0.8)
+    assert told["random"]["control"] == "random_init"
+
+
+def test_published_weights_can_be_trained_further():
+    start = {"name": "own", "checkpoint": "resnet18-v1", "dataset": "cifar10-npm", "image_size": 32}
+    config = SMALL | {"upstream": [start | {"recipe": SMALL["upstream"][0]["recipe"]}]}
+    config |= {
+        "backbones": [{"name": "dense", "checkpoint": "own"}, {"name": "as-it-was", "checkpoint": "resnet18-v1"}]
+    }
+    study = load_study(config | {"paths": {"resnet18-v1": "w.pth"}}, "studies/mine.yaml")
+    assert study.published_checkpoint("own") == "resnet18-v1"
+    assert study.checkpoint("own")["architecture"] == "resnet18"
+    assert study.upstream_datasets() == ["cifar10-npm"]
 
 
 def test_shots_are_sorted():

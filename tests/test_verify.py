@@ -133,6 +133,11 @@ def test_the_stem_is_left_out_where_papers_leave_it_out():
     assert measured["convolutions"] == 3 / 8
     assert measured["convolutions_without_stem"] == 3 / 4
     assert measured["layers"]["1"] == 3 / 4
+    with torch.no_grad():
+        network[2].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    measured = measure_sparsity(network, stem="0")
+    assert measured["convolutions_and_classifier"] == 4 / 12
+    assert measured["convolutions_and_classifier_without_stem"] == 4 / 8
     masks = {"1.weight": torch.tensor([[[[True, False], [True, True]]]])}
     left_out = measure_sparsity(network, stem="0", masks=masks)
     assert (left_out["convolutions"], left_out["convolutions_without_stem"]) == (1 / 8, 1 / 4)

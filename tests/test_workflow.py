@@ -48,6 +48,8 @@ STUBS = {
     "hiddencost/backbone.py": """
         from pathlib import Path
         from hiddencost.files import write_json
+        def arithmetic(architecture, size):
+            return 0.1, 1000
         def save(folder, weights, manifest):
             for name in ("weights", "masks"):
                 Path(folder, f"{name}.safetensors").write_text(weights)
@@ -100,6 +102,25 @@ STUBS = {
         def write(runs, settings, paths):
             for path in paths.values():
                 Path(path).write_text("learned")
+    """,
+    "hiddencost/matched.py": """
+        from pathlib import Path
+        def write(runs, upstream, path):
+            Path(path).write_text("matched")
+    """,
+    "hiddencost/upstream/launch.py": """
+        from pathlib import Path
+        from hiddencost.backbone import save
+        from hiddencost.files import canonical, sha256_text
+        def run(what, job, leased, jobs_per_gpu, threads, workers):
+            with open("upstream.log", "a") as log:
+                print(job["output"].partition("/upstream/")[2], file=log)
+            if what == "rewind_point":
+                Path(job["output"]).write_text(f"state of epoch {job['until']}")
+                return
+            manifest = {"checkpoint": job["checkpoint"], "architecture": "net:10", "classes": list("abcdefghij")}
+            manifest |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"}}
+            save(job["output"], sha256_text(canonical([job["sparsify"], job["recipe"], job["seed"]])), manifest)
     """,
     "hiddencost/typeset.py": """
         from pathlib import Path
@@ -178,7 +199,9 @@ CONFIG = {
         {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
     ],
 }
-RESULTS = {"collect": 1, "claims": 1, "tables": 1, "learned": 1, "figure": 7, "report": 1, "conclude": 1}
+RESULTS = {
+    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 7, "report": 1, "conclude": 1}
+}
 TRAINING = {"train": 2, **RESULTS}
 
 
@@ -305,7 +328,7 @@ EDITS = {
     ),
     "fewer backbones in the figures": (
         lambda p: configure(p, lambda c: c["figures"].update(backbones=["pruned"])),
-        {"learned": 1, "figure": 7, "report": 1},
+        {"learned": 1, "matched": 1, "figure": 7, "report": 1},
         [],
     ),
     "a seed added": (
@@ -455,6 +478,70 @@ def test_a_killed_training_job_goes_on_with_the_runs_that_were_not_finished(proj
     assert nothing_to_do(project)
 
 
+UPSTREAM = {
+    "name": "own",
+    "architecture": "resnet20_cifar",
+    "dataset": "cifar10-part",
+    "image_size": 32,
+    "recipe": {
+        **{"epochs": 4, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
+        **{"crop": "padded", "precision": "fp32"},
+    },
+}
+
+
+def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_shared(project):
+    def add(name, **settings):
+        configure(
+            project,
+            lambda c: c["backbones"].append({"name": name, "checkpoint": "own", **settings}),
+            "own.yaml",
+        )
+
+    def ran(*arguments):
+        log = project / "upstream.log"
+        log.unlink(missing_ok=True)
+        jobs, _ = snakemake(project, *arguments, "--configfile", "own.yaml")
+        told = sorted(log.read_text().splitlines()) if log.exists() else []
+        assert jobs.get("sparsify", 0) + jobs.get("rewind_point", 0) == len(told)
+        return jobs, told
+
+    config = yaml.safe_load((project / "config.yaml").read_text()) | {"study": "own", "upstream": [UPSTREAM]}
+    config |= {"methods": ["flm"], "verification": config["verification"] | {"upstream_top1": 20}}
+    dense = {"name": "dense", "checkpoint": "own"}
+    gmp = {"name": "gmp80", "checkpoint": "own", "sparsify": {"algorithm": "gmp", "sparsity": 0.8}}
+    (project / "own.yaml").write_text(yaml.safe_dump(config | {"backbones": [dense, gmp]}, sort_keys=False))
+    jobs, told = ran()
+    assert told == ["own/dense/0/seed0", "own/gmp/0.8/seed0"]
+    assert (jobs["prepare_dataset"], jobs["compress"], jobs["verify_backbone"], jobs["train"]) == (1, 2, 2, 2)
+    assert "fetch_photos" not in jobs
+    touch_everything(project)
+    assert nothing_to_do(project, "--configfile", "own.yaml")
+    lth = {"algorithm": "lth", "share": 0.5}
+    add("lth75", sparsify={**lth, "sparsity": 0.75})
+    jobs, told = ran()
+    (folder,) = {path.split("/")[1] for path in told if "/lth" in path}
+    assert told == [f"own/{folder}/0.5/seed0", f"own/{folder}/0.75/seed0", "own/rewind/epoch1/seed0.state"]
+    assert jobs["compress"] == 1
+    add("lth90", sparsify={**lth, "sparsity": 0.9})
+    assert ran()[1] == [f"own/{folder}/0.875/seed0", f"own/{folder}/0.9/seed0"]
+    add("other", upstream_seed=1)
+    add("other80", upstream_seed=1, sparsify={"algorithm": "gmp", "sparsity": 0.8, "interval": 7})
+    told = ran()[1]
+    assert told[0] == "own/dense/0/seed1"
+    assert re.fullmatch(r"own/gmp-\w{8}/0\.8/seed1", told[1])
+    assert len(told) == 2
+    # less of it costs nothing, and other settings of prompting train no network
+    configure(project, lambda c: c["backbones"].pop(1), "own.yaml")
+    configure(project, swap_learning_rate_and_gamma, "own.yaml")
+    assert ran("results/own/tables/runs.csv")[1] == []
+    configure(project, lambda c: c["upstream"][0]["recipe"].update(epochs=5), "own.yaml")
+    jobs, told = ran("results/own/tables/runs.csv")
+    assert len(told) == 1 + 4 + 1 + 2  # dense, rounds, rewinding, the other seed's; not GMP, which nobody asks for
+    replace(project, "src/hiddencost/upstream/launch.py", "state of", "the state of")
+    assert len(ran("results/own/tables/runs.csv")[1]) == 8
+
+
 def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     configure(project, lambda c: c["seeds"].append(1))
     (project / "slow").touch()
@@ -467,7 +554,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     told = whole.read_bytes()
     figures = ("figures", "--nolock", "--config", "partial=true")
     ran, _ = snakemake(project, *figures)
-    assert ran == {"collect": 1, "learned": 1, "figure": 7, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
     table = (project / "results/small/partial/tables/runs.csv").read_text()
     assert table.count(",ok,") in (12, 14, 16)  # seed 0's, and seed 1's probes where they came first
     assert "not finished yet" in table
@@ -483,7 +570,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     assert nothing_to_do(project)
     # what is made later is seen; with all of it the state so far is the whole
     ran, output = snakemake(project, *figures)
-    assert ran == {"collect": 1, "learned": 1, "figure": 7, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
     assert "What was asked for is made. Whether study small is complete, `snakemake` tells." in output
     assert "runs of study small have a result" not in output  # that is told of the whole study, in its own folder
     assert (project / "results/small/partial/tables/runs.csv").read_bytes() == whole.read_bytes()

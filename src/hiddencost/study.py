@@ -338,36 +338,6 @@ class Study(Part):
     figures: Figures = Figures()
 
     @model_validator(mode="after")
-    def _backbones_differ(self) -> "Study":
-        seen: dict[tuple, str] = {}
-        for one in self.backbones:
-            compression = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
-            trained = one.checkpoint in [made.name for made in self.upstream]
-            how = trained and (one.upstream_seed or 0, str(one.sparsify and one.sparsify.settings()))
-            made = (one.checkpoint, how, str(compression), one.control)
-            if made in seen:
-                raise ValueError(
-                    f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
-                )
-            seen[made] = one.name
-        return self
-
-    @model_validator(mode="after")
-    def _datasets_fit(self) -> "Study":
-        known = catalog.load("datasets")
-        for index, dataset in enumerate(self.datasets):
-            if not dataset.own and dataset.name not in known:
-                raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
-            if dataset.own and dataset.name in known:
-                raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
-            if dataset.image_size >= self.protocol.canvas:
-                raise ValueError(
-                    f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
-                    f"expected less than protocol.canvas, {self.protocol.canvas}"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _checkpoints_are_known(self) -> "Study":
         published = catalog.load("checkpoints")
         own = [one.name for one in self.upstream]
@@ -402,6 +372,36 @@ class Study(Part):
                 raise ValueError("verification.upstream_top1: the key is missing: upstream trains networks to verify")
         for name in set(own) - {one.checkpoint for one in self.backbones}:
             raise ValueError(f"upstream: no backbone has the checkpoint {name}; expected one")
+        return self
+
+    @model_validator(mode="after")
+    def _backbones_differ(self) -> "Study":
+        seen: dict[tuple, str] = {}
+        for one in self.backbones:
+            compression = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
+            trained = one.checkpoint in [made.name for made in self.upstream]
+            how = trained and (one.upstream_seed or 0, str(one.sparsify and one.sparsify.settings()))
+            made = (one.checkpoint, how, str(compression), one.control)
+            if made in seen:
+                raise ValueError(
+                    f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
+                )
+            seen[made] = one.name
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_fit(self) -> "Study":
+        known = catalog.load("datasets")
+        for index, dataset in enumerate(self.datasets):
+            if not dataset.own and dataset.name not in known:
+                raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
+            if dataset.own and dataset.name in known:
+                raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
+            if dataset.image_size >= self.protocol.canvas:
+                raise ValueError(
+                    f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
+                    f"expected less than protocol.canvas, {self.protocol.canvas}"
+                )
         return self
 
     @model_validator(mode="after")

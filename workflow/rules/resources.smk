@@ -116,7 +116,7 @@ def upstream_arithmetic(name):
 if workflow.is_main_process:
     for one in study.upstream:
         try:
-            upstream_arithmetic(one.name)
+            CHECKPOINTS[one.name]["gmacs"] = upstream_arithmetic(one.name)[0] * (224 / one.image_size) ** 2
         except ValueError as error:
             raise WorkflowError(f"{STUDY_FILE}: upstream {one.name}: {error}") from None
 

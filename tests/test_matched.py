@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hiddencost.matched import matched
+
+# upstream top-1 of each network, and what it loses downstream by flm and ilm, in points
+NETWORKS = {
+    "gmp80": ("gmp", 89.5, 3.0, 1.0),
+    "gmp90": ("gmp", 88.0, 5.0, 2.0),
+    "gmp95": ("gmp", 84.0, 12.0, 3.0),
+    "acdc80": ("acdc", 90.2, 1.0, 0.0),
+    "acdc95": ("acdc", 87.0, 6.5, 0.5),
+}
+
+
+def row(backbone, compression, method, seed, accuracy, control=None):
+    row = {"backbone": backbone, "dense": "dense", "dataset": "one", "method": method, "shots": "1", "seed": seed}
+    status = "not run" if accuracy is None else "ok"
+    return row | {"compression": compression, "control": control, "accuracy": accuracy, "status": status}
+
+
+def study(networks=NETWORKS, spread=0.01):
+    """Made-up runs of two seeds, which differ by `spread`, and what the networks reach upstream."""
+    rows, top1 = [], {"dense": 90.0, "random": 10.0}
+    for seed in (0, 1):
+        for place, method in enumerate(("flm", "ilm")):
+            dense = 0.6 + spread * seed
+            rows.append(row("dense", "none", method, seed, dense))
+            rows.append(row("random", "none", method, seed, 0.1, "random_init"))
+            for name, (kind, reached, *lost) in networks.items():
+                rows.append(row(name, kind, method, seed, dense - lost[place] / 100))
+                top1[name] = reached
+    return pd.DataFrame(rows), pd.DataFrame({"backbone": list(top1), "top1": list(top1.values())})
+
+
+def test_the_line_of_least_squares_is_read_where_nothing_is_lost_upstream():
+    found = matched(*study()).set_index(["method", "compression"])
+    x = np.array([90 - reached for _, reached, *_ in NETWORKS.values()])
+    for place, method in enumerate(("flm", "ilm")):
+        y = np.array([lost[place] for _, _, *lost in NETWORKS.values()])
+        design = np.stack([np.ones(5), x], 1)
+        (intercept, slope), *_ = np.linalg.lstsq(design, y, rcond=None)
+        residual = y - design @ [intercept, slope]
+        error = np.sqrt(residual @ residual / 3 * np.linalg.inv(design.T @ design)[0, 0])
+        width = stats.t.ppf(0.975, 3) * error
+        one = found.loc[(method, "all")]
+        told = one[["cost_at_matched", "low", "high", "slope"]].astype(float)
+        assert told.tolist() == pytest.approx([intercept, intercept - width, intercept + width, slope])
+        assert (one["networks"], one["upstream_lost_least"], one["upstream_lost_most"]) == (
+            5,
+            pytest.approx(-0.2),
+            6.0,
+        )
+
+
+def test_networks_within_a_point_upstream_are_told_apart():
+    one = matched(*study()).set_index(["method", "compression"]).loc[("flm", "all")]
+    assert one["close"] == 2  # gmp80 and acdc80
+    assert one["close_cost"] == pytest.approx(2.0)
+
+
+def test_each_kind_of_compression_has_a_row_and_too_few_networks_no_line():
+    found = matched(*study()).set_index(["method", "compression"])
+    assert list(found.loc["flm"].index) == ["all", "gmp", "acdc"]
+    assert found.loc[("flm", "gmp"), "networks"] == 3
+    assert np.isfinite(found.loc[("flm", "gmp"), "cost_at_matched"])
+    assert found.loc[("flm", "acdc"), "networks"] == 2
+    assert np.isnan(found.loc[("flm", "acdc"), "cost_at_matched"])
+
+
+def test_one_kind_alone_is_all():
+    gmp = {name: one for name, one in NETWORKS.items() if one[0] == "gmp"}
+    assert matched(*study(gmp))["compression"].tolist() == ["all", "all"]
+
+
+def test_controls_and_networks_of_which_nothing_is_known_upstream_do_not_count():
+    runs, upstream = study()
+    upstream.loc[upstream["backbone"] == "gmp95", "top1"] = np.nan
+    found = matched(runs, upstream)
+    assert found.query("compression == 'all'")["networks"].tolist() == [4, 4]
+    upstream["top1"] = np.nan
+    assert matched(runs, upstream).empty
+
+
+def test_networks_that_lost_the_same_upstream_have_no_line():
+    found = matched(*study({name: ("gmp", 88.0, *lost) for name, (_, _, *lost) in NETWORKS.items()}))
+    assert found["cost_at_matched"].isna().all()
+    assert found["close"].tolist() == [0, 0]
+
+
+def test_a_study_without_results_has_an_empty_table():
+    runs, upstream = study()
+    found = matched(runs.assign(status="not run", accuracy=None), upstream)
+    assert found.empty
+    assert "cost_at_matched" in found

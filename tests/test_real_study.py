@@ -127,3 +127,43 @@ def test_the_same_study_gives_the_same_numbers_again(project):
     snakemake(project, "results/smoke/tables/runs.parquet", *STUDY)
     for before, now in zip(first, tables(), strict=True):
         pd.testing.assert_frame_equal(before, now, check_exact=True)
+
+
+def test_a_study_trains_its_networks_itself_and_sets_their_upstream_accuracy_beside_what_they_lose(project):
+    recipe = {"epochs": 3, "batch_size": 50, "learning_rate": 0.05, "weight_decay": 5e-4}
+    recipe |= {"crop": "padded", "precision": "fp32"}
+    own = {"name": "own", "architecture": "resnet20_cifar", "dataset": "cifar10-part", "image_size": 32}
+    settings = {
+        "dense": None,
+        "gmp80": {"algorithm": "gmp", "sparsity": 0.8, "interval": 2},
+        "rigl80": {"algorithm": "rigl", "sparsity": 0.8, "interval": 3},
+        "lth80": {"algorithm": "lth", "sparsity": 0.8, "share": 0.8},
+    }
+    backbones = [
+        {"name": name, "checkpoint": "own"} | ({"sparsify": one} if one else {}) for name, one in settings.items()
+    ]
+    changes = {"study": "own", "methods": ["ilm"], "upstream": [own | {"recipe": recipe}], "backbones": backbones}
+    shutil.copy(project / FILE, project / "own.yaml")
+    configure(project, lambda config: config.update(changes), "own.yaml")
+    configure(project, lambda config: config["verification"].update(upstream_top1=5), "own.yaml")
+    configure(project, lambda config: config["protocol"].update(canvas=40), "own.yaml")
+    configure(project, lambda config: config["datasets"][0].update(image_size=32), "own.yaml")
+    results = project / "results/own"
+    wanted = [f"results/own/{one}" for one in ("tables/matched.csv", "figures/glance.png")]
+    ran, _ = snakemake(project, *wanted, "--configfile", "own.yaml")
+    assert (ran["rewind_point"], ran["sparsify"], ran["train"]) == (1, 4, 4)
+    assert "fetch_checkpoint" not in ran
+    runs = pd.read_csv(results / "tables/runs.csv").set_index("backbone")
+    assert runs["status"].eq("ok").all()
+    assert runs["compression"].to_dict() == {"dense": "none", "gmp80": "gmp", "rigl80": "rigl", "lth80": "lth"}
+    upstream = pd.read_csv(results / "tables/upstream.csv").set_index("backbone")["top1"]
+    assert upstream.between(5, 100).all()
+    (matched,) = pd.read_csv(results / "tables/matched.csv").query("compression == 'all'").to_dict("records")
+    assert (matched["method"], matched["networks"]) == ("ilm", 3)
+    lost = upstream["dense"] - upstream.drop("dense")
+    assert matched["upstream_lost_most"] == pytest.approx(lost.max())
+    assert np.isfinite(matched["cost_at_matched"])
+    mappings = pd.read_parquet(results / "tables/mappings.parquet")
+    assert set(mappings["source_name"]) == set(datasets.load(project / "resources/datasets/cifar10-part/32").classes)
+    model = hiddencost.load(results, backbone="rigl80")
+    assert (model.network.get_submodule("layer3.1.conv1").weight == 0).float().mean() > 0.8

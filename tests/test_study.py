@@ -227,7 +227,7 @@ BAD_UPSTREAM = {
     "rewinding behind the end": (
         [*LTH, "rewind_epoch"],
         20,
-        "backbones[10].sparsify.rewind_epoch: 20; expected less than the epochs of its upstream training, 20",
+        "backbones[10].sparsify.rewind_epoch: 20; expected less than the epochs of its upstream training, 15",
     ),
     "an algorithm without a training": (
         ["backbones", 1, "checkpoint"],
@@ -269,7 +269,7 @@ BAD_UPSTREAM = {
     "warm-up as long as the training": (
         [*RECIPE, "warmup_epochs"],
         20,
-        "upstream[0].recipe: warmup_epochs is 20; expected less than epochs, 20",
+        "upstream[0].recipe: warmup_epochs is 20; expected less than epochs, 15",
     ),
     "milestones without their schedule": (
         [*RECIPE, "milestones"],

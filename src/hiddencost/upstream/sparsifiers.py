@@ -75,7 +75,12 @@ def keep_largest_of_all(scores: Mapping[str, Tensor], count: int) -> dict[str, T
 
 class Held:
     """Masks that do not change: those of a lottery ticket, or none, of a dense network. The other algorithms change
-    them in `before` or `after`."""
+    them in `before` or `after`.
+
+    A ticket is trained on from the state of the dense network after an early epoch, its optimiser's memory and its
+    place in the schedule too (Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, ICML 2020,
+    section 4). From published weights with rewind_epoch 0 it is the pre-trained ticket of Chen et al., CVPR 2021.
+    """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, masks: Mapping[str, Tensor]):
         """weights: those to prune, by key. masks: bool, True where kept, by the same keys; the others are zeroed."""

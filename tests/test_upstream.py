@@ -383,6 +383,18 @@ def test_a_folder_that_is_none_is_told(tmp_path):
         folder_entry("mine", str(tmp_path))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_folder, tmp_path):
+    broken = photos_folder / "train/ant/3.jpg"
+    broken.write_bytes(b"no photo")
+    training.make(
+        job(tmp_path / "made", None, None, {"batch_size": 4}, data={"folder": str(photos_folder)}), CPU, workers
+    )
+    reason = read_json(tmp_path / "made/manifest.json")["failed"]
+    assert f"{broken}: cannot be read as an image" in reason
+    assert len(reason.splitlines()) == 1
+
+
 def test_classes_that_differ_between_train_and_test_are_told(photos_folder, tmp_path):
     (photos_folder / "val/bee").rename(photos_folder / "val/wasp")
     make(tmp_path / "made", None, data={"folder": str(photos_folder)})

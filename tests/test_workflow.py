@@ -839,6 +839,17 @@ def test_a_scheduler_is_asked_for_a_gpu_and_again_for_more_time_and_memory(proje
     assert minutes == [11, 22]
 
 
+@pytest.mark.parametrize("profile", ["slurm", "cluster-generic"])
+def test_a_scheduler_is_told_the_queue_of_every_rule_that_takes_a_gpu(profile):
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    takes = {
+        name for name, text in re.findall(r"^rule (\w+):(.*?)(?=^rule |\Z)", rules, re.M | re.S) if "gpu=gpu" in text
+    }
+    assert {"train", "sparsify"} < takes
+    settings = yaml.safe_load((ROOT / f"profiles/{profile}/config.yaml").read_text())
+    assert set(settings["set-resources"]) == takes <= set(settings["set-threads"])
+
+
 @pytest.mark.parametrize("profile", [p.name for p in (ROOT / "profiles").iterdir()])
 def test_profiles_agree_on_when_to_run_again(profile):
     default, other = (

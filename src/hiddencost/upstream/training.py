@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
 
 
+class Diverged(ValueError):
+    """The loss of a training has ceased to be finite, in all of its processes."""
+
+
 @dataclass
 class Processes:
     """The processes of a training: which of how many this is, and its device."""
@@ -154,11 +158,17 @@ def make(job: dict, device: torch.device, workers: int) -> None:
             if run.rank == 0:
                 ledger.keep_states(unfinished, {"training": training.state()})
 
-        train(training, loader, recipe, len(data.classes), job["seed"], run, keep)
+        try:
+            train(training, loader, recipe, len(data.classes), job["seed"], run, keep)
+        except ValueError as error:
+            if run.count > 1 and not isinstance(error, Diverged):  # of this process: the others would wait for it
+                raise RuntimeError(f"process {run.rank} of {run.count} fails: {error}") from error
+            raise
     except ValueError as error:
+        reason = str(error).splitlines()[-1]  # of a process that reads images: its traceback comes before
         if run.rank == 0:
-            log.error("%s: cannot be trained: %s", output, error)
-            backbone.save_failure(output, str(error), manifest)
+            log.error("%s: cannot be trained: %s", output, reason)
+            backbone.save_failure(output, reason, manifest)
         return
     finally:
         if distributed.is_initialized():
@@ -269,7 +279,8 @@ def train(
 ) -> None:
     """Train in place from the epoch that is done to the last, or to the epoch `until`; `keep` is called after each.
 
-    bf16 is autocast, with weights in float32. Raises ValueError where the loss ceases to be finite.
+    bf16 is autocast, with weights in float32. Raises Diverged where the loss ceases to be finite, ValueError for an
+    image that cannot be read.
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
@@ -311,7 +322,7 @@ def train(
                 bar.update(recipe.batch_size)
             mean = run.mean(loss_sum.item() / loader.steps)
             if not math.isfinite(mean):
-                raise ValueError(f"the training diverged: the loss is {mean} in epoch {epoch + 1}")
+                raise Diverged(f"the training diverged: the loss is {mean} in epoch {epoch + 1}")
             training.epoch = epoch + 1
             bar.set_description(f"epoch {epoch + 1} of {last}, loss {mean:.3f}", refresh=False)
             log.info("epoch %d of %d: loss %.4f", epoch + 1, last, mean)

@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiddencost.allocator import ENVIRONMENT
 from hiddencost.backbone import for_inference
 from hiddencost.compress import random_network
+from hiddencost.devices import device_name
 from hiddencost.engine import Chunk, Plan, PromptedNetwork, train_prompts
 from hiddencost.files import atomic
-from hiddencost.pack import device_name
 from hiddencost.plan import choose
 from hiddencost.protocol import RunProtocol
 

@@ -95,3 +95,17 @@ def test_a_study_without_results_has_an_empty_table():
     found = matched(runs.assign(status="not run", accuracy=None), upstream)
     assert found.empty
     assert "cost_at_matched" in found
+
+
+def test_networks_are_compared_over_the_cells_that_all_of_them_have():
+    runs, upstream = study()
+    hard = runs.assign(dataset="hard", accuracy=runs["accuracy"] - 0.19 * (runs["backbone"] != "dense"))
+    missing = (hard["backbone"] == "gmp80") & (hard["method"] == "flm")
+    both = pd.concat(
+        [runs, hard.assign(accuracy=hard["accuracy"].mask(missing), status=np.where(missing, "diverged", "ok"))]
+    )
+    found = matched(both, upstream).query("compression == 'all'").set_index("method")
+    alone = matched(runs, upstream).query("compression == 'all'").set_index("method")
+    assert found["cells"].to_dict() == {"flm": 2, "ilm": 4}
+    assert found.loc["flm", "cost_at_matched"] == pytest.approx(alone.loc["flm", "cost_at_matched"])
+    assert found.loc["ilm", "cost_at_matched"] == pytest.approx(alone.loc["ilm", "cost_at_matched"] + 9.5)

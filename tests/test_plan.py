@@ -5,9 +5,9 @@ import torchvision
 from hiddencost import engine, plan
 from hiddencost.backbone import for_inference
 from hiddencost.compress import random_network
+from hiddencost.devices import device_name
 from hiddencost.engine import Plan
 from hiddencost.files import read_json
-from hiddencost.pack import device_name
 from hiddencost.protocol import RunProtocol
 
 CPU = torch.device("cpu")

@@ -356,11 +356,15 @@ def test_each_round_prunes_a_share_of_what_is_left(sparsity, share, expected):
     assert lottery_levels(sparsity, share) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("sparsity", [0.8, 0.9, 0.95])
-def test_levels_share_their_rounds(sparsity):
-    levels = lottery_levels(sparsity, 0.2)
-    assert levels[:-1] == [round(1 - 0.8**number, 6) for number in range(1, len(levels))]
-    assert levels[-2] < levels[-1] == sparsity <= 1 - 0.8 ** len(levels)
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999])
+def test_levels_share_their_rounds_and_each_starts_from_the_one_before(sparsity, share):
+    levels = lottery_levels(sparsity, share)
+    assert levels[:-1] == [round(1 - (1 - share) ** number, 6) for number in range(1, len(levels))]
+    assert levels[-1] == sparsity
+    assert all(before < after for before, after in pairwise(levels))
+    for number, level in enumerate(levels, 1):
+        assert lottery_levels(level, share) == levels[:number]
 
 
 def test_a_ticket_is_of_the_largest_weights_of_all_layers_and_what_was_pruned_stays_so():

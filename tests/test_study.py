@@ -214,6 +214,21 @@ BAD_UPSTREAM = {
         0.2,
         "backbones[1].sparsify: gmp takes sparsity, begin, end, interval, not share",
     ),
+    "a sparsity finer than its folder": (
+        [*GMP, "sparsity"],
+        0.80000001,
+        "backbones[1].sparsify: sparsity is 0.80000001; expected six digits behind the point at most",
+    ),
+    "all weights": (
+        [*GMP, "sparsity"],
+        0.99999,
+        "backbones[1].sparsify.sparsity: 0.99999 is not allowed: input should",
+    ),
+    "milestones on the first epoch": (
+        RECIPE,
+        {**SMALL["upstream"][0]["recipe"], "schedule": "multistep", "milestones": [0.01]},
+        "upstream[0].recipe: milestones [0.01] of 15 epochs fall on the epochs [0]; expected",
+    ),
     "an end before the begin": (
         [*GMP, "begin"],
         0.8,
@@ -309,6 +324,11 @@ def test_bad_input_of_upstream_training_is_one_line(path, value, expected):
     assert message.startswith("studies/mine.yaml: ")
     assert expected in message
     assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").iterdir()), ids=lambda path: path.stem)
+def test_the_studies_here_are_valid(file):
+    load_study(yaml.safe_load(file.read_text()), str(file))
 
 
 def test_a_network_that_is_trained_for_nothing_is_told():

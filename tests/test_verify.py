@@ -6,10 +6,14 @@ from hiddencost import backbone, catalog
 from hiddencost.compress import compress
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.layers import convolutions
-from hiddencost.verify import mask_violations, measure_sparsity, settings_violations, verify
+from hiddencost.verify import imagenet_photos, mask_violations, measure_sparsity, settings_violations, verify
 
 PHOTOS = catalog.load("photos")["imagenet20"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
+
+
+def verified(folder, photos, entry, settings):
+    return verify(folder, settings, imagenet_photos(photos, entry, settings["photos_top1"]))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def spoil(folder, change):
 
 
 def test_the_real_network_passes(make, photos, threads):
-    result = verify(make(), photos, PHOTOS, SETTINGS)
+    result = verified(make(), photos, PHOTOS, SETTINGS)
     assert result["passed"]
     assert result["reasons"] == []
     assert result["photos"] == {"top1": 18, "count": 20, "of": "ImageNet photos", "exempt": False}
@@ -44,7 +48,7 @@ def test_the_real_network_passes(make, photos, threads):
 
 
 def test_a_pruned_network_passes_with_its_sparsity_measured_per_layer(make, photos, threads):
-    result = verify(make(0.2), photos, PHOTOS, SETTINGS)
+    result = verified(make(0.2), photos, PHOTOS, SETTINGS)
     assert result["passed"]
     assert result["sparsity_measured"] == pytest.approx(0.2, abs=1e-4)
     assert len(result["sparsity"]["layers"]) == 53
@@ -55,7 +59,7 @@ def test_a_pruned_network_passes_with_its_sparsity_measured_per_layer(make, phot
 
 
 def test_a_network_that_pruning_destroyed_is_stopped(make, photos, threads):
-    result = verify(make(0.45), photos, PHOTOS, SETTINGS)
+    result = verified(make(0.45), photos, PHOTOS, SETTINGS)
     assert not result["passed"]
     assert len(result["reasons"]) == 1
     assert "of 20 ImageNet photos classified rightly, at least 12 expected" in result["reasons"][0]
@@ -63,25 +67,25 @@ def test_a_network_that_pruning_destroyed_is_stopped(make, photos, threads):
 
 def test_the_random_control_is_exempt_by_declaration_and_another_random_network_is_not(make, photos, threads):
     folder = make(control="random_init")
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     assert result["passed"]
     assert result["photos"]["exempt"]
     assert result["photos"]["top1"] < 4
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"control": None})
-    assert not verify(folder, photos, PHOTOS, SETTINGS)["passed"]
+    assert not verified(folder, photos, PHOTOS, SETTINGS)["passed"]
 
 
 def test_a_sparsity_other_than_declared_is_stopped(make, photos, threads):
     folder = make(0.2)
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"sparsity_declared": 0.21})
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     assert result["reasons"] == [
         "sparsity of the convolutions is 0.2000, declared 0.2100, tolerance 0.005",
         "share of the convolutions that the masks leave out is 0.2000, declared 0.2100, tolerance 0.005",
     ]
-    assert verify(folder, photos, PHOTOS, SETTINGS | {"sparsity_tolerance": 0.02})["passed"]
+    assert verified(folder, photos, PHOTOS, SETTINGS | {"sparsity_tolerance": 0.02})["passed"]
 
 
 def test_a_mask_that_disagrees_with_the_weights_in_one_place_is_found(make, photos, threads):
@@ -92,7 +96,7 @@ def test_a_mask_that_disagrees_with_the_weights_in_one_place_is_found(make, phot
         weights["features.1.conv.0.0.weight"][tuple(torch.nonzero(~mask)[0])] = 0.1
 
     spoil(folder, revive)
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     zeros = round(0.2 * sum(layer.weight.numel() for layer in convolutions(backbone.load(folder)[0]).values()))
     assert result["reasons"] == [
         "features.1.conv.0.0.weight: mask and weights disagree in 1 places",
@@ -106,7 +110,7 @@ def test_a_pruned_network_without_its_masks_is_stopped(make, photos, threads):
     manifest = read_json(folder / "manifest.json")
     digest = sha256_file(folder / "masks.safetensors")
     write_json(folder / "manifest.json", manifest | {"masks_sha256": digest})
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     assert len(result["reasons"]) == 53
     assert result["reasons"][0] == "features.0.0.weight: no mask"
     assert "that the masks leave out is 0.0000, declared 0.2000" in result["reasons"][52]
@@ -115,11 +119,11 @@ def test_a_pruned_network_without_its_masks_is_stopped(make, photos, threads):
 def test_weights_that_are_not_finite_and_files_that_do_not_match_are_reasons_and_no_crash(make, photos, threads):
     folder = make()
     spoil(folder, lambda weights: weights["features.0.0.weight"].fill_(float("nan")))
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     assert "its logits on a fixed input are not finite" in result["reasons"]
     write_json(folder / "verification.json", result)
     spoil(folder, lambda weights: weights.pop("features.0.0.weight"))
-    result = verify(folder, photos, PHOTOS, SETTINGS)
+    result = verified(folder, photos, PHOTOS, SETTINGS)
     assert not result["passed"]
     assert "weights.safetensors: missing key features.0.0.weight" in result["reasons"][0]
 
@@ -168,7 +172,7 @@ def test_every_checkpoint_of_the_catalog_names_its_stem():
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
 def test_what_each_compression_leaves_of_the_real_network(make, photos, threads, compression, top1):
-    result = verify(make(compression=compression), photos, PHOTOS, SETTINGS)
+    result = verified(make(compression=compression), photos, PHOTOS, SETTINGS)
     assert result["photos"]["top1"] == pytest.approx(top1, abs=2)
     # by the photos alone is it stopped: what was asked is there
     assert all("ImageNet photos" in reason for reason in result["reasons"])
@@ -179,7 +183,7 @@ def test_what_each_compression_leaves_of_the_real_network(make, photos, threads,
 
 def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_path):
     backbone.save_failure(tmp_path, "weights.pth: 404 Not Found", {"architecture": "resnet50"})
-    result = verify(tmp_path, photos, PHOTOS, SETTINGS)
+    result = verified(tmp_path, photos, PHOTOS, SETTINGS)
     assert (result["passed"], result["reasons"]) == (False, ["weights.pth: 404 Not Found"])
 
 
@@ -260,7 +264,7 @@ def test_other_architectures_other_preprocessing_and_counts_without_the_stem(
     }
     backbone.save(tmp_path / "source", network.state_dict(), masks, manifest)
     compress(tmp_path / "source", tmp_path / "made", None, None)
-    result = verify(tmp_path / "made", photos, PHOTOS, SETTINGS | {"photos_top1": 0})
+    result = verified(tmp_path / "made", photos, PHOTOS, SETTINGS | {"photos_top1": 0})
     assert result["reasons"] == []
     assert result["sparsity"]["convolutions_without_stem"] == pytest.approx(without_stem, abs=0.002)
     if masks:

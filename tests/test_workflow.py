@@ -48,8 +48,6 @@ STUBS = {
     "hiddencost/backbone.py": """
         from pathlib import Path
         from hiddencost.files import write_json
-        def arithmetic(architecture, size):
-            return 0.1, 1000
         def save(folder, weights, manifest):
             for name in ("weights", "masks"):
                 Path(folder, f"{name}.safetensors").write_text(weights)
@@ -79,7 +77,9 @@ STUBS = {
         from hiddencost.files import read_json
         def failed(folder, reason):
             return {"sparsity_declared": None, "sparsity_measured": None, "passed": False, "reasons": [reason]}
-        def verify(folder, photos_path, photos_entry, settings):
+        def imagenet_photos(path, entry, least):
+            pass
+        def verify(folder, settings, recognise, masked=None):
             manifest = read_json(Path(folder, "manifest.json"))
             sparsity = manifest["sparsity_declared"]
             reasons = ["5 of 20 photos"] if sparsity > 0.4 else []
@@ -107,6 +107,14 @@ STUBS = {
         from pathlib import Path
         def write(runs, upstream, path):
             Path(path).write_text("matched")
+    """,
+    "hiddencost/upstream/check.py": """
+        def arithmetic(architecture, size, recipe):
+            return 0.1, 1000
+    """,
+    "hiddencost/upstream/gate.py": """
+        def recognised(network, manifest, least): pass
+        def masked_keys(network, manifest): pass
     """,
     "hiddencost/upstream/launch.py": """
         from pathlib import Path
@@ -513,7 +521,7 @@ def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_share
     (project / "own.yaml").write_text(yaml.safe_dump(config | {"backbones": [dense, gmp]}, sort_keys=False))
     jobs, told = ran()
     assert told == ["own/dense/0/seed0", "own/gmp/0.8/seed0"]
-    assert (jobs["prepare_dataset"], jobs["compress"], jobs["verify_backbone"], jobs["train"]) == (1, 2, 2, 2)
+    assert (jobs["prepare_dataset"], jobs["compress"], jobs["verify_trained"], jobs["train"]) == (1, 2, 2, 2)
     assert "fetch_photos" not in jobs
     touch_everything(project)
     assert nothing_to_do(project, "--configfile", "own.yaml")

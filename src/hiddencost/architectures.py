@@ -41,7 +41,7 @@ def _group(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(block=nn.Sequential(first, *rest)))
 
 
-def resnet50_rigl() -> nn.Module:
+def resnet50_rigl(num_classes: int = 1000) -> nn.Module:
     """RigL's ResNet-50, by the names of sparse-imagenet-transfer's ResnetTF (models/external/rigl/resnet.py).
 
     TensorFlow's padding "SAME" puts one pixel more after a map than before it where it cannot share them evenly. For
@@ -60,15 +60,15 @@ def resnet50_rigl() -> nn.Module:
             layer4=_group(1024, 512, 3, 2),
             avgpool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            fc=nn.Linear(2048, 1000),
+            fc=nn.Linear(2048, num_classes),
         )
     )
 
 
-def resnet50_keras() -> nn.Module:
+def resnet50_keras(num_classes: int = 1000) -> nn.Module:
     """Keras' ResNet-50, by torchvision's names: batch norm's epsilon is 1e-3, and in the first block of groups 2 to 4
     the stride is that of the first convolution, as He et al. had it (keras-applications, resnet50.py)."""
-    network = torchvision.models.resnet50(norm_layer=partial(nn.BatchNorm2d, eps=1e-3))
+    network = torchvision.models.resnet50(num_classes=num_classes, norm_layer=partial(nn.BatchNorm2d, eps=1e-3))
     for group in (network.layer2, network.layer3, network.layer4):
         group[0].conv1.stride, group[0].conv2.stride = (2, 2), (1, 1)
     return network

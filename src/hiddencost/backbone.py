@@ -38,6 +38,8 @@ def build(architecture: str) -> nn.Module:
             import timm  # takes seconds, and only its own networks need it
 
             return timm.create_model(name.removeprefix("timm/"), pretrained=False, **classes).eval()
+        if name not in torchvision.models.list_models(module=torchvision.models):
+            raise ValueError("torchvision has no such classifier")
         return torchvision.models.get_model(name, weights=None, **classes).eval()
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error

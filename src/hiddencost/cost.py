@@ -118,8 +118,8 @@ def upstream_gflop(epochs: int, images: int, gmacs: float) -> float:
 
 
 def upstream_minutes(gflop: float, attempt: int) -> int:
-    """Return the time to ask for, in minutes, of an upstream training on a slow GPU: a day an attempt at most."""
-    return min(minutes(gflop / GPU_RATE, attempt), DAY * attempt)
+    """Return the time to ask for, in minutes, of an upstream training on a slow GPU: a day at most."""
+    return min(minutes(gflop / GPU_RATE, attempt), DAY)
 
 
 def upstream_mb(parameters: int, batch_size: int, size: int, device: str) -> int:

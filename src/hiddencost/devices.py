@@ -3,6 +3,7 @@ sees that GPU alone."""
 
 import logging
 import os
+import platform
 import re
 import shutil
 import stat
@@ -158,3 +159,15 @@ def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
     if gpu and usable:
         torch.cuda.set_per_process_memory_fraction(1 / jobs_per_gpu)
     return torch.device("cuda" if gpu and usable else "cpu")
+
+
+def device_name(device: "torch.device") -> str:
+    """Return what a device is, for people: the name of a GPU, or of a CPU with its number of threads."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux; platform.processor() knows it elsewhere alone
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"

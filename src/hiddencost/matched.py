@@ -17,7 +17,7 @@ LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_los
 CLOSE = 1.0  # points of upstream accuracy within which a network counts as matched
 ALL = "all"
 COLUMNS = [
-    *("dense", "method", "compression", "networks", "upstream_lost_least", "upstream_lost_most"),
+    *("dense", "method", "compression", "networks", "cells", "upstream_lost_least", "upstream_lost_most"),
     *("cost_at_matched", "low", "high", "slope", "close", "close_cost"),
 ]
 
@@ -32,18 +32,23 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     `lost`, what it loses against the dense one in accuracy upstream and downstream, in points.
 
     Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
-    controls, are left out. Downstream it is the mean of the seed-paired differences over datasets, shots and seeds.
+    controls, are left out. Downstream it is the mean of the seed-paired differences over those `cells` (dataset,
+    shots and seed) in which all networks of the same dense one have a result.
     """
-    top1 = upstream.set_index("backbone")["top1"]
+    top1 = upstream.set_index("backbone")["top1"].dropna()
     about = runs.drop_duplicates("backbone").set_index("backbone")
-    lost = differences(runs, LOST, "accuracy").dropna(subset="difference")
+    lost = differences(runs, LOST, "accuracy")
     made = about.index[(about["compression"] != "none") & about["control"].isna()]
-    cells = lost[lost["backbone"].isin(made)].groupby(["dense", "method", "backbone"], sort=False)
-    table = cells["difference"].mean().rename("lost").reset_index()
+    lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
+    # means over other cells would not be of the same
+    cell = ["dense", "method", "dataset", "shots", "seed"]
+    found = lost.groupby(cell)["difference"]
+    complete = found.transform("count") == found.transform("size")
+    cells = lost[complete].groupby(["dense", "method", "backbone"], sort=False)["difference"]
+    table = cells.agg(lost="mean", cells="size").reset_index()
     table["compression"] = table["backbone"].map(about["compression"].map(algorithm))
     own, dense = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
-    table["upstream_lost"] = dense - own
-    return table.dropna(subset="upstream_lost")
+    return table.assign(upstream_lost=dense - own)
 
 
 def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
@@ -66,6 +71,7 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
             some = own if kind == ALL else own[own["compression"] == kind]
             close = some[some["upstream_lost"].abs() <= CLOSE]
             told = {"dense": dense, "method": method, "compression": kind, "networks": len(some)}
+            told |= {"cells": some["cells"].iloc[0]}
             least, most = some["upstream_lost"].agg(["min", "max"])
             told |= {"upstream_lost_least": least, "upstream_lost_most": most}
             rows.append(told | _line(some) | {"close": len(close), "close_cost": close["lost"].mean()})

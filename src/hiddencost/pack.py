@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from torch import Tensor
 
 from hiddencost import datasets, ledger, packfile
+from hiddencost.devices import device_name
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.metrics import evaluate
 from hiddencost.packfile import PackInputs
@@ -98,16 +98,6 @@ def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
         return {"status": "diverged", "reason": "a test logit is not finite"}
     metrics = evaluate(logits, labels, test_batch_size)
     return {"status": "ok", "ece_published_batch_size": test_batch_size, **metrics}
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a device is, for people: the name of a GPU, or of a CPU with its number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")  # Linux; platform.processor() knows it elsewhere alone
-    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:

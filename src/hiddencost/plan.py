@@ -12,9 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.allocator import WORK
+from hiddencost.devices import device_name
 from hiddencost.engine import CapturedChunk, Chunk, Plan, PromptedNetwork, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
-from hiddencost.pack import device_name
 from hiddencost.protocol import RunProtocol
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,17 @@ Precision = Annotated[
 ]
 
 
+def different_epochs(milestones: list[float], epochs: int) -> None:
+    """Refuse, with ValueError, milestones (fractions of the epochs, rounded down) that do not fall on epochs of their
+    own, behind the first."""
+    found = [math.floor(fraction * epochs) for fraction in milestones]
+    if 0 in found or len(set(found)) < len(found):
+        raise ValueError(
+            f"milestones {milestones} of {epochs} epochs fall on the epochs {found}; expected each on another one, "
+            "none on 0"
+        )
+
+
 class Training(BaseModel):
     """What all methods share."""
 
@@ -40,12 +51,7 @@ class Recipe(Training):
 
     @model_validator(mode="after")
     def _milestones_differ(self) -> "Recipe":
-        epochs = [math.floor(fraction * self.epochs) for fraction in self.milestones]
-        if 0 in epochs or len(set(epochs)) < len(epochs):
-            raise ValueError(
-                f"milestones {self.milestones} of {self.epochs} epochs fall on the epochs {epochs}; expected each on "
-                "another one, none on 0"
-            )
+        different_epochs(self.milestones, self.epochs)
         return self
 
 

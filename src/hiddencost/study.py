@@ -134,7 +134,9 @@ class Sparsify(Part):
         "sparse from the start, small weights dropped and grown by gradient; lth: lottery tickets, by iterative "
         "magnitude pruning with rewinding, a training a round"
     )
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros, of the layers that the algorithm prunes")
+    sparsity: float = Field(
+        ge=0.0001, le=0.9999, description="share of zeros, of the layers that the algorithm prunes, to six digits"
+    )
     begin: Fraction | None = Field(None, description="gmp: share of the training before the first weight goes")
     end: Fraction | None = Field(None, description="gmp, rigl: share of the training after which masks stay")
     interval: int | None = Field(None, ge=1, description="gmp, rigl: steps between two changes of the masks")
@@ -156,6 +158,8 @@ class Sparsify(Part):
             raise ValueError(
                 f"{self.algorithm} takes sparsity, {', '.join(takes)}, not {' and '.join(sorted(surplus))}"
             )
+        if upstream.as_level(self.sparsity) != self.sparsity:
+            raise ValueError(f"sparsity is {self.sparsity}; expected six digits behind the point at most")
         told = self.settings()
         if self.algorithm == "gmp" and told["begin"] >= told["end"]:
             raise ValueError(f"begin is {told['begin']}; expected less than end, {told['end']}")
@@ -275,7 +279,7 @@ class Verification(Part):
         ge=0,
         le=100,
         description="instead of the photos, of networks that the study trains itself: least top-1, %, on 1000 test "
-        "images of their upstream data set (controls exempt)",
+        "images (or all, if fewer) of their upstream data set (controls exempt)",
     )
 
 

@@ -2,11 +2,11 @@
 
 import io
 import logging
-import math
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -16,18 +16,32 @@ from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 from hiddencost import backbone
 from hiddencost.compress import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
 from hiddencost.layers import convolutions
-from hiddencost.upstream import sparsifiers
 
 log = logging.getLogger(__name__)
 
 
-def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dict, settings: dict) -> dict:
+class Recognised(NamedTuple):
+    """How many images a network classifies rightly, of how many, of what kind, and how many are expected."""
+
+    correct: int
+    count: int
+    of: str
+    least: int
+
+
+def verify(
+    folder: str | Path,
+    settings: dict,
+    recognise: Callable[[nn.Module, dict], Recognised],
+    with_masks: Callable[[nn.Module, dict], list[str]] = lambda network, manifest: [],
+) -> dict:
     """Measure a backbone and hold it against its manifest.
 
-    settings: `sparsity_tolerance` (absolute), `photos_top1` (photos to classify rightly) and, of a network that the
-    study has trained, instead of the photos `upstream_top1` (%, on test images of its own; see `upstream.testing`). A
-    control is exempt of these. Returns verification.json's content: `passed`, `reasons` (one line each), and what was
-    measured; for a backbone that failed or cannot be loaded only why.
+    settings: `sparsity_tolerance` (absolute). recognise: of the network and its manifest, the images that it should
+    know (see `imagenet_photos`), of which a control is exempt; a ValueError of it is a reason. with_masks: the keys
+    of the weights that must have masks, beyond those that `compress` has pruned. Returns verification.json's content:
+    `passed`, `reasons` (one line each), and what was measured; for a backbone that failed or cannot be loaded only
+    why.
 
     Both the zeros and what the masks leave out must be as declared, of what the manifest's `sparsity_over` names.
     Quantisation makes zeros of small weights, too, that no mask leaves out: there the masks alone count.
@@ -39,14 +53,13 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
     measured = measure_sparsity(network, manifest["stem"])
     masked = measure_sparsity(network, manifest["stem"], masks)
     try:
-        photos, count, images, least = _recognised(network, manifest, photos_path, photos_entry, settings)
+        photos, count, images, least = recognise(network, manifest)
     except ValueError as error:
         return failed(folder, str(error))
     logits = fixed_logits(network)
     made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
     pruned_here = [f"{name}.weight" for name in reached(network, made)] if made and not quantised else []
-    if sparsify := manifest.get("upstream", {}).get("sparsify"):
-        pruned_here += sparsifiers.reached(network, sparsify)
+    pruned_here += with_masks(network, manifest)
     reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
     reasons += settings_violations(network, made) if made else []
     over = manifest["sparsity_over"]
@@ -84,19 +97,6 @@ def verify(folder: str | Path, photos_path: str | Path | None, photos_entry: dic
         "photos": {"top1": photos, "count": count, "of": images, "exempt": manifest["control"] is not None},
         "fingerprint": fingerprint(logits),
     }
-
-
-def _recognised(
-    network: nn.Module, manifest: dict, photos_path: str | Path | None, photos_entry: dict, settings: dict
-) -> tuple[int, int, str, int]:
-    """Return how many images the network classifies rightly, of how many, of what kind, and how many are expected."""
-    if "upstream" not in manifest:
-        photos = top1_on_photos(network, manifest, photos_path, photos_entry)
-        return photos, photos_entry["count"], "ImageNet photos", settings["photos_top1"]
-    from hiddencost.upstream.testing import of_gate  # timm, which takes seconds
-
-    correct, count = of_gate(network, manifest)
-    return correct, count, "upstream test images", math.ceil(settings["upstream_top1"] * count / 100)
 
 
 def failed(folder: str | Path, reason: str) -> dict:
@@ -191,6 +191,18 @@ def settings_violations(network: nn.Module, settings: dict) -> list[str]:
             if zeros[name] < count or (scope == "global" and zeros[name] > count)
         ]
     return found
+
+
+def imagenet_photos(path: str | Path, entry: dict, least: int) -> Callable[[nn.Module, dict], Recognised]:
+    """Return the test, for `verify`, that a network knows at least so many ImageNet photos.
+
+    path: of the wheel that holds them; entry: the catalog's.
+    """
+
+    def recognise(network: nn.Module, manifest: dict) -> Recognised:
+        return Recognised(top1_on_photos(network, manifest, path, entry), entry["count"], "ImageNet photos", least)
+
+    return recognise
 
 
 @torch.inference_mode()

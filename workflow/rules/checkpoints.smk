@@ -100,14 +100,15 @@ rule compress:
 rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
-        photos=photos_of_backbone,
-        upstream=upstream_of_backbone,
+        photos=FETCHED["photos"].format(PHOTOS),
     output:
         VERIFICATION,
     log:
         f"{RESULTS}/logs/verify_backbone/{{backbone}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/verify_backbone/{{backbone}}.tsv"
+    wildcard_constraints:
+        backbone=any_of(one.name for one in study.backbones if not study.trained(one.checkpoint)),
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -115,11 +116,11 @@ rule verify_backbone:
         runtime=short_runtime,
     params:
         settings=constant(
-            study.verification.model_dump()
+            verification_of("photos_top1")
             | {"photos": entry_part(catalog.load("photos")[PHOTOS], "member_pattern", "count", "resize", "crop")}
         ),
         code=code("verify_backbone"),
     message:
-        "Verifying backbone {wildcards.backbone}: sparsity, masks, images it should know"
+        "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"
     script:
         "../scripts/verify_backbone.py"

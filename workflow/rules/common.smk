@@ -73,10 +73,15 @@ FETCHED = {
 }
 
 
+def any_of(names):
+    """A wildcard's constraint to be one of some names; of none, to be nothing that a path can have."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    checkpoint="|".join(map(re.escape, PUBLISHED)),
-    backbone="|".join(re.escape(backbone.name) for backbone in study.backbones),
-    dataset="|".join(map(re.escape, DATASETS)),
+    checkpoint=any_of(PUBLISHED),
+    backbone=any_of(backbone.name for backbone in study.backbones),
+    dataset=any_of(DATASETS),
     size=r"\d+",
     seed=r"\d+",
 
@@ -255,6 +260,11 @@ def source_of(wildcards):
     return trained_files(backbone.checkpoint, settings, backbone.upstream_seed or 0)
 
 
+def verification_of(images):
+    """What the gate asks of a network: `sparsity_tolerance`, and what it should know of some images."""
+    return study.verification.model_dump(include={"sparsity_tolerance", images})
+
+
 def compression_of(wildcards):
     backbone = study.backbone(wildcards.backbone)
     compression = backbone.compression and backbone.compression.model_dump(exclude_none=True)
@@ -331,12 +341,6 @@ def upstream_of_backbone(wildcards):
     return upstream_arrays(made.name) if made else []
 
 
-def photos_of_backbone(wildcards):
-    """The ImageNet photos, which a network that the study has trained is not verified on."""
-    made = study.trained(study.backbone(wildcards.backbone).checkpoint)
-    return [] if made else FETCHED["photos"].format(PHOTOS)
-
-
 def upstream_start(wildcards):
     """The published weights that a training starts from."""
     start = study.trained(wildcards.upstream).checkpoint
@@ -388,12 +392,15 @@ def rewind_settings(wildcards):
 def origin(wildcards):
     """Digest of the settings and the code that make a pack's inputs."""
     backbone = study.backbone(wildcards.backbone)
-    layout = layout_of(backbone.checkpoint)
-    settings = [layout, compression_of(wildcards), dataset_layout(wildcards), study.verification.model_dump()]
-    jobs = ["import_checkpoint", "compress", "verify_backbone", "prepare_dataset", "draw_splits", "extract_features"]
+    settings = [layout_of(backbone.checkpoint), compression_of(wildcards), dataset_layout(wildcards)]
+    jobs = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
     if study.trained(backbone.checkpoint):
-        jobs.append("sparsify")
-        settings.append([backbone.sparsify and backbone.sparsify.settings(), backbone.upstream_seed or 0])
+        how = backbone.sparsify and backbone.sparsify.settings()
+        settings += [verification_of("upstream_top1"), how, backbone.upstream_seed or 0]
+        jobs += ["sparsify", "verify_trained"]
+    else:
+        settings.append(verification_of("photos_top1"))
+        jobs += ["import_checkpoint", "verify_backbone"]
     return sha256_text(canonical(settings + [code(job) for job in jobs]))
 
 

@@ -107,12 +107,13 @@ def probe_memory(wildcards, attempt):
 @cache
 def upstream_arithmetic(name):
     """The multiply-adds of an image (in billions) and the parameters of a network that the study trains."""
-    from hiddencost import backbone  # PyTorch, which takes seconds
+    from hiddencost.upstream import check  # PyTorch and timm, which take seconds
 
     trained = study.trained(name)
-    return backbone.arithmetic(CHECKPOINTS[name]["architecture"], trained.image_size)
+    return check.arithmetic(CHECKPOINTS[name]["architecture"], trained.image_size, trained.recipe)
 
 
+# in the process that plans alone, as it takes seconds
 if workflow.is_main_process:
     for one in study.upstream:
         try:

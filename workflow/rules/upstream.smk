@@ -9,8 +9,8 @@ SPARSIFIERS = {
 
 
 wildcard_constraints:
-    upstream="|".join(re.escape(one.name) for one in study.upstream),
-    sparsifier="|".join(map(re.escape, SPARSIFIERS)),
+    upstream=any_of(one.name for one in study.upstream),
+    sparsifier=any_of(SPARSIFIERS),
     sparsity=r"0(\.\d+)?",
     upstream_seed=r"\d+",
     rewind_epoch=r"\d+",
@@ -70,3 +70,30 @@ rule rewind_point:
         "Training {wildcards.upstream} up to epoch {wildcards.rewind_epoch}, to rewind to"
     script:
         "../scripts/sparsify.py"
+
+
+# As verify_backbone does, but on upstream test images instead of ImageNet photos.
+rule verify_trained:
+    input:
+        backbone=STUDY_BACKBONE,
+        images=upstream_of_backbone,
+    output:
+        VERIFICATION,
+    log:
+        f"{RESULTS}/logs/verify_trained/{{backbone}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/verify_trained/{{backbone}}.tsv"
+    wildcard_constraints:
+        backbone=any_of(one.name for one in study.backbones if study.trained(one.checkpoint)),
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=network_memory,
+        runtime=short_runtime,
+    params:
+        settings=constant(verification_of("upstream_top1")),
+        code=code("verify_trained"),
+    message:
+        "Verifying backbone {wildcards.backbone}: sparsity, masks, upstream test images"
+    script:
+        "../scripts/verify_trained.py"

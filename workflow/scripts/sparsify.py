@@ -7,17 +7,17 @@ from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
 what, inputs = {"sparsify": "make", "rewind_point": "rewind_point"}[snakemake.rule], snakemake.input
-job = json.loads(snakemake.params.settings)
-output = Path(snakemake.output[0])
+job, output = json.loads(snakemake.params.settings), Path(snakemake.output[0])
 job["output"] = str(output.parent if what == "make" else output)
-if what == "make":
-    # what is kept of an interrupted training is of these settings, this code and these inputs
-    told = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
-    of = sha256_text(canonical([job, snakemake.params.code, told]))[:16]
-    job |= {"ticket": inputs.ticket and str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind}
-    job["unfinished"] = str(output.parent / f"unfinished-{of}.state")
+# what is kept of an interrupted training is of these settings, this code and these inputs
+told = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
+of = sha256_text(canonical([job, snakemake.params.code, told]))[:16]
+job["unfinished"] = str(output.parent / f"unfinished-{of}.state")
+if what == "make" and inputs.ticket:
+    job |= {"ticket": str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind}
 jobs_per_gpu, gpus = snakemake.config["jobs_per_gpu"], snakemake.resources.get("gpu", 0)
 with lease(jobs_per_gpu, max(1, gpus)) as leased:
+    # here alone: PyTorch would not see the lease
     from hiddencost.upstream import launch
 
     workers = snakemake.threads if leased else 0

@@ -44,14 +44,16 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     # an interval of two seeds runs off the axis: in full it would leave no room for the points
     most = np.nanmax([upright["lost"].abs().max(), 1.0])
     top = 1.15 * np.nanmin([np.nanmax([upright["high"].max(), most]), 3 * most])
+    top = np.nanmax([top, 1.15 * at_matched["cost_at_matched"].max()])
     bottom = 1.15 * np.nanmax([np.nanmin([upright["low"].min(), upright["lost"].min(), -0.1 * top]), -3 * most])
+    bottom = np.nanmin([bottom, 1.15 * at_matched["cost_at_matched"].min()])
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
     figure, axes = style.panels(
         len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
     )
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
         _panel(axis, points[points["method"] == method], colours, markers)
-        _diamonds(axis, at_matched[at_matched["method"] == method])
+        _at_matched(axis, at_matched[at_matched["method"] == method], markers)
         axis.set(xlim=(left, None), ylim=(bottom, top))
         axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
         if number % 2 == 0:
@@ -112,10 +114,11 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
     axis.grid(lw=0.3)
 
 
-def _diamonds(axis: Axes, at_matched: pd.DataFrame) -> None:
-    for row in at_matched.itertuples():
+def _at_matched(axis: Axes, found: pd.DataFrame, markers: dict) -> None:
+    for row in found.itertuples():
         bars = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
-        axis.errorbar(100, row.cost_at_matched, bars, **DIAMOND, elinewidth=0.9)
+        marker = markers[row.dense] if len(markers) > 1 else DIAMOND["marker"]
+        axis.errorbar(100, row.cost_at_matched, bars, **DIAMOND | {"marker": marker}, elinewidth=0.9)
 
 
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:

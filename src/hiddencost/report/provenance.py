@@ -24,8 +24,12 @@ def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
     def add(kind: str, name: str, what: str, sha256: str, source: str = "") -> None:
         rows.append({"kind": kind, "name": name, "what": what, "sha256": sha256, "source": source})
 
-    checkpoints = dict.fromkeys(one["checkpoint"] for one in study["backbones"])
-    datasets = [one["name"] for one in study["datasets"]]
+    trained = study.get("upstream", [])
+    starts = [one["checkpoint"] for one in trained if one.get("checkpoint")]
+    checkpoints = dict.fromkeys([*(one["checkpoint"] for one in study["backbones"]), *starts])
+    prepared = [(one["name"], size) for one in study["datasets"] for size in _sizes(study, one)]
+    prepared += [(one["dataset"], one["image_size"]) for one in trained if one.get("dataset")]
+    datasets = dict.fromkeys(name for name, _ in prepared)
     photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
     origins = [
         ("checkpoint", "checkpoints", checkpoints),
@@ -36,11 +40,10 @@ def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
         for name in names:
             for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
                 add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
-    for one in study["datasets"]:
-        for size in _sizes(study, one):
-            manifest = _read(resources / "datasets" / one["name"] / str(size) / "dataset.json")
-            for file, sha256 in manifest.get("sha256", {}).items():
-                add("prepared images", one["name"], f"{file} at {size} pixels", sha256)
+    for name, size in dict.fromkeys(prepared):
+        manifest = _read(resources / "datasets" / name / str(size) / "dataset.json")
+        for file, sha256 in manifest.get("sha256", {}).items():
+            add("prepared images", name, f"{file} at {size} pixels", sha256)
     for one in study["backbones"]:
         manifest = _read(results / "backbones" / one["name"] / "manifest.json")
         if "weights_sha256" in manifest:  # not where its download failed

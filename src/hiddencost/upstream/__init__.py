@@ -5,14 +5,14 @@ Here is what a study says of it; `data`, `sparsifiers` and `training` do it.
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hiddencost.files import canonical, sha256_text
-from hiddencost.protocol import Fraction, Precision
+from hiddencost.protocol import Fraction, Precision, different_epochs
 
 # What each algorithm is told beside its sparsity, with what it is where a study does not say. Sources: `sparsifiers`.
 SPARSIFIERS: dict[str, dict] = {
@@ -38,9 +38,10 @@ class UpstreamRecipe(BaseModel):
     learning_rate: float = Field(gt=0, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of optimisers that have it")
     weight_decay: float = Field(ge=0, description="on weights alone, not on biases and batch norm")
-    schedule: Literal["cosine", "step", "multistep", "poly"] = Field("cosine", description="timm's, by steps")
+    schedule: Literal["cosine", "multistep"] = Field("cosine", description="of the rate, by steps; timm's")
     milestones: list[Fraction] = Field(
-        [], description="of schedule multistep: as fractions of the epochs, there the rate falls to a tenth"
+        [],
+        description="of schedule multistep: fractions of the epochs, rounded down, where the rate falls to a tenth",
     )
     warmup_epochs: int = Field(0, ge=0, description="in which the rate rises linearly")
     clip_gradient: float | None = Field(None, gt=0, description="largest norm of the gradient")
@@ -73,6 +74,7 @@ class UpstreamRecipe(BaseModel):
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; expected less than epochs, {self.epochs}")
         if bool(self.milestones) != (self.schedule == "multistep"):
             raise ValueError("milestones go with schedule multistep, and it needs them")
+        different_epochs(self.milestones, self.epochs)
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale is {self.scale}; expected the least share before the largest")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
@@ -104,11 +106,10 @@ def lottery_levels(sparsity: float, share: float) -> list[float]:
     """Return the sparsity after each round of iterative pruning: 1 - (1 - share)^r, until `sparsity`, which ends it.
 
     Each round prunes the same share of what is left (Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019,
-    section 2); the last one less, so that the declared sparsity is met.
+    section 2); the last one less, so that the declared sparsity is met. The levels before one are its own levels.
     """
-    rounds = math.log(1 - sparsity) / math.log(1 - share)
-    whole = math.ceil(round(rounds, 6))
-    return [as_level(1 - (1 - share) ** number) for number in range(1, whole)] + [as_level(sparsity)]
+    levels = (as_level(1 - (1 - share) ** number) for number in count(1))
+    return [*takewhile(lambda level: level < as_level(sparsity), levels), as_level(sparsity)]
 
 
 def as_level(sparsity: float) -> float:

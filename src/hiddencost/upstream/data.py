@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.loader import PrefetchLoader, fast_collate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +21,9 @@ from hiddencost import datasets
 from hiddencost.readers.folders import open_image
 from hiddencost.schedule import stream
 from hiddencost.upstream import UpstreamRecipe, folder_of_tests
+
+# of networks from scratch
+PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
 
 
 class Arrays(Sequence):
@@ -105,7 +109,10 @@ class Tested(Dataset):
 
 
 def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
-    """Return timm's training transform of a recipe, from a PIL image to uint8 [3, size, size]."""
+    """Return timm's training transform of a recipe, from a PIL image to uint8 [3, size, size].
+
+    Raises ValueError for an `auto_augment` that timm does not know.
+    """
     augmentation = {
         "scale": tuple(recipe.scale),
         "hflip": 0.5 * recipe.mirror,
@@ -114,7 +121,10 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> C
         "interpolation": preprocessing["interpolation"],
         "mean": tuple(preprocessing["mean"]),
     }
-    crop, *rest = create_transform(size, is_training=True, use_prefetcher=True, separate=True, **augmentation)
+    try:
+        crop, *rest = create_transform(size, is_training=True, use_prefetcher=True, separate=True, **augmentation)
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"auto_augment {recipe.auto_augment!r}: timm does not know it: {error}") from error
     if recipe.crop == "padded":  # what the CIFAR networks of the sparsity papers have, and timm has not
         mirror = [transforms.RandomHorizontalFlip()] if recipe.mirror else []
         resize = [transforms.Resize(size), transforms.CenterCrop(size)]
@@ -145,14 +155,19 @@ class TrainLoader:
         processes: int = 1,
     ):
         """workers: processes that read and augment; 0: none but this one. Raises ValueError for a batch size that
-        does not divide among the processes, or that the images do not fill."""
-        if recipe.batch_size % processes:
-            raise ValueError(f"batch_size is {recipe.batch_size}; expected one that {processes} GPUs can share")
+        does not divide among the processes (evenly, with mixup, which pairs images), or that the images do not fill.
+        """
+        own, rest = divmod(recipe.batch_size, processes)
+        if rest or ((recipe.mixup or recipe.cutmix) and own % 2):
+            raise ValueError(
+                f"batch_size is {recipe.batch_size}; expected one that {processes} GPUs can share evenly"
+            )
         if len(images) < recipe.batch_size:
             raise ValueError(f"batch_size is {recipe.batch_size}; expected at most the {len(images)} training images")
         self.data = Augmented(images, train_transform(recipe, size, preprocessing), seed)
-        self.sampler = DistributedSampler(self.data, processes, rank, shuffle=True, seed=seed, drop_last=True)
-        own = recipe.batch_size // processes
+        # it adds the epoch to its seed: neighbouring seeds would give neighbouring orders
+        order = stream(seed, "order").initial_seed() % 2**31
+        self.sampler = DistributedSampler(self.data, processes, rank, shuffle=True, seed=order, drop_last=True)
         loader = DataLoader(
             self.data,
             own,

@@ -1,6 +1,10 @@
-"""Start a training: in this process on one GPU or the CPU, by torchrun on several GPUs."""
+"""Start a training: in this process on one GPU or the CPU, by torchrun on several GPUs.
+
+As a program it is one of the processes that torchrun starts: python -m hiddencost.upstream.launch JOB.json
+"""
 
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +12,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hiddencost import ledger
 from hiddencost.devices import compute_device
-from hiddencost.files import write_json
+from hiddencost.files import read_json, write_json
 from hiddencost.upstream import training
 
 log = logging.getLogger(__name__)
@@ -19,7 +24,8 @@ def run(what: str, job: dict, leased: str | None, jobs_per_gpu: int, threads: in
     """Do `training.make` or `training.rewind_point` (`what`) for a job, on what `devices.lease` gave.
 
     On several GPUs torchrun starts a process each, which share every batch (DistributedDataParallel); workers: the
-    processes that read images, which they share as well. Raises RuntimeError if one of the processes fails.
+    processes that read images, which they share as well. Raises RuntimeError if one of the processes fails and has
+    not written why.
     """
     count = len(leased.split(",")) if leased else 0
     if count < 2:
@@ -31,8 +37,25 @@ def run(what: str, job: dict, leased: str | None, jobs_per_gpu: int, threads: in
         write_json(told, {"what": what, "job": job, "workers": workers // count})
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         log.info("torchrun starts %d processes", count)
-        done = subprocess.run(
-            [*command, "-m", "hiddencost.upstream", str(told)], stdout=sys.stdout, stderr=sys.stderr
-        )
-    if done.returncode:
-        raise RuntimeError(f"torchrun ended with status {done.returncode}; the lines above say why")
+        command += ["-m", "hiddencost.upstream.launch", str(told)]
+        started = subprocess.Popen(command, stdout=sys.stdout, stderr=sys.stderr)
+        # its processes end with this one, whose GPUs they have
+        signal.signal(signal.SIGTERM, lambda *_: started.terminate())
+        status = started.wait()
+    if status and not _has_failed(what, job):
+        raise RuntimeError(f"torchrun ended with status {status}; the lines above say why")
+
+
+def _has_failed(what: str, job: dict) -> bool:
+    """Whether a training has written why it could not be."""
+    if what == "rewind_point":
+        return "failed" in ledger.states(job["output"], training.CPU)
+    manifest = Path(job["output"], "manifest.json")
+    return manifest.exists() and "failed" in read_json(manifest)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    given = read_json(sys.argv[1])
+    cuda = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    getattr(training, given["what"])(given["job"], cuda, given["workers"])

@@ -112,7 +112,9 @@ class Held:
 
     @torch.no_grad()
     def _forget(self, parameter: nn.Parameter, where: Tensor) -> None:
-        """Set the optimiser's memory of a parameter (momentum, moments) to zero where a mask is True."""
+        """Set the optimiser's memory of a parameter (momentum, moments) to zero where a mask is True.
+
+        The sources train by SGD. Adam's count of steps stays, so that its first updates behind this are larger."""
         for value in self.optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 value.masked_fill_(where, 0)

@@ -1,6 +1,5 @@
 """What a network reaches on its upstream test images."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +7,7 @@ from torch import nn
 
 from hiddencost import backbone
 from hiddencost.upstream import UpstreamRecipe
-from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order, load
-
-GATE_IMAGES = 1000  # of the gate: all of ImageNet's would take a CPU an hour
+from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order
 
 
 @torch.inference_mode()
@@ -33,13 +30,3 @@ def correct_of(
         logits = network(inputs.contiguous(memory_format=torch.channels_last))
         correct += int((logits.argmax(1) == labels).sum())
     return correct
-
-
-def of_gate(network: nn.Module, manifest: dict) -> tuple[int, int]:
-    """Return how many images of the gate a network of this study classifies rightly, and how many they are: of its
-    upstream test set, evenly spaced. Raises ValueError where the images are not there, or not what they were."""
-    data = load(manifest["upstream"]["data"])
-    count = len(data.test)
-    indices = range(0, count, max(1, math.ceil(count / GATE_IMAGES)))
-    about = manifest["upstream"], manifest["preprocessing"]
-    return correct_of(network, data, indices, *about, torch.device("cpu")), len(indices)

@@ -1,7 +1,7 @@
 """Upstream training with timm: a network from scratch or from published weights, dense or with a sparsifier.
 
 `make` does one training, from its settings to a backbone on disk, in one process or as one of several that torchrun
-has started; `__main__` is its command line.
+has started (`launch`).
 """
 
 import logging
@@ -9,14 +9,15 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from timm.data import Mixup
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -29,19 +30,24 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, ledger
+from hiddencost.devices import device_name
 from hiddencost.layers import convolutions
 from hiddencost.schedule import resolve_precision, stream
-from hiddencost.upstream import UpstreamRecipe, as_level, sparsifiers
-from hiddencost.upstream.data import TrainLoader, Upstream, load
+from hiddencost.upstream import UpstreamRecipe, sparsifiers
+from hiddencost.upstream.data import PREPROCESSING, TrainLoader, Upstream, load
 from hiddencost.upstream.testing import correct_of
 
 log = logging.getLogger(__name__)
 
-PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
+CPU = torch.device("cpu")
 
 
 class Diverged(ValueError):
     """The loss of a training has ceased to be finite, in all of its processes."""
+
+
+class Alone(ValueError):
+    """One of several processes cannot go on, while the others do not know."""
 
 
 @dataclass
@@ -89,7 +95,8 @@ class Training:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         if masks:
-            self.sparsifier.masks = dict(state["masks"])
+            weights = self.sparsifier.weights
+            self.sparsifier.masks = {key: mask.to(weights[key].device) for key, mask in state["masks"].items()}
         self.sparsifier.apply(self.network)
         if self.ema:
             self.sparsifier.apply(self.ema.module)
@@ -115,16 +122,18 @@ def make(job: dict, device: torch.device, workers: int) -> None:
     folder of an imported checkpoint, or None), `data` (see `data.load`), `image_size` in pixels, `recipe`
     (UpstreamRecipe), `sparsify` (None, or all settings of a sparsifier), `seed`, `unfinished` (the file that keeps
     the state at each epoch's end, from which an interrupted training goes on), `output` (the backbone's folder); of a
-    lottery ticket `ticket` (the folder of the network that the round prunes, None in the first of a network that is
-    not trained before) and `rewind` (the file of `rewind_point`). workers: processes of this one that read images.
+    lottery ticket `ticket` (the folder of the network that the round prunes) and `rewind` (the file of
+    `rewind_point`). workers: processes of this one that read images.
 
-    On the CPU the result is a function of the job alone, to the bit; several processes share each batch, and as each
-    normalises its own part, their number matters. An interrupted training that goes on gives what it would have
-    given. The manifest holds the top-1 on the upstream test images, all of them, which training never sees before.
+    On the CPUs of one machine the result is a function of the job and the number of threads, to the bit; several
+    processes share each batch, and as each normalises its own part, their number matters. An interrupted training
+    that goes on gives what it would have given, if as many processes go on; else it starts anew. The manifest holds
+    the top-1 on the upstream test images, all of them, which training never sees before.
+
+    Raises RuntimeError in a process that fails alone, of several, once it has written why.
     """
-    run = processes(device)
-    output, unfinished = Path(job["output"]), Path(job["unfinished"])
-    settings, start = job["sparsify"], time.monotonic()
+    run, start = processes(device), time.monotonic()
+    output, settings = Path(job["output"]), job["sparsify"]
     manifest = {
         "checkpoint": job["checkpoint"],
         "architecture": job["architecture"],
@@ -138,87 +147,132 @@ def make(job: dict, device: torch.device, workers: int) -> None:
         "upstream": {key: job[key] for key in ("data", "image_size", "recipe", "sparsify", "seed")}
         | {"processes": run.count},
     }
-    try:
-        recipe, data = UpstreamRecipe.model_validate(job["recipe"]), load(job["data"])
-        network, about = first_network(job, len(data.classes))
-        manifest |= about
-        loader = _loader(job, recipe, data, manifest["preprocessing"], run, workers)
-        masks = _ticket(job, network, settings)
-        training = prepare(network, recipe, settings, loader.steps, job["seed"], run.device, masks)
-        if settings and settings["algorithm"] == "lth":
-            (state,) = ledger.states(job["rewind"], run.device).values() or [None]
-            if state is None:
-                raise ValueError(f"{job['rewind']}: damaged; delete it, and it is made again")
-            training.restore(state, masks=False)
-        if stored := ledger.states(unfinished, run.device).get("training"):
-            training.restore(stored)
-            log.info("going on after epoch %d of %d, where it was interrupted", training.epoch, recipe.epochs)
-
-        def keep() -> None:
-            if run.rank == 0:
-                ledger.keep_states(unfinished, {"training": training.state()})
-
-        try:
-            train(training, loader, recipe, len(data.classes), job["seed"], run, keep)
-        except ValueError as error:
-            if run.count > 1 and not isinstance(error, Diverged):  # of this process: the others would wait for it
-                raise RuntimeError(f"process {run.rank} of {run.count} fails: {error}") from error
-            raise
-    except ValueError as error:
-        reason = str(error).splitlines()[-1]  # of a process that reads images: its traceback comes before
-        if run.rank == 0:
-            log.error("%s: cannot be trained: %s", output, reason)
-            backbone.save_failure(output, reason, manifest)
-        return
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-    if run.rank:
-        return
-    final = training.ema.module if training.ema else training.network
-    count = len(data.test)
-    correct = correct_of(final, data, range(count), job, manifest["preprocessing"], run.device, workers)
-    top1 = 100 * correct / count
-    state = {key: tensor.cpu() for key, tensor in final.state_dict().items()}
-    # a weight that happens to be zero is none: masks and weights say the same
-    masks = {key: (mask.cpu() & (state[key] != 0)) for key, mask in training.sparsifier.masks.items()}
-    seconds = time.monotonic() - start
-    told = {"device": str(run.device), "precision": resolve_precision(recipe.precision, run.device)}
-    manifest["upstream"] |= told | {"seconds": round(seconds, 1), "test_images": count}
-    manifest |= {"upstream_top1": round(top1, 4), "classes": data.classes, "keys": len(backbone.weights_of(state))}
-    backbone.save(output, state, masks, manifest)
-    for stale in output.glob("unfinished-*.state"):  # of other settings, too
-        stale.unlink()
-    log.info("%s: %.2f %% of %d upstream test images, in %.0f s", output, top1, count, seconds)
+    with _told(run, lambda reason: backbone.save_failure(output, reason, manifest)):
+        begun = begin(job, run, workers)
+        manifest |= begun.about
+        go_on(begun, job, run, begun.recipe.epochs)
+        if run.rank:
+            return
+        training, data = begun.training, begun.data
+        final, count = (training.ema.module if training.ema else training.network), len(data.test)
+        correct = correct_of(final, data, range(count), job, manifest["preprocessing"], run.device, workers)
+        state = {key: tensor.cpu() for key, tensor in final.state_dict().items()}
+        # a weight that happens to be zero is none: masks and weights say the same
+        masks = {key: (mask.cpu() & (state[key] != 0)) for key, mask in training.sparsifier.masks.items()}
+        top1, seconds = 100 * correct / count, time.monotonic() - start
+        precision = resolve_precision(begun.recipe.precision, run.device)
+        told = {"device": device_name(run.device), "precision": precision}
+        manifest["upstream"] |= told | {"seconds": round(seconds, 1), "test_images": count}
+        manifest |= {
+            "upstream_top1": round(top1, 4),
+            "classes": data.classes,
+            "keys": len(backbone.weights_of(state)),
+        }
+        backbone.save(output, state, masks, manifest)
+        for stale in output.glob("unfinished-*.state"):  # of other settings, too
+            stale.unlink()
+        log.info("%s: %.2f %% of %d upstream test images, in %.0f s", output, top1, count, seconds)
 
 
 def rewind_point(job: dict, device: torch.device, workers: int) -> None:
     """Train a dense network up to an early epoch and keep its state: what lottery tickets are rewound to.
 
-    job: as of `make`, of dense training, with `until`, the epochs to train, and `output`, the file of the state. It
-    is the state that the dense training passes through: on the CPU to the bit. Raises ValueError as `make` would
-    tell.
+    job: as of `make`, of dense training, with `until`, the epochs to train, and `output`, the file of the state, or
+    of why there is none. It is the state that the dense training of as many processes passes through: on the CPU to
+    the bit.
     """
     run = processes(device)
-    recipe, data = UpstreamRecipe.model_validate(job["recipe"]), load(job["data"])
-    network, about = first_network(job, len(data.classes))
-    loader = _loader(job, recipe, data, about.get("preprocessing", PREPROCESSING), run, workers)
-    training = prepare(network, recipe, None, loader.steps, job["seed"], run.device)
-    train(training, loader, recipe, len(data.classes), job["seed"], run, until=job["until"])
-    if run.rank == 0:
-        ledger.keep_states(job["output"], {"rewind": training.state()})
+    with _told(run, lambda reason: ledger.keep_states(job["output"], {"failed": reason})):
+        begun = begin(job, run, workers)
+        go_on(begun, job, run, job["until"])
+        if run.rank == 0:
+            ledger.keep_states(job["output"], {"rewind": begun.training.state()})
+            Path(job["unfinished"]).unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(run: Processes, fail: Callable[[str], None]) -> Iterator[None]:
+    """Let what cannot be trained be a result: `fail` is told why, in a line. What goes wrong in one of several
+    processes ends it, with RuntimeError, and torchrun the others, which would wait for it."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).splitlines()[-1]  # of a process that reads images: its traceback comes before
+        alone = isinstance(error, Alone)
+        if run.rank == 0 or alone:
+            log.error("it cannot be trained: %s", reason)
+            fail(reason)
+        if alone:
+            raise RuntimeError(f"process {run.rank} of {run.count} fails: {reason}") from error
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
+class Begun(NamedTuple):
+    """A training that has begun, with its images, and what its manifest says of the network."""
+
+    training: Training
+    loader: TrainLoader
+    recipe: UpstreamRecipe
+    data: Upstream
+    about: dict
+
+
+def begin(job: dict, run: Processes, workers: int) -> Begun:
+    """Prepare the training of a job of `make` or `rewind_point`; a lottery ticket is rewound.
+
+    Raises ValueError where something that it takes has failed, is damaged, or does not go together.
+    """
+    recipe, data = UpstreamRecipe.model_validate(job["recipe"]), load(job["data"])
+    network, about = first_network(job, len(data.classes))
+    images = data.train, recipe, job["image_size"], about["preprocessing"], job["seed"]
+    loader = TrainLoader(*images, run.device, workers, run.rank, run.count)
+    settings, masks = job["sparsify"], None
+    is_ticket = bool(settings) and settings["algorithm"] == "lth"
+    if is_ticket:
+        trained, before, _ = backbone.load(job["ticket"])
+        masks = sparsifiers.next_ticket(trained, before, settings)
+    training = prepare(network, recipe, settings, loader.steps, job["seed"], run.device, masks)
+    if is_ticket:
+        rewound = ledger.states(job["rewind"], CPU) or {"failed": "damaged; delete it, and it is made again"}
+        if "failed" in rewound:
+            raise ValueError(f"{job['rewind']}: {rewound['failed']}")
+        training.restore(rewound["rewind"], masks=False)
+    return Begun(training, loader, recipe, data, about)
+
+
+def go_on(begun: Begun, job: dict, run: Processes, until: int) -> None:
+    """Train up to an epoch, from where an interrupted training of as many processes was, if there is one.
+
+    Raises what `train` raises, and Alone for what goes wrong in this process of several.
+    """
+    training, unfinished = begun.training, Path(job["unfinished"])
+    stored = ledger.states(unfinished, CPU)
+    if stored and stored["processes"] == run.count:
+        training.restore(stored["training"])
+        if run.rank == 0:
+            log.info("going on after epoch %d of %d, where it was interrupted", training.epoch, until)
+
+    def keep() -> None:
+        if run.rank == 0:
+            ledger.keep_states(unfinished, {"training": training.state(), "processes": run.count})
+
+    try:
+        train(training, begun.loader, begun.recipe, len(begun.data.classes), job["seed"], run, until, keep)
+    except Diverged:
+        raise
+    except ValueError as error:
+        raise (Alone if run.count > 1 else ValueError)(str(error)) from error
+
+
 def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
     """Return the network before its first step, in training mode, and what its manifest says of it: `architecture`,
-    `stem` and, of published weights, `preprocessing` and `source_sha256`.
+    `stem`, `preprocessing` and `source_sha256` (of published weights).
 
     From scratch it is as its library initialises it, by the seed. Of published weights the head is a new one where
     the upstream data set has another number of classes. Raises ValueError where the checkpoint could not be imported.
     """
-    about: dict = {}
+    about = {"preprocessing": PREPROCESSING, "source_sha256": {}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(job["seed"], "init").initial_seed())
         if job["start"] is None:
@@ -227,10 +281,13 @@ def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
         else:
             network, _, manifest = backbone.load(job["start"])
             about = {key: manifest[key] for key in ("architecture", "preprocessing", "source_sha256")}
-            old = backbone.classifier(network)
-            if old.out_features != classes:
-                network.set_submodule(backbone.classifier_name(network), nn.Linear(old.in_features, classes))
+            name = backbone.classifier_name(network)
+            if network.get_submodule(name).out_features != classes:
                 about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"
+                other = backbone.build(about["architecture"])
+                head = other.get_submodule(name).state_dict(prefix=f"{name}.")
+                backbone.load_strictly(other, network.state_dict() | head, str(job["start"]))
+                network = other
     about["stem"] = next(iter(convolutions(network)), None)
     return network.requires_grad_().train(), about
 
@@ -253,7 +310,6 @@ def prepare(
         optimizer,
         recipe.schedule,
         num_epochs=recipe.epochs,
-        decay_epochs=max(1, recipe.epochs // 3),  # of schedule step: thirds, a tenth each
         decay_milestones=[math.floor(fraction * recipe.epochs) for fraction in recipe.milestones],
         decay_rate=0.1,
         warmup_epochs=recipe.warmup_epochs,
@@ -274,10 +330,10 @@ def train(
     classes: int,
     seed: int,
     run: Processes,
-    keep: Callable[[], object] = lambda: None,
-    until: int | None = None,
+    until: int,
+    keep: Callable[[], object],
 ) -> None:
-    """Train in place from the epoch that is done to the last, or to the epoch `until`; `keep` is called after each.
+    """Train in place from the epoch that is done up to another one; `keep` is called after each.
 
     bf16 is autocast, with weights in float32. Raises Diverged where the loss ceases to be finite, ValueError for an
     image that cannot be read.
@@ -291,11 +347,10 @@ def train(
     criterion = _criterion(recipe, mixed=mixup is not None)
     network, parameters = training.network, list(training.network.parameters())
     model = DistributedDataParallel(network) if run.count > 1 else network
-    last = recipe.epochs if until is None else until
-    total, done = last * loader.steps * recipe.batch_size, training.epoch * loader.steps * recipe.batch_size
+    total, done = (epochs * loader.steps * recipe.batch_size for epochs in (until, training.epoch))
     bar = tqdm(total=total, initial=done, unit=" images", mininterval=10, disable=run.rank > 0)
     with bar, logging_redirect_tqdm():
-        for epoch in range(training.epoch, last):
+        for epoch in range(training.epoch, until):
             _seed(seed, epoch, run.rank)
             training.schedule.step_update(epoch * loader.steps)
             network.train()
@@ -324,26 +379,10 @@ def train(
             if not math.isfinite(mean):
                 raise Diverged(f"the training diverged: the loss is {mean} in epoch {epoch + 1}")
             training.epoch = epoch + 1
-            bar.set_description(f"epoch {epoch + 1} of {last}, loss {mean:.3f}", refresh=False)
-            log.info("epoch %d of %d: loss %.4f", epoch + 1, last, mean)
+            bar.set_description(f"epoch {epoch + 1} of {until}, loss {mean:.3f}", refresh=False)
+            if run.rank == 0:
+                log.info("epoch %d of %d: loss %.4f", epoch + 1, until, mean)
             keep()
-
-
-def _loader(
-    job: dict, recipe: UpstreamRecipe, data: Upstream, preprocessing: dict, run: Processes, workers: int
-) -> TrainLoader:
-    size, seed = job["image_size"], job["seed"]
-    return TrainLoader(data.train, recipe, size, preprocessing, seed, run.device, workers, run.rank, run.count)
-
-
-def _ticket(job: dict, network: nn.Module, settings: dict | None) -> dict[str, Tensor] | None:
-    """Return the masks of a lottery ticket: of the network that the round before has trained; None of anything else.
-
-    Raises ValueError where that round failed."""
-    if not settings or settings["algorithm"] != "lth":
-        return None
-    trained, masks, _ = backbone.load(job["ticket"])
-    return sparsifiers.next_ticket(trained, masks, settings | {"sparsity": as_level(settings["sparsity"])})
 
 
 def _criterion(recipe: UpstreamRecipe, mixed: bool) -> nn.Module:

@@ -1,0 +1,22 @@
+"""Whether a training can begin, before any job does."""
+
+import torch
+from torch import Tensor
+
+from hiddencost import backbone
+from hiddencost.upstream import UpstreamRecipe
+from hiddencost.upstream.data import PREPROCESSING, train_transform
+
+
+def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[float, int]:
+    """Return what `backbone.arithmetic` does of a network that is to be trained by a recipe.
+
+    Raises ValueError where there is no such network, where it gives something else than logits in training mode, or
+    where timm does not know the recipe's augmentation."""
+    train_transform(recipe, size, PREPROCESSING)
+    found = backbone.arithmetic(architecture, size)
+    with torch.device("meta"):
+        logits = backbone.build(architecture).train()(torch.empty(2, 3, size, size))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ValueError(f"architecture {architecture!r}: in training mode it gives something else than logits")
+    return found

@@ -1,0 +1,32 @@
+"""What the gate asks of a network that the study has trained itself."""
+
+import math
+
+import torch
+from torch import nn
+
+from hiddencost.upstream import sparsifiers
+from hiddencost.upstream.data import load
+from hiddencost.upstream.testing import correct_of
+from hiddencost.verify import Recognised
+
+IMAGES = 1000  # that it looks at: all of ImageNet's would take a CPU an hour
+
+
+def recognised(network: nn.Module, manifest: dict, least: float) -> Recognised:
+    """Return how many of the upstream test images a network classifies rightly: of `IMAGES`, evenly spaced, or all.
+
+    least: of them, in %. Raises ValueError where the images are not there, or not what they were.
+    """
+    data = load(manifest["upstream"]["data"])
+    count = min(len(data.test), IMAGES)
+    indices = [number * len(data.test) // count for number in range(count)]
+    about = manifest["upstream"], manifest["preprocessing"]
+    correct = correct_of(network, data, indices, *about, torch.device("cpu"))
+    return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
+
+
+def masked_keys(network: nn.Module, manifest: dict) -> list[str]:
+    """Return the keys of weights that must have masks: those that its sparsifier prunes, unless it never learned."""
+    settings = manifest["upstream"]["sparsify"]
+    return list(sparsifiers.reached(network, settings)) if settings and manifest["control"] != "random_init" else []

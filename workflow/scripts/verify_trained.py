@@ -1,0 +1,17 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hiddencost.files import write_json
+from hiddencost.logs import log_to
+from hiddencost.upstream.gate import masked_keys, recognised
+from hiddencost.verify import verify
+
+log_to(snakemake.log[0])
+torch.set_num_threads(snakemake.threads)
+settings = json.loads(snakemake.params.settings)
+recognise = partial(recognised, least=settings["upstream_top1"])
+folder = Path(snakemake.input.backbone[0]).parent
+write_json(snakemake.output[0], verify(folder, settings, recognise, masked_keys))

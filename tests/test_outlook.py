@@ -86,6 +86,13 @@ def test_the_time_is_that_of_the_arithmetic_at_the_measured_rate(describe):
     assert float(re.search(r"([0-9.]+) h of a GPU where", text)[1]) == pytest.approx(whole, abs=0.05)
 
 
+def test_networks_without_a_dense_one_are_told(describe):
+    assert "no dense" not in describe()
+    told = describe(backbones=[one for one in CONFIG["backbones"] if one["name"] != "mobilenetv2-dense"])
+    names = "mobilenetv2-magnitude20, mobilenetv2-magnitude30, mobilenetv2-random"
+    assert f"  no dense   {names}: the study has no network to compare them with" in told
+
+
 def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path):
     assert "upstream" not in describe()
     (tmp_path / "made").mkdir()

@@ -213,9 +213,22 @@ def test_seeds_and_hardware_are_warned_of():
     told = [one["what"] for one in report.warnings(runs, [], state, Path("none"), Path("none"))]
     assert told == [
         "two seeds",
-        "runs come from 2 kinds of hardware or precision",
+        "runs of a method come from several kinds of hardware or precision",
         "the checkout was not clean when this report was written",
     ]
+
+
+def test_methods_that_compute_otherwise_are_no_warning_and_a_network_without_a_dense_one_is():
+    state = {"commit": "a" * 40, "changed": [], "why": None}
+    runs = made_up_runs().query("backbone != 'gone' and status == 'ok'").copy()
+    runs["precision"] = runs["method"].map(lambda method: "fp32" if method == "lp" else "bf16")
+    assert report.warnings(runs, [], state, Path("none"), Path("none")) == []
+    runs.loc[runs["backbone"] == "sparse", "dense"] = None
+    (told,) = report.warnings(runs, [], state, Path("none"), Path("none"))
+    assert (told["what"], told["why"]) == (
+        "nothing to compare sparse with",
+        "the study has no dense network of theirs",
+    )
 
 
 def test_bands_reach_as_far_as_in_the_printed_figures(page_file):

@@ -328,7 +328,7 @@ def test_rigl_replaces_as_many_connections_as_the_cosine_says_and_leaves_their_n
 
 
 def test_rigl_refuses_an_interval_without_an_update():
-    with pytest.raises(ValueError, match="rigl: interval is 100 steps; expected less than 30"):
+    with pytest.raises(ValueError, match="rigl: interval is 100 steps; expected less than 30, where the last change"):
         Run(algorithm="rigl", sparsity=0.8)
 
 

@@ -229,6 +229,26 @@ BAD_UPSTREAM = {
         {**SMALL["upstream"][0]["recipe"], "schedule": "multistep", "milestones": [0.01]},
         "upstream[0].recipe: milestones [0.01] of 15 epochs fall on the epochs [0]; expected",
     ),
+    "a batch larger than the data": (
+        [*RECIPE, "batch_size"],
+        50_002,
+        "upstream[0].recipe.batch_size: 50002; expected at most the 50000 training images of cifar10-npm",
+    ),
+    "an interval longer than the training": (
+        [*GMP, "interval"],
+        4000,
+        "backbones[1].sparsify: gmp: interval is 4000 steps; expected at most 3218, the steps from begin",
+    ),
+    "an interval of RigL without a change": (
+        ["backbones", 7, "sparsify", "interval"],
+        5000,
+        "backbones[7].sparsify: rigl: interval is 5000 steps; expected less than 4388, where the last change",
+    ),
+    "phases shorter than a step": (
+        ["backbones", 4, "sparsify", "phase"],
+        0.0001,
+        "backbones[4].sparsify: acdc: 5850 steps are too few for 3751 compressed phases",
+    ),
     "an end before the begin": (
         [*GMP, "begin"],
         0.8,

@@ -130,6 +130,8 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     assert manifest["stem"] == "conv1"
     assert manifest["classes"] == catalog.load("datasets")["cifar10-part"]["classes"]
     assert manifest["upstream"]["test_images"] == 500
+    assert manifest["upstream"]["images_sha256"] == datasets.load(images).digest
+    assert manifest["upstream"]["seconds"] > 0
     assert 0 < manifest["upstream_top1"] < 100
     compress(made[name], tmp_path / "backbone", None, None)
     found = gated(tmp_path / "backbone")

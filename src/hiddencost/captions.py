@@ -38,8 +38,8 @@ CAPTIONS = {
     "datasets, shots and seeds; bars are its 95 % interval over datasets, or over seeds where there is one dataset "
     "(see the claims). Filled: upstream top-1, as published or as measured after training; open: the images of the "
     "verification, which are few and easy. A diamond: what compression costs at matched upstream accuracy, where the "
-    "line through all networks' losses meets 100 % (see the tables). A line joins the levels of a kind of "
-    "compression; the number is the sparsity of the last. "
+    "line through all networks' losses meets 100 %, with its interval over networks and seeds (see the "
+    "tables). A line joins the levels of a kind of compression; the number is the sparsity of the last. "
     "Controls that lie off the axes are told over the panel. A star: cells of it are missing, so that its mean is "
     "not over the same as the others'.",
 }

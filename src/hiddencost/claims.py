@@ -48,7 +48,8 @@ class Cells(Part):
     backbones: Annotated[list[Annotated[str, AfterValidator(_backbones)]], BeforeValidator(_listed)] | None = Field(
         None,
         description="dense, compressed, sparse (compressed other than by quantisation), quantised, a control, a "
-        "compression (gmp, magnitude, ...; alone, not one on top of another), or a checkpoint as it is published",
+        "compression (magnitude, ...; alone, not one on top of another; gmp, acdc, rigl and lth of published "
+        "networks), or a checkpoint as it is published",
     )
     datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = None
     except_datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = Field(

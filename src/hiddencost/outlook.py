@@ -49,6 +49,9 @@ def describe(
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in reasons if reasons[name] == reason]
             lines.append(f"    {', '.join(names)} ({cells * own * len(names):,} runs): {reason}")
+    alone = [one.name for one in study.backbones if not study.dense_of(one)]
+    if alone:
+        lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
     if trainings:
         left = [gflop for folder, gflop in trainings.items() if not Path(folder, "manifest.json").exists()]
         hours = _hours(sum(left) / cost.GPU_RATE)
@@ -64,7 +67,9 @@ def describe(
     lines += [
         "  downloads  " + _downloads(used, images),
         "  disk       " + _disk(study, backbones, targets, checkpoints, datasets),
-        "  time       " + _time(study, backbones, targets, checkpoints, datasets, bench),
+        "  time       "
+        + ("beside upstream training " if trainings else "")
+        + _time(study, backbones, targets, checkpoints, datasets, bench),
     ]
     return "\n".join(lines)
 

@@ -409,6 +409,27 @@ class Study(Part):
         return self
 
     @model_validator(mode="after")
+    def _trainings_are_long_enough(self) -> "Study":
+        known = catalog.load("datasets")
+        for index, one in enumerate(self.upstream):
+            counts = known[one.dataset]["counts"] if one.dataset else None
+            if counts and one.recipe.batch_size > counts["train"]:
+                raise ValueError(
+                    f"upstream[{index}].recipe.batch_size: {one.recipe.batch_size}; expected at most the "
+                    f"{counts['train']} training images of {one.dataset}"
+                )
+        for index, one in enumerate(self.backbones):
+            trained = self.trained(one.checkpoint)
+            counts = known[trained.dataset]["counts"] if trained and trained.dataset else None
+            if one.sparsify and counts:
+                steps = trained.recipe.epochs * (counts["train"] // trained.recipe.batch_size)
+                try:
+                    upstream.check_schedule(one.sparsify.settings(), steps)
+                except ValueError as error:
+                    raise ValueError(f"backbones[{index}].sparsify: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _classes_suffice(self) -> "Study":
         known = catalog.load("datasets")
         for one in self.backbones:

@@ -10,6 +10,7 @@ from hiddencost import catalog, tables
 from hiddencost.claims import CONTROLS, MEASURES, Cells, Claim
 from hiddencost.gallery import algorithm
 from hiddencost.tables import CONFIDENCE, ROUNDING, paired_interval
+from hiddencost.upstream import SPARSIFIERS
 
 VERDICTS = ["supported", "contradicted", "undecided", "not run"]
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]
@@ -183,8 +184,9 @@ def _is(backbone: pd.Series, kind: str) -> bool:
             return bool(made)
         case "sparse":
             return bool(made) and "quantised" not in made
-        case _:
-            return made == {kind}
+        case _:  # of the paper's algorithms, the published networks: those that a study trains are others
+            own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.load("checkpoints")
+            return made == {kind} and not own
 
 
 def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | None, str]:

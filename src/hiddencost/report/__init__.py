@@ -181,13 +181,18 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
         logs = [f"{job}/{backbone}/{dataset}/seed{seed}.log" for job, backbone, dataset, seed in packs.to_numpy()]
         why = reason if isinstance(reason, str) else "no reason was told"
         warn(f"{len(group)} of {len(runs)} runs {status}: {names}; on {datasets}", why, logs)
+    alone = style.order(runs[runs["dense"].isna()], "backbone")
+    if alone:
+        warn(f"nothing to compare {_enumerated(alone)} with", "the study has no dense network of theirs")
     seeds = runs["seed"].nunique()
     if seeds == 1:
         warn("one seed", "no interval can be told from one")
     elif seeds == 2:
         warn("two seeds", "their intervals are wide, and their standard deviations rough")
-    if (kinds := len(devices(runs))) > 1:
-        warn(f"runs come from {kinds} kinds of hardware or precision", "each rounds in its own way")
+    finished = style.finished(runs)
+    ways = finished.groupby(finished["method"].map(JOBS))[["device", "precision"]].nunique(dropna=False)
+    if (ways > 1).any(axis=None):
+        warn("runs of a method come from several kinds of hardware or precision", "each rounds in its own way")
     if state["changed"]:
         changed = f"{len(state['changed'])} files differ from commit {state['commit'][:12]}"
         warn("the checkout was not clean when this report was written", changed)

@@ -138,6 +138,27 @@ def sparse_phases(steps: int, warm_up: float, phase: float, fine_tuning: float) 
     return found
 
 
+def check_schedule(settings: Mapping, steps: int) -> None:
+    """Refuse, with ValueError, a training of too few steps for a sparsifier's settings (all of them, see
+    `with_defaults`)."""
+    begin, end = (round(settings.get(key, 0) * steps) for key in ("begin", "end"))
+    match settings["algorithm"]:
+        case "gmp":
+            if settings["interval"] > end - begin:
+                raise ValueError(
+                    f"gmp: interval is {settings['interval']} steps; expected at most {end - begin}, the steps from "
+                    f"begin to end of {steps}"
+                )
+        case "rigl":
+            if settings["interval"] >= end:
+                raise ValueError(
+                    f"rigl: interval is {settings['interval']} steps; expected less than {end}, where the last "
+                    f"change of {steps} steps may be"
+                )
+        case "acdc":
+            sparse_phases(steps, *(settings[key] for key in SPARSIFIERS["acdc"]))
+
+
 TEST_FOLDERS = ("val", "validation", "test")
 
 

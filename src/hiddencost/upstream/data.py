@@ -40,11 +40,13 @@ class Arrays(Sequence):
 
 
 class Upstream(NamedTuple):
-    """An upstream data set: sequences of PIL images and labels, and the names of the classes."""
+    """An upstream data set: sequences of PIL images and labels, the names of the classes, and the SHA-256 over its
+    prepared arrays' (None of a folder)."""
 
     train: Sequence[tuple[Image.Image, int]]
     test: Sequence[tuple[Image.Image, int]]
     classes: list[str]
+    digest: str | None
 
 
 def load(source: dict) -> Upstream:
@@ -56,7 +58,7 @@ def load(source: dict) -> Upstream:
     if "arrays" in source:
         found = datasets.load(source["arrays"])
         train, test = Arrays(found.train_images, found.train_labels), Arrays(found.test_images, found.test_labels)
-        return Upstream(train, test, found.classes)
+        return Upstream(train, test, found.classes, found.digest)
     folder = Path(source["folder"])
     try:
         train = ImageFolder(folder / "train", loader=open_image)
@@ -65,7 +67,7 @@ def load(source: dict) -> Upstream:
         raise ValueError(str(error)) from error
     if odd := set(train.classes) ^ set(test.classes):
         raise ValueError(f"{folder}: train/ and {test.root} have different classes: {', '.join(sorted(odd)[:5])}")
-    return Upstream(train, test, train.classes)
+    return Upstream(train, test, train.classes, None)
 
 
 class Augmented(Dataset):

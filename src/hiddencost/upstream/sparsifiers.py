@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hiddencost.layers import convolutions, erk_densities
-from hiddencost.upstream import sparse_phases
+from hiddencost.upstream import check_schedule, sparse_phases
 
 
 def reached(network: nn.Module, settings: Mapping) -> dict[str, Tensor]:
@@ -136,11 +136,6 @@ class GMP(Held):
         self.begin = round(settings["begin"] * steps)
         end = round(settings["end"] * steps)
         self.times = (end - self.begin) // self.interval
-        if self.times < 1:
-            raise ValueError(
-                f"gmp: interval is {self.interval} steps; expected at most {end - self.begin}, the steps from begin "
-                f"to end of {steps}"
-            )
 
     def sparsity_at(self, step: int) -> float | None:
         """Return the sparsity that a step sets, by equation 1; None of a step that sets none."""
@@ -205,11 +200,6 @@ class RigL(Held):
     ):
         self.drop, self.interval = settings["drop"], settings["interval"]
         self.end = round(settings["end"] * steps)
-        if self.interval >= self.end:
-            raise ValueError(
-                f"rigl: interval is {self.interval} steps; expected less than {self.end}, where the last update of "
-                f"{steps} steps may be"
-            )
         density = 1 - settings["sparsity"]
         densities = dict.fromkeys(weights, density)
         if settings["distribution"] == "erk":
@@ -252,6 +242,7 @@ def make(
     """
     if settings is None:
         return Held({}, optimizer, {})
+    check_schedule(settings, steps)
     weights = reached(network, settings)
     match settings["algorithm"]:
         case "gmp":

@@ -77,11 +77,13 @@ class Training:
     sparsifier: sparsifiers.Held
     ema: ModelEmaV3 | None
     epoch: int = 0  # done
+    seconds: float = 0.0  # that its epochs took
 
     def state(self) -> dict:
-        """Return what a training goes on from: `epoch`, and the states of network, optimiser, mean and masks."""
+        """Return what a training goes on from: `epoch`, `seconds`, states of network, optimiser and mean, masks."""
         return {
             "epoch": self.epoch,
+            "seconds": self.seconds,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else {},
@@ -100,7 +102,7 @@ class Training:
         self.sparsifier.apply(self.network)
         if self.ema:
             self.sparsifier.apply(self.ema.module)
-        self.epoch = state["epoch"]
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
 
 
 def processes(device: torch.device) -> Processes:
@@ -132,7 +134,7 @@ def make(job: dict, device: torch.device, workers: int) -> None:
 
     Raises RuntimeError in a process that fails alone, of several, once it has written why.
     """
-    run, start = processes(device), time.monotonic()
+    run = processes(device)
     output, settings = Path(job["output"]), job["sparsify"]
     manifest = {
         "checkpoint": job["checkpoint"],
@@ -159,10 +161,11 @@ def make(job: dict, device: torch.device, workers: int) -> None:
         state = {key: tensor.cpu() for key, tensor in final.state_dict().items()}
         # a weight that happens to be zero is none: masks and weights say the same
         masks = {key: (mask.cpu() & (state[key] != 0)) for key, mask in training.sparsifier.masks.items()}
-        top1, seconds = 100 * correct / count, time.monotonic() - start
+        top1 = 100 * correct / count
         precision = resolve_precision(begun.recipe.precision, run.device)
         told = {"device": device_name(run.device), "precision": precision}
-        manifest["upstream"] |= told | {"seconds": round(seconds, 1), "test_images": count}
+        told |= {"seconds": round(training.seconds, 1), "test_images": count, "images_sha256": data.digest}
+        manifest["upstream"] |= told
         manifest |= {
             "upstream_top1": round(top1, 4),
             "classes": data.classes,
@@ -171,7 +174,7 @@ def make(job: dict, device: torch.device, workers: int) -> None:
         backbone.save(output, state, masks, manifest)
         for stale in output.glob("unfinished-*.state"):  # of other settings, too
             stale.unlink()
-        log.info("%s: %.2f %% of %d upstream test images, in %.0f s", output, top1, count, seconds)
+        log.info("%s: %.2f %% of %d upstream test images, trained in %.0f s", output, top1, count, training.seconds)
 
 
 def rewind_point(job: dict, device: torch.device, workers: int) -> None:
@@ -351,6 +354,7 @@ def train(
     bar = tqdm(total=total, initial=done, unit=" images", mininterval=10, disable=run.rank > 0)
     with bar, logging_redirect_tqdm():
         for epoch in range(training.epoch, until):
+            start = time.monotonic()
             _seed(seed, epoch, run.rank)
             training.schedule.step_update(epoch * loader.steps)
             network.train()
@@ -379,6 +383,7 @@ def train(
             if not math.isfinite(mean):
                 raise Diverged(f"the training diverged: the loss is {mean} in epoch {epoch + 1}")
             training.epoch = epoch + 1
+            training.seconds += time.monotonic() - start
             bar.set_description(f"epoch {epoch + 1} of {until}, loss {mean:.3f}", refresh=False)
             if run.rank == 0:
                 log.info("epoch %d of %d: loss %.4f", epoch + 1, until, mean)

@@ -15,6 +15,7 @@ BACKBONES = {
     "old": ("resnet50-v1", "none", None, "dense"),
     "acdc80": ("resnet50-acdc80", "acdc", None, "dense"),
     "acdc80-int8": ("resnet50-acdc80", "acdc+int8", None, "dense"),
+    "own-acdc80": ("own", "acdc", None, "own"),  # trained by the study
     "rigl80": ("resnet50-rigl80", "rigl", None, "dense"),
     "blocks": ("resnet50-v2", "2:4", None, "dense"),
     "int8": ("resnet50-v2", "int8", None, "dense"),
@@ -173,8 +174,8 @@ def test_seeds_are_paired():
     ("kinds", "expected"),
     [
         ("dense", {"dense", "old", "small"}),
-        ("compressed", {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8", "gmp", "alone"}),
-        ("sparse", {"acdc80", "rigl80", "blocks", "gmp", "alone"}),
+        ("compressed", {"acdc80", "acdc80-int8", "own-acdc80", "rigl80", "blocks", "int8", "gmp", "alone"}),
+        ("sparse", {"acdc80", "own-acdc80", "rigl80", "blocks", "gmp", "alone"}),
         ("quantised", {"int8"}),
         ("acdc", {"acdc80"}),
         (["nm", "rigl"], {"blocks", "rigl80"}),

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 import yaml
@@ -344,6 +345,13 @@ def test_bad_input_of_upstream_training_is_one_line(path, value, expected):
     assert message.startswith("studies/mine.yaml: ")
     assert expected in message
     assert len(message.splitlines()) == 1
+
+
+def test_the_upstream_example_of_the_readme_is_a_study():
+    (example,) = re.findall(r"```yaml\n(upstream:.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    study = load_study(SMALL | yaml.safe_load(example), "README.md")
+    assert [one.name for one in study.backbones] == ["dense", "gmp90", "lth90"]
+    assert study.upstream[0].recipe.warmup_epochs == 5
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").iterdir()), ids=lambda path: path.stem)

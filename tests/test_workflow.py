@@ -492,7 +492,7 @@ UPSTREAM = {
     "dataset": "cifar10-part",
     "image_size": 32,
     "recipe": {
-        **{"epochs": 4, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
+        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
         **{"crop": "padded", "precision": "fp32"},
     },
 }
@@ -543,7 +543,7 @@ def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_share
     configure(project, lambda c: c["backbones"].pop(1), "own.yaml")
     configure(project, swap_learning_rate_and_gamma, "own.yaml")
     assert ran("results/own/tables/runs.csv")[1] == []
-    configure(project, lambda c: c["upstream"][0]["recipe"].update(epochs=5), "own.yaml")
+    configure(project, lambda c: c["upstream"][0]["recipe"].update(epochs=500), "own.yaml")
     jobs, told = ran("results/own/tables/runs.csv")
     assert len(told) == 1 + 4 + 1 + 2  # dense, rounds, rewinding, the other seed's; not GMP, which nobody asks for
     replace(project, "src/hiddencost/upstream/launch.py", "state of", "the state of")
@@ -758,7 +758,9 @@ def test_the_report_is_made_of_every_figure_with_its_caption_and_of_the_tables(f
     report = read_json(finished / "results/small/report.html")
     drawn = {path.stem for path in (finished / "results/small/figures").glob("*.png")}
     assert {name for name, caption in report["settings"]["captions"] if caption} == drawn
-    assert {"runs", "bins", "summary", "claims", "expectations", "typeset", "figures"} == set(report["tables"])
+    assert {"runs", "bins", "summary", "claims", "expectations", "upstream", "matched", "typeset", "figures"} == set(
+        report["tables"]
+    )
     assert json.loads(report["settings"]["study"])["study"] == "small"
     assert report["settings"]["classes"] == {"cifar10-part": 10}
 

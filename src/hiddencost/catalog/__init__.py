@@ -41,8 +41,8 @@ def checkpoint(name: str) -> dict:
 
 def _timm(name: str) -> dict:
     import timm  # takes seconds, and PyTorch with it
-
-    from hiddencost import backbone
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     try:
         config = timm.get_pretrained_cfg(name)
@@ -56,6 +56,8 @@ def _timm(name: str) -> dict:
             f"timm-{name}: expected weights on Hugging Face with the 1000 classes of ImageNet-1k, found "
             f"{config.hf_hub_id or 'none there'}, {config.num_classes} classes"
         )
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
     stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
     file = {"name": "model.safetensors", "sources": [{"hf": config.hf_hub_id, "file": "model.safetensors"}]}
     return {
@@ -70,7 +72,7 @@ def _timm(name: str) -> dict:
         },
         "stem": stem,
         "upstream_top1": None,  # timm keeps its results apart
-        "gmacs": backbone.arithmetic(f"timm/{name}", 224)[0],
+        "gmacs": counter.get_total_flops() / 2e9,
         "licence": config.license or "not stated",
         "citation": config.paper_ids or config.origin_url or "not stated",
         "read_from": f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",

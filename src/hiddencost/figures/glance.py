@@ -41,6 +41,8 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     upright = points[points["role"] == "compressed"]
     upright = upright if len(upright) else points
     left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
+    right = np.nanmax([upright["kept"].max(), 100.0])
+    right += 0.07 * (right - left)  # room for what stands by the last point
     # an interval of two seeds runs off the axis: in full it would leave no room for the points
     most = np.nanmax([upright["lost"].abs().max(), 1.0])
     top = 1.15 * np.nanmin([np.nanmax([upright["high"].max(), most]), 3 * most])
@@ -54,7 +56,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
         _panel(axis, points[points["method"] == method], colours, markers)
         _at_matched(axis, at_matched[at_matched["method"] == method], markers)
-        axis.set(xlim=(left, None), ylim=(bottom, top))
+        axis.set(xlim=(left, right), ylim=(bottom, top))
         axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
         if number % 2 == 0:
             axis.set_ylabel("downstream accuracy lost (points)")

@@ -326,6 +326,22 @@ def test_a_lottery_ticket_starts_from_the_rewound_weights_under_its_mask(made, i
         assert torch.equal(started["masks"][key], mask)
 
 
+def test_a_ticket_can_be_rewound_to_published_weights(made, images, tmp_path):
+    """As Chen et al. (CVPR 2021) do: rewind_epoch 0 of a training that starts from a checkpoint."""
+    rewind, start = str(tmp_path / "rewind.state"), str(made["dense"])
+    training.rewind_point(job(tmp_path, images, start=start, until=0, output=rewind), CPU, 0)
+    rewound = ledger.states(rewind, CPU)["rewind"]
+    assert rewound["epoch"] == 0
+    assert all(torch.equal(tensor, rewound["network"][key]) for key, tensor in weights(start).items())
+    settings, recipe = SETTINGS["lth"] | {"rewind_epoch": 0}, {"epochs": 1}
+    make(tmp_path / "made", images, settings, recipe, start=start, ticket=start, rewind=rewind)
+    manifest = read_json(tmp_path / "made/manifest.json")
+    assert manifest.get("failed") is None
+    _, masks, _ = backbone.load(tmp_path / "made")
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == pytest.approx(0.2 * sum(mask.numel() for mask in masks.values()), abs=20)
+
+
 def test_a_next_round_prunes_what_the_round_before_has_left(made, images, tmp_path):
     settings = {"algorithm": "lth", "sparsity": 0.9}
     make(tmp_path, images, settings, {"epochs": 2}, ticket=str(made["lth"]), rewind=made["rewind"])

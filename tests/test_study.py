@@ -193,14 +193,6 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("path", "value", "expected"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_that_names_file_key_value_and_what_is_allowed(path, value, expected):
-    message = complaint(edited(path, value))
-    assert expected in message
-    assert message.startswith("studies/mine.yaml: ")
-    assert len(message.splitlines()) == 1
-
-
 SMALL = yaml.safe_load((ROOT / "studies/small.yaml").read_text())
 RECIPE = ["upstream", 0, "recipe"]
 GMP, LTH = (["backbones", number, "sparsify"] for number in (1, 10))
@@ -339,11 +331,15 @@ BAD_UPSTREAM = {
 }
 
 
-@pytest.mark.parametrize(("path", "value", "expected"), BAD_UPSTREAM.values(), ids=BAD_UPSTREAM)
-def test_bad_input_of_upstream_training_is_one_line(path, value, expected):
-    message = complaint(edited(path, value, SMALL))
-    assert message.startswith("studies/mine.yaml: ")
+CASES = {name: (CONFIG, *case) for name, case in BAD.items()}
+CASES |= {f"upstream: {name}": (SMALL, *case) for name, case in BAD_UPSTREAM.items()}
+
+
+@pytest.mark.parametrize(("study", "path", "value", "expected"), CASES.values(), ids=CASES)
+def test_bad_input_is_one_line_that_names_file_key_value_and_what_is_allowed(study, path, value, expected):
+    message = complaint(edited(path, value, study))
     assert expected in message
+    assert message.startswith("studies/mine.yaml: ")
     assert len(message.splitlines()) == 1
 
 

@@ -70,9 +70,9 @@ def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
     with commas between); None where there is none.
 
     Where there are fewer GPUs than asked for it takes all. Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to
-    those GPUs, and stays so. It waits while all are taken by
-    processes of the same user that hold a lease; the kernel ends the lease of one that dies. jobs_per_gpu: a divisor
-    of SLOTS. Raises PermissionError where the folder of the locks belongs to somebody else.
+    those GPUs, and stays so. It waits while all are taken by processes of the same user that hold a lease; the kernel
+    ends the lease of one that dies. jobs_per_gpu: a divisor of SLOTS. Raises PermissionError where the folder of the
+    locks belongs to somebody else.
     """
     gpus = visible()
     if not gpus:
@@ -85,12 +85,9 @@ def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
     folder, slots, told = _folder(), SLOTS // jobs_per_gpu, False
     while not (taken := _take(gpus, count, slots, folder)):
         if not told:
-            which = (
-                f"{len(gpus) - count + 1} or more of {len(gpus)} GPUs are"
-                if count > 1
-                else f"all {len(gpus)} GPUs are"
-            )
-            which = which if len(gpus) > 1 else "the only GPU is"
+            which = f"all {len(gpus)} GPUs are" if len(gpus) > 1 else "the only GPU is"
+            if count > 1:
+                which = f"{len(gpus) - count + 1} or more of {len(gpus)} GPUs are"
             wanted = "one" if count == 1 else str(count)
             log.info("%s taken: waiting for %s; a lease ends with the process that holds it", which, wanted)
             told = True

@@ -223,6 +223,11 @@ class Backbone(Part):
         "or of the checkpoint that the catalog names as its dense counterpart",
     )
 
+    def training(self) -> tuple[dict | None, int]:
+        """Return how its checkpoint is trained, if the study trains it: all settings of the sparsifier (None: dense),
+        and the seed."""
+        return self.sparsify and self.sparsify.settings(), self.upstream_seed or 0
+
     @model_validator(mode="after")
     def _one_change(self) -> "Backbone":
         if self.compression and self.control:
@@ -383,9 +388,7 @@ class Study(Part):
         seen: dict[tuple, str] = {}
         for one in self.backbones:
             compression = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
-            trained = one.checkpoint in [made.name for made in self.upstream]
-            how = trained and (one.upstream_seed or 0, str(one.sparsify and one.sparsify.settings()))
-            made = (one.checkpoint, how, str(compression), one.control)
+            made = (one.checkpoint, str(one.training()), str(compression), one.control)
             if made in seen:
                 raise ValueError(
                     f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
@@ -549,13 +552,13 @@ class Study(Part):
             return backbone.dense
         trained = self.trained(backbone.checkpoint)
         checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint)["dense"]) or backbone.checkpoint
-        seed = backbone.upstream_seed or 0
+        _, seed = backbone.training()
         dense = (
             one.name
             for one in self.backbones
             if one.checkpoint == checkpoint
-            and not (one.sparsify or one.compression or one.control)
-            and (not trained or (one.upstream_seed or 0) == seed)
+            and not (one.compression or one.control)
+            and one.training() == (None, seed)
         )
         return next(dense, None)
 

@@ -256,8 +256,7 @@ def source_of(wildcards):
     backbone = study.backbone(wildcards.backbone)
     if not study.trained(backbone.checkpoint):
         return [f"resources/backbones/{backbone.checkpoint}/{file}" for file in BACKBONE]
-    settings = backbone.sparsify and backbone.sparsify.settings()
-    return trained_files(backbone.checkpoint, settings, backbone.upstream_seed or 0)
+    return trained_files(backbone.checkpoint, *backbone.training())
 
 
 def verification_of(images):
@@ -347,10 +346,15 @@ def upstream_start(wildcards):
     return [f"resources/backbones/{start}/{file}" for file in BACKBONE] if start else []
 
 
+def lottery_of(wildcards):
+    """The settings of a round of lottery tickets, None of any other training."""
+    settings = sparsifier_of(wildcards)
+    return settings if settings and settings["algorithm"] == "lth" else None
+
+
 def ticket(wildcards):
     """The network whose weights a lottery ticket is drawn from: of the round before, in the first the dense one."""
-    settings = sparsifier_of(wildcards)
-    if not settings or settings["algorithm"] != "lth":
+    if not (settings := lottery_of(wildcards)):
         return []
     rounds = upstream.lottery_levels(settings["sparsity"], settings["share"])
     before = settings | {"sparsity": rounds[-2]} if len(rounds) > 1 else None
@@ -359,8 +363,7 @@ def ticket(wildcards):
 
 def rewound(wildcards):
     """The state that a lottery ticket is rewound to."""
-    settings = sparsifier_of(wildcards)
-    if not settings or settings["algorithm"] != "lth":
+    if not (settings := lottery_of(wildcards)):
         return []
     axes = {"upstream": wildcards.upstream, "upstream_seed": wildcards.upstream_seed}
     return REWIND.format(rewind_epoch=settings["rewind_epoch"], **axes)
@@ -395,8 +398,7 @@ def origin(wildcards):
     settings = [layout_of(backbone.checkpoint), compression_of(wildcards), dataset_layout(wildcards)]
     jobs = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
     if study.trained(backbone.checkpoint):
-        how = backbone.sparsify and backbone.sparsify.settings()
-        settings += [verification_of("upstream_top1"), how, backbone.upstream_seed or 0]
+        settings += [verification_of("upstream_top1"), *backbone.training()]
         jobs += ["sparsify", "verify_trained"]
     else:
         settings.append(verification_of("photos_top1"))
@@ -522,7 +524,7 @@ def trainings():
         trained = study.trained(one.checkpoint)
         if not trained or one.name in LEFT_OUT["backbone"]:
             continue
-        settings, seed = one.sparsify and one.sparsify.settings(), one.upstream_seed or 0
+        settings, seed = one.training()
         wanted = [settings]
         if settings and settings["algorithm"] == "lth":
             levels = upstream.lottery_levels(settings["sparsity"], settings["share"])

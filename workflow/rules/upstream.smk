@@ -2,10 +2,9 @@
 
 TRAINED = f"{RESULTS}/upstream/{{upstream}}/{{sparsifier}}/{{sparsity}}/seed{{upstream_seed}}"
 REWIND = f"{RESULTS}/upstream/{{upstream}}/rewind/epoch{{rewind_epoch}}/seed{{upstream_seed}}.state"
-SPARSIFIERS = {
-    upstream.label(settings): settings
-    for settings in (one.sparsify and one.sparsify.settings() for one in study.backbones)
-} | {"dense": None}
+SPARSIFIERS = {upstream.label(settings): settings for settings, _ in (one.training() for one in study.backbones)} | {
+    "dense": None
+}
 
 
 wildcard_constraints:

@@ -17,7 +17,7 @@ Which layers are pruned, as in the algorithm's source (`reached`):
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,11 @@ def keep_largest(scores: Tensor, count: int) -> Tensor:
     return mask.view_as(scores)
 
 
-def keep_largest_of_all(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return masks of the `count` largest scores of all tensors together, bool, by the same keys."""
-    mask = keep_largest(torch.cat([score.flatten() for score in scores.values()]), count)
+def keep_largest_of_all(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """Return masks of the largest scores of all tensors together, bool, by the same keys, but for the share
+    `sparsity` of them."""
+    together = torch.cat([score.flatten() for score in scores.values()])
+    mask = keep_largest(together, _kept(together, sparsity))
     parts = mask.split([score.numel() for score in scores.values()])
     return {key: part.view_as(score) for (key, score), part in zip(scores.items(), parts, strict=True)}
 
@@ -171,7 +173,7 @@ class ACDC(Held):
         super().after(step)
         if step in (begin for begin, _ in self.phases):
             scores = {key: weight.detach().abs() for key, weight in self.weights.items()}
-            self.masks = keep_largest_of_all(scores, _kept_of_all(scores.values(), self.sparsity))
+            self.masks = keep_largest_of_all(scores, self.sparsity)
             self._zero_weights()
         elif step in (end for _, end in self.phases[:-1]):
             self.masks = _full(self.weights)
@@ -268,7 +270,7 @@ def next_ticket(network: nn.Module, masks: Mapping[str, Tensor], settings: Mappi
     for key, weight in reached(network, settings).items():
         mask = masks.get(key)
         scores[key] = weight.abs() if mask is None else _scores(weight, mask.to(weight.device))
-    return keep_largest_of_all(scores, _kept_of_all(scores.values(), settings["sparsity"]))
+    return keep_largest_of_all(scores, settings["sparsity"])
 
 
 def _full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -282,8 +284,3 @@ def _scores(weight: Tensor, mask: Tensor) -> Tensor:
 
 def _kept(weight: Tensor, sparsity: float) -> int:
     return weight.numel() - round(sparsity * weight.numel())
-
-
-def _kept_of_all(tensors: Iterable[Tensor], sparsity: float) -> int:
-    total = sum(tensor.numel() for tensor in tensors)
-    return total - round(sparsity * total)

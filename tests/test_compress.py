@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from hiddencost import backbone
-from hiddencost.compress import compress, prune_convolutions, quantise, shuffle
+from hiddencost.compress import compress, prune_weights, quantise, shuffle
 from hiddencost.compression import label
 from hiddencost.files import read_json
 from hiddencost.layers import convolutions, erk_densities
@@ -40,7 +40,7 @@ def sparse(mobilenetv2, tmp_path_factory):
     """MobileNetV2, a fifth of it zero, as an imported sparse checkpoint."""
     folder = tmp_path_factory.mktemp("sparse")
     pruned, masks, manifest = backbone.load(mobilenetv2)
-    masks |= prune_convolutions(pruned, {"algorithm": "magnitude", "sparsity": 0.2, "scope": "global"})
+    masks |= prune_weights(pruned, {"algorithm": "magnitude", "sparsity": 0.2, "scope": "global"})
     # a published mask can reach the head, too
     head = pruned.classifier[1].weight
     masks["classifier.1.weight"] = head.abs() > 0.01
@@ -96,7 +96,7 @@ def test_global_magnitude_pruning_removes_the_smallest_weights_and_keeps_the_res
 
 def test_with_scope_layer_each_convolution_loses_the_smallest_of_its_own():
     pruned, dense = network(), network()
-    masks = prune_convolutions(pruned, MAGNITUDE | {"scope": "layer"})
+    masks = prune_weights(pruned, MAGNITUDE | {"scope": "layer"})
     for name, layer in convolutions(dense).items():
         mask = masks[f"{name}.weight"]
         assert int((~mask).sum()) == round(0.3 * mask.numel())
@@ -132,7 +132,7 @@ def test_erk_costs_a_resnet50_the_multiplications_that_rigl_publishes(sparsity, 
 
 
 def test_with_scope_erk_each_layer_gets_its_share():
-    masks = prune_convolutions(network(), MAGNITUDE | {"sparsity": 0.8, "scope": "erk"})
+    masks = prune_weights(network(), MAGNITUDE | {"sparsity": 0.8, "scope": "erk"})
     densities = erk_densities({key: mask.shape for key, mask in masks.items()}, 1 - 0.8)
     assert densities["1.weight"] == 1
     assert densities["0.weight"] != densities["2.weight"]
@@ -144,7 +144,7 @@ def test_with_scope_erk_each_layer_gets_its_share():
 def test_random_pruning_is_always_the_same_spares_no_size_and_leaves_the_generator_alone(scope):
     before = torch.get_rng_state()
     settings = {"algorithm": "random", "sparsity": 0.5, "scope": scope}
-    one, two = (prune_convolutions(network(), settings) for _ in range(2))
+    one, two = (prune_weights(network(), settings) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[key], two[key]) for key in one)
     removed = torch.cat([~one[f"{name}.weight"].flatten() for name in convolutions(network())])
@@ -161,7 +161,7 @@ def test_two_of_four_neighbours_among_the_input_channels_are_kept():
     weight = pruned[2].weight
     weight[5, :4, 1, 2] = torch.tensor([0.1, -4.0, 3.0, 0.2])
     weight[5, 4:8, 1, 2] = torch.tensor([9.0, 8.0, -7.0, 6.0])
-    masks = prune_convolutions(pruned, TWO_OF_FOUR)
+    masks = prune_weights(pruned, TWO_OF_FOUR)
     assert masks["2.weight"][5, :8, 1, 2].tolist() == [False, True, True, False, True, True, False, False]
     assert (masks["2.weight"].unflatten(1, (8, 4)).sum(2) == 2).all()
     assert masks.keys() == {"2.weight", "3.weight"}  # neither the stem of 3 channels nor the depthwise layer of 1
@@ -177,7 +177,7 @@ def test_groups_that_fit_no_layer_are_a_failure_that_names_them(mobilenetv2, tmp
 
 def test_channel_pruning_removes_the_weakest_filters_whole():
     pruned, dense = network(), network()
-    masks = prune_convolutions(pruned, {"algorithm": "channel", "sparsity": 0.25})
+    masks = prune_weights(pruned, {"algorithm": "channel", "sparsity": 0.25})
     for name, layer in convolutions(dense).items():
         kept = masks[f"{name}.weight"].flatten(1)
         assert (kept.all(1) | ~kept.any(1)).all()
@@ -248,7 +248,7 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
 
 def test_a_checkpoint_sparser_than_asked_is_a_failure_that_says_so(sparse, tmp_path):
     compress(sparse, tmp_path, {"algorithm": "magnitude", "sparsity": 0.1}, None)
-    with pytest.raises(ValueError, match=r"0\.2000 of the convolutions are zero already, expected at most .* 0\.1"):
+    with pytest.raises(ValueError, match=r"0\.2000 of the weights to prune are zero already, expected at most .* 0\.1"):
         backbone.load(tmp_path)
 
 
@@ -292,7 +292,7 @@ def test_shuffling_keeps_each_layers_values_and_nothing_of_their_places(mobilene
 
 def test_shuffling_moves_masks_with_their_weights():
     shuffled = network()
-    masks = prune_convolutions(shuffled, MAGNITUDE | {"scope": "global"})
+    masks = prune_weights(shuffled, MAGNITUDE | {"scope": "global"})
     moved = shuffle(shuffled, masks)
     assert mask_violations(shuffled, moved, keys_of(shuffled), kept_are_nonzero=True) == []
     assert {key: int(mask.sum()) for key, mask in moved.items()} == {key: int(m.sum()) for key, m in masks.items()}

@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite_and_files_that_do_not_match_are_reasons_and
     folder = make()
     spoil(folder, lambda weights: weights["features.0.0.weight"].fill_(float("nan")))
     result = verified(folder, photos, PHOTOS, SETTINGS)
-    assert "its logits on a fixed input are not finite" in result["reasons"]
+    assert "its outputs on a fixed input are not finite" in result["reasons"]
     write_json(folder / "verification.json", result)
     spoil(folder, lambda weights: weights.pop("features.0.0.weight"))
     result = verified(folder, photos, PHOTOS, SETTINGS)

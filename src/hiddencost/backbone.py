@@ -13,8 +13,10 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiddencost import clip
 from hiddencost.architectures import ARCHITECTURES
 from hiddencost.files import atomic, read_json, sha256_file, write_json
+from hiddencost.layers import prunable
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +24,15 @@ log = logging.getLogger(__name__)
 FORWARD_BATCH = {"cpu": 64, "cuda": 256}
 
 
-def build(architecture: str) -> nn.Module:
+def build(architecture: str, widths: dict | None = None) -> nn.Module:
     """Return a network, randomly initialised, in evaluation mode.
 
     architecture: a name of torchvision, one of this project (`architectures.ARCHITECTURES`), or timm/NAME; with :K
-    behind it, the network has K classes. Raises ValueError where there is no such network, or where it cannot have
-    other classes.
+    behind it, the network has K classes. clip/NAME is a CLIP, both towers of it, with blocks as narrow as `widths`
+    says (see `clip.build`). Raises ValueError where there is no such network, or where it cannot have other classes.
     """
+    if architecture.startswith("clip/"):
+        return clip.build(architecture.removeprefix("clip/"), widths)
     name, _, count = architecture.partition(":")
     try:
         classes = {"num_classes": int(count)} if count else {}
@@ -43,6 +47,15 @@ def build(architecture: str) -> nn.Module:
         return torchvision.models.get_model(name, weights=None, **classes).eval()
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
+
+
+def removed(network: nn.Module, architecture: str) -> int:
+    """Return how many of the weights that pruning reaches (see `prunable`) a network lacks: its blocks may be narrower
+    than its architecture's."""
+    with torch.device("meta"):
+        whole = build(architecture)
+    counts = (sum(weight.tensor.numel() for weight in prunable(one).values()) for one in (whole, network))
+    return next(counts) - next(counts)
 
 
 def arithmetic(architecture: str, size: int) -> tuple[float, int]:
@@ -118,11 +131,28 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
         path = folder / f"{name}.safetensors"
         if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
             raise ValueError(f"{path}: sha256 is {found}, the manifest says {manifest[f'{name}_sha256']}")
-    network = build(manifest["architecture"])
+    network = build(manifest["architecture"], manifest.get("widths"))
     weights = folder / "weights.safetensors"
     matched = load_strictly(network, load_file(weights), str(weights))
     masks = load_file(folder / "masks.safetensors")
     return network.requires_grad_(False), masks, manifest | {"keys_matched": matched}
+
+
+def load_classifier(folder: str | Path, texts: str | Path | None = None) -> tuple[nn.Module, dict]:
+    """Load a backbone as a classifier over its source classes, and its manifest; see `load`.
+
+    texts: of a CLIP, the file of `clip.write_texts`, whose texts are its source classes, template by template.
+    """
+    network, _, manifest = load(folder)
+    return (with_texts(network, texts) if texts else network), manifest
+
+
+def with_texts(network: nn.Module, texts: str | Path) -> nn.Module:
+    """Return the classifier of a CLIP over the texts of a file of `clip.write_texts`."""
+    embeddings, scale = clip.read_texts(texts)
+    return (
+        clip.TextClassifier(clip.image_tower(network), embeddings.flatten(0, 1), scale).requires_grad_(False).eval()
+    )
 
 
 def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -177,10 +207,13 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     walk keeps its batch norm.
     """
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
-    try:
-        network = fuse(_with_plain_layers(network), inplace=True)
-    except (TraceError, TypeError) as reason:  # control flow that depends on the data
-        log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
+    if hasattr(network, "lean"):  # a CLIP
+        network = network.lean()
+    else:
+        try:
+            network = fuse(_with_plain_layers(network), inplace=True)
+        except (TraceError, TypeError) as reason:  # control flow that depends on the data
+            log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
     for name, module in list(network.named_modules()):
         if type(module) is nn.ReLU6 and module.inplace:
             network.set_submodule(name, ReLU6(inplace=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 from hiddencost import backbone, catalog
 from hiddencost.files import fetched_files, read_json
 from hiddencost.formats import READERS
+from hiddencost.layers import is_clip, prunable
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +34,26 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
     }
     try:
         files = fetched_files(fetched)
-        state, masks, counts = READERS[entry["format"]](files)
-        network = backbone.build(entry["architecture"])
+        state, masks, counts, widths = READERS[entry["format"]](files)
+        network = backbone.build(entry["architecture"], widths)
         keys = backbone.load_strictly(network, state, str(files["weights"]))
-        kernels = [tensor for tensor in state.values() if tensor.dim() == 4]
-        sparsity = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.numel() for kernel in kernels)
+        weights = [weight.tensor for weight in prunable(network).values()]
+        narrowed = backbone.removed(network, entry["architecture"]) if widths else 0
+        gone = narrowed + sum(int((weight == 0).sum()) for weight in weights)
+        sparsity = gone / (narrowed + sum(weight.numel() for weight in weights))
         if entry["compression"] != "none" and not sparsity:
             raise ValueError(
-                f"{files['weights']}: no weight is 0, expected a network pruned by {entry['compression']}"
+                f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {entry['compression']}"
             )
     except ValueError as error:
         log.error("checkpoint %s cannot be used: %s", name, error)
         backbone.save_failure(folder, str(error), manifest)
         return
     log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
-    log.info("%s: sparsity of the convolutions is %.4f", name, sparsity)
+    log.info("%s: sparsity of the %s is %.4f", name, "towers" if is_clip(network) else "convolutions", sparsity)
     if entry["sparsity"] is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
         manifest["sparsity_declared"] = sparsity
+    if widths:
+        manifest["widths"] = widths
     backbone.save(folder, network.state_dict(), masks, manifest | {"keys": keys, "report": counts})

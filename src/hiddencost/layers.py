@@ -1,14 +1,52 @@
 """The layers of a network that can be pruned, and how sparsity is shared among them."""
 
 from math import prod
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class Weight(NamedTuple):
+    """A weight of a layer: a parameter by its module and its name there."""
+
+    module: nn.Module
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        """The weight itself, [outputs, inputs, ...]."""
+        return getattr(self.module, self.name)
 
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     """Return the convolutions of a network by name, in its order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def weights(network: nn.Module) -> dict[str, Weight]:
+    """Return the weights of all convolutions, linear layers and attentions' projections, by their keys, in order."""
+    found = {}
+    for name, module in network.named_modules():
+        for parameter, _ in module.named_parameters(recurse=False):
+            of_layer = parameter == "weight" and isinstance(module, nn.Conv2d | nn.Linear)
+            if of_layer or parameter == "in_proj_weight":
+                found[f"{name}.{parameter}"] = Weight(module, parameter)
+    return found
+
+
+def prunable(network: nn.Module) -> dict[str, Weight]:
+    """Return the weights that pruning reaches, by their keys: of the convolutions, the head stays dense; of a CLIP,
+    which has texts for a head, all `weights` of both towers."""
+    found = weights(network)
+    if is_clip(network):
+        return found
+    return {key: weight for key, weight in found.items() if isinstance(weight.module, nn.Conv2d)}
+
+
+def is_clip(network: nn.Module) -> bool:
+    """Return whether a network is a CLIP, with an image and a text tower."""
+    return hasattr(network, "visual") and hasattr(network, "logit_scale")
 
 
 def erk_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:

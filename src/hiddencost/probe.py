@@ -33,14 +33,14 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
         torch.manual_seed(seed)
         head = nn.Linear(features.shape[1], classes)
     shuffle = stream(seed, "batches")
-    adam, schedule = optimiser(list(head.parameters()), recipe)
+    adam, schedule = optimiser(list(head.parameters()), recipe, len(labels))
     for _ in range(recipe.epochs):
         for batch in epoch_batches(len(labels), recipe, shuffle):
             loss = functional.cross_entropy(head(features[batch]), labels[batch])
             adam.zero_grad()
             loss.backward()
             adam.step()
-        schedule.step()
+            schedule.step()
     return head.requires_grad_(False)
 
 

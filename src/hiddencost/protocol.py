@@ -3,10 +3,10 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PROMPTING = ("rlm", "flm", "ilm")
-METHODS = (*PROMPTING, "lp", "ft")
+METHODS = (*PROMPTING, "lp", "ft", "zs")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -67,6 +67,48 @@ class RunProtocol(Protocol):
     """The recipe of one run: the study's protocol at its dataset's image size."""
 
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+
+
+def _template(text: str) -> str:
+    if text.count("{}") != 1 or set("{}") & set(text.replace("{}", "")):
+        raise ValueError(f"{text!r}: expected one {{}}, for the name of a class, and no other brace")
+    return text
+
+
+class ClipRecipe(Training):
+    """What a study and a run state of visual prompting on CLIP: a border added to the image, and SGD along a cosine.
+
+    Source: the published code of arXiv 2308.14969 (experiments/ilm_clip.py) and of ILM-VP (experiments/clip).
+    """
+
+    learning_rate: float = Field(gt=0, description="SGD's at the start; a cosine, by steps, takes it to zero")
+    momentum: float = Field(ge=0, lt=1, description="SGD's")
+    border: int = Field(ge=1, description="width of the prompt, in pixels; the canvas is the network's own input")
+    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    precision: Precision
+
+
+class ClipProtocol(ClipRecipe):
+    """The recipe of visual prompting on CLIP, whose source classes are texts."""
+
+    templates: (
+        Annotated[list[Annotated[str, AfterValidator(_template)]], Field(min_length=1)] | Literal["published"]
+    ) = Field(
+        description="texts with {} for the name of a class: each with each class of the dataset is a source class. "
+        "published: the 81 of the paper's code, one of its own and the 80 of CLIP's authors for ImageNet"
+    )
+
+
+class RunClipProtocol(ClipRecipe):
+    """The recipe of one run on CLIP: the study's on the network's canvas. Its texts are an input of their own."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels")
+    interpolation: Literal["bilinear", "bicubic"] = Field(description="of images that are smaller than the canvas")
+
+
+def run_protocol(recipe: dict) -> RunProtocol | RunClipProtocol:
+    """Return the recipe of a prompting run, as a request states it: of one with a `border`, CLIP's."""
+    return (RunClipProtocol if "border" in recipe else RunProtocol).model_validate(recipe)
 
 
 class FineTuning(Training):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from hiddencost.protocol import Recipe, Training
+from hiddencost.protocol import Recipe, RunClipProtocol, Training
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -25,11 +25,21 @@ def epoch_batches(count: int, recipe: Training, generator: torch.Generator) -> I
     yield from order.split(recipe.batch_size)
 
 
-def optimiser(parameters: list[Tensor], recipe: Recipe) -> tuple[Adam, MultiStepLR]:
-    """Return Adam and its schedule by epochs: the rate falls by gamma at ⌊milestone x epochs⌋."""
+def optimiser(
+    parameters: list[Tensor], recipe: Recipe | RunClipProtocol, count: int
+) -> tuple[Optimizer, LRScheduler]:
+    """Return the optimiser of a recipe and its schedule, which takes a step with it, for a run of `count` images.
+
+    Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋; on CLIP SGD, whose rate falls
+    along a cosine over all steps.
+    """
     fused = parameters[0].is_cuda  # one kernel a step instead of a dozen
+    steps = math.ceil(count / recipe.batch_size)  # of an epoch
+    if isinstance(recipe, RunClipProtocol):
+        sgd = SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
+        return sgd, CosineAnnealingLR(sgd, recipe.epochs * steps)
     adam = Adam(parameters, lr=recipe.learning_rate, fused=fused)
-    milestones = [math.floor(fraction * recipe.epochs) for fraction in recipe.milestones]
+    milestones = [math.floor(fraction * recipe.epochs) * steps for fraction in recipe.milestones]
     return adam, MultiStepLR(adam, milestones, recipe.gamma)
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from hiddencost import catalog, compression, upstream
-from hiddencost.protocol import METHODS, PROMPTING, FineTuning, Fraction, Protocol, Recipe
+from hiddencost.protocol import METHODS, PROMPTING, ClipProtocol, FineTuning, Fraction, Protocol, Recipe
 
 
 class StudyError(ValueError):
@@ -205,7 +205,8 @@ class Backbone(Part):
 
     name: Name
     checkpoint: Name = Field(
-        description="a name of the catalog, timm-NAME for a model of timm, or a name under `upstream`"
+        description="a name of the catalog, timm-NAME for a model of timm, openclip-NAME.TAG for a CLIP of "
+        "open_clip, or a name under `upstream`"
     )
     sparsify: Sparsify | None = Field(None, description="of a checkpoint of `upstream`: how it becomes sparse")
     upstream_seed: Seed | None = Field(
@@ -239,7 +240,9 @@ class TargetDataset(Part):
     """A target task: a dataset of the catalog, or images of your own."""
 
     name: Name = Field(description="a name of the catalog, or one of your own with folder or npz")
-    image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+    image_size: int | None = Field(
+        None, ge=1, description="side of the image within the canvas, in pixels; on CLIP the image fills the canvas"
+    )
     folder: str | None = Field(
         None, description="images of your own: train/CLASS/* and test/CLASS/*, or CLASS/* with a test_share"
     )
@@ -333,7 +336,10 @@ class Study(Part):
         description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
         "be downloaded: a path, or a path for each of its files",
     )
-    protocol: Protocol = Field(description="the recipe of rlm, flm and ilm, and the canvas of all methods")
+    protocol: Protocol | None = Field(
+        None, description="the recipe of rlm, flm and ilm, and the canvas of all methods, but on CLIP"
+    )
+    clip: ClipProtocol | None = Field(None, description="the recipe of rlm, flm and ilm on CLIP, and its texts")
     probe: Recipe | None = Field(None, description="the recipe of lp")
     finetune: FineTuning | None = Field(None, description="the recipe of ft")
     verification: Verification
@@ -352,15 +358,17 @@ class Study(Part):
         own = [one.name for one in self.upstream]
 
         def check(where: str, name: str, others: list[str]) -> None:
-            if not name.startswith("timm-") and name not in (*published, *others):
-                raise ValueError(f"{where}: {unknown(name, [*others, *published])}, or timm-NAME")
+            if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
+                raise ValueError(f"{where}: {unknown(name, [*others, *published])}, or {catalog.ANY}")
 
         for index, one in enumerate(self.upstream):
             where = f"upstream[{index}]"
-            if one.name in published or one.name.startswith("timm-"):
+            if one.name in published or one.name.startswith(catalog.FAMILIES):
                 raise ValueError(f"{where}.name: {one.name!r} is of the catalog; expected another")
             if one.checkpoint:
                 check(f"{where}.checkpoint", one.checkpoint, [])
+                if catalog.is_clip(one.checkpoint):
+                    raise ValueError(f"{where}.checkpoint: {one.checkpoint} is a CLIP, which is not trained upstream")
             if one.dataset and one.dataset not in catalog.load("datasets"):
                 raise ValueError(f"{where}.dataset: {unknown(one.dataset, catalog.load('datasets'))}, or folder")
         for index, one in enumerate(self.backbones):
@@ -399,15 +407,42 @@ class Study(Part):
     @model_validator(mode="after")
     def _datasets_fit(self) -> "Study":
         known = catalog.load("datasets")
+        bordered = next((one.name for one in self.backbones if not self.is_clip(one)), None)
+        if bordered and self.protocol is None:
+            raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
         for index, dataset in enumerate(self.datasets):
             if not dataset.own and dataset.name not in known:
                 raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
             if dataset.own and dataset.name in known:
                 raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
-            if dataset.image_size >= self.protocol.canvas:
+            if bordered and dataset.image_size is None:
+                raise ValueError(
+                    f"datasets[{index}].image_size: the key is missing: {bordered} is prompted by a border around it"
+                )
+            if bordered and dataset.image_size >= self.protocol.canvas:
                 raise ValueError(
                     f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
                     f"expected less than protocol.canvas, {self.protocol.canvas}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _clip_fits(self) -> "Study":
+        for index, one in enumerate(self.backbones):
+            where = f"backbones[{index}]"
+            if not self.methods_of(one):
+                what = "a CLIP" if self.is_clip(one) else "not a CLIP"
+                raise ValueError(
+                    f"{where}: it is {what}, for which methods has none; {', '.join(self.methods)} is not"
+                )
+            if not self.is_clip(one):
+                continue
+            if self.clip is None:
+                raise ValueError(f"clip: the key is missing: {one.name} is a CLIP, whose recipe and texts it states")
+            canvas = catalog.checkpoint(one.checkpoint)["canvas"]
+            if 2 * self.clip.border > canvas:
+                raise ValueError(
+                    f"clip.border: {self.clip.border} on either side is more than the {canvas} pixels of {one.name}"
                 )
         return self
 
@@ -453,7 +488,7 @@ class Study(Part):
             if method in self.methods and getattr(self, recipe) is None:
                 raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
         for index, one in enumerate(self.backbones):
-            if "ft" in self.methods and one.compression and one.compression.bits:
+            if "ft" in self.methods_of(one) and one.compression and one.compression.bits:
                 raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
         return self
 
@@ -488,6 +523,15 @@ class Study(Part):
     def dataset(self, name: str) -> TargetDataset:
         """Return a dataset by name."""
         return next(dataset for dataset in self.datasets if dataset.name == name)
+
+    def is_clip(self, backbone: Backbone) -> bool:
+        """Return whether a backbone is a CLIP, prompted by the recipe `clip` and read through texts."""
+        return catalog.is_clip(backbone.checkpoint)
+
+    def methods_of(self, backbone: Backbone) -> list[str]:
+        """Return the study's methods that there are for a backbone: zs for CLIP alone, ft for all others."""
+        other = "ft" if self.is_clip(backbone) else "zs"
+        return [method for method in self.methods if method != other]
 
     def trained(self, checkpoint: str) -> Upstream | None:
         """Return how a checkpoint is trained, None of one that is published."""
@@ -580,12 +624,23 @@ class Study(Part):
             "dense": self.dense_of(backbone),
         }
 
-    def recipe(self, name: str, dataset: str) -> dict:
-        """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset."""
+    def recipe(self, name: str, dataset: str, backbone: str) -> dict:
+        """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset and a backbone: for CLIP that of
+        `clip` stands for `protocol`."""
         one = self.dataset(dataset)
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
-        recipe = getattr(self, name).model_dump() | {key: value for key, value in own.items() if value}
-        return recipe | ({"image_size": one.image_size} if name == "protocol" else {})
+        own = {key: value for key, value in own.items() if value}
+        if name != "protocol":
+            return getattr(self, name).model_dump() | own
+        if not self.is_clip(self.backbone(backbone)):
+            return self.protocol.model_dump() | own | {"image_size": one.image_size}
+        entry = catalog.checkpoint(self.backbone(backbone).checkpoint)
+        told = {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
+        return self.clip.model_dump(exclude={"templates"}) | own | told
+
+    def canvas(self, backbone: Backbone) -> int:
+        """Return the side of a backbone's input, in pixels."""
+        return catalog.checkpoint(backbone.checkpoint)["canvas"] if self.is_clip(backbone) else self.protocol.canvas
 
 
 def _absolute(path: str) -> str:

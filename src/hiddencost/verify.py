@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from hiddencost import backbone
+from hiddencost import backbone, clip
 from hiddencost.compress import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
-from hiddencost.layers import convolutions
+from hiddencost.layers import convolutions, is_clip, prunable, weights
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +51,17 @@ def verify(
         network, masks, manifest = backbone.load(folder)
     except ValueError as error:
         return failed(folder, str(error))
-    measured = measure_sparsity(network, manifest["stem"])
-    masked = measure_sparsity(network, manifest["stem"], masks)
+    gone = backbone.removed(network, manifest["architecture"]) if manifest.get("widths") else 0
+    measured = measure_sparsity(network, manifest["stem"], removed=gone)
+    masked = measure_sparsity(network, manifest["stem"], masks, removed=gone)
+    own = "towers" if is_clip(network) else "convolutions"
     try:
         photos, count, images, least = recognise(network, manifest)
     except ValueError as error:
         return failed(folder, str(error))
-    logits = fixed_logits(network)
+    outputs = fixed_outputs(network, manifest)
     made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
-    pruned_here = [f"{name}.weight" for name in reached(network, made)] if made and not quantised else []
+    pruned_here = list(reached(network, made)) if made and not quantised else []
     pruned_here += with_masks(network, manifest)
     reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
     reasons += settings_violations(network, made) if made else []
@@ -75,10 +78,10 @@ def verify(
             )
     if manifest["control"] is None and photos < least:
         reasons.append(f"{photos} of {count} {images} classified rightly, at least {least} expected")
-    if not logits.isfinite().all():
-        reasons.append("its logits on a fixed input are not finite")
+    if not outputs.isfinite().all():
+        reasons.append("its outputs on a fixed input are not finite")
     if not reasons:
-        told = (folder, photos, count, images, measured["convolutions"])
+        told = (folder, photos, count, images, measured[own])
         log.info("%s passes: %d of %d %s, sparsity %.4f", *told)
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
@@ -86,16 +89,16 @@ def verify(
         "passed": not reasons,
         "reasons": reasons,
         "sparsity_declared": manifest["sparsity_declared"],
-        "sparsity_measured": measured["convolutions"],
+        "sparsity_measured": measured[own],
         "sparsity": measured,
         "masks": {
             "tensors": len(masks),
             "kept": sum(int(mask.sum()) for mask in masks.values()),
-            "share_of_convolutions": masked["convolutions"],
+            f"share_of_{own}": masked[own],
         },
         "keys_matched": manifest["keys_matched"],
         "photos": {"top1": photos, "count": count, "of": images, "exempt": manifest["control"] is not None},
-        "fingerprint": fingerprint(logits),
+        "fingerprint": fingerprint(outputs),
     }
 
 
@@ -105,29 +108,39 @@ def failed(folder: str | Path, reason: str) -> dict:
     return {"passed": False, "reasons": [reason], "sparsity_declared": None, "sparsity_measured": None}
 
 
-def measure_sparsity(network: nn.Module, stem: str, masks: dict[str, Tensor] | None = None) -> dict:
+def measure_sparsity(
+    network: nn.Module, stem: str | None, masks: dict[str, Tensor] | None = None, removed: int = 0
+) -> dict:
     """Return the share of exact zeros or, given masks (bool by key, True where kept), of what they leave out.
 
     It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
     stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL count;
     and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
+    Of a CLIP over the weights of all layers of both `towers`, where those `removed` (their number), as blocks are
+    narrower than the architecture's, count as zeros; and over `all_parameters` and per weight.
     """
     parameters = dict(network.named_parameters())
     gone = parameters.items() if masks is None else masks.items()
     gone = {key: int((tensor == 0).sum()) for key, tensor in gone if key in parameters}
+
+    def share(keys: Iterable[str], removed: int = 0) -> float:
+        keys = list(keys)
+        there = sum(parameters[key].numel() for key in keys)
+        return (removed + sum(gone.get(key, 0) for key in keys)) / (removed + there)
+
+    everything = {"all_parameters": share(parameters)}
+    if is_clip(network):
+        keys = prunable(network)
+        return {"towers": share(keys, removed)} | everything | {"layers": {key: share([key]) for key in keys}}
     kernels = [f"{name}.weight" for name in convolutions(network)]
     behind_stem = [key for key in kernels if key != f"{stem}.weight"]
     layers = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-
-    def share(keys: Iterable[str]) -> float:
-        return sum(gone.get(key, 0) for key in keys) / sum(parameters[key].numel() for key in keys)
-
     return {
         "convolutions": share(kernels),
         "convolutions_without_stem": share(behind_stem) if behind_stem else None,
         "convolutions_and_classifier": share([f"{name}.weight" for name in layers]),
         "convolutions_and_classifier_without_stem": share([f"{name}.weight" for name in layers if name != stem]),
-        "all_parameters": share(parameters),
+        **everything,
         "layers": {name: share([f"{name}.weight"]) for name in layers},
     }
 
@@ -160,56 +173,68 @@ def settings_violations(network: nn.Module, settings: dict) -> list[str]:
     """
     algorithm, found = settings["algorithm"], []
     if algorithm == "quantise":
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                values = module.weight.flatten(1).sort(1).values
-                most = 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())
-                if most > 2 ** settings["bits"]:
-                    found.append(f"{name}: {most} values in an output channel, expected {settings['bits']} bits")
+        for key, weight in weights(network).items():
+            values = weight.tensor.flatten(1).sort(1).values
+            most = 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())
+            if most > 2 ** settings["bits"]:
+                found.append(f"{_layer(key)}: {most} values in an output channel, expected {settings['bits']} bits")
         return found
     layers = reached(network, settings)
-    for name, layer in layers.items():
+    for key, (module, name) in layers.items():
+        weight = getattr(module, name)
         if algorithm == "nm":
-            most = int((groups_of_inputs(layer.weight, settings["m"]) != 0).sum(1).max())
+            most = int((groups_of_inputs(weight, settings["m"]) != 0).sum(1).max())
             if most > settings["n"]:
-                found.append(f"{name}: {most} of {settings['m']} weights kept, expected {settings['n']} at most")
+                found.append(
+                    f"{_layer(key)}: {most} of {settings['m']} weights kept, expected {settings['n']} at most"
+                )
         elif algorithm == "channel":
-            zeros = int((layer.weight == 0).flatten(1).all(1).sum())
-            if zeros < (wanted := filters_wanted(layer, settings["sparsity"])):
-                found.append(f"{name}: {zeros} filters are zero, expected {wanted} at least")
+            zeros = int((weight == 0).flatten(1).all(1).sum())
+            if zeros < (wanted := filters_wanted(weight, settings["sparsity"])):
+                found.append(f"{_layer(key)}: {zeros} filters are zero, expected {wanted} at least")
     if algorithm in UNSTRUCTURED:
         sparsity, scope = settings["sparsity"], settings["scope"]
-        zeros = {name: int((layer.weight == 0).sum()) for name, layer in layers.items()}
+        zeros = {key: int((weight.tensor == 0).sum()) for key, weight in layers.items()}
         if scope == "global":
-            wanted = {"all convolutions": round(sparsity * sum(layer.weight.numel() for layer in layers.values()))}
-            zeros = {"all convolutions": sum(zeros.values())}
+            together = "all towers' layers" if is_clip(network) else "all convolutions"
+            wanted = {together: round(sparsity * sum(weight.tensor.numel() for weight in layers.values()))}
+            zeros = {together: sum(zeros.values())}
         else:
             wanted = zeros_wanted(layers, sparsity, scope)
         found += [
-            f"{name}: {zeros[name]} weights are zero, expected {count}{'' if scope == 'global' else ' at least'}"
-            for name, count in wanted.items()
-            if zeros[name] < count or (scope == "global" and zeros[name] > count)
+            f"{_layer(key)}: {zeros[key]} weights are zero, expected {count}{'' if scope == 'global' else ' at least'}"
+            for key, count in wanted.items()
+            if zeros[key] < count or (scope == "global" and zeros[key] > count)
         ]
     return found
+
+
+def _layer(key: str) -> str:
+    return key.removesuffix(".weight")
 
 
 def imagenet_photos(path: str | Path, entry: dict, least: int) -> Callable[[nn.Module, dict], Recognised]:
     """Return the test, for `verify`, that a network knows at least so many ImageNet photos.
 
-    path: of the wheel that holds them; entry: the catalog's.
+    path: of the wheel that holds them; entry: the catalog's. A CLIP is asked which of the photos' own classes each
+    is, by their names: of a thousand it would miss many that it was not trained to tell apart, and the question is
+    whether it is really loaded.
     """
 
     def recognise(network: nn.Module, manifest: dict) -> Recognised:
-        return Recognised(top1_on_photos(network, manifest, path, entry), entry["count"], "ImageNet photos", least)
+        kind = "ImageNet photos" + (", among their classes" if is_clip(network) else "")
+        return Recognised(top1_on_photos(network, manifest, path, entry), entry["count"], kind, least)
 
     return recognise
 
 
 @torch.inference_mode()
 def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, entry: dict) -> int:
-    """Count the photos (a wheel of the catalog) whose ImageNet class the network gives first."""
+    """Count the photos (a wheel of the catalog) whose class the network gives first; see `imagenet_photos`."""
+    canvas = clip.image_size(network) if is_clip(network) else None
     interpolation = Image.Resampling[manifest["preprocessing"]["interpolation"].upper()]
-    transform = Compose([Resize(entry["resize"], interpolation), CenterCrop(entry["crop"]), PILToTensor()])
+    resize, crop = Resize(canvas or entry["resize"], interpolation), CenterCrop(canvas or entry["crop"])
+    transform = Compose([resize, crop, PILToTensor()])
     pattern = re.compile(entry["member_pattern"].format(number=r"\d+", label=r"(\d+)"))
     mean, std = backbone.normalisation(manifest, torch.device("cpu"))
     images, labels = [], []
@@ -220,23 +245,34 @@ def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, entry: 
                 labels.append(int(match[1]))
     if len(images) != entry["count"]:
         raise ValueError(f"{path}: {len(images)} photos, expected {entry['count']}")
+    if is_clip(network):
+        classes = sorted(set(labels))
+        names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+        texts = [clip.DEFAULT_TEMPLATE.format(names[label]) for label in classes]
+        network = clip.classifier(network, texts, clip.name_of(manifest))
+        labels = [classes.index(label) for label in labels]
     logits = network((torch.stack(images).float() / 255 - mean) / std)
     return int((logits.argmax(1) == torch.tensor(labels)).sum())
 
 
 @torch.inference_mode()
-def fixed_logits(network: nn.Module) -> Tensor:
-    """Return the logits, float64 [source classes], on a fixed input, a wave [1, 3, 224, 224]."""
-    wave = torch.sin(torch.arange(3 * 224 * 224, dtype=torch.float64) * 0.01).float().reshape(1, 3, 224, 224)
-    return network(wave)[0].double()
+def fixed_outputs(network: nn.Module, manifest: dict) -> Tensor:
+    """Return the logits, float64 [source classes], on a fixed input, a wave [1, 3, 224, 224]; of a CLIP the embedding
+    of such a wave, at its own size, and that of a fixed text, [2 D]."""
+    side = clip.image_size(network) if is_clip(network) else 224
+    wave = torch.sin(torch.arange(3 * side**2, dtype=torch.float64) * 0.01).float().reshape(1, 3, side, side)
+    if not is_clip(network):
+        return network(wave)[0].double()
+    text = clip.embed(network, [clip.DEFAULT_TEMPLATE.format("wave")], clip.name_of(manifest))
+    return torch.cat([clip.image_tower(network)(wave)[0], text[0]]).double()
 
 
-def fingerprint(logits: Tensor) -> dict | None:
-    """Return the mean, standard deviation and first eight of logits [source classes]; None if one is not finite."""
-    if not logits.isfinite().all():
+def fingerprint(outputs: Tensor) -> dict | None:
+    """Return the mean, standard deviation and first eight of a network's outputs; None if one is not finite."""
+    if not outputs.isfinite().all():
         return None
     return {
-        "mean": round(logits.mean().item(), 4),
-        "std": round(logits.std().item(), 4),
-        "first": [round(value, 4) for value in logits[:8].tolist()],
+        "mean": round(outputs.mean().item(), 4),
+        "std": round(outputs.std().item(), 4),
+        "first": [round(value, 4) for value in outputs[:8].tolist()],
     }

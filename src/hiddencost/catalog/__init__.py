@@ -14,6 +14,8 @@ DEFAULTS = {
     "dense": None,
     "unavailable": None,
 }
+FAMILIES = ("timm-", "openclip-")  # of checkpoints whose entries are made from a library's own
+ANY = "timm-NAME, or openclip-NAME.TAG"
 
 
 @lru_cache
@@ -27,16 +29,25 @@ def load(name: str) -> dict:
 def checkpoint(name: str) -> dict:
     """Return a checkpoint's entry, with the defaults of what it does not say.
 
-    timm-NAME is a pretrained model of timm, its entry made from timm's own. Raises ValueError, with the names that
-    are near, if there is none of that name.
+    timm-NAME is a pretrained model of timm, openclip-NAME.TAG a pretrained CLIP of open_clip, in small letters; their
+    entries are made from the library's own. Raises ValueError, with the names that are near, if there is none of that
+    name.
     """
     if name.startswith("timm-"):
         return DEFAULTS | _timm(name.removeprefix("timm-"))
+    if name.startswith("openclip-"):
+        return DEFAULTS | _open_clip(name.removeprefix("openclip-"))
     entries = load("checkpoints")
     if name not in entries:
         near = get_close_matches(name, entries)
-        raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or timm-NAME")
+        raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or {ANY}")
     return DEFAULTS | entries[name]
+
+
+def is_clip(name: str) -> bool:
+    """Return whether a checkpoint is a CLIP, without making its entry; not, where there is none of that name."""
+    architecture = load("checkpoints").get(name, {}).get("architecture", "")
+    return name.startswith("openclip-") or architecture.startswith("clip/")
 
 
 def _timm(name: str) -> dict:
@@ -76,4 +87,47 @@ def _timm(name: str) -> dict:
         "licence": config.license or "not stated",
         "citation": config.paper_ids or config.origin_url or "not stated",
         "read_from": f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",
+    }
+
+
+def _open_clip(name: str) -> dict:
+    import open_clip  # takes seconds, and PyTorch with it
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    from hiddencost import clip
+
+    known = {f"{model}.{tag}".lower(): (model, tag) for model, tag in open_clip.list_pretrained()}
+    if name not in known:
+        near = [f"openclip-{one}" for one in get_close_matches(name, known)]
+        raise ValueError(f"open_clip has no pretrained model {name!r}; near it: {', '.join(near) or 'nothing'}")
+    model, tag = known[name]
+    config = open_clip.get_pretrained_cfg(model, tag)
+    if config.get("quick_gelu") and not open_clip.get_model_config(model).get("quick_gelu"):
+        model += "-quickgelu"  # the activation that these weights were trained with
+    repository, _, file = config["hf_hub"].rpartition("/")
+    file = file or HF_WEIGHTS_NAME
+    names = [HF_SAFE_WEIGHTS_NAME, file] if file == HF_WEIGHTS_NAME else [file]
+    sources = [{"hf": repository, "file": one} for one in names]
+    canvas, gmacs = clip.arithmetic(model)  # seconds, for large ones
+    return {
+        "title": f"{model}, open_clip's weights {tag}",
+        "architecture": f"clip/{model}",
+        "format": "open_clip",
+        "files": {
+            "weights": {"name": "open_clip_model", "sources": [{"hf": repository, "file": one} for one in names]}
+        },
+        "preprocessing": {
+            "mean": list(config["mean"]),
+            "std": list(config["std"]),
+            "interpolation": config["interpolation"],
+            "resize": config["resize_mode"],
+        },
+        "canvas": canvas,
+        "stem": None,
+        "sparsity_over": "towers",
+        "upstream_top1": None,  # open_clip keeps its results apart
+        "gmacs": gmacs,
+        "licence": "not stated by open_clip; see the model's page on Hugging Face",
+        "citation": "Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
+        "read_from": f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",
     }

@@ -9,7 +9,7 @@ checked afterwards (backbone.load_strictly).
 from collections.abc import Callable
 from pathlib import Path
 
-from hiddencost.formats import efficientnet_lite, ist, keras, lth, sparseml, timm, torchvision
+from hiddencost.formats import efficientnet_lite, ist, keras, lth, open_clip, sparseml, timm, torchvision, upop
 from hiddencost.formats.reading import Imported
 
 READERS: dict[str, Callable[[dict[str, Path]], Imported]] = {
@@ -21,4 +21,6 @@ READERS: dict[str, Callable[[dict[str, Path]], Imported]] = {
     "lth": lth.read,
     "keras": keras.read,
     "efficientnet_lite": efficientnet_lite.read,
+    "open_clip": open_clip.read,
+    "upop": upop.read,
 }

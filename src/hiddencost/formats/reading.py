@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -19,6 +21,7 @@ class Imported(NamedTuple):
     state: dict[str, Tensor]
     masks: dict[str, Tensor]
     report: dict[str, int]
+    widths: dict[str, list[int]] | None = None  # of what was pruned in structure, see `backbone.build`
 
 
 def first_line(error: Exception) -> str:
@@ -47,6 +50,21 @@ def state_dict(path: Path, *nested: str) -> dict[str, Tensor]:
         under = f", alone or under {' or '.join(nested)}" if nested else ""
         raise ValueError(f"{path}: expected a state dict {{name: tensor}}{under}")
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in items}
+
+
+def weights(path: Path, *nested: str) -> dict[str, Tensor]:
+    """Read a state dict, from safetensors or pickled (see `state_dict`): by the file's name or its first bytes.
+
+    Raises ValueError if the file is damaged or holds something else.
+    """
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if path.suffix != ".safetensors" and start[8:] != b"{":
+        return state_dict(path, *nested)
+    try:
+        return {key: t.float() if t.is_floating_point() else t for key, t in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {first_line(error)}") from error
 
 
 def without_prefix(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:

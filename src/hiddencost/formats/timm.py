@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from hiddencost.formats.reading import Imported, first_line, state_dict
+from hiddencost.formats.reading import Imported, weights
 
 
 def read(files: dict[str, Path]) -> Imported:
-    """Read a state dict, safetensors if the file's name ends so. Raises ValueError if it is damaged or not one."""
-    path = files["weights"]
-    if path.suffix != ".safetensors":
-        state = state_dict(path)
-    else:
-        try:
-            state = {key: t.float() if t.is_floating_point() else t for key, t in load_file(path).items()}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not a safetensors file, or a damaged one: {first_line(error)}") from error
+    """Read a state dict. Raises ValueError if it is damaged or not one."""
+    state = weights(files["weights"])
     return Imported(state, {}, {"keys": len(state)})

@@ -171,7 +171,7 @@ def test_two_of_four_neighbours_among_the_input_channels_are_kept():
 
 def test_groups_that_fit_no_layer_are_a_failure_that_names_them(mobilenetv2, tmp_path):
     compress(mobilenetv2, tmp_path, {"algorithm": "nm", "n": 1, "m": 7}, None)
-    with pytest.raises(ValueError, match="1:7: no convolution has input channels in groups of 7"):
+    with pytest.raises(ValueError, match="1:7: no layer has inputs in groups of 7"):
         backbone.load(tmp_path)
 
 

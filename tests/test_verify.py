@@ -194,7 +194,7 @@ def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_pat
             {"algorithm": "nm", "n": 7, "m": 8},
             "features.1.conv.1.weight",
             lambda weight: weight.masked_fill_(weight == 0, 0.001),
-            "features.1.conv.1: 8 of 8 weights kept, expected 7 at most",
+            "features.1.conv.1: 8 of 8 weights kept, expected at most 7",
         ),
         (
             {"algorithm": "channel", "sparsity": 0.02},

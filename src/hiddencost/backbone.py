@@ -50,8 +50,8 @@ def build(architecture: str, widths: dict | None = None) -> nn.Module:
 
 
 def removed(network: nn.Module, architecture: str) -> int:
-    """Return how many of the weights that pruning reaches (see `prunable`) a network lacks: its blocks may be narrower
-    than its architecture's."""
+    """Return how many of the weights that pruning reaches (see `prunable`) a network lacks, where its blocks are
+    narrower than its architecture's."""
     with torch.device("meta"):
         whole = build(architecture)
     counts = (sum(weight.tensor.numel() for weight in prunable(one).values()) for one in (whole, network))

@@ -68,15 +68,16 @@ def name_of(manifest: dict) -> str:
     return manifest["architecture"].removeprefix("clip/")
 
 
-def arithmetic(name: str) -> tuple[int, float]:
-    """Return the side of an image tower's input, in pixels, and its multiply-adds, in billions, as for 224 pixels: so
-    that they grow with the square of the side to what they are."""
+def arithmetic(name: str) -> tuple[int, float, int]:
+    """Return the side of an image tower's input, in pixels; its multiply-adds, in billions, as for 224 pixels, so that
+    they grow with the square of the side to what they are; and the number of parameters of both towers."""
     with torch.device("meta"):
         network = build(name)
         canvas = image_size(network)
         with FlopCounterMode(display=False) as counter:
             image_tower(network)(torch.empty(1, 3, canvas, canvas))
-    return canvas, counter.get_total_flops() / 2e9 * (224 / canvas) ** 2
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return canvas, counter.get_total_flops() / 2e9 * (224 / canvas) ** 2, parameters
 
 
 def image_size(network: nn.Module) -> int:
@@ -213,6 +214,12 @@ def scale(network: nn.Module) -> float:
 def classifier(network: nn.Module, texts: Sequence[str], name: str) -> TextClassifier:
     """Return the classifier of a CLIP over texts. name: of its configuration."""
     return TextClassifier(image_tower(network), embed(network, texts, name), scale(network)).eval()
+
+
+def without_texts(network: nn.Module, manifest: dict) -> TextClassifier:
+    """Return the classifier of a CLIP over nothing: an image tower and unit length, with a head of one zero."""
+    dimensions = _config(name_of(manifest))["embed_dim"]
+    return TextClassifier(image_tower(network), torch.zeros(1, dimensions), 1.0).requires_grad_(False).eval()
 
 
 def templates(told: list[str] | str) -> list[str]:

@@ -28,8 +28,9 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
       {algorithm: quantise, bits: 2..8}                                                 see `quantise`
     control: None, `random_init` (see `random_network`) or `shuffled` (see `shuffle`).
 
-    Pruning reaches the convolutions and leaves the head dense; of a CLIP it reaches the layers of both towers, not its
-    embeddings and projections (see `layers.prunable`). Weights that are zero already stay zero and count. The manifest gains `compression` ("none", what `label` calls it, that of the checkpoint, or both: "acdc+int8"),
+    Pruning reaches the convolutions and leaves the head dense; of a CLIP it reaches the layers of both towers (see
+    `layers.prunable`). Weights that are zero already stay zero and count. The manifest gains `compression` ("none",
+    what `label` calls it, that of the checkpoint, or both: "acdc+int8"),
     `compression_settings`, `quantisation_bits`, `control` and, of what is pruned, `sparsity_declared`: the share that
     the masks take from all these weights together, whichever of them the algorithm reached.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 
 from hiddencost.allocator import WORK
+from hiddencost.prepare import sized
 from hiddencost.protocol import PROMPTING
-from hiddencost.study import Study
+from hiddencost.study import Backbone, Study
 
 # What is assumed of a network or dataset that the catalog does not describe: about ResNet-50's, and CIFAR-10's
 GMACS = 4.1
@@ -41,40 +42,48 @@ def chosen(shots: int | str, dataset: dict) -> int:
     return train if shots == "full" else min(shots * len(dataset["classes"] or ()), train)
 
 
-def scale(study: Study) -> float:
-    """Return what an image of the study costs of one of 224 pixels."""
-    return (study.protocol.canvas / 224) ** 2
+def scale(study: Study, backbone: Backbone) -> float:
+    """Return what an image costs of one of 224 pixels."""
+    return (study.canvas(backbone) / 224) ** 2
 
 
-def image_gflop(study: Study, checkpoint: dict) -> float:
+def image_gflop(study: Study, backbone: Backbone, checkpoint: dict) -> float:
     """Return the GFLOP of one image's forward pass, on a whole canvas; 0 where the catalog's entry has no gmacs."""
-    return 2 * (checkpoint.get("gmacs") or 0) * scale(study)
+    return 2 * (checkpoint.get("gmacs") or 0) * scale(study, backbone)
 
 
-def pack_gflop(study: Study, methods: Collection[str], checkpoint: dict, dataset: dict) -> dict[str, float]:
-    """Return the GFLOP of the runs by `methods` of one (backbone, dataset, seed): "training", "mapping and test".
+def pack_gflop(
+    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+) -> dict[str, float]:
+    """Return the GFLOP of the runs, by those of `methods` that there are for a backbone, of one (backbone, dataset,
+    seed): "training", "mapping and test".
 
-    As if canvases were computed whole. The linear probe, on features, counts as nothing. checkpoint, dataset: catalog
-    entries; those without gmacs or counts cost nothing.
+    As if canvases were computed whole. The linear probe and zero-shot, on features, count as nothing. checkpoint,
+    dataset: catalog entries; those without gmacs or counts cost nothing.
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
+    recipe = study.clip if study.is_clip(backbone) else study.protocol
     for shots in study.shots if dataset["counts"] else ():
         images, test = chosen(shots, dataset), dataset["counts"]["test"]
-        for method in methods:
+        for method in set(methods) & set(study.methods_of(backbone)):
             if method in PROMPTING:  # backward, to the image alone, costs as much as forward
-                recipe = study.protocol
                 mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
                 passes["training"] += 2 * images * recipe.epochs
                 passes["mapping and test"] += images * mappings + test
             elif method == "ft":  # and to the weights as much again
                 passes["training"] += 3 * images * study.finetune.epochs
                 passes["mapping and test"] += test
-    return {kind: count * image_gflop(study, checkpoint) for kind, count in passes.items()}
+    return {kind: count * image_gflop(study, backbone, checkpoint) for kind, count in passes.items()}
 
 
-def features_gflop(study: Study, checkpoint: dict, dataset: dict) -> float:
+def features_gflop(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
     """Return the GFLOP of the features of a dataset's images; see `pack_gflop`."""
-    return sum((dataset["counts"] or {}).values()) * image_gflop(study, checkpoint)
+    return sum((dataset["counts"] or {}).values()) * image_gflop(study, backbone, checkpoint)
+
+
+def texts_seconds(count: int, checkpoint: dict) -> float:
+    """Return how long so many texts of a CLIP may take on a slow GPU: each as an image of its tower at 224 pixels."""
+    return count * 2 * (checkpoint.get("gmacs") or GMACS) / GPU_RATE
 
 
 def described(checkpoint: dict, dataset: dict, prepared: dict | None = None) -> tuple[dict, dict]:
@@ -90,19 +99,22 @@ def minutes(seconds: float, attempt: int) -> int:
     return math.ceil(START + seconds / 60) * 2 ** (attempt - 1)
 
 
-def train_seconds(study: Study, methods: Collection[str], checkpoint: dict, dataset: dict) -> float:
+def train_seconds(
+    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+) -> float:
     """Return how long a pack of prompting or fine-tuning may take on a slow GPU."""
-    return sum(pack_gflop(study, methods, checkpoint, dataset).values()) / GPU_RATE
+    return sum(pack_gflop(study, backbone, methods, checkpoint, dataset).values()) / GPU_RATE
 
 
-def features_seconds(study: Study, checkpoint: dict, dataset: dict) -> float:
+def features_seconds(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
     """Return how long the features of a dataset may take on a slow GPU."""
-    return features_gflop(study, checkpoint, dataset) / GPU_RATE
+    return features_gflop(study, backbone, checkpoint, dataset) / GPU_RATE
 
 
 def probe_seconds(study: Study, dataset: dict) -> float:
     """Return how long the linear probes of a pack may take on one core."""
-    return study.probe.epochs * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
+    epochs = study.probe.epochs if "lp" in study.methods else 0  # zs trains nothing
+    return epochs * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
 
 
 def prepare_seconds(dataset: dict) -> float:
@@ -130,7 +142,8 @@ def upstream_mb(parameters: int, batch_size: int, size: int, device: str) -> int
 
 def weights_mb(checkpoint: dict) -> float:
     """Return the size of a network's weights: of the largest of its files in the catalog's entry, or assumed."""
-    sizes = [file.get("size", WEIGHTS * 1e6) for file in checkpoint["files"].values()]
+    assumed = 1e6 * checkpoint.get("weights_mb", WEIGHTS)
+    sizes = [file.get("size", assumed) for file in checkpoint["files"].values()]
     return max(sizes, default=WEIGHTS * 1e6) / 1e6  # no file of a network that the study trains
 
 
@@ -152,24 +165,26 @@ def prepare_mb(dataset: dict) -> int:
     return math.ceil(500 + 4 * sum(sizes) / 1e6)
 
 
-def train_mb(study: Study, checkpoint: dict, dataset: dict, image_size: int, device: str) -> int:
+def train_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, size: str, device: str) -> int:
     """Return the memory of a job that trains prompts on `device` ("cpu" or "gpu"), which keeps to it."""
-    work = WORK * scale(study) if device == "cpu" else 0
-    held = arrays_mb(dataset, image_size) + COPIES * weights_mb(checkpoint)
+    work = WORK * scale(study, backbone) if device == "cpu" else 0
+    side, _, _ = sized(size)
+    held = arrays_mb(dataset, side) + COPIES * weights_mb(checkpoint)
     return math.ceil(PROCESS[device] + held + work)
 
 
 def finetune_mb(study: Study, checkpoint: dict, dataset: dict, batch_size: int, device: str) -> int:
     """Return the memory of a job that fine-tunes on `device`; its images are read from the disk as they come."""
     batch = min(batch_size, dataset["counts"]["train"])
-    work = max(FORWARD, batch * IMAGE) * scale(study) if device == "cpu" else 0
+    work = max(FORWARD, batch * IMAGE) * (study.protocol.canvas / 224) ** 2 if device == "cpu" else 0
     return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
 
 
-def features_mb(study: Study, checkpoint: dict, dataset: dict, device: str) -> int:
-    """Return the memory of a job that extracts features on `device`: it reads all images, at the canvas' size."""
-    images = arrays_mb(dataset, study.protocol.canvas) + _features_mb(dataset)
-    work = FORWARD * scale(study) if device == "cpu" else 0
+def features_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, size: str, device: str) -> int:
+    """Return the memory of a job that extracts features on `device`: it reads all images, of a size (study.sizes)."""
+    side, _, _ = sized(size)
+    images = arrays_mb(dataset, side) + _features_mb(dataset)
+    work = FORWARD * scale(study, backbone) if device == "cpu" else 0
     return math.ceil(PROCESS[device] + images + COPIES * weights_mb(checkpoint) + work)
 
 

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Adam
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
-from hiddencost.prompt import border_mask, compose
-from hiddencost.protocol import RunProtocol
+from hiddencost.prompt import add, border_mask, compose, frame_mask
+from hiddencost.protocol import RunClipProtocol, RunProtocol
 from hiddencost.schedule import epoch_batches, not_finite, optimiser, resolve_precision, stream
 from hiddencost.sharing import SharedNetwork, Split, paste
 
@@ -101,14 +101,22 @@ class PromptedNetwork:
     """A frozen network behind prompted canvases.
 
     network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
-    the dtype (float32) in which prompts are trained.
+    the dtype (float32) in which prompts are trained. The protocol tells the kind of prompt: around the image, or, on
+    CLIP, added to it; that plan then has no cover, as no part of the canvas is the same for all images.
     """
 
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol, plan: Plan):
+    def __init__(
+        self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol | RunClipProtocol, plan: Plan
+    ):
         self.mean, self.std, self.plan = mean, std, plan
         self.device = mean.device
         self.source_classes = classifier(network).out_features
-        self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
+        if isinstance(protocol, RunClipProtocol):
+            self.mask = frame_mask(protocol.border, protocol.canvas).to(mean.device)
+            self._compose = partial(add, interpolation=protocol.interpolation)
+        else:
+            self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
+            self._compose = compose
         self.precision = resolve_precision(protocol.precision, self.device)
         self.dtype = torch.bfloat16 if self.precision == "bf16" else mean.dtype
         self.network = network
@@ -127,7 +135,7 @@ class PromptedNetwork:
         return next((f"{node} ({reason})" for node, reason in self._exact.ended.items()), "the end")
 
     def new_prompt(self) -> Tensor:
-        """Return W = 0, [3, S, S]: a mid-grey border, as σ(0) = 0.5."""
+        """Return W = 0, [3, S, S]: around an image a mid-grey border, as σ(0) = 0.5; added to it nothing."""
         canvas = self.mask.shape[-1]
         return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype)
 
@@ -136,10 +144,13 @@ class PromptedNetwork:
 
         exact: in the dtype of mean; else in the precision of training, with the classifier in float32.
         """
-        canvas = compose(images, prompts, runs, self.mask, self.mean, self.std)
+        canvas = self._compose(images, prompts, runs, self.mask, self.mean, self.std)
         if exact:
             return self._exact(canvas)
-        canvas = replace(canvas, border=canvas.border.to(self.dtype), patch=canvas.patch.to(self.dtype))
+        if isinstance(canvas, Split):
+            canvas = replace(canvas, border=canvas.border.to(self.dtype), patch=canvas.patch.to(self.dtype))
+        else:
+            canvas = canvas.to(self.dtype)
         return self._quick(canvas)
 
     @torch.inference_mode()
@@ -228,8 +239,11 @@ class PromptedNetwork:
         return losses.detach(), gradient
 
 
-def _executor(network: nn.Module, cover: float | None) -> Callable[[Split], Tensor]:
-    return (lambda canvas: network(paste(canvas))) if cover is None else SharedNetwork(network, cover)
+def _executor(network: nn.Module, cover: float | None) -> Callable[[Split | Tensor], Tensor]:
+    def whole(canvas: Split | Tensor) -> Tensor:
+        return network(paste(canvas) if isinstance(canvas, Split) else canvas)
+
+    return whole if cover is None else SharedNetwork(network, cover)
 
 
 class CapturedChunk:
@@ -277,8 +291,8 @@ class _Run:
     method: str
     chosen: Tensor
     prompt: Tensor
-    adam: Adam
-    schedule: MultiStepLR
+    optimiser: Optimizer
+    schedule: LRScheduler
     shuffle: torch.Generator
     trained: Trained
     epoch: int = 0
@@ -290,7 +304,7 @@ class _Run:
         """Return all that the run needs to go on, equal to the bit, as if it had not been interrupted."""
         return {
             "prompt": self.prompt.detach(),
-            "adam": self.adam.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "shuffle": self.shuffle.get_state(),
             "epoch": self.epoch,
@@ -304,9 +318,9 @@ class _Run:
         """Go on where `state` was taken; the mapping is the caller's."""
         with torch.no_grad():
             self.prompt.copy_(state["prompt"])
-        fused = self.adam.param_groups[0]["fused"]
-        self.adam.load_state_dict(state["adam"])
-        self.adam.param_groups[0]["fused"] = fused  # of this device, which may not be that of before
+        fused = self.optimiser.param_groups[0]["fused"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.param_groups[0]["fused"] = fused  # of this device, which may not be that of before
         self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
         self.epoch, self.batches, self.losses = state["epoch"], state["batches"], state["losses of the epoch"]
@@ -321,7 +335,7 @@ def train_prompts(
     classes: int,
     runs: Sequence[tuple[str, Sequence[int]]],
     seed: int,
-    protocol: RunProtocol,
+    protocol: RunProtocol | RunClipProtocol,
     progress: Progress = lambda images: None,
     states: dict[int, State] | None = None,
     keep: Keep = lambda states: None,
@@ -330,9 +344,9 @@ def train_prompts(
 
     W starts at zero. The mapping is drawn at random (rlm), by frequency under the untrained prompt (flm), or by
     frequency under the current prompt at the start of each `mapping_interval`-th epoch (ilm). Cross-entropy on
-    the mapped logits, Adam on W. The random streams depend on `seed` alone: one for rlm's mapping, one for the
-    order of the batches. So a run sees the same batches alone and beside others, and runs on the same images see the
-    same whatever their method: until its mapping changes, ilm is flm, and is not computed twice.
+    the mapped logits, the protocol's optimiser on W. The random streams depend on `seed` alone: one for rlm's
+    mapping, one for the order of the batches. So a run sees the same batches alone and beside others, and runs on the
+    same images see the same whatever their method: until its mapping changes, ilm is flm, and is not computed twice.
 
     images: uint8 [M, 3, s, s]; labels: int64 [M]; both on the network's device. runs: the method of each, and the
     indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
@@ -364,8 +378,8 @@ def train_prompts(
             mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping")).to(prompted.device)
         else:
             mapping = frequency_mapping(chosen, predictions[chosen])
-        adam, schedule = optimiser([prompt], protocol)
-        run = _Run(number, method, chosen, prompt, adam, schedule, stream(seed, "batches"), Trained(prompt, mapping))
+        steps = optimiser([prompt], protocol, len(chosen))
+        run = _Run(number, method, chosen, prompt, *steps, stream(seed, "batches"), Trained(prompt, mapping))
         if number in states:
             run.resume(states[number])
         return run
@@ -407,7 +421,7 @@ def train_prompts(
         counts = _step(prompted, images, labels, active)
         ended = [run for run in active if not run.batches]
         for run in ended:
-            _end_epoch(run, protocol)
+            _end_epoch(run)
         _share(active, counts, start)
         progress(sum(counts))
         active = [run for run in active if run.epoch < protocol.epochs and not run.trained.diverged]
@@ -451,18 +465,18 @@ def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[
     found = dict(zip(computed, zip(losses, gradients, strict=True), strict=True))
     for run in runs:
         loss, run.prompt.grad = found[run.twin or run]
-        run.adam.step()
+        run.optimiser.step()
+        run.schedule.step()
         run.losses.append(loss)
         run.trained.images += len(batches[run])
     return [len(batch) for batch in batches.values()]
 
 
-def _end_epoch(run: _Run, protocol: RunProtocol) -> None:
+def _end_epoch(run: _Run) -> None:
     steps = len(run.trained.losses)
     run.trained.losses += torch.stack(run.losses).tolist()
     run.losses = []
     run.epoch += 1
-    run.schedule.step()
     run.trained.diverged = not_finite(run.trained.losses, steps, run.epoch)
 
 

@@ -7,8 +7,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hiddencost import backbone, datasets
+from hiddencost import backbone, clip, datasets
 from hiddencost.files import atomic, read_json
+from hiddencost.layers import is_clip
+from hiddencost.prompt import fill
 
 
 @torch.inference_mode()
@@ -32,8 +34,8 @@ def extract_features(
 ) -> None:
     """Write the features of a dataset's training and test images, at the prepared size and without augmentation.
 
-    The output is a safetensors file of `train` and `test`, float32 [N, D] each; it is empty where the backbone
-    or the dataset has failed.
+    On CLIP images fill its canvas, and its features are embeddings of unit length. The output is a safetensors file
+    of `train` and `test`, float32 [N, D] each; it is empty where the backbone or the dataset has failed.
     """
     if not read_json(verification)["passed"] or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
         with atomic(output) as temporary:
@@ -41,15 +43,19 @@ def extract_features(
         return
     network, _, manifest = backbone.load(folder)
     mean, std = backbone.normalisation(manifest, device)
-    network = backbone.for_inference(network, device)
     dataset = datasets.load(dataset_folder)
+    canvas = dataset.test_images.shape[-1]
+    if is_clip(network):
+        canvas, network = clip.image_size(network), clip.without_texts(network, manifest)
+    network = backbone.for_inference(network, device)
     parts = {"train": torch.tensor(dataset.train_images), "test": torch.tensor(dataset.test_images)}
     features: dict[str, Tensor] = {}
     with tqdm(total=sum(map(len, parts.values())), unit=" images", mininterval=10) as bar:
         for part, images in parts.items():
             chunks = []
             for batch in images.split(backbone.FORWARD_BATCH[device.type]):
-                chunks.append(features_of(network, (batch.to(device).float() / 255 - mean) / std).cpu())
+                filled = fill(batch.to(device), canvas, manifest["preprocessing"]["interpolation"])
+                chunks.append(features_of(network, (filled.float() / 255 - mean) / std).cpu())
                 bar.update(len(batch))
             features[part] = torch.cat(chunks)
     with atomic(output) as temporary:

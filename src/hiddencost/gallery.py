@@ -18,6 +18,7 @@ ALGORITHMS = {  # as the field writes them
     "lth": "LT",
     "nm": "N:M",
     "random": "random pruning",
+    "upop": "UPop",
 }
 # what each kind of figure reads, of the study's tables
 TABLES = {

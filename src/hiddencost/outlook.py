@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import mean
 
 from hiddencost import cost
-from hiddencost.protocol import PROMPTING, finetuning_size
+from hiddencost.prepare import sized
+from hiddencost.protocol import PROMPTING
 from hiddencost.study import Study
 
 # matrix products of a present-day GPU in bf16 (training) and fp32 (mapping, test): assumptions, for a number of hours
@@ -18,37 +19,39 @@ def describe(
     checkpoints: dict,
     datasets: dict,
     left_out: dict[str, dict],
-    packs: list[str],
+    packs: list[Path],
     trainings: dict[str, float],
     bench: Path,
 ) -> str:
     """Return the outlook of a study as a table in text.
 
     checkpoints, datasets: their catalog entries by name; left_out: the reasons by name, of `backbone` and `dataset`;
-    packs: where each kind of job writes its packs ({backbone}, {dataset}, {seed}); trainings: the GFLOP of
+    packs: the tables of those to make; trainings: the GFLOP of
     each upstream training, by its folder; bench: throughput.json of
     `make bench`, whose rate the estimate of time takes.
     """
     backbones = [one for one in study.backbones if one.name not in left_out["backbone"]]
     targets = [one for one in study.datasets if one.name not in left_out["dataset"]]
-    cells = len(study.methods) * len(study.shots) * len(study.seeds)  # of one backbone on one dataset
-    total, to_run = (cells * len(b) * len(d) for b, d in ((study.backbones, study.datasets), (backbones, targets)))
-    wanted = [
-        Path(pack.format(backbone=b.name, dataset=d.name, seed=seed))
-        for pack, b, d, seed in product(packs, backbones, targets, study.seeds)
-    ]
-    there = sum(pack.exists() for pack in wanted)
+    budgets = len(study.shots) * len(study.seeds)
+    cells = {one.name: len(study.methods_of(one)) * budgets for one in study.backbones}  # on one dataset
+    total = sum(cells.values()) * len(study.datasets)
+    to_run = sum(cells[one.name] for one in backbones) * len(targets)
+    there = sum(pack.exists() for pack in packs)
+    apart = sum(cells.values()) < len(study.backbones) * len(study.methods) * budgets
     lines = [
         f"Study {study.study}: {total:,} runs = {len(study.backbones)} backbones x {len(study.datasets)} datasets x "
-        f"{len(study.methods)} methods x {len(study.shots)} budgets x {len(study.seeds)} seeds",
-        f"  to run     {to_run:,} runs in {len(wanted):,} packs, of which {there:,} are there",
+        f"{len(study.methods)} methods x {len(study.shots)} budgets x {len(study.seeds)} seeds"
+        + (", less what CLIP alone has (zs) or has not (ft)" if apart else ""),
+        f"  to run     {to_run:,} runs in {len(packs):,} packs, of which {there:,} are there",
         f"  left out   {total - to_run:,} runs",
     ]
-    for axis, own in (("backbone", len(study.datasets)), ("dataset", len(study.backbones))):
+    for axis in ("backbone", "dataset"):
         reasons = left_out[axis]
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in reasons if reasons[name] == reason]
-            lines.append(f"    {', '.join(names)} ({cells * own * len(names):,} runs): {reason}")
+            of_backbones = sum(cells[name] for name in names) * len(study.datasets) if axis == "backbone" else 0
+            count = of_backbones or sum(cells.values()) * len(names)
+            lines.append(f"    {', '.join(names)} ({count:,} runs): {reason}")
     alone = [one.name for one in study.backbones if not study.dense_of(one)]
     if alone:
         lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
@@ -102,20 +105,19 @@ def _counts(entry: dict) -> dict:
 
 
 def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datasets: dict) -> str:
-    canvas = study.protocol.canvas
-    more = {canvas} if "lp" in study.methods else set()
-    more |= {finetuning_size(canvas)} if "ft" in study.methods else set()
     arrays = sum(
-        sum(_counts(datasets[one.name]).values()) * 3 * size**2 for one in targets for size in {one.image_size} | more
+        sum(_counts(datasets[one.name]).values()) * 3 * sized(size)[0] ** 2
+        for one in targets
+        for size in {size for backbone in backbones for size in study.sizes(one.name, backbone).values()}
     )
     weights = {
-        name: max((file.get("size", 0) for file in entry["files"].values()), default=0)
+        name: max((file.get("size", 1e6 * entry.get("weights_mb", 0)) for file in entry["files"].values()), default=0)
         for name, entry in checkpoints.items()
     }
     used = {one.checkpoint for one in backbones}
     networks = sum(weights[name] for name in used) + sum(weights[one.checkpoint] for one in backbones)
-    runs = len(backbones) * len(targets) * len(study.shots) * len(study.seeds)
-    prompts = runs * sum(method in PROMPTING for method in study.methods) * 3 * canvas**2 * 4
+    prompts = sum(method in PROMPTING for method in study.methods) * len(study.shots) * len(study.seeds)
+    prompts *= len(targets) * sum(3 * study.canvas(one) ** 2 * 4 for one in backbones)
     parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"
     return f"about {_size(arrays + networks + prompts)}, beside the downloads: {parts}"
 
@@ -126,11 +128,13 @@ def _time(study: Study, backbones: list, targets: list, checkpoints: dict, datas
     seconds, gpu = 0.0, 0.0
     for backbone, target in product(backbones, targets):
         network, dataset = checkpoints[backbone.checkpoint], datasets[target.name]
-        pack = cost.pack_gflop(study, study.methods, network, dataset)
+        pack = cost.pack_gflop(study, backbone, study.methods, network, dataset)
         work = {kind: gflop * len(study.seeds) for kind, gflop in pack.items()}
-        work["mapping and test"] += ("lp" in study.methods) * cost.features_gflop(study, network, dataset)
-        nearest = min(abs(record["image"] - target.image_size) for record in steps)
-        near = [record for record in steps if abs(record["image"] - target.image_size) == nearest]
+        if {"lp", "zs"} & set(study.methods_of(backbone)):
+            work["mapping and test"] += cost.features_gflop(study, backbone, network, dataset)
+        image = study.canvas(backbone) if study.is_clip(backbone) else target.image_size  # on CLIP nothing is shared
+        nearest = min(abs(record["image"] - image) for record in steps)
+        near = [record for record in steps if abs(record["image"] - image) == nearest]
         rate = mean(one["gflop_whole_canvases"] / one["engine_ms"] * 1e3 for one in near)  # GFLOP/s, as if whole
         seconds += sum(work.values()) / rate
         gpu += sum(work[kind] / rate * matrix / (GPU_TFLOPS[kind] * 1e3) for kind in work)

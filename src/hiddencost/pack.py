@@ -39,24 +39,33 @@ def _alone(output: Path) -> AcquireReturnProxy:
         return lock.acquire(poll_interval=1)
 
 
-def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train, **determines: str) -> None:
+def complete(
+    inputs: PackInputs,
+    request: dict,
+    output: str | Path,
+    train: Train,
+    of_method: dict[str, dict[str, str]] | None = None,
+    **determines: str,
+) -> None:
     """Train the runs of a pack that the ledger does not hold yet, and write the rows of all.
 
     request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
     and `code` (the digest of the code that trains). train: called once, if a run has to be trained; each is recorded
-    as it finishes. determines: what else determines the results, beyond request, backbone, dataset and chosen images.
-    The ledger keeps that beside each run's result. The output is a parquet table, a row a run.
+    as it finishes. determines, and of_method by method: what else determines the results, beyond request, backbone,
+    dataset and chosen images. The ledger keeps that beside each run's result. The output is a parquet table, a row a
+    run.
     """
     dataset = datasets.load(inputs.dataset)
     manifest = read_json(inputs.backbone / "manifest.json")
     permutations = read_json(inputs.split)["permutations"]
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     rows: list[dict] = []
+    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request["runs"]}
     wanted: Runs = {}  # by identity: budgets that choose the same images are one run
     for method, shots in request["runs"]:
-        chosen = take_shots(permutations, shots)
+        chosen = [] if method == "zs" else take_shots(permutations, shots)
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
-        run = identity(manifest, dataset.digest, chosen, method, request, **determines)
+        run = identity(manifest, dataset.digest, chosen, method, request, **further[method])
         rows.append(row | {"run": run})
         wanted[run] = method, chosen
     with _alone(Path(output)):
@@ -64,8 +73,8 @@ def complete(inputs: PackInputs, request: dict, output: str | Path, train: Train
         if missing:
             log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(wanted))
             for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
-                ledger.record(request["ledger"], run, tensors, result | determines)
                 method, chosen = missing[run]
+                ledger.record(request["ledger"], run, tensors, result | further[method])
                 log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
         rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
         packfile.write(rows, request, Path(output))

@@ -12,10 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.allocator import WORK
+from hiddencost.backbone import classifier
 from hiddencost.devices import device_name
 from hiddencost.engine import CapturedChunk, Chunk, Plan, PromptedNetwork, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
-from hiddencost.protocol import RunProtocol
+from hiddencost.protocol import RunClipProtocol, RunProtocol
+
+AnyProtocol = RunProtocol | RunClipProtocol
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ LEAST = 0.45  # ... of a CPU job's memory, where it has less than it asks for
 
 
 def choose(
-    network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol, folder: str | Path, memory: int
+    network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, folder: str | Path, memory: int
 ) -> Plan:
     """Return the plan for a network, and say in the log which it is and why.
 
@@ -47,7 +50,7 @@ def choose(
     key = {
         "network": sha256_text(str(network) + str([(name, list(p.shape)) for name, p in network.named_parameters()])),
         "canvas": protocol.canvas,
-        "image_size": protocol.image_size,
+        "image_size": _image_size(protocol),
         "precision": precision,
         "device": device_name(device),
         "torch": torch.__version__,
@@ -60,7 +63,7 @@ def choose(
     unit = "GFLOP" if device.type == "cpu" else "ms"
     quickest = min(shared, key=lambda way: way[unit], default=whole)
     best = quickest if quickest[unit] < GAIN * whole[unit] else whole
-    case = f"images of {protocol.image_size} on {protocol.canvas} pixels, {precision}, {key['device']}"
+    case = f"images of {_image_size(protocol)} on {protocol.canvas} pixels, {precision}, {key['device']}"
     if shared:
         log.info(
             "%s: %s; %s a trained image: %.3g with whole canvases, %.3g with the border once up to %s",
@@ -68,8 +71,11 @@ def choose(
             *(unit, whole[unit], quickest[unit], quickest["until"]),
         )
     else:
-        walkable = isinstance(network, fx.GraphModule)
-        why = "the border is too small to share" if walkable else "torch.fx cannot walk the network"
+        why = "the border is too small to share"
+        if isinstance(protocol, RunClipProtocol):
+            why = "the prompt is added to the images"
+        elif not isinstance(network, fx.GraphModule):
+            why = "torch.fx cannot walk the network"
         log.info("%s: whole canvases, as %s", case, why)
     if device.type == "cpu":
         room = min(WORK * 1e6 / 2 * (protocol.canvas / 224) ** 2, LEAST * memory)
@@ -80,7 +86,7 @@ def choose(
     return Plan(best["cover"], 2 ** (fitting.bit_length() - 1), best["graphs"])
 
 
-def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol) -> list[dict]:
+def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> list[dict]:
     """Measure a training step with whole canvases (first) and with the border shared up to several depths.
 
     Returns for each `cover` and `graphs` (see Plan), `until` (where sharing ends, and why), `bytes` an image that the
@@ -90,7 +96,8 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol
     """
     for runs in range(RUNS[mean.device.type], 0, -1):
         try:
-            return _measure(network, mean, std, protocol, _probe(mean, protocol, runs))
+            chunk = _probe(mean, protocol, runs, min(IMAGES_A_RUN, classifier(network).out_features))
+            return _measure(network, mean, std, protocol, chunk)
         except torch.OutOfMemoryError:
             if runs == 1:
                 raise
@@ -98,8 +105,13 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol
     raise AssertionError
 
 
-def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol, chunk: Chunk) -> list[dict]:
-    walkable = isinstance(network, fx.GraphModule)
+def _image_size(protocol: AnyProtocol) -> int:
+    """Return the side of the image on the canvas, which it fills on CLIP."""
+    return protocol.canvas if isinstance(protocol, RunClipProtocol) else protocol.image_size
+
+
+def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, chunk: Chunk) -> list[dict]:
+    walkable = isinstance(network, fx.GraphModule) and not isinstance(protocol, RunClipProtocol)
     measured: list[dict] = []
     steps: list[PromptedNetwork] = []
     for cover in [None, *COVERS[mean.device.type]] if walkable else [None]:
@@ -139,15 +151,15 @@ def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtoco
     return measured
 
 
-def _probe(mean: Tensor, protocol: RunProtocol, runs: int) -> Chunk:
-    """Return noise images under noise prompts."""
-    count, size, canvas = runs * IMAGES_A_RUN, protocol.image_size, protocol.canvas
+def _probe(mean: Tensor, protocol: AnyProtocol, runs: int, classes: int) -> Chunk:
+    """Return noise images, of so many classes, under noise prompts."""
+    count, size, canvas = runs * IMAGES_A_RUN, _image_size(protocol), protocol.canvas
     noise = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=noise)
     prompts = torch.randn(runs, 3, canvas, canvas, generator=noise, dtype=mean.dtype)
-    labels = torch.arange(count) % IMAGES_A_RUN
+    labels = torch.arange(count) % classes
     weights = torch.full((count,), 1 / IMAGES_A_RUN, dtype=mean.dtype)
-    mappings = torch.arange(IMAGES_A_RUN).expand(runs, -1)
+    mappings = torch.arange(classes).expand(runs, -1)
     tensors = images, labels, weights, torch.arange(runs).repeat_interleave(IMAGES_A_RUN), mappings, prompts
     return Chunk(*(tensor.to(mean.device) for tensor in tensors))
 

@@ -30,12 +30,11 @@ READERS: dict[str, Callable[[dict, dict[str, Path], Path], Source]] = {
 log = logging.getLogger(__name__)
 
 
-def prepare(name: str, entry: dict, fetched: str | Path | None, size: int, folder: str | Path) -> None:
-    """Read a dataset, resize its images to size x size and write the arrays (`datasets.ARRAYS`) and dataset.json.
+def prepare(name: str, entry: dict, fetched: str | Path | None, size: int | str, folder: str | Path) -> None:
+    """Read a dataset, resize its images to squares and write the arrays (`datasets.ARRAYS`) and dataset.json.
 
-    entry: of the catalog, or of `user_entry`. fetched: the report of its download, None for the user's own. Each
-    image is resized as a whole to a square, bilinearly with antialiasing: Resize((size, size)) of torchvision on PIL
-    images, the published code's transform. Counts, class names, labels and native size are held against the entry;
+    entry: of the catalog, or of `user_entry`. fetched: the report of its download, None for the user's own. size: see
+    `pixels`. Counts, class names, labels and native size are held against the entry;
     what it leaves open (None) is taken from the data.
 
     A dataset whose download has failed, or whose files are not as the entry says, is written with its reason, as
@@ -43,7 +42,8 @@ def prepare(name: str, entry: dict, fetched: str | Path | None, size: int, folde
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = {"dataset": name, "size": size, "failed": None}
+    side, _, _ = sized(size)
+    manifest = {"dataset": name, "size": str(size), "failed": None}
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
@@ -59,18 +59,38 @@ def prepare(name: str, entry: dict, fetched: str | Path | None, size: int, folde
     except ValueError as error:
         log.error("%s cannot be prepared: %s", name, error)
         for part in PARTS:
-            _save(np.empty((0, 3, size, size), np.uint8), folder / f"{part}_images.npy")
+            _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")
             _save(np.empty(0, np.int64), folder / f"{part}_labels.npy")
         manifest |= {"failed": str(error), "classes": [], "counts": dict.fromkeys(PARTS, 0)}
     manifest["sha256"] = {array: sha256_file(folder / array) for array in ARRAYS}
     write_json(folder / "dataset.json", manifest)
 
 
-def pixels(image: Image.Image, size: int) -> np.ndarray:
-    """Return an image as uint8 [3, size, size], RGB, resized as `prepare` says where it has another size."""
-    image = image.convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+def sized(size: int | str) -> tuple[int, str, str]:
+    """Return what a size says: the side in pixels, how images come to it (squash or shortest), and by which
+    interpolation (bilinear or bicubic). See `pixels`."""
+    if "-" not in str(size):
+        return int(size), "squash", "bilinear"
+    side, resize, interpolation = size.split("-")
+    return int(side), resize, interpolation
+
+
+def pixels(image: Image.Image, size: int | str) -> np.ndarray:
+    """Return an image as uint8 [3, S, S], RGB.
+
+    size: S, as the published code for convolutional networks resizes an image as a whole to a square, bilinearly
+    with antialiasing (Resize((S, S)) of torchvision on PIL images); or "S-RESIZE-INTERPOLATION", as a CLIP was
+    trained: RESIZE is squash (the same) or shortest (the shorter side to S, then the central square), INTERPOLATION
+    bilinear or bicubic (torchvision's Resize(S) and CenterCrop(S), as in open_clip's transform.py).
+    """
+    (side, resize, interpolation), image = sized(size), image.convert("RGB")
+    if image.size != (side, side):
+        width, height = image.size
+        short = min(width, height)
+        scaled = [side * one // short if resize == "shortest" else side for one in (width, height)]
+        image = image.resize(scaled, Image.Resampling[interpolation.upper()])
+        left, top = (round((one - side) / 2) for one in scaled)
+        image = image.crop((left, top, left + side, top + side))
     return np.asarray(image).transpose(2, 0, 1)
 
 
@@ -116,16 +136,16 @@ def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> li
     return stated or found
 
 
-def _write_images(name: str, part: str, images: Part, size: int, entry: dict, folder: Path) -> np.ndarray:
+def _write_images(name: str, part: str, images: Part, size: int | str, entry: dict, folder: Path) -> np.ndarray:
     """Write the images of a part, and return their labels."""
     expected = entry["counts"][part] if entry["counts"] else images.count
     if images.count != expected or not expected:
         raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
-    native = entry["native_size"]
+    native, (side, _, _) = entry["native_size"], sized(size)
     labels = np.empty(images.count, np.int64)
     # image by image: all may be larger than the memory, and writing to a memory map kills the process on a full disk
     with atomic(folder / f"{part}_images.npy") as temporary, open(temporary, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, 3, size, size)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, 3, side, side)}
         np.lib.format.write_array_header_1_0(file, header)
         bar = tqdm(images.images, desc=f"{name} {part}", total=images.count, unit=" images", mininterval=10)
         for index, (image, label) in enumerate(bar):
@@ -133,7 +153,7 @@ def _write_images(name: str, part: str, images: Part, size: int, entry: dict, fo
                 raise ValueError(f"{name} {part}: image {index} is {image.size}, expected {native} x {native} pixels")
             labels[index] = label
             file.write(pixels(image, size).tobytes())
-    log.info("%s %s: %d images of %d x %d", name, part, len(labels), size, size)
+    log.info("%s %s: %d images of %d x %d", name, part, len(labels), side, side)
     return labels
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiddencost import datasets
+from hiddencost import clip, datasets
 from hiddencost.files import sha256_file
 from hiddencost.pack import PackInputs, Runs, complete, score, timing
 from hiddencost.protocol import Recipe
@@ -44,20 +44,34 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
     return head.requires_grad_(False)
 
 
-def probe_pack(inputs: PackInputs, features: str | Path, request: dict, output: str | Path) -> None:
-    """Train the runs of lp on stored features; see `pack.complete`. The request's `recipe` is a Recipe."""
-    recipe = Recipe.model_validate(request["recipe"])
+def probe_pack(
+    inputs: PackInputs, features: str | Path, request: dict, output: str | Path, texts: str | Path | None = None
+) -> None:
+    """Train the runs of lp on stored features, and on CLIP try those of zs; see `pack.complete`.
+
+    The request's `recipe` is a Recipe, of which zs reads `test_batch_size` alone. texts: of a CLIP, the file of
+    `clip.write_texts`, for zs: its texts classify the features as they are (`clip.zero_shot_head`), without a
+    training image, whatever the shots.
+    """
+    lp = any(method == "lp" for method, _ in request["runs"])
+    recipe = Recipe.model_validate(request["recipe"]) if lp else None
 
     def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
         train_features, test_features = load_features(features)
         train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
-        for run, (_, chosen) in runs.items():
+        for run, (method, chosen) in runs.items():
             start = time.perf_counter()
-            inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
-            head = train_probe(*inputs, request["seed"], recipe)
+            if method == "zs":
+                learned = {"weight": clip.zero_shot_head(*clip.read_texts(texts))}
+                epochs = 0
+            else:
+                inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
+                learned = dict(train_probe(*inputs, request["seed"], recipe).named_parameters())
+                epochs = recipe.epochs
             seconds = time.perf_counter() - start
-            result = timing(seconds, len(chosen) * recipe.epochs, torch.device("cpu"), "fp32")
-            result |= score(head(test_features), test_labels, recipe.test_batch_size)
-            yield run, {"weight": head.weight, "bias": head.bias}, result
+            result = timing(seconds, len(chosen) * epochs, torch.device("cpu"), "fp32")
+            logits = functional.linear(test_features, **learned)
+            yield run, learned, result | score(logits, test_labels, request["recipe"]["test_batch_size"])
 
-    complete(inputs, request, output, train, features=sha256_file(features))
+    of_texts = {"zs": {"texts": sha256_file(texts)}} if texts else {}
+    complete(inputs, request, output, train, of_texts, features=sha256_file(features))

@@ -11,9 +11,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets, ledger
 from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompts
+from hiddencost.files import sha256_file
 from hiddencost.pack import PackInputs, Runs, complete, score, timing
 from hiddencost.plan import choose
-from hiddencost.protocol import RunProtocol
+from hiddencost.protocol import run_protocol
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +23,27 @@ KEEP_SECONDS = 60  # what a killed job loses at most of its training
 
 
 def train_pack(
-    inputs: PackInputs, request: dict, plans: str | Path, output: str | Path, device: torch.device, memory: int
+    inputs: PackInputs,
+    request: dict,
+    plans: str | Path,
+    output: str | Path,
+    device: torch.device,
+    memory: int,
+    texts: str | Path | None = None,
 ) -> None:
     """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
 
-    See `pack.complete` for the request, whose `recipe` is a RunProtocol, and for the output; `plan.choose` for the
-    folder `plans` and for `memory`. Once a minute the runs under way are kept in the ledger's folder, and a job that
-    was killed goes on from there.
+    See `pack.complete` for the request, whose `recipe` is a RunProtocol, or a RunClipProtocol on CLIP, and for the
+    output; `plan.choose` for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a
+    minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
     """
-    protocol = RunProtocol.model_validate(request["recipe"])
+    protocol = run_protocol(request["recipe"])
     precision = resolve_precision(protocol.precision, device)
     pack = "_".join(str(request[axis]) for axis in ("backbone", "dataset", "seed"))
     unfinished = Path(request["ledger"], "unfinished", f"{pack}.states")
 
     def train(dataset: datasets.Dataset, runs: Runs) -> Iterator[tuple]:
-        network, _, manifest = backbone.load(inputs.backbone)
+        network, manifest = backbone.load_classifier(inputs.backbone, texts)
         network = backbone.for_inference(network, device)
         mean, std = backbone.normalisation(manifest, device)
         images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
@@ -73,4 +80,5 @@ def train_pack(
                 yield names[number], learned, result
         unfinished.unlink(missing_ok=True)
 
-    complete(inputs, request, output, train, precision=precision)
+    of_texts = {"texts": sha256_file(texts)} if texts else {}
+    complete(inputs, request, output, train, precision=precision, **of_texts)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PROMPTING = ("rlm", "flm", "ilm")
+JOBS = {"train": PROMPTING, "probe": ("lp", "zs"), "finetune": ("ft",)}  # what runs which methods
 METHODS = (*PROMPTING, "lp", "ft", "zs")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -19,7 +19,17 @@ from pydantic import (
 )
 
 from hiddencost import catalog, compression, upstream
-from hiddencost.protocol import METHODS, PROMPTING, ClipProtocol, FineTuning, Fraction, Protocol, Recipe
+from hiddencost.protocol import (
+    JOBS,
+    METHODS,
+    PROMPTING,
+    ClipProtocol,
+    FineTuning,
+    Fraction,
+    Protocol,
+    Recipe,
+    finetuning_size,
+)
 
 
 class StudyError(ValueError):
@@ -637,6 +647,25 @@ class Study(Part):
         entry = catalog.checkpoint(self.backbone(backbone).checkpoint)
         told = {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
         return self.clip.model_dump(exclude={"templates"}) | own | told
+
+    def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
+        """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and
+        `finetune` on a backbone, of those that it has methods for.
+
+        On CLIP an image fills the canvas. Images that are smaller squares as published are kept at their own size,
+        and enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB.
+        """
+        native = catalog.load("datasets").get(dataset, {}).get("native_size")
+        canvas, methods = self.canvas(backbone), self.methods_of(backbone)
+        if self.is_clip(backbone):
+            told = catalog.checkpoint(backbone.checkpoint)["preprocessing"]
+            small = native is not None and native <= canvas
+            size = str(native) if small else f"{canvas}-{told['resize']}-{told['interpolation']}"
+            sizes = {"train": size, "probe": size}
+        else:
+            image_size = self.dataset(dataset).image_size
+            sizes = {"train": str(image_size), "probe": str(canvas), "finetune": str(finetuning_size(canvas))}
+        return {job: size for job, size in sizes.items() if set(methods) & set(JOBS[job])}
 
     def canvas(self, backbone: Backbone) -> int:
         """Return the side of a backbone's input, in pixels."""

@@ -1,5 +1,6 @@
 """Tables: one tidy row a run, their summary over seeds, and the bins of the reliability diagrams."""
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -36,18 +37,19 @@ ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test i
 def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
     """Read the packs' tables and return the runs of the study's grid, in its order, bins included.
 
-    study: `study` (its name), `grid` (its values of each of `AXES`), `backbones` (by name: `dense`, the name of the
+    study: `study` (its name), `grid` (its values of each of `AXES`), `methods` (those of each backbone, by name),
+    `backbones` (by name: `dense`, the name of the
     one that it is compared with, and what rows without a pack say of it), `left_out` (by `backbone` and `dataset`:
     the names of those without packs, and why: their rows are not run); and `so_far`, not None where the packs are
     those of a study that may still be running: what they do not hold is not run, either. Runs that a pack still holds
     from an earlier grid are left out. Raises ValueError if a run of the grid is missing or there twice.
     """
-    grid, parts = study["grid"], [pd.read_parquet(pack) for pack in packs]
+    parts = [pd.read_parquet(pack) for pack in packs]
     there = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, there)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
     runs["dense"] = runs["backbone"].map({name: one["dense"] for name, one in study["backbones"].items()})
-    wanted = pd.MultiIndex.from_tuples(product(*(map(_text, grid[axis]) for axis in AXES)), names=AXES)
+    wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
     found = pd.MultiIndex.from_frame(runs[AXES].map(_text))
     if len(absent := wanted.difference(found)):
         raise ValueError(f"{len(absent)} runs of the grid are in no pack, first: {absent[0]}")
@@ -60,7 +62,7 @@ def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
 def _left_out(study: dict, there: set[tuple[str, ...]]) -> pd.DataFrame:
     """Return a row, not run, for each run of what is left out and, of a study so far, for what is not `there`."""
     rows = []
-    for values in product(*(study["grid"][axis] for axis in AXES)):
+    for values in _runs(study):
         run = dict(zip(AXES, values, strict=True))
         reasons = [study["left_out"][axis].get(run[axis]) for axis in ("backbone", "dataset")]
         if study.get("so_far") is not None and tuple(map(_text, values)) not in there:
@@ -69,6 +71,13 @@ def _left_out(study: dict, there: set[tuple[str, ...]]) -> pd.DataFrame:
             told = study["backbones"][run["backbone"]] | {"study": study["study"]}
             rows.append(told | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
     return pd.DataFrame(rows)
+
+
+def _runs(study: dict) -> Iterator[tuple]:
+    """Yield the runs of a study's grid, as values of `AXES`: those methods that there are for a backbone."""
+    of_backbone = study["methods"]
+    runs = product(*(study["grid"][axis] for axis in AXES))
+    return (run for run in runs if run[AXES.index("method")] in of_backbone[run[AXES.index("backbone")]])
 
 
 def _text(value: object) -> str:

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from hiddencost import backbone, datasets, ledger, pack, packfile
-from hiddencost.files import atomic, canonical, read_json
-from hiddencost.prompt import border_mask, compose
-from hiddencost.protocol import PROMPTING
+from hiddencost import backbone, clip, datasets, ledger, pack, packfile
+from hiddencost.files import atomic, canonical, read_json, sha256_file
+from hiddencost.layers import is_clip
+from hiddencost.prepare import sized
+from hiddencost.prompt import add, border_mask, compose, frame_mask
+from hiddencost.protocol import JOBS, PROMPTING
 from hiddencost.sharing import paste
 from hiddencost.splits import take_shots
 from hiddencost.study import unknown
@@ -31,19 +33,23 @@ class TrainedClassifier(nn.Module):
     def __init__(self, network: nn.Module, about: dict):
         """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
 
-        about: `architecture`, `preprocessing`, `classes`, `run`, and `image_size` and `canvas` in pixels.
+        about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`), `canvas`
+        in pixels and, of a prompt that is added to the image, `border`. On CLIP the network is a classifier over texts.
         """
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
-        self.image_size, canvas = about["image_size"], about["canvas"]
-        if self.run["method"] == "lp":  # its image fills the canvas: no border is left to prompt
-            old = backbone.classifier(network)
-            name = next(name for name, module in network.named_modules() if module is old)
-            network.set_submodule(name, nn.Linear(old.in_features, len(self.classes)))
+        canvas = about["canvas"]
+        self.size = sized(about["size"])
+        if self.run["method"] in JOBS["probe"]:  # its image fills the canvas: no border is left to prompt
+            name, old = backbone.classifier_name(network), backbone.classifier(network)
+            bias = self.run["method"] == "lp"
+            network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
         self.network = network
         self.register_buffer("prompt", torch.zeros(3, canvas, canvas))
         self.register_buffer("mapping", torch.arange(len(self.classes)))
-        fixed = border_mask(self.image_size, canvas), *backbone.normalisation(about, torch.device("cpu"))
+        border = about.get("border")
+        mask = border_mask(self.size[0], canvas) if border is None else frame_mask(border, canvas)
+        fixed = mask, *backbone.normalisation(about, torch.device("cpu"))
         for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
             self.register_buffer(name, tensor, persistent=False)
         self.requires_grad_(False).eval()
@@ -51,15 +57,21 @@ class TrainedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits over the target classes, [N, K], of uint8 images [N, 3, H, W].
 
-        Images of another size than `image_size` are resized to it as the study's were: as a whole to a square,
-        bilinearly with antialiasing. Raises ValueError for anything but uint8 [N, 3, H, W].
+        Images of another size are resized as the study's were (see `prepare.pixels`). Raises ValueError for anything but uint8 [N, 3, H, W].
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
             raise ValueError(f"images: {found}; expected uint8 [N, 3, H, W], RGB from 0 to 255")
-        images = functional.resize(images, [self.image_size, self.image_size], antialias=True)
+        side, resize, interpolation = self.size
+        mode = functional.InterpolationMode(interpolation)
+        images = functional.resize(images, side if resize == "shortest" else [side, side], mode, antialias=True)
+        images = functional.center_crop(images, [side, side])
         runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        canvases = paste(compose(images, self.prompt[None], runs, self.mask, self.mean, self.std))
+        inputs = images, self.prompt[None], runs, self.mask, self.mean, self.std
+        if self.about.get("border") is None:
+            canvases = paste(compose(*inputs))
+        else:
+            canvases = add(*inputs, self.about["interpolation"])
         return self.network(canvases)[:, self.mapping]
 
     def save(self, path: str | Path) -> None:
@@ -125,19 +137,19 @@ def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -
     name = f"{table}: the run {', '.join(str(row[axis]) for axis in AXES)}"
     if row["status"] != "ok":
         raise ValueError(f"{name} has no result: {row['status']}: {row['reason']}")
-    if row["method"] not in (*PROMPTING, "lp"):
-        raise ValueError(f"{name} kept no weights; expected a run of {', '.join(PROMPTING)} or lp")
+    if row["method"] not in (*PROMPTING, *JOBS["probe"]):
+        raise ValueError(f"{name} kept no weights; expected a run of {', '.join(PROMPTING)}, lp or zs")
     return row
 
 
 def _from_study(study: Path, row: dict) -> TrainedClassifier:
     method, target, place = row["method"], row["dataset"], f"{row['dataset']}/seed{row['seed']}"
-    table = f"{'probes' if method == 'lp' else 'runs'}/{row['backbone']}/{place}.parquet"
+    probed = method in JOBS["probe"]
+    table = f"{'probes' if probed else 'runs'}/{row['backbone']}/{place}.parquet"
     request = packfile.stored_request(_existing(study / table))
-    canvas = request["canvas"]
-    image_size = request["recipe"].get("image_size", canvas)
+    size = request["size"]
     resources = study.absolute().parents[1] / "resources"
-    dataset = read_json(_existing(resources / f"datasets/{target}/{image_size}/dataset.json"))
+    dataset = read_json(_existing(resources / f"datasets/{target}/{size}/dataset.json"))
     split = read_json(_existing(study / f"splits/{place}.json"))
     entry = ledger.entry(study / "ledger", row["run"])
     # Snakemake does not look into the ledger by itself
@@ -149,24 +161,33 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     except ValueError as error:
         raise ValueError(f"{error}; {remedy}") from None
     network, _, manifest = backbone.load(_existing(study / "backbones" / row["backbone"] / "manifest.json").parent)
-    images = take_shots(split["permutations"], row["shots"])
-    further = "features" if method == "lp" else "precision"
-    now = pack.identity(manifest, datasets.digest(dataset), images, method, request, **{further: result.get(further)})
+    images = [] if method == "zs" else take_shots(split["permutations"], row["shots"])
+    further = {key: result[key] for key in ("features" if probed else "precision", "texts") if key in result}
+    about = {}
+    if is_clip(network):
+        texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
+        if texts:
+            further["texts"] = sha256_file(texts)
+        recipe, preprocessing = request["recipe"], manifest["preprocessing"]
+        told = {"border": recipe.get("border", 0), "interpolation": preprocessing["interpolation"]}
+        network = clip.without_texts(network, manifest) if probed else backbone.with_texts(network, texts)
+        about = told | {"widths": manifest.get("widths"), "texts": backbone.classifier(network).out_features}
+    now = pack.identity(manifest, datasets.digest(dataset), images, method, request, **further)
     if now != row["run"]:
         raise ValueError(
             f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "
             "run the study again, then load"
         )
-    about = {
+    about |= {
         "architecture": manifest["architecture"],
         "preprocessing": {key: manifest["preprocessing"][key] for key in ("mean", "std")},
         "classes": dataset["classes"],
-        "image_size": image_size,
-        "canvas": canvas,
+        "size": size,
+        "canvas": request["canvas"],
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)
-    if method == "lp":
+    if probed:
         backbone.load_strictly(backbone.classifier(model.network), learned, str(entry))
     else:
         del learned["mappings"]  # of each epoch; the last is `mapping`
@@ -183,7 +204,11 @@ def _from_file(path: Path) -> TrainedClassifier:
     if about is None:
         raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
     about = json.loads(about)
-    model = TrainedClassifier(backbone.build(about["architecture"]), about)
+    network = backbone.build(about["architecture"], about.get("widths"))
+    if is_clip(network):
+        network = clip.without_texts(network, about)
+        network.head = nn.Linear(network.head.in_features, about["texts"], bias=False)
+    model = TrainedClassifier(network, about)
     backbone.load_strictly(model, load_file(path), str(path))
     return model
 

@@ -186,7 +186,7 @@ def settings_violations(network: nn.Module, settings: dict) -> list[str]:
             most = int((groups_of_inputs(weight, settings["m"]) != 0).sum(1).max())
             if most > settings["n"]:
                 found.append(
-                    f"{_layer(key)}: {most} of {settings['m']} weights kept, expected {settings['n']} at most"
+                    f"{_layer(key)}: {most} of {settings['m']} weights kept, expected at most {settings['n']}"
                 )
         elif algorithm == "channel":
             zeros = int((weight == 0).flatten(1).all(1).sum())
@@ -201,8 +201,9 @@ def settings_violations(network: nn.Module, settings: dict) -> list[str]:
             zeros = {together: sum(zeros.values())}
         else:
             wanted = zeros_wanted(layers, sparsity, scope)
+        at_least = "" if scope == "global" else " at least"
         found += [
-            f"{_layer(key)}: {zeros[key]} weights are zero, expected {count}{'' if scope == 'global' else ' at least'}"
+            f"{_layer(key)}: {zeros[key]} weights are zero, expected {count}{at_least}"
             for key, count in wanted.items()
             if zeros[key] < count or (scope == "global" and zeros[key] > count)
         ]

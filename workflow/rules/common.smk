@@ -22,7 +22,7 @@ from hiddencost import allocator, captions, catalog, claims, gallery, outlook, p
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest, read_json, sha256_text
 from hiddencost.prepare import user_entry
-from hiddencost.protocol import finetuning_size
+from hiddencost.protocol import JOBS
 from hiddencost.study import StudyError, load_study
 
 for variable, value in allocator.ENVIRONMENT.items():
@@ -78,11 +78,14 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+CLIPS = [one.name for one in study.backbones if study.is_clip(one)]
+
+
 wildcard_constraints:
     checkpoint=any_of(PUBLISHED),
     backbone=any_of(backbone.name for backbone in study.backbones),
     dataset=any_of(DATASETS),
-    size=r"\d+",
+    size=r"\d+(-[a-z]+-[a-z]+)?",
     seed=r"\d+",
 
 
@@ -159,12 +162,15 @@ def constant(settings):
     return lambda wildcards: canonical(settings)
 
 
-METHODS_OF = {"train": ("rlm", "flm", "ilm"), "probe": ("lp",), "finetune": ("ft",)}
+def methods_of(job, backbone):
+    """The study's methods that `train`, `probe` or `finetune` runs of a backbone, by its name."""
+    return [method for method in study.methods_of(study.backbone(backbone)) if method in JOBS[job]]
 
 
-def methods_of(job):
-    """The study's methods that `train`, `probe` or `finetune` runs."""
-    return [method for method in study.methods if method in METHODS_OF[job]]
+def packs(job):
+    """The packs of a kind that there are to make."""
+    names = [name for name in TO_RUN["backbone"] if methods_of(job, name)]
+    return expand(PACK[job], backbone=names, dataset=TO_RUN["dataset"], seed=GRID["seed"])
 
 
 def end_with_the_terminal():
@@ -290,16 +296,58 @@ def prepared(dataset, size):
     return expand("resources/datasets/{dataset}/{size}/{file}", dataset=dataset, size=size, file=PREPARED)
 
 
-def dataset_at_image_size(wildcards):
-    return prepared(wildcards.dataset, study.dataset(wildcards.dataset).image_size)
+def sizes_of(dataset):
+    """All sizes at which the study has a dataset prepared, that of its splits first."""
+    others_first = sorted(study.backbones, key=study.is_clip)
+    return list(dict.fromkeys(size for one in others_first for size in study.sizes(dataset, one).values()))
 
 
-def dataset_at_canvas_size(wildcards):
-    return prepared(wildcards.dataset, study.protocol.canvas)
+def dataset_for(job, wildcards):
+    return prepared(wildcards.dataset, study.sizes(wildcards.dataset, study.backbone(wildcards.backbone))[job])
+
+
+def dataset_to_split(wildcards):
+    """A dataset at any size: splits are drawn by its labels."""
+    return prepared(wildcards.dataset, sizes_of(wildcards.dataset)[0])
+
+
+def dataset_to_prompt(wildcards):
+    return dataset_for("train", wildcards)
+
+
+def dataset_to_probe(wildcards):
+    return dataset_for("probe", wildcards)
 
 
 def dataset_to_crop(wildcards):
-    return prepared(wildcards.dataset, finetuning_size(study.protocol.canvas))
+    return dataset_for("finetune", wildcards)
+
+
+def class_names(wildcards):
+    """The report of a prepared dataset, which names its classes."""
+    (size,) = set(study.sizes(wildcards.dataset, study.backbone(wildcards.backbone)).values())
+    return f"resources/datasets/{wildcards.dataset}/{size}/dataset.json"
+
+
+# CLIP: inputs and params of embed_texts, and of what reads it
+def templates():
+    from hiddencost import clip  # where a study has a CLIP alone: PyTorch, which takes seconds
+
+    return clip.templates(study.clip.templates)
+
+
+def embed_settings(wildcards):
+    return canonical({"templates": templates()})
+
+
+def texts_of(wildcards):
+    """The texts of a CLIP, which are its source classes: of other backbones none."""
+    return TEXTS.format(**wildcards) if wildcards.backbone in CLIPS else []
+
+
+def texts_to_try(wildcards):
+    """The texts of a CLIP for its zero-shot classifier, where it is asked for."""
+    return texts_of(wildcards) if "zs" in methods_of("probe", wildcards.backbone) else []
 
 
 # Upstream training: inputs and params of rules/upstream.smk
@@ -418,8 +466,9 @@ def request(job, recipe, wildcards):
         "dataset": wildcards.dataset,
         "seed": int(wildcards.seed),
         "recipe": recipe,
-        "canvas": study.protocol.canvas,
-        "runs": [[method, shots] for method in methods_of(job) for shots in study.shots],
+        "canvas": study.canvas(study.backbone(wildcards.backbone)),
+        "size": study.sizes(wildcards.dataset, study.backbone(wildcards.backbone))[job],
+        "runs": [[method, shots] for method in methods_of(job, wildcards.backbone) for shots in study.shots],
         "ledger": f"{RESULTS}/ledger",
         "code": code(job),
         "upstream": origin(wildcards),
@@ -436,15 +485,15 @@ def request(job, recipe, wildcards):
 
 
 def train_request(wildcards):
-    return request("train", study.recipe("protocol", wildcards.dataset), wildcards)
+    return request("train", study.recipe("protocol", wildcards.dataset, wildcards.backbone), wildcards)
 
 
 def probe_request(wildcards):
-    return request("probe", study.recipe("probe", wildcards.dataset), wildcards)
+    return request("probe", study.recipe("probe", wildcards.dataset, wildcards.backbone), wildcards)
 
 
 def finetune_request(wildcards):
-    recipe = study.recipe("finetune", wildcards.dataset) | {"canvas": study.protocol.canvas}
+    recipe = study.recipe("finetune", wildcards.dataset, wildcards.backbone) | {"canvas": study.protocol.canvas}
     return request("finetune", recipe, wildcards)
 
 
@@ -453,8 +502,10 @@ def packs_so_far():
     """The packs that are there, and are of this study's recipes, code and origin, with their time stamps."""
     asked_of = {"train": train_request, "probe": probe_request, "finetune": finetune_request}
     found = {}
-    for job in filter(methods_of, PACK):
+    for job in PACK:
         for backbone, dataset, seed in product(*TO_RUN.values(), GRID["seed"]):
+            if not methods_of(job, backbone):
+                continue
             pack = SimpleNamespace(backbone=backbone, dataset=dataset, seed=seed)
             path = Path(PACK[job].format(**vars(pack)))
             stored, wanted = packfile.stored_request(path), json.loads(asked_of[job](pack))
@@ -485,9 +536,10 @@ def figure_settings(wildcards):
 
 def learned_inputs():
     """Class names and photos: reports of what is prepared and verified, which name arrays and weights by their hashes."""
-    folders = [(name, study.dataset(name).image_size) for name in TO_RUN["dataset"]]
-    reports = [f"resources/datasets/{name}/{size}/dataset.json" for name, size in folders]
-    return reports + expand(VERIFICATION, backbone=TO_RUN["backbone"])
+    reports = [f"resources/datasets/{name}/{sizes_of(name)[0]}/dataset.json" for name in TO_RUN["dataset"]]
+    clips = [name for name in CLIPS if name in TO_RUN["backbone"] and methods_of("train", name)]
+    texts = expand(TEXTS, backbone=clips, dataset=TO_RUN["dataset"])
+    return reports + expand(VERIFICATION, backbone=TO_RUN["backbone"]) + texts
 
 
 def groups_of_prompts():
@@ -506,11 +558,14 @@ def known_upstream(backbone):
     """Where to read what a backbone reaches upstream: as published, where it is as published, or as its manifest tells,
     where the study has trained it (with the names of its classes), and the photos of its verification."""
     as_it_was = not backbone.compression and not backbone.control
+    is_clip, preprocessing = study.is_clip(backbone), CHECKPOINTS[backbone.checkpoint].get("preprocessing")
     manifest = f"{RESULTS}/backbones/{backbone.name}/manifest.json"
     return {
         "top1": CHECKPOINTS[backbone.checkpoint]["upstream_top1"] if as_it_was else None,
         "as_trained": as_it_was,
         "manifest": manifest if study.trained(backbone.checkpoint) else None,
+        "texts": TEXTS.replace("{backbone}", backbone.name) if is_clip else None,
+        "additive": {"border": study.clip.border, "std": preprocessing["std"]} if is_clip else None,
         "verification": VERIFICATION.format(backbone=backbone.name),
     }
 
@@ -536,8 +591,9 @@ def trainings():
 
 def print_outlook():
     if workflow.dryrun:
-        packs, bench = [PACK[job] for job in PACK if methods_of(job)], ROOT / "bench/results/throughput.json"
-        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, packs, trainings(), bench))
+        wanted = [Path(path) for job in PACK for path in packs(job)]
+        bench = ROOT / "bench/results/throughput.json"
+        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, wanted, trainings(), bench))
 
 
 if workflow.is_main_process:

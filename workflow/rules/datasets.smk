@@ -52,7 +52,7 @@ rule prepare_dataset:
 
 rule draw_splits:
     input:
-        dataset_at_image_size,
+        dataset_to_split,
     output:
         SPLIT,
     log:

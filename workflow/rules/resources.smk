@@ -47,7 +47,7 @@ def network(wildcards):
 def pack(wildcards):
     """The catalog's entries of a job's network and dataset, without gaps."""
     target = study.dataset(wildcards.dataset)
-    manifest = Path(f"resources/datasets/{target.name}/{target.image_size}/dataset.json")
+    manifest = Path(f"resources/datasets/{target.name}/{sizes_of(target.name)[0]}/dataset.json")
     found = read_json(manifest) if target.own and manifest.exists() else None
     return cost.described(network(wildcards), DATASETS[target.name], found)
 
@@ -69,29 +69,39 @@ def prepare_memory(wildcards, attempt):
 
 
 def train_runtime(wildcards, attempt):
-    return cost.minutes(cost.train_seconds(study, methods_of("train"), *pack(wildcards)), attempt)
+    backbone = study.backbone(wildcards.backbone)
+    return cost.minutes(cost.train_seconds(study, backbone, JOBS["train"], *pack(wildcards)), attempt)
 
 
 def train_memory(wildcards, attempt):
-    size = study.dataset(wildcards.dataset).image_size
-    return cost.train_mb(study, *pack(wildcards), size, device()) * attempt
+    backbone = study.backbone(wildcards.backbone)
+    size = study.sizes(wildcards.dataset, backbone)["train"]
+    return cost.train_mb(study, backbone, *pack(wildcards), size, device()) * attempt
+
+
+def texts_runtime(wildcards, attempt):
+    _, dataset = pack(wildcards)
+    return cost.minutes(cost.texts_seconds(len(templates()) * len(dataset["classes"]), network(wildcards)), attempt)
 
 
 def finetune_runtime(wildcards, attempt):
-    return cost.minutes(cost.train_seconds(study, methods_of("finetune"), *pack(wildcards)), attempt)
+    backbone = study.backbone(wildcards.backbone)
+    return cost.minutes(cost.train_seconds(study, backbone, JOBS["finetune"], *pack(wildcards)), attempt)
 
 
 def finetune_memory(wildcards, attempt):
-    batch_size = study.recipe("finetune", wildcards.dataset)["batch_size"]
+    batch_size = study.recipe("finetune", wildcards.dataset, wildcards.backbone)["batch_size"]
     return cost.finetune_mb(study, *pack(wildcards), batch_size, device()) * attempt
 
 
 def features_runtime(wildcards, attempt):
-    return cost.minutes(cost.features_seconds(study, *pack(wildcards)), attempt)
+    return cost.minutes(cost.features_seconds(study, study.backbone(wildcards.backbone), *pack(wildcards)), attempt)
 
 
 def features_memory(wildcards, attempt):
-    return cost.features_mb(study, *pack(wildcards), device()) * attempt
+    backbone = study.backbone(wildcards.backbone)
+    size = study.sizes(wildcards.dataset, backbone)["probe"]
+    return cost.features_mb(study, backbone, *pack(wildcards), size, device()) * attempt
 
 
 def probe_runtime(wildcards, attempt):

@@ -33,7 +33,7 @@ wildcard_constraints:
 # A partial call takes the packs that are there without asking for any, so that it trains nothing.
 rule collect:
     input:
-        [] if PARTIAL else [expand(PACK[job], **TO_RUN, seed=GRID["seed"]) for job in PACK if methods_of(job)],
+        [] if PARTIAL else [packs(job) for job in PACK],
     output:
         runs_csv=f"{OUTPUT}/tables/runs.csv",
         runs=RUNS_TABLE,
@@ -54,6 +54,7 @@ rule collect:
             {
                 "study": study.study,
                 "grid": GRID,
+                "methods": {one.name: study.methods_of(one) for one in study.backbones},
                 "backbones": BACKBONES,
                 "left_out": LEFT_OUT,
                 "expectations": [one.model_dump() for one in study.expectations],
@@ -133,7 +134,9 @@ rule learned:
         settings=constant(
             {
                 "ledger": f"{RESULTS}/ledger",
-                "prepared": {one.name: f"resources/datasets/{one.name}/{one.image_size}" for one in study.datasets},
+                "prepared": {
+                    one.name: f"resources/datasets/{one.name}/{sizes_of(one.name)[0]}" for one in study.datasets
+                },
                 "groups": groups_of_prompts(),
                 "backbones": {one.name: known_upstream(one) for one in study.backbones},
             }
@@ -222,6 +225,7 @@ rule report:
         settings=constant(
             {
                 "study": study.model_dump_json(exclude_none=True),
+                "sizes": {one.name: sizes_of(one.name) for one in study.datasets},
                 "classes": class_counts(),
                 "captions": [[name, captions.caption(figure)] for name, figure in FIGURES.items()],
                 "results": RESULTS,  # where verifications and logs are, of a partial report, too

@@ -6,14 +6,45 @@ PACK = {
     "finetune": f"{RESULTS}/finetuned/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
 }
 FEATURES = f"{RESULTS}/features/{{backbone}}/{{dataset}}.safetensors"
+TEXTS = f"{RESULTS}/texts/{{backbone}}/{{dataset}}.safetensors"
+
+
+# The source classes of a CLIP: each template with each class of a dataset, through its text tower, once.
+rule embed_texts:
+    input:
+        backbone=STUDY_BACKBONE,
+        verification=VERIFICATION,
+        dataset=class_names,
+    output:
+        TEXTS,
+    log:
+        f"{RESULTS}/logs/embed_texts/{{backbone}}/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed_texts/{{backbone}}/{{dataset}}.tsv"
+    wildcard_constraints:
+        backbone=any_of(CLIPS),
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        gpu=gpu,
+        mem_mb=network_memory,
+        runtime=texts_runtime,
+    params:
+        settings=embed_settings,
+        code=code("embed_texts"),
+    message:
+        "Embedding the texts of {wildcards.dataset} for {wildcards.backbone}; progress in {log}"
+    script:
+        "../scripts/embed_texts.py"
 
 
 rule train:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_at_image_size,
+        dataset=dataset_to_prompt,
         split=SPLIT,
+        texts=texts_of,
     output:
         PACK["train"],
     log:
@@ -38,7 +69,7 @@ rule extract_features:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_at_canvas_size,
+        dataset=dataset_to_probe,
     output:
         FEATURES,
     log:
@@ -64,9 +95,10 @@ rule probe:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_at_canvas_size,
+        dataset=dataset_to_probe,
         split=SPLIT,
         features=FEATURES,
+        texts=texts_to_try,
     output:
         PACK["probe"],
     log:

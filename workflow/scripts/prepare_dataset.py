@@ -9,6 +9,6 @@ prepare(
     snakemake.wildcards.dataset,
     json.loads(snakemake.params.settings),
     snakemake.input[0] if snakemake.input else None,  # the user's own data are not fetched
-    int(snakemake.wildcards.size),
+    snakemake.wildcards.size,
     Path(snakemake.output[0]).parent,
 )

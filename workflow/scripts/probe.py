@@ -12,4 +12,4 @@ if not write_not_run(inputs, request, output):
     from hiddencost.probe import probe_pack
 
     torch.set_num_threads(snakemake.threads)
-    probe_pack(inputs, snakemake.input.features, request, output)
+    probe_pack(inputs, snakemake.input.features, request, output, snakemake.input.get("texts") or None)

@@ -16,4 +16,5 @@ if not write_not_run(inputs, request, output):
 
         torch.set_num_threads(snakemake.threads)
         memory = snakemake.resources.mem_mb * 2**20
-        train_pack(inputs, request, "resources/plans", output, compute_device(gpu, jobs_per_gpu), memory)
+        texts = snakemake.input.get("texts") or None
+        train_pack(inputs, request, "resources/plans", output, compute_device(gpu, jobs_per_gpu), memory, texts)

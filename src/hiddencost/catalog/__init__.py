@@ -108,14 +108,12 @@ def _open_clip(name: str) -> dict:
     file = file or HF_WEIGHTS_NAME
     names = [HF_SAFE_WEIGHTS_NAME, file] if file == HF_WEIGHTS_NAME else [file]
     sources = [{"hf": repository, "file": one} for one in names]
-    canvas, gmacs = clip.arithmetic(model)  # seconds, for large ones
+    canvas, gmacs, parameters = clip.arithmetic(model)  # seconds, for large ones
     return {
         "title": f"{model}, open_clip's weights {tag}",
         "architecture": f"clip/{model}",
         "format": "open_clip",
-        "files": {
-            "weights": {"name": "open_clip_model", "sources": [{"hf": repository, "file": one} for one in names]}
-        },
+        "files": {"weights": {"name": "open_clip_model", "sources": sources}},
         "preprocessing": {
             "mean": list(config["mean"]),
             "std": list(config["std"]),
@@ -127,6 +125,7 @@ def _open_clip(name: str) -> dict:
         "sparsity_over": "towers",
         "upstream_top1": None,  # open_clip keeps its results apart
         "gmacs": gmacs,
+        "weights_mb": 4 * parameters / 1e6,
         "licence": "not stated by open_clip; see the model's page on Hugging Face",
         "citation": "Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
         "read_from": f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",

@@ -17,8 +17,15 @@ from hiddencost import gallery
 from hiddencost.tables import CONFIDENCE
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision
-COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73"}
-LABELS = {"rlm": "RLM-VP", "flm": "FLM-VP", "ilm": "ILM-VP", "lp": "linear probe", "ft": "fine-tuning"}
+COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73", "zs": "#CC79A7"}
+LABELS = {
+    "rlm": "RLM-VP",
+    "flm": "FLM-VP",
+    "ilm": "ILM-VP",
+    "lp": "linear probe",
+    "ft": "fine-tuning",
+    "zs": "zero-shot",
+}
 DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
 DENSE_MARKERS = ["o", "P"]
 COMPRESSED = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]

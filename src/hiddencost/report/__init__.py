@@ -22,7 +22,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from hiddencost import gallery, tables
+from hiddencost import gallery, protocol, tables
 from hiddencost.figures import style
 from hiddencost.files import atomic, canonical
 from hiddencost.report import charts, provenance
@@ -37,7 +37,7 @@ MEASURES = [
     {"key": "brier", "label": "Brier score", "factor": 1, "unit": "", "cost": None},
     {"key": "ece_published", "label": "ECE as published (of logits)", "factor": 1, "unit": "", "cost": None},
 ]
-JOBS = {"rlm": "train", "flm": "train", "ilm": "train", "lp": "probe", "ft": "finetune"}  # which log a run is in
+JOBS = {method: job for job, methods in protocol.JOBS.items() for method in methods}  # which log a run is in
 TABLES = ["runs", "bins", "summary", "expectations", "claims", "upstream", "matched"]
 LONG = 1_000_000  # bytes of an image that is not kept exactly
 SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family alone
@@ -48,7 +48,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
 
     paths: of the tables of `TABLES` and, to be linked, of those `typeset`. settings: the `study`, as JSON that
     keeps its order; `captions`, pairs of a figure's name and what it shows; `classes`, the number of each dataset's
-    (None if unknown); `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are
+    (None if unknown), and `sizes`, those at which it is prepared; `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are
     there. root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
@@ -80,7 +80,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
             for name, caption in settings["captions"]
         ],
         "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
-        "inputs": provenance.inputs(study, results, Path("resources")) + provenance.tables(paths[n] for n in TABLES),
+        "inputs": provenance.inputs(study, settings["sizes"], results, Path("resources"))
+        + provenance.tables(paths[n] for n in TABLES),
         "versions": provenance.versions(),
         "trained_with": _records(_counted(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
         "checkout": state,
@@ -119,7 +120,11 @@ def headline(summary: pd.DataFrame) -> list[dict]:
     """
     name = "accuracy_dense_minus_backbone"
     cells = summary[(summary["compression"] != "none") & summary["control"].isna() & (summary["paired_seeds"] > 0)]
-    groups = cells["method"].map({method: style.LABELS[method] for method in ("lp", "ft")}).fillna("visual prompting")
+    groups = (
+        cells["method"]
+        .map({method: style.LABELS[method] for method in ("lp", "ft", "zs")})
+        .fillna("visual prompting")
+    )
     return [
         {
             "method": method,

@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from hiddencost.files import read_json, sha256_file
-from hiddencost.protocol import finetuning_size
 
 
-def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
+def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: Path) -> list[dict]:
     """Return what went into a study: a row (kind, name, what, sha256, source) a file that is there.
 
     Downloads and the user's own files as their reports tell them (fetched.json), prepared arrays (dataset.json), and
-    the weights of each backbone (manifest.json). What a partial study has not made yet has no row.
+    the weights of each backbone (manifest.json). sizes: those at which the study uses each of its datasets, by name;
+    another study may have it prepared at others. What a partial study has not made yet has no row.
     """
     rows = []
 
@@ -27,7 +27,7 @@ def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
     trained = study.get("upstream", [])
     starts = [one["checkpoint"] for one in trained if one.get("checkpoint")]
     checkpoints = dict.fromkeys([*(one["checkpoint"] for one in study["backbones"]), *starts])
-    prepared = [(one["name"], size) for one in study["datasets"] for size in _sizes(study, one)]
+    prepared = [(one["name"], size) for one in study["datasets"] for size in sizes[one["name"]]]
     prepared += [(one["dataset"], one["image_size"]) for one in trained if one.get("dataset")]
     datasets = dict.fromkeys(name for name, _ in prepared)
     photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
@@ -49,14 +49,6 @@ def inputs(study: dict, results: Path, resources: Path) -> list[dict]:
         if "weights_sha256" in manifest:  # not where its download failed
             add("backbone", one["name"], "weights", manifest["weights_sha256"])
     return rows
-
-
-def _sizes(study: dict, dataset: dict) -> list[int]:
-    """Return the sizes in pixels at which a study uses a dataset: that of prompting, from which splits are drawn for
-    all methods, of the probe and of fine-tuning. Another study may have it prepared at others."""
-    canvas = study["protocol"]["canvas"]
-    others = {"lp": canvas, "ft": finetuning_size(canvas)}
-    return sorted({dataset["image_size"], *(others[method] for method in others.keys() & set(study["methods"]))})
 
 
 def gates(study: dict, results: Path) -> list[dict]:

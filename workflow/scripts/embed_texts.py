@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+from hiddencost.devices import compute_device, lease
+from hiddencost.files import read_json
+from hiddencost.logs import log_to
+
+log_to(snakemake.log[0])
+jobs_per_gpu = snakemake.config["jobs_per_gpu"]
+with lease(jobs_per_gpu) as gpu:
+    import torch
+
+    from hiddencost.texts import embed_texts
+
+    torch.set_num_threads(snakemake.threads)
+    embed_texts(
+        Path(snakemake.input.backbone[0]).parent,
+        snakemake.input.verification,
+        read_json(snakemake.input.dataset[0])["classes"],
+        json.loads(snakemake.params.settings)["templates"],
+        snakemake.output[0],
+        compute_device(gpu, jobs_per_gpu),
+    )

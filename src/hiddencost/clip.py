@@ -69,8 +69,8 @@ def name_of(manifest: dict) -> str:
 
 
 def arithmetic(name: str) -> tuple[int, float, int]:
-    """Return the side of an image tower's input, in pixels; its multiply-adds, in billions, as for 224 pixels, so that
-    they grow with the square of the side to what they are; and the number of parameters of both towers."""
+    """Return the side of an image tower's input, in pixels; its multiply-adds, in billions, scaled to 224 pixels by
+    the square of the side; and the number of parameters of both towers."""
     with torch.device("meta"):
         network = build(name)
         canvas = image_size(network)

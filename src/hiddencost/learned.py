@@ -29,7 +29,8 @@ class Learned(NamedTuple):
     mappings: a row a run and target class, at the end of training. remapped: a row a run of ilm and epoch (from the
     second, `epoch` 2): the `share` of the target classes that were mapped otherwise than in the epoch before.
     prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
-    image, as the share of a pixel's range, around an image (around grey where there is none), its contrast raised by the factor "gain", one for all, that makes the strongest fill the range.
+    image (as a share of a pixel's range), around an image (around grey where there is none), its contrast raised by
+    the factor "gain", one for all, that makes the strongest fill the range.
     examples: uint8 [K, 3, s, s] by dataset: the first training image of each of its first classes.
     """
 

@@ -33,8 +33,9 @@ class TrainedClassifier(nn.Module):
     def __init__(self, network: nn.Module, about: dict):
         """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
 
-        about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`), `canvas`
-        in pixels and, of a prompt that is added to the image, `border`. On CLIP the network is a classifier over texts.
+        about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
+        `canvas` in pixels and, of a prompt that is added to the image, its `border`, and the `interpolation` that
+        enlarges images. On CLIP the network is a classifier over texts.
         """
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
@@ -57,7 +58,8 @@ class TrainedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits over the target classes, [N, K], of uint8 images [N, 3, H, W].
 
-        Images of another size are resized as the study's were (see `prepare.pixels`). Raises ValueError for anything but uint8 [N, 3, H, W].
+        Images of another size are resized as the study's were (see `prepare.pixels`). Raises ValueError for anything
+        but uint8 [N, 3, H, W].
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"

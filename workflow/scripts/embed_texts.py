@@ -16,7 +16,7 @@ with lease(jobs_per_gpu) as gpu:
     embed_texts(
         Path(snakemake.input.backbone[0]).parent,
         snakemake.input.verification,
-        read_json(snakemake.input.dataset[0])["classes"],
+        read_json(snakemake.input.dataset)["classes"],
         json.loads(snakemake.params.settings)["templates"],
         snakemake.output[0],
         compute_device(gpu, jobs_per_gpu),

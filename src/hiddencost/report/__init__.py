@@ -48,8 +48,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
 
     paths: of the tables of `TABLES` and, to be linked, of those `typeset`. settings: the `study`, as JSON that
     keeps its order; `captions`, pairs of a figure's name and what it shows; `classes`, the number of each dataset's
-    (None if unknown), and `sizes`, those at which it is prepared; `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are
-    there. root: of the checkout.
+    (None if unknown), and `sizes`, those at which it is prepared; `results`, the folder whose backbones/, benchmarks/
+    and logs/ are read as far as they are there. root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
     runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
@@ -80,8 +80,10 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
             for name, caption in settings["captions"]
         ],
         "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
-        "inputs": provenance.inputs(study, settings["sizes"], results, Path("resources"))
-        + provenance.tables(paths[n] for n in TABLES),
+        "inputs": [
+            *provenance.inputs(study, settings["sizes"], results, Path("resources")),
+            *provenance.tables(paths[n] for n in TABLES),
+        ],
         "versions": provenance.versions(),
         "trained_with": _records(_counted(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
         "checkout": state,

@@ -1,0 +1,171 @@
+"""A study of a tiny CLIP, dense and compressed, from its published files to figures: nothing stubbed."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_clip
+import torch
+import yaml
+from conftest import copy_project
+from safetensors import safe_open
+from test_workflow import configure, snakemake
+
+import hiddencost
+from hiddencost import datasets
+from hiddencost.files import read_json
+
+STUDY = ("--configfile", "words.yaml")
+RESULTS = "results/words"
+ENTRY = {
+    "title": "a tiny CLIP",
+    "format": "open_clip",
+    "preprocessing": tiny_clip.PREPROCESSING,
+    "canvas": tiny_clip.CANVAS,
+    "stem": None,
+    "sparsity_over": "towers",
+    "upstream_top1": None,
+    "gmacs": 0.01,
+    "licence": "none",
+    "citation": "none",
+    "read_from": "none",
+}
+MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.5}
+BACKBONES = [
+    {"name": "clip-dense", "checkpoint": "clip-tiny"},
+    {
+        "name": "clip-magnitude50",
+        "checkpoint": "clip-tiny",
+        "compression": {"algorithm": "magnitude", "sparsity": 0.5},
+    },
+    {"name": "clip-int8", "checkpoint": "clip-tiny", "compression": {"algorithm": "quantise", "bits": 8}},
+    {"name": "clip-upop", "checkpoint": "clip-tiny-upop"},
+]
+CONFIG = {
+    "study": "words",
+    "seeds": [0, 1],
+    "shots": [1, 2],
+    "methods": ["rlm", "flm", "ilm", "lp", "zs"],
+    "backbones": BACKBONES,
+    "datasets": [{"name": "cifar10-part"}],
+    "clip": {
+        **{"border": 8, "epochs": 2, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 16, "shuffle": True},
+        **{"mapping_interval": 1, "precision": "fp32", "test_batch_size": 128},
+        "templates": ["This is a photo of a {}.", "a drawing of the {}.", "graffiti of a {}."],
+    },
+    "probe": {
+        **{"epochs": 5, "learning_rate": 0.01, "milestones": [0.5], "gamma": 0.1, "batch_size": 16, "shuffle": True},
+        "test_batch_size": 128,
+    },
+    "verification": {"sparsity_tolerance": 0.005, "photos_top1": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = tmp_path_factory.mktemp("project")
+    copy_project(project)
+    architecture = tiny_clip.configure(project / "tiny")
+    made = tiny_clip.network(architecture)
+    tiny_clip.save_open_clip(made, project / "tiny.safetensors")
+    torch.save(tiny_clip.upop_file(tiny_clip.upop_state(made)[0]), project / "upop.pth")
+    files = {"clip-tiny": "tiny.safetensors", "clip-tiny-upop": "upop.pth"}
+    entries = {
+        name: ENTRY
+        | {"architecture": architecture, "files": {"weights": {"name": file, "sources": [{"path": file}]}}}
+        for name, file in files.items()
+    }
+    entries["clip-tiny-upop"] |= {"format": "upop", "compression": "upop", "sparsity": None, "dense": "clip-tiny"}
+    with open(project / "src/hiddencost/catalog/checkpoints.yaml", "a") as catalog:
+        catalog.write("\n" + yaml.safe_dump(entries))
+    (project / "words.yaml").write_text(yaml.safe_dump(CONFIG))
+    ran, output = snakemake(project, *STUDY)
+    assert ran["embed_texts"] == 4
+    assert (ran["train"], ran["probe"], ran["extract_features"]) == (8, 8, 4)
+    assert "80 of 80 runs of study words have a result." in output
+    return project
+
+
+def runs_of(project):
+    return pd.read_csv(project / RESULTS / "tables/runs.csv")
+
+
+def test_every_run_has_a_result_and_compression_is_as_measured(project):
+    runs = runs_of(project)
+    assert runs["status"].eq("ok").all()
+    assert runs["accuracy"].between(0, 1).all()
+    assert runs.groupby("method").size().to_dict() == dict.fromkeys(("rlm", "flm", "ilm", "lp", "zs"), 16)
+    sparsity = runs.groupby("backbone")["sparsity_measured"].first()
+    assert sparsity["clip-dense"] == 0
+    assert sparsity["clip-magnitude50"] == pytest.approx(0.5, abs=1e-4)
+    dense, own = (
+        sum(np.prod(weight.shape) for weight in weights(project, name)) for name in ("clip-dense", "clip-upop")
+    )
+    assert sparsity["clip-upop"] == pytest.approx(1 - own / dense)
+    assert runs.groupby("backbone")["dense"].first().eq("clip-dense").all()
+
+
+def weights(project, name):
+    with safe_open(project / RESULTS / f"backbones/{name}/weights.safetensors", "np") as stored:
+        keys = [key for key in stored.keys() if re.search(r"(conv1|in_proj|out_proj|c_fc|c_proj)[._]weight$", key)]  # noqa: SIM118
+        return [stored.get_tensor(key) for key in keys]
+
+
+def test_zero_shot_is_one_answer_whatever_the_shots_and_the_seed(project):
+    zero_shot = runs_of(project).query("method == 'zs'")
+    assert (zero_shot["n_train"] == 0).all()
+    assert (zero_shot.groupby("backbone")["accuracy"].nunique() == 1).all()
+
+
+def test_mappings_name_texts(project):
+    mappings = pd.read_parquet(project / RESULTS / "tables/mappings.parquet")
+    assert set(mappings["source"]) <= set(range(30))
+    templates = CONFIG["clip"]["templates"]
+    classes = datasets.load(project / "resources/datasets/cifar10-part/32").classes
+    expected = [template.format(name) for template in templates for name in classes]
+    assert (mappings["source_name"] == mappings["source"].map(dict(enumerate(expected)))).all()
+    for _, run in mappings.groupby(["backbone", "method", "shots", "seed"]):
+        assert run["source"].is_unique
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "glance"]
+)
+def test_figures_are_drawn(project, name):
+    figures = {path.name for path in (project / RESULTS / "figures").glob("*.png")}
+    assert f"{name}.png" in figures or f"{name}-upop.png" in figures
+
+
+@pytest.mark.parametrize("method", ["ilm", "lp", "zs"])
+@pytest.mark.parametrize("backbone", ["clip-dense", "clip-upop"])
+def test_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path):
+    model = hiddencost.load(project / RESULTS, backbone=backbone, method=method, shots=2, seed=1)
+    dataset = datasets.load(project / "resources/datasets/cifar10-part/32")
+    images = torch.tensor(dataset.test_images)
+    predicted = torch.cat([model(some).argmax(1) for some in images.split(100)])
+    run = runs_of(project).query("backbone == @backbone and method == @method and shots == 2 and seed == 1").iloc[0]
+    assert (predicted.numpy() == dataset.test_labels).mean() == pytest.approx(run["accuracy"], abs=0.003)
+    model.save(tmp_path / "model.safetensors")
+    again = hiddencost.load(tmp_path / "model.safetensors")
+    assert again(images[:5]).equal(model(images[:5]))
+
+
+def test_the_report_tells_of_it(project):
+    report = (project / RESULTS / "report.html").read_text()
+    assert "zero-shot" in report
+    assert read_json(project / RESULTS / "backbones/clip-upop/verification.json")["photos"]["of"].startswith(
+        "ImageNet"
+    )
+
+
+def test_other_templates_embed_anew_and_run_what_depends_on_them(project):
+    configure(project, lambda config: config["clip"].update(templates=["a photo of a {}."]), "words.yaml")
+    ran, _ = snakemake(project, f"{RESULTS}/tables/runs.parquet", *STUDY)
+    assert (ran["embed_texts"], ran["train"], ran["probe"]) == (4, 8, 8)
+    assert "extract_features" not in ran
+    logs = "".join(path.read_text() for path in (project / RESULTS / "logs/probe").rglob("*.log"))
+    assert "1 of 1: zs" in logs
+    assert json.dumps("lp, 10 images") not in logs
+    configure(project, lambda config: config["clip"].update(templates=CONFIG["clip"]["templates"]), "words.yaml")

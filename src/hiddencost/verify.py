@@ -77,7 +77,9 @@ def verify(
                 f"tolerance {settings['sparsity_tolerance']:g}"
             )
     if manifest["control"] is None and photos < least:
-        reasons.append(f"{photos} of {count} {images} classified rightly, at least {least} expected")
+        reasons.append(
+            f"{photos} of {count} {images}{',' if ',' in images else ''} classified rightly, at least {least} expected"
+        )
     if not outputs.isfinite().all():
         reasons.append("its outputs on a fixed input are not finite")
     if not reasons:

@@ -28,15 +28,15 @@ def read(files: dict[str, Path]) -> Imported:
     found = state_dict(path, "model")
     training = {key for key in found if key.startswith(MOMENTUM) or key in QUEUES}
     state = {key: tensor for key, tensor in found.items() if key not in training}
+    blocks = [match[1] for key in state if (match := BLOCK.fullmatch(key))]
+    if not blocks:
+        raise ValueError(f"{path}: no block of a CLIP, such as visual.transformer.resblocks.0, is in it")
+    widths = {block: _widths(block, state, path) for block in blocks}
     for key in sorted(training - {name for name in QUEUES if name.endswith("queue")}):
         original = re.sub(r"_m(?=\.|$)", "", key, count=1)
         if original not in state or state[original].shape != found[key].shape:
             has = list(state[original].shape) if original in state else "nothing"
             raise ValueError(f"{path}: {key} has shape {list(found[key].shape)}, its original {original} {has}")
-    blocks = [match[1] for key in state if (match := BLOCK.fullmatch(key))]
-    if not blocks:
-        raise ValueError(f"{path}: no block of a CLIP, such as visual.transformer.resblocks.0, is in it")
-    widths = {block: _widths(block, state, path) for block in blocks}
     narrower = {block: own for block, (*own, width) in widths.items() if own != [HEAD, 4 * width]}
     return Imported(state, {}, {"keys": len(state), "of_its_training": len(training)}, narrower)
 

@@ -48,6 +48,7 @@ lint: install
 
 bench: install
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/clip.py
 
 clean:
 	rm -rf results

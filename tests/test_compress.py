@@ -248,7 +248,7 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
 
 def test_a_checkpoint_sparser_than_asked_is_a_failure_that_says_so(sparse, tmp_path):
     compress(sparse, tmp_path, {"algorithm": "magnitude", "sparsity": 0.1}, None)
-    with pytest.raises(ValueError, match=r"0\.2000 of the weights to prune are zero already, expected at most .* 0\.1"):
+    with pytest.raises(ValueError, match=r"0\.2000 of the weights .* zero already, expected at most .* 0\.1"):
         backbone.load(tmp_path)
 
 

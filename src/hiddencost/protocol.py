@@ -1,9 +1,9 @@
 """The recipe of a run, as the study states it."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 PROMPTING = ("rlm", "flm", "ilm")
 JOBS = {"train": PROMPTING, "probe": ("lp", "zs"), "finetune": ("ft",)}  # what runs which methods
@@ -70,10 +70,17 @@ class RunProtocol(Protocol):
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
 
-def _template(text: str) -> str:
-    if text.count("{}") != 1 or set("{}") & set(text.replace("{}", "")):
-        raise ValueError(f"{text!r}: expected one {{}}, for the name of a class, and no other brace")
-    return text
+def _templates(value: Any) -> list[str] | str:
+    if value == "published":
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{value!r} is not allowed: expected a list of texts with {{}} for a class, or 'published'")
+    for text in value:
+        if not isinstance(text, str) or text.count("{}") != 1 or set("{}") & set(text.replace("{}", "")):
+            raise ValueError(
+                f"{text!r} is not allowed: expected one {{}}, for the name of a class, and no other brace"
+            )
+    return value
 
 
 class ClipRecipe(Training):
@@ -92,9 +99,7 @@ class ClipRecipe(Training):
 class ClipProtocol(ClipRecipe):
     """The recipe of visual prompting on CLIP, whose source classes are texts."""
 
-    templates: (
-        Annotated[list[Annotated[str, AfterValidator(_template)]], Field(min_length=1)] | Literal["published"]
-    ) = Field(
+    templates: Annotated[list[str] | Literal["published"], BeforeValidator(_templates)] = Field(
         description="texts with {} for the name of a class: each with each class of the dataset is a source class. "
         "published: the 81 of the paper's code, one of its own and the 80 of CLIP's authors for ImageNet"
     )

@@ -441,9 +441,9 @@ class Study(Part):
         for index, one in enumerate(self.backbones):
             where = f"backbones[{index}]"
             if not self.methods_of(one):
-                what = "a CLIP" if self.is_clip(one) else "not a CLIP"
+                what, others = ("a CLIP", "rlm, flm, ilm, lp or zs") if self.is_clip(one) else ("no CLIP", "another")
                 raise ValueError(
-                    f"{where}: it is {what}, for which methods has none; {', '.join(self.methods)} is not"
+                    f"{where}: {one.name} is {what}, and methods has {self.methods[0]}; expected {others}"
                 )
             if not self.is_clip(one):
                 continue

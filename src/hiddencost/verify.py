@@ -77,9 +77,8 @@ def verify(
                 f"tolerance {settings['sparsity_tolerance']:g}"
             )
     if manifest["control"] is None and photos < least:
-        reasons.append(
-            f"{photos} of {count} {images}{',' if ',' in images else ''} classified rightly, at least {least} expected"
-        )
+        comma = "," if "," in images else ""
+        reasons.append(f"{photos} of {count} {images}{comma} classified rightly, at least {least} expected")
     if not outputs.isfinite().all():
         reasons.append("its outputs on a fixed input are not finite")
     if not reasons:

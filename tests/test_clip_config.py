@@ -78,7 +78,7 @@ def clip_of(**changes):
         (clip_of(momentum=1.0), "clip.momentum: 1.0 is not allowed"),
         (
             config(methods=["ft"], finetune=fine_tuning()),
-            "backbones[0]: clip is a CLIP, and methods has ft; expected rlm",
+            "clip is a CLIP, and methods has ft; expected rlm",
         ),
         (mixed(backbones=[CNN], methods=["zs"]), "cnn is no CLIP, and methods has zs; expected another"),
         (without("protocol", mixed()), "protocol: the key is missing: it is the recipe of cnn"),

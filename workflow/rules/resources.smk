@@ -125,6 +125,16 @@ def upstream_arithmetic(name):
 
 # in the process that plans alone, as it takes seconds
 if workflow.is_main_process:
+    for name, entry in PUBLISHED.items():
+        if catalog.is_clip(name) and entry["gmacs"] is None:
+            from hiddencost import clip
+
+            try:
+                _, gmacs, parameters = clip.arithmetic(clip.name_of(entry))
+            except ValueError as error:
+                raise WorkflowError(f"{STUDY_FILE}: checkpoint {name}: {error}") from None
+            # a new entry: that of the catalog is kept for others
+            CHECKPOINTS[name] = entry | {"gmacs": gmacs, "weights_mb": 4 * parameters / 1e6}
     for one in study.upstream:
         try:
             CHECKPOINTS[one.name]["gmacs"] = upstream_arithmetic(one.name)[0] * (224 / one.image_size) ** 2

@@ -50,7 +50,7 @@ def request(wildcards):
     shots = wildcards.shots if wildcards.shots == "full" else int(wildcards.shots)
     of = {"study": study.study, "backbone": wildcards.backbone, "dataset": wildcards.dataset}
     of |= {"seed": int(wildcards.seed), "runs": [[wildcards.method, shots]], "ledger": f"{RESULTS}/ledger"}
-    return canonical(of | {"recipe": study.recipe("protocol", wildcards.dataset), "code": CODE})
+    return canonical(of | {"recipe": study.recipe("protocol", wildcards.dataset, wildcards.backbone), "code": CODE})
 
 
 rule conclude:

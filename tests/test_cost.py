@@ -36,15 +36,15 @@ def study():
 )
 def test_a_pack_costs_its_passes_through_the_network(study, methods, training, rest):
     expected = {"training": training * FORWARD, "mapping and test": rest * FORWARD}
-    assert cost.pack_gflop(study, methods, NETWORK, DATASET) == pytest.approx(expected)
-    assert cost.train_seconds(study, methods, NETWORK, DATASET) == pytest.approx(
+    assert cost.pack_gflop(study, study.backbones[0], methods, NETWORK, DATASET) == pytest.approx(expected)
+    assert cost.train_seconds(study, study.backbones[0], methods, NETWORK, DATASET) == pytest.approx(
         (training + rest) * FORWARD / cost.GPU_RATE
     )
 
 
 def test_features_and_probes_cost_their_images(study):
-    assert cost.features_gflop(study, NETWORK, DATASET) == 150 * FORWARD
-    assert cost.features_seconds(study, NETWORK, DATASET) == 150 * FORWARD / cost.GPU_RATE
+    assert cost.features_gflop(study, study.backbones[0], NETWORK, DATASET) == 150 * FORWARD
+    assert cost.features_seconds(study, study.backbones[0], NETWORK, DATASET) == 150 * FORWARD / cost.GPU_RATE
     assert cost.probe_seconds(study, DATASET) == 210 * 4 / cost.PROBE_RATE
 
 
@@ -56,11 +56,11 @@ def test_the_time_to_ask_for_starts_at_ten_minutes_and_doubles_with_each_attempt
 def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_the_outlook(study):
     unknown = {"gmacs": None, "files": {"weights": {"name": "model.safetensors"}}}
     own = DATASET | {"counts": None, "classes": None}
-    assert cost.pack_gflop(study, ["flm"], unknown, own) == {"training": 0, "mapping and test": 0}
-    assert cost.features_gflop(study, unknown, own) == 0
+    assert cost.pack_gflop(study, study.backbones[0], ["flm"], unknown, own) == {"training": 0, "mapping and test": 0}
+    assert cost.features_gflop(study, study.backbones[0], unknown, own) == 0
     network, dataset = cost.described(unknown, own)
-    assert cost.train_seconds(study, ["flm"], network, dataset) > 60
-    assert cost.features_mb(study, network, dataset, "cpu") > 60_000 * 3 * 112**2 / 1e6
+    assert cost.train_seconds(study, study.backbones[0], ["flm"], network, dataset) > 60
+    assert cost.features_mb(study, study.backbones[0], network, dataset, "112", "cpu") > 60_000 * 3 * 112**2 / 1e6
     assert cost.network_mb(network) > cost.network_mb(NETWORK)
     # once it is prepared, its own figures
     prepared = {"counts": {"train": 20, "test": 10}, "classes": ["a", "b"]}
@@ -68,18 +68,20 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
     assert cost.probe_seconds(study, dataset) == (2 + 20 + 20) * 4 / cost.PROBE_RATE
     assert cost.described(NETWORK, DATASET, prepared) == (NETWORK, DATASET)
     failed = cost.described(unknown, own, {"counts": {"train": 0, "test": 0}, "classes": []})
-    assert cost.train_seconds(study, ["flm", "ft"], *failed) == 0
+    assert cost.train_seconds(study, study.backbones[0], ["flm", "ft"], *failed) == 0
 
 
 def test_memory_counts_images_network_and_work(study):
     images = 150 * 3 / 1e6
     network = cost.COPIES * 14
     assert cost.arrays_mb(DATASET, 32) == images * 32**2
-    assert cost.train_mb(study, NETWORK, DATASET, 32, "cpu") == 2863  # 1000, 0.46 of images, 112, and 7000 / 4
-    assert cost.train_mb(study, NETWORK, DATASET, 32, "gpu") == 4113
+    assert (
+        cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "cpu") == 2863
+    )  # 1000, 0.46 of images, 112, and 7000 / 4
+    assert cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "gpu") == 4113
     large = DATASET | {"counts": {"train": 50_000, "test": 10_000}}
     more = 59_850 * 3 * 112**2 / 1e6 + 59_850 * 2048 * 4 / 1e6
-    found = [cost.features_mb(study, NETWORK, one, "cpu") for one in (large, DATASET)]
+    found = [cost.features_mb(study, study.backbones[0], NETWORK, one, "112", "cpu") for one in (large, DATASET)]
     assert found[0] - found[1] == pytest.approx(more, abs=1)
     assert cost.probe_mb(large) == 1000 + -(-3 * 60_000 * 2048 * 4 // 10**6)
     batches = [cost.finetune_mb(study, NETWORK, large, size, "cpu") for size in (128, 256)]

@@ -73,6 +73,7 @@ def complete_packs(folder, **recipe):
         sizes = {"canvas": 32, "image_size": size} if kind == "runs" else {}
         request = {"study": "s", **NET, "recipe": sizes | recipe, "canvas": 32, "code": "c"}
         request |= {
+            "size": str(size),
             "ledger": str(folder / "ledger"),
             "runs": [[one, shots] for one in methods for shots in (2, "full")],
         }
@@ -199,7 +200,7 @@ def test_a_file_of_the_ledger_is_loaded_within_its_study(study, monkeypatch):
         ),
         (
             {"method": "ft", "shots": 2},
-            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm or lp",
+            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm, lp or zs",
         ),
     ],
 )

@@ -1,5 +1,7 @@
 import json
 import re
+from itertools import product
+from pathlib import Path
 
 import pytest
 import yaml
@@ -39,7 +41,12 @@ def describe(tmp_path, monkeypatch):
         bench = tmp_path / "throughput.json"
         bench.write_text(json.dumps([BENCH[0] | {"device": device}, BENCH[1]]))
         left_out = {"backbone": {}, "dataset": {}} | (left_out or {})
-        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, PACKS, trainings or {}, bench)
+        names = [one.name for one in study.backbones if one.name not in left_out["backbone"]]
+        packs = [
+            Path(pack.format(backbone=name, dataset=one.name, seed=seed))
+            for pack, name, one, seed in product(PACKS, names, study.datasets, study.seeds)
+        ]
+        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, packs, trainings or {}, bench)
 
     return describe
 

@@ -122,6 +122,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
     study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
     settings = {"study": json.dumps(study), "classes": classes, "results": "results/small"}
+    settings["sizes"] = {name: ["32", "64"] for name in classes}
     settings["captions"] = [[figure, f"What is shown. {HOSTILE}"] for figure in figures]
     names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
     report.write(Path("results/small/report.html"), names, settings, ROOT)

@@ -495,10 +495,10 @@ def test_a_quantised_network_is_not_fine_tuned():
 def test_a_recipe_may_differ_for_a_dataset():
     config = edited(["datasets", 0, "test_batch_size"], 64)
     study = load_study(config, "config.yaml")
-    assert study.recipe("protocol", "cifar10-part")["test_batch_size"] == 64
-    assert study.recipe("protocol", "cifar10-part")["image_size"] == 104
-    assert study.recipe("probe", "cifar10-part")["test_batch_size"] == 64
-    assert study.recipe("probe", "cifar10-part")["batch_size"] == 20
+    assert study.recipe("protocol", "cifar10-part", study.backbones[0].name)["test_batch_size"] == 64
+    assert study.recipe("protocol", "cifar10-part", study.backbones[0].name)["image_size"] == 104
+    assert study.recipe("probe", "cifar10-part", study.backbones[0].name)["test_batch_size"] == 64
+    assert study.recipe("probe", "cifar10-part", study.backbones[0].name)["batch_size"] == 20
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "studies").glob("*.yaml")))

@@ -16,6 +16,7 @@ TOLD = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_d
 STUDY = {
     "study": "s",
     "grid": GRID,
+    "methods": {name: ["flm"] for name in ("dense", "pruned", "gone")},
     "backbones": {"dense": TOLD, "pruned": TOLD | {"compression": "magnitude", "sparsity_declared": 0.2}},
     "left_out": {"backbone": {}, "dataset": {}},
 }

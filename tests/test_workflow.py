@@ -183,7 +183,7 @@ STUBS = {
     "hiddencost/prompting.py": """
         from hiddencost.engine import update
         from hiddencost.stub import run
-        def train_pack(inputs, request, plans, output, device, memory):
+        def train_pack(inputs, request, plans, output, device, memory, texts):
             run(inputs, request, output, 0.1 * update(1))
     """,
     "hiddencost/finetune.py": """
@@ -193,7 +193,7 @@ STUBS = {
     """,
     "hiddencost/probe.py": """
         from hiddencost.stub import run
-        def probe_pack(inputs, features, request, output):
+        def probe_pack(inputs, features, request, output, texts):
             run(inputs, request, output, 0.7)
     """,
 }

@@ -23,7 +23,7 @@ from hiddencost.layers import prunable, weights
 from hiddencost.plan import choose
 from hiddencost.prepare import pixels
 from hiddencost.prompt import fill
-from hiddencost.protocol import RunClipProtocol
+from hiddencost.protocol import PUBLISHED_TEMPLATES, RunClipProtocol
 from hiddencost.schedule import stream
 from hiddencost.verify import imagenet_photos, verify
 
@@ -386,7 +386,7 @@ def test_texts_are_each_template_with_each_class_as_words(network, architecture,
 
 def test_the_published_templates_are_81():
     found = clip.templates("published")
-    assert (len(found), len(set(found))) == (81, 81)
+    assert len(found) == len(set(found)) == PUBLISHED_TEMPLATES
     assert found[:2] == ["This is a photo of a {}.", "a bad photo of a {}."]
     assert all(template.count("{}") == 1 for template in found)
 

@@ -70,6 +70,9 @@ class RunProtocol(Protocol):
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
 
+PUBLISHED_TEMPLATES = 81
+
+
 def _templates(value: Any) -> list[str] | str:
     if value == "published":
         return value

@@ -18,18 +18,20 @@ def embed_texts(
     folder: str | Path,
     verification: str | Path,
     classes: list[str],
-    templates: list[str],
+    templates: list[str] | str,
     output: str | Path,
     device: torch.device,
 ) -> None:
     """Write the texts of a CLIP, in a folder of a backbone, for a dataset's classes; see `clip.write_texts`.
 
-    The output is without tensors where the backbone or the dataset has failed (it has no classes then).
+    templates: as a study tells them (`clip.templates`). The output is without tensors where the backbone or the
+    dataset has failed (it has no classes then).
     """
     if not read_json(verification)["passed"] or not classes:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return
+    templates = clip.templates(templates)
     network, _, manifest = backbone.load(folder)
     bar = tqdm(total=len(templates) * len(classes), unit=" texts", mininterval=10)
     with bar, logging_redirect_tqdm():

@@ -22,7 +22,7 @@ from hiddencost import allocator, captions, catalog, claims, gallery, outlook, p
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest, read_json, sha256_text
 from hiddencost.prepare import user_entry
-from hiddencost.protocol import JOBS
+from hiddencost.protocol import JOBS, PUBLISHED_TEMPLATES
 from hiddencost.study import StudyError, load_study
 
 for variable, value in allocator.ENVIRONMENT.items():
@@ -330,14 +330,8 @@ def class_names(wildcards):
 
 
 # CLIP: inputs and params of embed_texts, and of what reads it
-def templates():
-    from hiddencost import clip  # where a study has a CLIP alone: PyTorch, which takes seconds
-
-    return clip.templates(study.clip.templates)
-
-
 def embed_settings(wildcards):
-    return canonical({"templates": templates()})
+    return canonical({"templates": study.clip.templates})
 
 
 def texts_of(wildcards):
@@ -445,6 +439,9 @@ def origin(wildcards):
     backbone = study.backbone(wildcards.backbone)
     settings = [layout_of(backbone.checkpoint), compression_of(wildcards), dataset_layout(wildcards)]
     jobs = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
+    if study.is_clip(backbone):
+        settings.append(study.clip.templates)
+        jobs.append("embed_texts")
     if study.trained(backbone.checkpoint):
         settings += [verification_of("upstream_top1"), *backbone.training()]
         jobs += ["sparsify", "verify_trained"]

@@ -81,7 +81,9 @@ def train_memory(wildcards, attempt):
 
 def texts_runtime(wildcards, attempt):
     _, dataset = pack(wildcards)
-    return cost.minutes(cost.texts_seconds(len(templates()) * len(dataset["classes"]), network(wildcards)), attempt)
+    told = study.clip.templates
+    count = (PUBLISHED_TEMPLATES if told == "published" else len(told)) * len(dataset["classes"])
+    return cost.minutes(cost.texts_seconds(count, network(wildcards)), attempt)
 
 
 def finetune_runtime(wildcards, attempt):

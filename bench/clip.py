@@ -18,7 +18,7 @@ from hiddencost.engine import PromptedNetwork, train_prompts
 from hiddencost.plan import choose
 from hiddencost.protocol import RunClipProtocol
 
-NETWORKS = {"ViT-B-32-quickgelu": 48, "ViT-L-14-336-quickgelu": 16}  # with the images of a measurement on a CPU
+NETWORKS = {"ViT-B-32-quickgelu": 48, "ViT-L-14-336-quickgelu": 4}  # with the images of a measurement on a CPU
 BATCH, BORDER, TEMPLATES = 16, 30, 81  # as published
 MEAN, STD = (torch.tensor(v, device=DEVICE).reshape(3, 1, 1) for v in ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28]))
 METHODS = ("rlm", "flm", "ilm")

@@ -557,6 +557,7 @@ class Preprocessing(Strict):
     mean: list[float] = Field(min_length=3, max_length=3)
     std: list[float] = Field(min_length=3, max_length=3)
     interpolation: str = Field(pattern="^(bilinear|bicubic)$")
+    resize: str | None = Field(None, pattern="^(shortest|squash)$")
 
 
 class Entry(Strict):
@@ -566,12 +567,14 @@ class Entry(Strict):
     files: dict[str, File]
     preprocessing: Preprocessing
     stem: str
-    compression: str = Field(pattern="^(none|acdc|rigl|gmp|lth)$")
+    compression: str = Field(pattern="^(none|acdc|rigl|gmp|lth|upop)$")
     sparsity: float | None = Field(ge=0, lt=1)
-    sparsity_over: str = Field(pattern="^convolutions(_without_stem|_and_classifier)?$")
+    sparsity_over: str = Field(pattern="^(convolutions(_without_stem|_and_classifier)?|towers)$")
     dense: str | None
     upstream_top1: float | None = Field(gt=50, lt=90)
-    gmacs: float = Field(gt=0.01, lt=50)
+    gmacs: float = Field(gt=0.01, lt=100)
+    weights_mb: float | None = Field(None, gt=100, lt=10_000)
+    canvas: int | None = None
     licence: str
     citation: str
     read_from: str
@@ -582,6 +585,9 @@ class Entry(Strict):
         assert self.format in READERS
         assert all((file.sources is None) == (self.unavailable is not None) for file in self.files.values())
         assert self.files.keys() == ({"weights", "mask"} if self.format == "lth" else {"weights"})
+        assert (
+            (self.canvas is not None) == (self.preprocessing.resize is not None) == (self.sparsity_over == "towers")
+        )
         assert (self.compression == "none") == (self.sparsity == 0) == (self.dense is None)
         return self
 

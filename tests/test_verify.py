@@ -150,7 +150,9 @@ def test_the_stem_is_left_out_where_papers_leave_it_out():
 def test_every_checkpoint_of_the_catalog_names_its_stem():
     stems = {(entry["architecture"], entry["stem"]) for entry in catalog.load("checkpoints").values()}
     for architecture, stem in stems:
-        assert isinstance(backbone.build(architecture).get_submodule(stem), torch.nn.Conv2d)
+        with torch.device("meta"):  # some are large
+            network = backbone.build(architecture)
+        assert isinstance(network.get_submodule(stem), torch.nn.Conv2d)
 
 
 # What one-shot compression leaves of MobileNetV2, of 18 photos that it classifies when dense (measured, two to each

@@ -1,6 +1,6 @@
 """Time the engine on CLIP against the published loop, side by side, and write bench/results/clip.{json,md}.
 
-python bench/clip.py                                    # ViT-B/32 and ViT-L/14@336, some minutes on 2 cores
+python bench/clip.py                                    # ViT-B/32 and ViT-L/14@336
 python bench/clip.py --networks ViT-B-32-quickgelu
 """
 

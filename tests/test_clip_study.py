@@ -96,7 +96,7 @@ def runs_of(project):
     return pd.read_csv(project / RESULTS / "tables/runs.csv")
 
 
-def test_every_run_has_a_result_and_compression_is_as_measured(project):
+def check_every_run_has_a_result_and_compression_is_as_measured(project):
     runs = runs_of(project)
     assert runs["status"].eq("ok").all()
     assert runs["accuracy"].between(0, 1).all()
@@ -120,13 +120,13 @@ def weights(project, name):
         return [stored.get_tensor(key) for key in keys]
 
 
-def test_zero_shot_is_one_answer_whatever_the_shots(project):
+def check_zero_shot_is_one_answer_whatever_the_shots(project):
     zero_shot = runs_of(project).query("method == 'zs'")
     assert (zero_shot["n_train"] == 0).all()
     assert (zero_shot.groupby("backbone")["accuracy"].nunique() == 1).all()
 
 
-def test_mappings_name_texts(project):
+def check_mappings_name_texts(project):
     mappings = pd.read_parquet(project / RESULTS / "tables/mappings.parquet")
     of_cnn = mappings["backbone"] == "cnn"
     assert not mappings.loc[of_cnn, "source_name"].str.contains("photo of").any()  # those of ImageNet
@@ -140,18 +140,16 @@ def test_mappings_name_texts(project):
         assert run["source"].is_unique
 
 
-@pytest.mark.parametrize(
-    "name", ["accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "glance"]
-)
-def test_figures_are_drawn(project, name):
+KINDS = ["accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "prompts", "glance"]
+
+
+def check_figures_are_drawn(project, name):
     figures = [path.name for path in (project / RESULTS / "figures").glob("*.png")]
     groups = ["glance"] if name == "glance" else [f"{name}-clip"]
     assert {f"{group}.png" for group in groups} <= set(figures)
 
 
-@pytest.mark.parametrize("method", ["ilm", "lp", "zs"])
-@pytest.mark.parametrize("backbone", ["clip-dense", "clip-upop"])
-def test_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path):
+def check_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path):
     model = hiddencost.load(project / RESULTS, backbone=backbone, method=method, shots=2, seed=0)
     dataset = datasets.load(project / "resources/datasets/cifar10-part/32")
     images = torch.tensor(dataset.test_images)
@@ -163,7 +161,7 @@ def test_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, t
     assert again(images[:5]).equal(model(images[:5]))
 
 
-def test_the_report_tells_of_it(project):
+def check_the_report_tells_of_it(project):
     report = (project / RESULTS / "report.html").read_text()
     assert "zero-shot" in report
     assert read_json(project / RESULTS / "backbones/clip-upop/verification.json")["photos"]["of"].startswith(
@@ -171,7 +169,7 @@ def test_the_report_tells_of_it(project):
     )
 
 
-def test_other_templates_embed_anew_and_run_what_depends_on_them(project):
+def check_other_templates_embed_anew_and_run_what_depends_on_them(project):
     configure(project, lambda config: config["clip"].update(templates=["a photo of a {}."]), "words.yaml")
     ran, _ = snakemake(project, f"{RESULTS}/tables/runs.parquet", *STUDY)
     assert (ran["embed_texts"], ran["train"], ran["probe"]) == (3, 3, 3)
@@ -180,3 +178,17 @@ def test_other_templates_embed_anew_and_run_what_depends_on_them(project):
     assert "1 of 1: zs" in logs
     assert json.dumps("lp, 10 images") not in logs
     configure(project, lambda config: config["clip"].update(templates=CONFIG["clip"]["templates"]), "words.yaml")
+
+
+def test_a_study_of_a_tiny_clip_beside_a_convolutional_network(project, tmp_path):
+    """One test: each process that takes tests would run the study anew."""
+    check_every_run_has_a_result_and_compression_is_as_measured(project)
+    check_zero_shot_is_one_answer_whatever_the_shots(project)
+    check_mappings_name_texts(project)
+    for name in KINDS:
+        check_figures_are_drawn(project, name)
+    for backbone in ("clip-dense", "clip-upop"):
+        for method in ("ilm", "lp", "zs"):
+            check_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path)
+    check_the_report_tells_of_it(project)
+    check_other_templates_embed_anew_and_run_what_depends_on_them(project)

@@ -179,10 +179,47 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(monkeypatch, caplog, gpu, usable,
     shares = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # whose kernels would be asked for
     assert devices.compute_device(gpu, 4).type == device
     assert shares == ([0.25] if device == "cuda" else [])
     assert warning in caplog.text
     assert bool(warning) == bool(caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "capabilities", "fits"),
+    [
+        (["sm_80", "sm_90"], [(9, 0)], True),
+        (["sm_80", "sm_90"], [(8, 9)], True),  # within a major version later cards run what earlier ones do
+        (["sm_80", "sm_90"], [(7, 5)], False),
+        (["sm_86", "sm_90"], [(8, 0)], False),
+        (["sm_80", "sm_90"], [(10, 0)], False),
+        (["sm_80", "sm_90", "compute_90"], [(12, 0)], True),  # the driver compiles it
+        (["sm_80", "compute_90"], [(7, 0)], False),
+        (["sm_90a", "compute_100a"], [(9, 0)], True),
+        (["sm_90a", "compute_100a"], [(10, 3)], False),
+        (["sm_100f"], [(10, 3)], True),
+        (["sm_90", "sm_120"], [(9, 0), (12, 0)], True),
+        (["sm_90"], [(9, 0), (12, 0)], False),
+        (["gfx90a"], [(9, 0)], True),
+    ],
+)
+def test_a_gpu_without_kernels_in_this_pytorch_is_told_before_the_job(monkeypatch, kernels, capabilities, fits):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Card {index}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: kernels)
+    if fits:
+        assert devices.compute_device("GPU-aaaa-1", 1).type == "cuda"
+        return
+    major, minor = capabilities[-1]
+    told = (
+        rf"Card {len(capabilities) - 1} has CUDA capability {major}\.{minor}, for .* no kernels; it has {kernels[0]}"
+    )
+    with pytest.raises(RuntimeError, match=told):
+        devices.compute_device("GPU-aaaa-1", 1)
 
 
 def test_a_lease_ends_with_its_block_and_its_locks_are_private_and_look_used(machine, tmp_path):

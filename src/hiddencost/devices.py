@@ -144,7 +144,8 @@ def _try(file: Path) -> FileLock | None:
 def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
     """Return PyTorch's device for what `lease` gave: "cuda" for a GPU that PyTorch can use, else "cpu".
 
-    Of a GPU that jobs share, PyTorch takes no more than this job's share of its memory.
+    Of a GPU that jobs share, PyTorch takes no more than this job's share of its memory. Raises RuntimeError for a GPU
+    for which this PyTorch has no kernels.
     """
     import torch
 
@@ -154,8 +155,35 @@ def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
     if usable and not gpu:
         log.warning("PyTorch finds a GPU that nvidia-smi does not tell: to use it, set CUDA_VISIBLE_DEVICES=0")
     if gpu and usable:
+        for index in range(torch.cuda.device_count()):
+            _has_kernels(torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
         torch.cuda.set_per_process_memory_fraction(1 / jobs_per_gpu)
     return torch.device("cuda" if gpu and usable else "cpu")
+
+
+def _has_kernels(name: str, capability: tuple[int, int]) -> None:
+    """Raise RuntimeError where this PyTorch has no kernels for a GPU of a name and CUDA capability."""
+    import torch
+
+    # sm_: machine code, for its major version from its minor one on; compute_: code that the driver compiles, for
+    # all from its version on; with an a behind, either is for its own version alone. ROCm's names are others: passed
+    listed = " ".join(torch.cuda.get_arch_list())
+    known = [
+        (kind, (int(major), int(minor)), only)
+        for kind, major, minor, only in re.findall(r"\b(sm|compute)_(\d+)(\d)(a?)f?\b", listed)
+    ]
+    fitting = [
+        version == capability
+        if only
+        else version <= capability and (kind == "compute" or version[0] == capability[0])
+        for kind, version, only in known
+    ]
+    if known and not any(fitting):
+        raise RuntimeError(
+            f"{name} has CUDA capability {capability[0]}.{capability[1]}, for which PyTorch {torch.__version__} has "
+            f"no kernels; it has {listed}. Install a build of PyTorch with kernels for it, or set "
+            "CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        )
 
 
 def device_name(device: "torch.device") -> str:

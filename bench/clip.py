@@ -7,10 +7,12 @@ python bench/clip.py --networks ViT-B-32-quickgelu
 import argparse
 from tempfile import TemporaryDirectory
 
+import published
 import torch
-from throughput import CLASSES, DEVICE, least, machine, peak_rate, publish, seconds
+from throughput import CLASSES, DEVICE, an_image, least, machine, noise, peak_rate, publish, runs, seconds
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from hiddencost import clip
 from hiddencost.backbone import build, for_inference
@@ -25,7 +27,7 @@ METHODS = ("rlm", "flm", "ilm")
 
 
 class Prompt(nn.Module):
-    """The published prompt: a border that is added to a normalised image."""
+    """The published prompt: a border that is added to a normalised image; images [N, 3, S, S] in [0, 1]."""
 
     def __init__(self, canvas: int):
         super().__init__()
@@ -34,35 +36,36 @@ class Prompt(nn.Module):
         self.register_buffer("mask", functional.pad(inside, (BORDER,) * 4, value=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images + self.program * self.mask
+        return (images - MEAN) / STD + self.program * self.mask
 
 
-def published(network: nn.Module, texts: Tensor, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return the time of an epoch of training, and that of a pass over the images, of the loop as published: one run,
-    open_clip's network as it comes, float32."""
-    prompt = Prompt(images.shape[-1]).to(DEVICE)
+def published_loop(network: nn.Module, texts: Tensor, count: int, size: int) -> tuple[float, float]:
+    """Return the seconds an image of training, and of a pass over the images, of the loop as published (see
+    published.py): one run, on a CPU of at most `count` images, open_clip's network as it comes. Images come at the
+    canvas's size; the authors' workers also resize them."""
+    prompt = Prompt(size).to(DEVICE)
     sgd = torch.optim.SGD(prompt.parameters(), lr=40.0, momentum=0.9)
-    mapping = torch.arange(CLASSES, device=DEVICE)
-    inputs = (images.float() / 255 - MEAN) / STD
+    mapping, scaler = torch.arange(CLASSES, device=DEVICE), published.scaler(DEVICE)
+    batch = min(count, BATCH)
 
-    def logits(batch: Tensor) -> Tensor:
-        embedding = functional.normalize(network.encode_image(prompt(batch)), dim=1)
+    def logits(canvas: Tensor) -> Tensor:
+        embedding = functional.normalize(network.encode_image(canvas), dim=1)
         return network.logit_scale.exp() * embedding @ texts.T
 
-    def epoch() -> None:
-        for batch, some in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-            loss = functional.cross_entropy(logits(batch)[:, mapping], some)
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
+    def loader(images: int) -> DataLoader:
+        return published.loader(*noise(images, size), batch, DEVICE)
 
-    @torch.no_grad()
-    def test() -> None:
-        for batch in inputs.split(BATCH):
-            logits(batch).argmax(1)
+    def epoch(images: int) -> float:
+        arguments = logits, prompt, sgd, scaler, mapping, loader(images)
+        return seconds(lambda: published.train_epoch(*arguments))
 
-    epoch(), test()
-    return least(lambda: seconds(epoch)), least(lambda: seconds(test))
+    def test(images: int) -> float:
+        batches = loader(images)
+        return seconds(lambda: published.test(logits, prompt, mapping, batches))
+
+    with published.settings():
+        epoch(batch), test(batch)
+        return an_image(epoch, batch), an_image(test, batch)
 
 
 def engine(classifier: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float, float, PromptedNetwork]:
@@ -78,8 +81,7 @@ def engine(classifier: nn.Module, images: Tensor, labels: Tensor) -> tuple[float
         prompted = PromptedNetwork(*arguments, choose(*arguments, plans, 8 * 2**30))
 
     def epoch(methods: tuple[str, ...]) -> None:
-        runs = [(method, range(len(images))) for method in methods]
-        list(train_prompts(prompted, images, labels, CLASSES, runs, 0, protocol))
+        list(train_prompts(prompted, images, labels, CLASSES, runs(methods, len(images)), 0, protocol))
 
     def test() -> None:
         prompted.test_logits(images, prompted.new_prompt())
@@ -99,7 +101,7 @@ def compare(name: str, count: int) -> list[dict]:
     texts = functional.normalize(
         torch.randn(TEMPLATES * CLASSES, network.text_projection.shape[1], device=DEVICE), dim=1
     )
-    step, test = published(network, texts, images, labels)
+    step, test = published_loop(network, texts, count, canvas)
     classifier = (
         clip.TextClassifier(clip.image_tower(network), texts, clip.scale(network)).requires_grad_(False).eval()
     )
@@ -107,11 +109,12 @@ def compare(name: str, count: int) -> list[dict]:
     gflop = 4 * gmacs * (canvas / 224) ** 2  # forward and backward to the image
     rate = peak_rate(prompted.dtype if prompted.precision == "bf16" else torch.float32)
     about = {"network": name, "canvas": canvas, "device": machine(), "precision": prompted.precision}
+    about |= {"baseline_precision": published.precision(DEVICE)}
     rows = [
-        ("training step, an image", step / count, ours / count),
-        ("test, an image", test / count, our_test / count),
+        ("training step, an image", step, ours / count),
+        ("test, an image", test, our_test / count),
         # flm and ilm map once before their first epoch
-        ("pack of RLM, FLM and ILM, an epoch, an image", (3 * step + 2 * test) / count, pack / count),
+        ("pack of RLM, FLM and ILM, an epoch, an image", 3 * step + 2 * test, pack / count),
     ]
     records = [
         about | {"what": what, "baseline_ms": 1e3 * loop, "engine_ms": 1e3 * own, "ratio": loop / own}
@@ -127,7 +130,8 @@ def compare(name: str, count: int) -> list[dict]:
 
 def table(records: list[dict]) -> str:
     """Return the records as a Markdown table."""
-    lines = [f"Measured on {records[0]['device']}; engine {records[0]['precision']}, published loop fp32.", ""]
+    line = "Measured on {device}; engine {precision}, published loop {baseline_precision}."
+    lines = [line.format(**records[0]), ""]
     lines += ["| network | what | published loop | engine | ratio |", "|---" * 5 + "|"]
     row = "| {network} | {what} | {baseline_ms:,.1f} ms | {engine_ms:,.1f} ms | {ratio:.1f}x |"
     lines += [row.format(**one) for one in records]

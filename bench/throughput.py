@@ -1,18 +1,20 @@
 """Time the engine against the published loop, side by side, and write bench/results/throughput.{json,md}.
 
-python bench/throughput.py                                        # all, some 20 minutes on 2 cores
+python bench/throughput.py                                        # all, more than 20 minutes on 2 cores
 python bench/throughput.py --networks resnet18 --images 32
 """
 
 import argparse
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +41,9 @@ CLASSES = 10
 METHODS = ("rlm", "flm", "ilm")
 SHOTS = (1, 10)
 EPOCHS, TEST_IMAGES = 100, 10_000  # of the paper's runs on CIFAR-10; a pack's time is put together from its parts'
-PEAK = 4096  # side of the matrices whose product gives the device's rate
+PEAK = {"cpu": 4096, "cuda": 8192}  # side of the matrices whose product gives the device's rate
+ROUNDS = {"cpu": 4, "cuda": 8}  # epochs of a measurement of the engine: a CUDA graph is captured at its third sight
+BATCHES = 4, 36  # of a short and of a long pass of the published loop on a GPU
 MEAN, STD = (torch.tensor(v).reshape(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
@@ -73,6 +77,23 @@ def seconds(work) -> float:
     return time.perf_counter() - start
 
 
+def least(work: Callable[[], float]) -> float:
+    """Return the least time of three."""
+    return min(work() for _ in range(3))
+
+
+def an_image(work: Callable[[int], float], batch: int) -> float:
+    """Return the seconds that an image takes in a long pass; work: from a number of images to the time of a pass.
+
+    On a GPU by the difference of a long pass and a short one, so that the start of the loader's workers, which is
+    once an epoch, is left out.
+    """
+    if DEVICE.type == "cpu":
+        return least(partial(work, batch)) / batch
+    few, many = (least(partial(work, batches * batch)) for batches in BATCHES)
+    return (many - few) / (BATCHES[1] - BATCHES[0]) / batch
+
+
 class Baseline:
     """The published loop on one network and image size."""
 
@@ -80,19 +101,28 @@ class Baseline:
         self.network = random_network(network).requires_grad_(False).to(DEVICE)
         self.prompt = published.Prompt(size, MEAN, STD).to(DEVICE)
         self.adam = torch.optim.Adam(self.prompt.parameters(), lr=0.01)
+        self.scaler = published.scaler(DEVICE)
         self.mapping = torch.arange(CLASSES, device=DEVICE)
         self.size, self.batch = size, batch_size(network)
 
     def loader(self, count: int) -> DataLoader:
-        return DataLoader(published.Images(*noise(count, self.size)), batch_size=self.batch, shuffle=True)
+        return published.loader(*noise(count, self.size), self.batch, DEVICE)
 
     def epoch(self, count: int) -> float:
-        loader = self.loader(count)
-        return seconds(lambda: published.train_epoch(self.network, self.prompt, self.adam, self.mapping, loader))
+        trained = self.network, self.prompt, self.adam, self.scaler, self.mapping, self.loader(count)
+        return seconds(lambda: published.train_epoch(*trained))
 
     def test(self, count: int) -> float:
         loader = self.loader(count)
         return seconds(lambda: published.test(self.network, self.prompt, self.mapping, loader))
+
+
+def runs(methods: Iterable[str], count: int) -> list[tuple[str, Sequence[int]]]:
+    """Return runs of each method on the same images, as train_prompts takes them.
+
+    ILM has them in another order than FLM: so it is computed, as in all epochs but the first few of a real run.
+    """
+    return [(method, range(count)[:: -1 if method == "ilm" else 1]) for method in methods]
 
 
 class Engine:
@@ -111,22 +141,22 @@ class Engine:
         self.prompted = PromptedNetwork(*arguments, plan)
         self.size = size
 
-    def epochs(self, methods: tuple[str, ...], count: int, epochs: int) -> float:
+    def epochs(self, methods: tuple[str, ...], count: int) -> float:
         """Return the least time of an epoch after the first, for runs of each method on the same images."""
         images, labels = (part.to(DEVICE) for part in noise(count, self.size))
-        protocol = self.protocol.model_copy(update={"epochs": epochs})
+        protocol = self.protocol.model_copy(update={"epochs": ROUNDS[DEVICE.type]})
         times: list[float] = []
         trained = 0
 
         def progress(number: int) -> None:
             nonlocal trained
             trained += number
-            if trained % (count * len(methods)) == 0:
+            # what is told before the first step is no epoch: the first one has no mapping pass of its own
+            if trained and trained % (count * len(methods)) == 0:
                 seconds(lambda: None)
                 times.append(time.perf_counter())
 
-        runs = [(method, range(count)) for method in methods]
-        list(train_prompts(self.prompted, images, labels, CLASSES, runs, 0, protocol, progress))
+        list(train_prompts(self.prompted, images, labels, CLASSES, runs(methods, count), 0, protocol, progress))
         return min(stop - start for start, stop in itertools.pairwise(times))
 
     def test(self, count: int) -> float:
@@ -144,9 +174,21 @@ class Engine:
 @cache
 def peak_rate(dtype: torch.dtype) -> float:
     """Return the device's rate at a large product of matrices, in FLOP/s."""
-    matrix = torch.randn(PEAK, PEAK, device=DEVICE).to(dtype)
+    side = PEAK[DEVICE.type]
+    matrix = torch.randn(side, side, device=DEVICE).to(dtype)
+
+    def product() -> float:
+        if DEVICE.type == "cpu":
+            return seconds(lambda: matrix @ matrix)
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        matrix @ matrix
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / 1e3
+
     with torch.inference_mode():
-        return 2 * PEAK**3 / min(seconds(lambda: matrix @ matrix) for _ in range(4))
+        return 2 * side**3 / min(product() for _ in range(4))
 
 
 def peak_memory() -> float:
@@ -157,28 +199,28 @@ def peak_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
-def least(work) -> float:
-    """Return the least time of three."""
-    return min(work() for _ in range(3))
-
-
 def measure_published(network: str, size: int, plans: Path) -> dict:
-    """Time the published loop's two parts, in seconds an image; all else is made of them."""
+    """Time the published loop's parts, in seconds; all else is made of them: a step and a test, an image of a long
+    pass, and an epoch and a pass over the images of a few shots."""
     before = peak_memory()
     baseline, count = Baseline(network, size), batch_size(network)
-    baseline.epoch(count)
-    memory = peak_memory() - before
-    return {
-        "memory": memory,
-        "step": least(lambda: baseline.epoch(count)) / count,
-        "test": least(lambda: baseline.test(count)) / count,
-    }
+    with published.settings():
+        baseline.epoch(count)
+        times = {"memory": peak_memory() - before, "precision": published.precision(DEVICE)}
+        times |= {"step": an_image(baseline.epoch, count), "test": an_image(baseline.test, count)}
+        for images in (shots * CLASSES for shots in SHOTS):
+            times[f"epoch of {images}"] = least(partial(baseline.epoch, images))
+            times[f"pass of {images}"] = least(partial(baseline.test, images))
+    return times
 
 
 def plan_engine(network: str, size: int, plans: Path) -> dict:
-    """Choose the engine's plan, in a process of its own, as it takes memory."""
+    """Choose the engine's plan, in a process of its own, as it takes memory. Returns what the plan has refused."""
+    warnings = BufferingHandler(1000)
+    warnings.setLevel(logging.WARNING)
+    logging.getLogger("hiddencost.plan").addHandler(warnings)
     Engine(network, size, plans)
-    return {}
+    return {"refused": [record.getMessage() for record in warnings.buffer]}
 
 
 def measure_engine(network: str, size: int, plans: Path) -> dict:
@@ -186,21 +228,20 @@ def measure_engine(network: str, size: int, plans: Path) -> dict:
     before = peak_memory()
     engine, count = Engine(network, size, plans), batch_size(network)
     prompted = engine.prompted
-    times = {"step": engine.epochs(("rlm",), count, 4) / count}
+    times = {"step": engine.epochs(("rlm",), count) / count}
     times |= {"memory": peak_memory() - before, "precision": prompted.precision}
     times["test"] = least(lambda: engine.test(4 * count)) / (4 * count)
-    times["ilm"] = engine.epochs(("ilm",), count, 4) / count
-    for shots in SHOTS:
-        images = shots * CLASSES
-        times[f"epoch of {images}"] = engine.epochs(METHODS, images, 4)
+    times["ilm"] = engine.epochs(("ilm",), count) / count
+    for images in (shots * CLASSES for shots in SHOTS):
+        times[f"epoch of {images}"] = engine.epochs(METHODS, images)
     chunk = engine.chunk(min(count, prompted.plan.chunk))
     for name, plan in (("flop", Plan(prompted.plan.cover)), ("flop_whole", Plan())):
         with FlopCounterMode(display=False) as counter:
             Engine(network, size, plan).prompted.gradients(chunk)
         times[name] = counter.get_total_flops() / len(chunk.images)
     times["matrix_rate"] = peak_rate(torch.bfloat16 if prompted.precision == "bf16" else torch.float32)
-    whole = prompted.plan.cover is None
-    return times | {"plan": "whole canvases" if whole else f"border once up to {prompted.sharing_ends()}"}
+    plan = "whole canvases" if prompted.plan.cover is None else f"border once up to {prompted.sharing_ends()}"
+    return times | {"plan": plan + ", CUDA graphs" * prompted.plan.graphs}
 
 
 SIDES = {"published": measure_published, "plan": plan_engine, "engine": measure_engine}
@@ -219,7 +260,7 @@ def compare(network: str, size: int) -> list[dict]:
     with TemporaryDirectory() as plans:
         loop = in_process("published", network, size, plans, {})
         tuned = in_process("published", network, size, plans, ENVIRONMENT)
-        in_process("plan", network, size, plans, ENVIRONMENT)
+        planned = in_process("plan", network, size, plans, ENVIRONMENT)
         engine = in_process("engine", network, size, plans, ENVIRONMENT)
     records: list[dict] = []
 
@@ -227,7 +268,8 @@ def compare(network: str, size: int) -> list[dict]:
         place = {"network": network, "image": size, "canvas": published.CANVAS, "what": what}
         times = {"baseline_ms": published_loop(loop) * 1e3, "engine_ms": ours * 1e3}
         ratios = {"ratio": published_loop(loop) / ours, "ratio_same_allocator": published_loop(tuned) / ours}
-        records.append(place | times | ratios | {"device": machine(), "precision": engine["precision"]})
+        precisions = {"precision": engine["precision"], "baseline_precision": loop["precision"]}
+        records.append(place | times | ratios | {"device": machine()} | precisions)
         row = "{network:13} {image:4} {what:46} {baseline_ms:14,.1f} {engine_ms:12,.1f} {ratio:7.1f}x"
         print((row + " {ratio_same_allocator:7.1f}x").format(**records[-1]), flush=True)
 
@@ -242,6 +284,7 @@ def compare(network: str, size: int) -> list[dict]:
         "gflops_matrix": engine["matrix_rate"] / 1e9,
         "share_of_matrix_rate": rate / engine["matrix_rate"],
         "plan": engine["plan"],
+        "refused": planned["refused"],
     }
     tell("ILM epoch with its mapping pass, an image", lambda side: side["step"] + side["test"], engine["ilm"])
     tell("test, an image", lambda side: side["test"], engine["test"])
@@ -251,8 +294,8 @@ def compare(network: str, size: int) -> list[dict]:
 
         def one_by_one(side: dict, passes: int, images: int = images, tests: int = tests) -> float:
             # flm maps once, ilm at each epoch
-            trained = len(METHODS) * EPOCHS * side["step"] + (1 + EPOCHS) * side["test"]
-            return images * trained + passes * tests * side["test"]
+            epochs = len(METHODS) * EPOCHS * side[f"epoch of {images}"] + (1 + EPOCHS) * side[f"pass of {images}"]
+            return epochs + passes * tests * side["test"]
 
         pack = EPOCHS * engine[f"epoch of {images}"] + (images + tests) * engine["test"]
         name = f"{shots}-shot pack of {CLASSES} classes"
@@ -268,17 +311,19 @@ def machine() -> str:
 
 def table(records: list[dict]) -> str:
     """Return the records as Markdown tables."""
-    lines = [f"Measured on {records[0]['device']}; canvas {published.CANVAS}, {records[0]['precision']}.", ""]
+    line = "Measured on {device}; canvas {canvas}, engine {precision}, published loop {baseline_precision}."
+    lines = [line.format(**records[0]), ""]
     lines += ["| network | image | what | published loop | engine | ratio | with its allocator settings in both |"]
     lines += ["|---" * 7 + "|"]
     row = "| {network} | {image} | {what} | {} | {} | {ratio:.1f}x | {ratio_same_allocator:.1f}x |"
     lines += [row.format(_time(one["baseline_ms"]), _time(one["engine_ms"]), **one) for one in records]
     head = "| network | image | GFLOP an image on whole canvases | computed | GFLOP/s | of the matrix rate "
     lines += ["", "The training step's arithmetic and peak memory:", ""]
-    lines += [head + "| published loop, GB | engine, GB | plan |", "|---" * 9 + "|"]
+    lines += [head + "| published loop, GB | engine, GB | plan | refused |", "|---" * 10 + "|"]
     row = "| {network} | {image} | {gflop_whole_canvases:.2f} | {gflop_engine:.2f} | {gflops_engine:,.0f} "
-    row += "| {share_of_matrix_rate:.0%} | {baseline_memory_gb:.1f} | {engine_memory_gb:.1f} | {plan} |"
-    lines += [row.format(**entry) for entry in records if "plan" in entry]
+    row += "| {share_of_matrix_rate:.0%} | {baseline_memory_gb:.1f} | {engine_memory_gb:.1f} | {plan} | {} |"
+    with_plan = [entry for entry in records if "plan" in entry]
+    lines += [row.format("; ".join(entry["refused"]) or "nothing", **entry) for entry in with_plan]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """The benchmarks compare like with like."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -9,13 +10,13 @@ import pytest
 import scale
 import throughput
 import torch
-from torch.utils.data import DataLoader
 
 from hiddencost import backbone, datasets
 from hiddencost.engine import Plan, PromptedNetwork, train_prompts
 from hiddencost.files import read_json, write_json
 from hiddencost.protocol import RunProtocol
 
+CPU = torch.device("cpu")
 RECIPE = {"epochs": 3, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 10, "shuffle": False}
 PROTOCOL = RunProtocol(
     **RECIPE, test_batch_size=8, canvas=published.CANVAS, image_size=32, mapping_interval=1, precision="fp32"
@@ -24,18 +25,18 @@ PROTOCOL = RunProtocol(
 
 def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
     network, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, torch.device("cpu"))
+    mean, std = backbone.normalisation(manifest, CPU)
     images, labels = throughput.noise(10, 32)
 
     prompt = published.Prompt(32, mean, std)
-    adam = torch.optim.Adam(prompt.parameters(), lr=0.01)
-    loader = DataLoader(published.Images(images, labels), batch_size=10)
+    loader = published.loader(images, labels, 10, CPU, shuffle=False)
+    adam, scaler = torch.optim.Adam(prompt.parameters(), lr=0.01), published.scaler(CPU)
     mappings, losses = [], []
     for _ in range(3):
         mappings.append(published.map_labels(network, prompt, 10, loader))
-        losses.append(published.train_epoch(network, prompt, adam, mappings[-1], loader))
+        losses.append(published.train_epoch(network, prompt, adam, scaler, mappings[-1], loader)[0])
 
-    folded = backbone.for_inference(network, torch.device("cpu"))
+    folded = backbone.for_inference(network, CPU)
     prompted = PromptedNetwork(folded, mean, std, PROTOCOL, Plan(0.75))
     ((_, run),) = train_prompts(prompted, images, labels, 10, [("ilm", range(10))], 0, PROTOCOL)
     assert run.mappings == [mapping.tolist() for mapping in mappings]
@@ -44,14 +45,121 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
     assert published.test(network, prompt, mappings[-1], loader) == (logits.argmax(1) == labels).float().mean()
 
 
+def test_the_published_loop_trains_in_fp16_and_maps_and_tests_in_fp32(mobilenetv2, threads, monkeypatch):
+    network, _, manifest = backbone.load(mobilenetv2)
+    mean, std = backbone.normalisation(manifest, CPU)
+    loader = published.loader(*throughput.noise(4, 32), 4, CPU, shuffle=False)
+    seen, losses, prompts = [], [], []
+    network.register_forward_hook(lambda _, canvas, logits: seen.append(logits.dtype))
+    for half in (False, True):
+        monkeypatch.setattr(published, "half", lambda _, half=half: half)  # as on a GPU; a CPU can, too
+        assert published.scaler(CPU).is_enabled() == half
+        # from its default it would skip the first steps
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=half)
+        prompt = published.Prompt(32, mean, std)
+        sgd = torch.optim.SGD(prompt.parameters(), lr=1.0)  # whose step, unlike Adam's, shows the gradient's scale
+        mapping = published.map_labels(network, prompt, 10, loader)
+        losses.append(published.train_epoch(network, prompt, sgd, scaler, mapping, loader)[0])
+        published.test(network, prompt, mapping, loader)
+        prompts.append(prompt.program.detach())
+    assert seen == [torch.float32] * 3 + [torch.float32, torch.float16, torch.float32]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
+    assert prompts[1].norm().item() == pytest.approx(prompts[0].norm().item(), rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores
+@pytest.mark.parametrize(("size", "device", "workers"), [(32, "cuda", 2), (128, "cuda", 8), (32, "cpu", 0)])
+def test_the_published_loop_has_loader_workers_on_a_gpu(size, device, workers):
+    images, labels = throughput.noise(20, size)
+    loader = published.loader(images, labels, 8, torch.device(device), shuffle=False)
+    assert loader.num_workers == workers
+    loaded = list(loader)
+    assert [len(batch) for _, batch in loaded] == [8, 8, 4]
+    assert torch.equal(torch.cat([batch for batch, _ in loaded]), images / 255)
+
+
+def test_the_published_loops_settings_of_cudnn_end_with_it():
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.conv.fp32_precision
+    with published.settings():
+        assert (cudnn.deterministic, cudnn.conv.fp32_precision) == (True, "tf32")
+    assert (cudnn.deterministic, cudnn.conv.fp32_precision) == before
+
+
+def test_on_a_gpu_the_start_of_the_workers_is_no_part_of_an_image(monkeypatch):
+    assert throughput.an_image(lambda images: 0.5 + 0.01 * images, 8) == pytest.approx(0.58 / 8)
+    monkeypatch.setattr(throughput, "DEVICE", torch.device("cuda"))
+    assert throughput.an_image(lambda images: 0.5 + 0.01 * images, 8) == pytest.approx(0.01)
+
+
+def test_an_epoch_of_ilm_is_its_steps_and_its_mapping_pass(monkeypatch, threads):
+    engine = throughput.Engine("mobilenet_v2", 32, Plan(0.75))
+    clock = Clock(engine.prompted)
+    monkeypatch.setattr(throughput, "time", clock)
+    assert engine.epochs(("rlm",), 4) == 4 * clock.STEP
+    assert engine.epochs(("ilm",), 4) == 4 * clock.STEP + 4 * clock.MAPPING
+    # each method's steps, and ilm's mapping pass: it is not taken for flm
+    assert engine.epochs(throughput.METHODS, 4) == 3 * 4 * clock.STEP + 4 * clock.MAPPING
+
+
+class Clock:
+    """A clock that a network's computations move, by so many seconds an image."""
+
+    STEP, MAPPING = 1.0, 0.25
+
+    def __init__(self, prompted):
+        self.now = 0.0
+        gradients, predict = prompted.gradients, prompted.predict
+
+        def step(chunk):
+            self.now += self.STEP * len(chunk.images)
+            return gradients(chunk)
+
+        def mapping(images, chosen, *prompts):
+            self.now += self.MAPPING * sum(map(len, chosen))
+            return predict(images, chosen, *prompts)
+
+        prompted.gradients, prompted.predict = step, mapping
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_what_the_plan_refuses_is_told(monkeypatch, tmp_path):
+    def choose(*arguments):
+        logging.getLogger("hiddencost.plan").info("whole canvases")
+        logging.getLogger("hiddencost.plan").warning("border once up to %s: not used", "pool")
+        return Plan()
+
+    monkeypatch.setattr(throughput, "choose", choose)
+    assert throughput.plan_engine("resnet18", 32, tmp_path) == {"refused": ["border once up to pool: not used"]}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_both_sides_are_measured(tmp_path):
+    loop = throughput.measure_published("resnet18", 32, tmp_path)
+    throughput.plan_engine("resnet18", 32, tmp_path)
+    engine = throughput.measure_engine("resnet18", 32, tmp_path)
+    assert loop["precision"] == "fp16 autocast"
+    assert min(side[part] for side in (loop, engine) for part in ("step", "test", "epoch of 10", "memory")) > 0
+    assert engine["ilm"] > engine["step"]
+    assert engine["flop"] / engine["step"] < engine["matrix_rate"]
+
+
 def test_ratios_and_packs_are_put_together_from_their_parts(monkeypatch, capsys):
-    default, tuned = {"memory": 2.0, "step": 0.08, "test": 0.02}, {"memory": 2.0, "step": 0.04, "test": 0.01}
+    default = {"memory": 2.0, "step": 0.08, "test": 0.02, "precision": "fp16 autocast"}
+    default |= {"epoch of 10": 1.2, "pass of 10": 0.5, "epoch of 100": 8.5, "pass of 100": 2.5}
+    tuned = default | {"step": 0.04, "test": 0.01}
     engine = {"memory": 1.0, "step": 0.01, "test": 0.005, "ilm": 0.0125, "epoch of 10": 0.5, "epoch of 100": 4.0}
-    engine |= {"precision": "fp32", "flop": 1e9, "flop_whole": 2e9, "matrix_rate": 2e11, "plan": "border once"}
+    engine |= {"precision": "bf16", "flop": 1e9, "flop_whole": 2e9, "matrix_rate": 2e11, "plan": "border once"}
 
     def in_process(side, network, size, plans, environment):
-        return {"plan": {}, "engine": engine, "published": tuned if environment else default}[side]
+        plan = {"refused": refused}
+        return {"plan": plan, "engine": engine, "published": tuned if environment else default}[side]
 
+    refused = []
     monkeypatch.setattr(throughput, "in_process", in_process)
     records = throughput.compare("resnet18", 32)
     assert [record["ratio"] for record in records[:3]] == [8, 8, 4]
@@ -59,12 +167,17 @@ def test_ratios_and_packs_are_put_together_from_their_parts(monkeypatch, capsys)
     # three runs of 100 epochs, a mapping pass for flm and one an epoch for ilm; 10,000 test images once or an epoch
     pack = 100 * 0.5 + (10 + 30_000) * 0.005
     assert records[3]["engine_ms"] == records[4]["engine_ms"] == pytest.approx(1e3 * pack)
-    assert records[3]["baseline_ms"] == pytest.approx(1e3 * (300 * 0.8 + 101 * 0.2 + 30_000 * 0.02))
-    assert records[4]["baseline_ms"] == pytest.approx(1e3 * (300 * 0.8 + 101 * 0.2 + 100 * 30_000 * 0.02))
+    assert records[3]["baseline_ms"] == pytest.approx(1e3 * (300 * 1.2 + 101 * 0.5 + 30_000 * 0.02))
+    assert records[4]["baseline_ms"] == pytest.approx(1e3 * (300 * 1.2 + 101 * 0.5 + 100 * 30_000 * 0.02))
+    assert records[5]["baseline_ms"] == pytest.approx(1e3 * (300 * 8.5 + 101 * 2.5 + 30_000 * 0.02))
     assert records[0]["share_of_matrix_rate"] == 0.5
     text = throughput.table(records)
     assert "| resnet18 | 32 | training step, an image | 80.0 ms | 10.0 ms | 8.0x | 4.0x |" in text
-    assert "| resnet18 | 32 | 2.00 | 1.00 | 100 | 50% | 2.0 | 1.0 | border once |" in text
+    assert "canvas 224, engine bf16, published loop fp16 autocast." in text
+    row = "| resnet18 | 32 | 2.00 | 1.00 | 100 | 50% | 2.0 | 1.0 | border once |"
+    assert f"{row} nothing |" in text
+    refused += ["up to conv1", "CUDA graphs"]
+    assert f"{row} up to conv1; CUDA graphs |" in throughput.table(throughput.compare("resnet18", 32))
     assert "8.0x" in capsys.readouterr().out
 
 

@@ -835,6 +835,30 @@ def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypa
     assert gpus_used(project) == ({"GPU-1": 4}, 1, {3000 * 2**20})
 
 
+@pytest.mark.parametrize(
+    ("visible", "jobs_per_gpu", "machine_mb", "used", "most"),
+    [
+        ("0,1", 1, 64_000, {"GPU-0": 2, "GPU-1": 2}, 2),
+        ("1", 4, 6_000, {"GPU-1": 4}, 1),  # a training job asks for more than 4,000
+    ],
+    ids=["two GPUs", "memory for one job"],
+)
+def test_a_fresh_study_starts_no_more_jobs_than_there_are_gpus_and_memory(
+    project, two_gpus, monkeypatch, visible, jobs_per_gpu, machine_mb, used, most
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    slow_on_gpus(project)
+    configure(project, lambda c: c.update(jobs_per_gpu=jobs_per_gpu))
+    replace(project, "src/hiddencost/cost.py", "return int(0.9 * min(limits) / 1e6)", f"return {machine_mb}")
+    shutil.rmtree(project / "results")
+    ran, _ = snakemake(project, "--cores", "6")
+    assert (ran["train"], ran["extract_features"]) == (4, 2)
+    assert gpus_used(project)[:2] == (used, most)
+    logs = [path.read_text() for path in (project / "results/small/logs").rglob("*.log")]
+    assert sum("computing on GPU-" in log for log in logs) == 4 + 2
+    assert not any("waiting" in log for log in logs)  # for a GPU, on a core that another job could use
+
+
 def test_a_scheduler_is_asked_for_a_gpu_and_again_for_more_time_and_memory(project):
     replace(project, "src/hiddencost/prompting.py", "run(inputs, ", "memory > 2**33 or fail(); run(inputs, ")
     asks = "echo {rule} {resources.gpu} {resources.mem_mb} {resources.runtime} >> asked.log"

@@ -223,6 +223,7 @@ def photos_source(wildcards):
 
 
 def own_checkpoint_files(wildcards):
+    here()  # in time: see there
     return study.own_files(wildcards.checkpoint)
 
 
@@ -282,6 +283,7 @@ def dataset_source(wildcards):
 
 
 def dataset_files(wildcards):
+    here()
     return FETCHED["datasets"].format(wildcards.dataset) if DATASETS[wildcards.dataset]["files"] else []
 
 
@@ -374,6 +376,7 @@ def upstream_arrays(name):
 
 
 def upstream_images(wildcards):
+    here()
     return upstream_arrays(wildcards.upstream)
 
 
@@ -588,9 +591,10 @@ def trainings():
 
 def print_outlook():
     if workflow.dryrun:
-        wanted = [Path(path) for job in PACK for path in packs(job)]
+        wanted = {job: [Path(path) for path in packs(job)] for job in PACK}
         bench = ROOT / "bench/results/throughput.json"
-        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, wanted, trainings(), bench))
+        capacity = len(gpus()), workflow.resource_settings.nodes
+        print(outlook.describe(study, CHECKPOINTS, DATASETS, LEFT_OUT, wanted, trainings(), bench, *capacity))
 
 
 if workflow.is_main_process:

@@ -9,9 +9,14 @@ config["jobs_per_gpu"] = study.jobs_per_gpu  # for the scripts: as a param it wo
 
 @cache
 def here():
-    """Whether jobs run on this machine, and not by a scheduler. Not to be asked before Snakemake knows its executor.
+    """Whether jobs run on this machine, and not by a scheduler.
 
     Then its GPUs and memory are what Snakemake shares out, unless it was told: snakemake --resources gpu=1 mem_mb=16000
+
+    To be asked when Snakemake knows its executor, so not while it reads the rules, and before it makes its scheduler of
+    jobs, which copies what there is to share out. Between the two it builds the graph of jobs and calls input functions:
+    those of fetch_checkpoint, prepare_dataset, sparsify and rewind_point, of which all jobs that take much come, ask.
+    The functions of resources themselves are called later where a study is fresh.
     """
     # a dry run does not say for which executor: a scheduler's takes --jobs
     if workflow.dryrun and workflow.resource_settings.nodes is not None:

@@ -277,12 +277,12 @@ def test_bf16_is_for_training_and_mapping_and_test_are_exact(networks, images, t
     logits = prompted.test_logits(images[0], prompt)
     assert torch.equal(half.test_logits(images[0], prompt), logits)
     runs = torch.zeros(20, dtype=torch.int64)
-    exact, rough = (one.logits(images[0], prompt[None], runs, exact=False) for one in (prompted, half))
+    exact, rough = (one.logits(images[0], prompt[None], runs, one.precision) for one in (prompted, half))
     assert 0 < (exact - rough).norm() / exact.norm() < 0.05
     # the classifier is in float32: logits rounded to bf16 would tie
     assert rough.dtype == torch.float32
     assert (rough != rough.bfloat16()).float().mean() > 0.99
-    half._quick = None
+    half._bf16 = None
     assert torch.equal(half.predict(images[0], [torch.arange(20)], prompt[None]), logits.argmax(1))
 
 

@@ -32,7 +32,7 @@ def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(pro
     caplog.set_level("INFO")
     chosen = choose(prompted, tmp_path)
     (file,) = tmp_path.iterdir()
-    dense, *shared = read_json(file)["measured"]
+    dense, *shared = read_json(file)["measured"]["10"]
     assert dense["cover"] is None
     assert [way["cover"] for way in shared] == [0.5, 0.75, 0.99]  # 0.0 saves too little
     assert len({way["until"] for way in shared}) == 3
@@ -40,7 +40,8 @@ def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(pro
     assert shared[-1]["bytes"] < dense["bytes"]
     assert dense["GFLOP"] > shared[0]["GFLOP"] > shared[1]["GFLOP"] > shared[2]["GFLOP"] > 0
     assert chosen == Plan(0.99, 64, False)
-    assert plan.measure(*prompted) == read_json(file)["measured"], "not the same in another measurement"
+    again = plan.measure(*prompted)["measured"]
+    assert again == read_json(file)["measured"], "not the same in another measurement"
     monkeypatch.setattr(plan, "measure", None)
     assert choose(prompted, tmp_path) == chosen
     assert f"images of 32 on 96 pixels, fp32, {device_name(CPU)}: " in caplog.text
@@ -48,12 +49,14 @@ def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(pro
 
 
 def kept(prompted, folder, monkeypatch, *ways, memory=8e9):
-    monkeypatch.setattr(plan, "measure", lambda *arguments: list(ways))
+    found = {"measured": {"10": list(ways)}, "in_float32": [], "forward_ms": {"fp32": 1.0}}
+    monkeypatch.setattr(plan, "measure", lambda *arguments: found)
     return choose(prompted, folder, memory)
 
 
 def way(cover, work, **more):
-    return {"cover": cover, "GFLOP": work, "graphs": False, "until": "layer3_0_conv1 (why)", "bytes": 1e6} | more
+    whole = {"cover": cover, "GFLOP": work, "graphs": False, "fused": False, "until": "layer3_0_conv1 (why)"}
+    return whole | {"bytes": 1e6} | more
 
 
 def test_sharing_has_to_pay(prompted, tmp_path, monkeypatch, caplog):
@@ -87,12 +90,12 @@ def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, 
 def test_a_step_too_large_for_the_memory_is_measured_with_fewer_runs(prompted, monkeypatch):
     class Small(engine.PromptedNetwork):
         def _gradients(self, chunk):
-            if len(chunk.prompts) > 1:
+            if len(chunk.images) > 10:
                 raise torch.OutOfMemoryError
             return super()._gradients(chunk)
 
     monkeypatch.setattr(plan, "PromptedNetwork", Small)
-    assert [way["cover"] for way in plan.measure(*prompted)] == [None, 0.75]
+    assert [way["cover"] for way in plan.measure(*prompted)["measured"]["10"]] == [None, 0.75]
 
 
 def test_a_border_too_small_to_share_is_not_measured(prompted, tmp_path, caplog):
@@ -100,7 +103,7 @@ def test_a_border_too_small_to_share_is_not_measured(prompted, tmp_path, caplog)
     *network, protocol = prompted
     assert choose([*network, protocol.model_copy(update={"image_size": 88})], tmp_path).cover is None
     (file,) = tmp_path.iterdir()
-    (dense,) = read_json(file)["measured"]
+    (dense,) = read_json(file)["measured"]["10"]
     assert dense["cover"] is None
     assert "whole canvases, as the border is too small to share" in caplog.text
 

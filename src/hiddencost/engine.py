@@ -3,24 +3,29 @@
 import copy
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from hiddencost import certify
 from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
+from hiddencost.certify import Tally
+from hiddencost.fusion import fuse_pointwise
+from hiddencost.graphs import Replayed
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.prompt import add, border_mask, compose, frame_mask
 from hiddencost.protocol import RunClipProtocol, RunProtocol
 from hiddencost.schedule import epoch_batches, not_finite, optimiser, resolve_precision, stream
-from hiddencost.sharing import SharedNetwork, Split, paste
+from hiddencost.sharing import Float32Conv2d, SharedNetwork, Split, cast, paste
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +41,17 @@ class Plan:
 
     cover: where the image reaches more than this share of a map, the network goes on densely (see SharedNetwork);
     None: whole canvases from the start. chunk: how many images at a time go through it for a gradient. graphs:
-    whether a chunk is captured as a CUDA graph.
+    whether a chunk is captured as a CUDA graph. fused: whether bias, residual sum and ReLU are one kernel.
+    in_float32: the layers that compute in float32 where the others do in bf16. forward_ms: what an image without a
+    gradient takes in each precision of `PromptedNetwork.logits`, where a lower one may be faster for mappings.
     """
 
     cover: float | None = None
     chunk: int = 32
     graphs: bool = False
+    fused: bool = False
+    in_float32: tuple[str, ...] = ()
+    forward_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,19 +73,28 @@ TOLD = ("losses", "mappings", "images", "seconds")  # of Trained, what grows whi
 class _FullHead(nn.Linear):
     """A classifier in float32 behind a network of lower precision: its logits do not tie by rounding."""
 
+    def __init__(self, head: nn.Linear):
+        nn.Module.__init__(self)  # nn.Linear's own would draw random weights
+        self.in_features, self.out_features = head.in_features, head.out_features
+        self.weight, self.bias = head.weight, head.bias
+
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.float())
 
 
-def in_bf16(network: nn.Module) -> nn.Module:
-    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32."""
-    network = copy.deepcopy(network)
-    head = classifier(network)
-    full = _FullHead(head.in_features, head.out_features, head.bias is not None, device=head.weight.device)
-    full.load_state_dict(head.state_dict())
-    network = network.bfloat16()
-    network.set_submodule(classifier_name(network), full.requires_grad_(False))
-    return network
+def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
+    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32.
+
+    in_float32: names of convolutions that do so, too.
+    """
+    head = _FullHead(classifier(network))
+    copied = copy.deepcopy(network).bfloat16()
+    copied.set_submodule(classifier_name(copied), head)
+    for name in in_float32:
+        convolution = copy.deepcopy(network.get_submodule(name))
+        convolution.__class__ = Float32Conv2d
+        copied.set_submodule(name, convolution)
+    return copied
 
 
 @dataclass
@@ -103,6 +122,8 @@ class PromptedNetwork:
     network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
     the dtype (float32) in which prompts are trained. The protocol tells the kind of prompt: around the image, or, on
     CLIP, added to it; that plan then has no cover, as no part of the canvas is the same for all images.
+
+    Images, uint8 [M, 3, s, s], are on the device, or on the host where they are too many; indices are on the host.
     """
 
     def __init__(
@@ -118,13 +139,14 @@ class PromptedNetwork:
             self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
             self._compose = compose
         self.precision = resolve_precision(protocol.precision, self.device)
-        self.dtype = torch.bfloat16 if self.precision == "bf16" else mean.dtype
         self.network = network
-        self._exact = _executor(network, plan.cover)
-        self._quick = _executor(in_bf16(network), plan.cover) if self.precision == "bf16" else self._exact
-        self._captured: dict[tuple[int, int], CapturedChunk] = {}
-        self._seen: Counter[tuple[int, int]] = Counter()
-        self._pool = torch.cuda.graph_pool_handle() if plan.graphs else None
+        computed = fuse_pointwise(network) if plan.fused else network
+        self._full = _executor(computed, plan.cover)
+        self._bf16 = None
+        if self.precision == "bf16":
+            self._bf16 = _executor(in_bf16(computed, plan.in_float32), plan.cover)
+        self.certified = Tally()  # of mappings
+        self._replayed = Replayed(lambda *tensors: self._gradients(Chunk(*tensors))) if plan.graphs else None
         # images at a time with a gradient (True) and without; less where memory has run out
         self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
 
@@ -132,52 +154,89 @@ class PromptedNetwork:
         """Say at which node the network went on with whole canvases in its last forward pass, and why."""
         if self.plan.cover is None:
             return "nowhere"
-        return next((f"{node} ({reason})" for node, reason in self._exact.ended.items()), "the end")
+        return next((f"{node} ({reason})" for node, reason in self._full.ended.items()), "the end")
+
+    def why_no_graphs(self) -> str | None:
+        """Say why a capture failed, if one did."""
+        return self._replayed.failed if self._replayed else None
 
     def new_prompt(self) -> Tensor:
         """Return W = 0, [3, S, S]: around an image a mid-grey border, as σ(0) = 0.5; added to it nothing."""
         canvas = self.mask.shape[-1]
         return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype)
 
-    def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, exact: bool) -> Tensor:
+    def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, precision: str) -> Tensor:
         """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s] under their runs' prompts.
 
-        exact: in the dtype of mean; else in the precision of training, with the classifier in float32.
+        precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with the
+        classifier in float32, where the protocol trains in it.
         """
         canvas = self._compose(images, prompts, runs, self.mask, self.mean, self.std)
-        if exact:
-            return self._exact(canvas)
-        if isinstance(canvas, Split):
-            canvas = replace(canvas, border=canvas.border.to(self.dtype), patch=canvas.patch.to(self.dtype))
-        else:
-            canvas = canvas.to(self.dtype)
-        return self._quick(canvas)
+        if precision == "fp32":
+            return self._full(canvas)
+        if precision == "tf32":
+            with tf32():
+                return self._full(canvas)
+        return self._bf16(cast(canvas, torch.bfloat16))
+
+    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
+        """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
+
+        chosen: indices of images, for each run; prompts: [R, 3, S, S]. The classes are those of full precision, as
+        published: bf16 would change mappings (see `certify`).
+        """
+        together, of_run = torch.cat(list(chosen)), _of_runs([len(one) for one in chosen])
+
+        def read(some: Tensor, of: Callable[[certify.Logits], Tensor]) -> Tensor:
+            return self._read(images, together[some], of_run[some], prompts, of)
+
+        if self.plan.forward_ms and len(together) >= certify.FROM:
+            return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
+        return read(torch.arange(len(together)), lambda logits: logits("fp32").argmax(1))
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
-        """Return the source class predicted for the chosen images of each run, int64, one run after another.
-
-        images: uint8 [M, 3, s, s]; chosen: indices of images, for each run; prompts: [R, 3, S, S]. Always exact, as
-        published: among a thousand classes the first is often close to the second, and bf16 would change mappings.
-        """
-        counts = tuple(map(len, chosen))
-        together, (runs, _) = torch.cat(list(chosen)), _runs(counts, self.device)
+    def _read(
+        self, images: Tensor, chosen: Tensor, runs: Tensor, prompts: Tensor, of: Callable[[certify.Logits], Tensor]
+    ) -> Tensor:
+        """Return what `of` makes of the logits of images, chunk by chunk, a row each, on the host."""
+        part = self.reader(images, chosen, runs)
 
         def compute(some: slice, present: slice) -> Tensor:
-            inputs = images[together[some]], prompts[present], runs[some] - present.start
-            return self.logits(*inputs, exact=True).argmax(1)
+            pictures, their_runs = part(some)
+            return of(partial(self.logits, pictures, prompts[present], their_runs - present.start))
 
-        return torch.cat([found for found, _, _ in self.in_chunks(counts, compute, gradient=False)])
+        counts = runs.bincount(minlength=len(prompts)).tolist()
+        return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
 
     @torch.inference_mode()
-    def test_logits(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Return the source logits, [N, source classes], of any number of images under one prompt: always exact."""
-        runs = torch.zeros(len(images), dtype=torch.int64, device=self.device)
+    def test_logits(self, images: Tensor | np.ndarray, prompt: Tensor) -> Tensor:
+        """Return the source logits, [N, source classes], of any number of images under one prompt, in "fp32".
+
+        The images go to the device chunk by chunk, from the host or a file that is mapped into memory.
+        """
 
         def compute(some: slice, _: slice) -> Tensor:
-            return self.logits(images[some], prompt[None], runs[some], exact=True)
+            part = images[some]
+            pictures = to_device(torch.tensor(part) if isinstance(part, np.ndarray) else part, self.device)
+            runs = torch.zeros(len(pictures), dtype=torch.int64, device=self.device)
+            return self.logits(pictures, prompt[None], runs, "fp32")
 
         return torch.cat([logits for logits, _, _ in self.in_chunks([len(images)], compute, gradient=False)])
+
+    def reader(self, images: Tensor, chosen: Tensor, *told: Tensor) -> Callable[[slice], list[Tensor]]:
+        """Return the way to a part of chosen images and of what is told of each (int64 [N]), all on the device.
+
+        chosen, told: on the host. They go to the device at once; so do, part by part, images that are on the host.
+        """
+        there = to_device(torch.stack([chosen, *told]), self.device)
+
+        def read(some: slice) -> list[Tensor]:
+            indices, *rest = there[:, some]
+            if images.device == self.device:
+                return [images[indices], *rest]
+            return [to_device(images[chosen[some]], self.device), *rest]
+
+        return read
 
     def in_chunks(
         self, counts: Sequence[int], compute: Callable[[slice, slice], T], gradient: bool
@@ -196,7 +255,7 @@ class PromptedNetwork:
             try:
                 result = compute(*arguments)
             except torch.OutOfMemoryError:
-                if len(part) == 1 and not self.plan.graphs:
+                if len(part) == 1 and not self._replayed:
                     raise
             if result is not None:
                 yield result, *arguments
@@ -205,10 +264,9 @@ class PromptedNetwork:
                 self._make_room(len(part), gradient)
 
     def _make_room(self, images: int, gradient: bool) -> None:
-        if self.plan.graphs:
+        if self._replayed:
             log.warning("memory has run out: going on without CUDA graphs")
-            self.plan = replace(self.plan, graphs=False)
-            self._captured.clear()
+            self._replayed = None
         else:
             log.warning("%d images at a time do not fit into memory: going on with %d", images, images // 2)
             self._sizes[gradient] = images // 2
@@ -219,19 +277,11 @@ class PromptedNetwork:
 
         With CUDA graphs both are overwritten by the next call.
         """
-        shape = len(chunk.images), len(chunk.prompts)
-        self._seen[shape] += 1
-        if not self.plan.graphs or self._seen[shape] < CapturedChunk.SIGHTS:
-            return self._gradients(chunk)
-        if shape not in self._captured:
-            if len(self._captured) == CapturedChunk.MOST:
-                del self._captured[next(iter(self._captured))]
-            self._captured[shape] = CapturedChunk(self._gradients, chunk, self._pool)
-        return self._captured[shape](chunk)
+        return self._replayed(*chunk.tensors()) if self._replayed else self._gradients(chunk)
 
     def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         prompts = chunk.prompts.detach().requires_grad_()
-        logits = self.logits(chunk.images, prompts, chunk.runs, exact=False).to(self.mean.dtype)
+        logits = self.logits(chunk.images, prompts, chunk.runs, self.precision).to(self.mean.dtype)
         mapped = logits.gather(1, chunk.mappings[chunk.runs])
         weighted = functional.cross_entropy(mapped, chunk.labels, reduction="none") * chunk.weights
         losses = weighted.new_zeros(len(prompts)).index_add(0, chunk.runs, weighted)
@@ -246,41 +296,36 @@ def _executor(network: nn.Module, cover: float | None) -> Callable[[Split | Tens
     return whole if cover is None else SharedNetwork(network, cover)
 
 
-class CapturedChunk:
-    """A chunk's computation as a CUDA graph, which chunks of the same shape replay.
-
-    pool: the memory that the graphs of a network share. One may overwrite what another has returned, so that what is
-    returned must be used before any of them is called again.
-    """
-
-    MOST = 16  # shapes captured at a time; the oldest gives way
-    SIGHTS = 3  # a shape is captured when it is seen for the third time: a capture costs several steps
-
-    def __init__(self, compute: Callable[[Chunk], tuple[Tensor, Tensor]], chunk: Chunk, pool: tuple[int, int]):
-        self.inputs = Chunk(*(tensor.clone() for tensor in chunk.tensors()))
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # what is chosen or allocated at first sight must not be captured
-            for _ in range(3):
-                compute(self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
-            self.outputs = compute(self.inputs)
-
-    def __call__(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        for kept, new in zip(self.inputs.tensors(), chunk.tensors(), strict=True):
-            kept.copy_(new)
-        self.graph.replay()
-        return self.outputs
+def _of_runs(counts: Sequence[int]) -> Tensor:
+    """Return the run of each image, int64 on the host, of counts[r] images of run r one after another."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
 @lru_cache(maxsize=64)
-def _runs(counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return for the images of runs, counts[r] of run r one after another, their run and 1 / counts[r]."""
-    with torch.inference_mode(False):  # kept for training, whoever asks first
-        of_run = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        return of_run.to(device), (1 / torch.tensor(counts, dtype=torch.float64))[of_run].to(device)
+def _weights(counts: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return 1 / counts[r] for each image of run r, on the device."""
+    return to_device((1 / torch.tensor(counts, dtype=torch.float64))[_of_runs(counts)].to(dtype), device)
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Let a GPU's products of float32 be those of TF32, which has a mantissa of 10 bits."""
+    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    kept = [flag.fp32_precision for flag in flags]
+    try:
+        for flag in flags:
+            flag.fp32_precision = "tf32"
+        yield
+    finally:
+        for flag, before in zip(flags, kept, strict=True):
+            flag.fp32_precision = before
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor from the host to a device; a GPU's work is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @dataclass(eq=False)
@@ -289,14 +334,14 @@ class _Run:
 
     number: int
     method: str
-    chosen: Tensor
+    chosen: Tensor  # indices of its images, on the host, as are all indices and mappings
     prompt: Tensor
     optimiser: Optimizer
     schedule: LRScheduler
     shuffle: torch.Generator
     trained: Trained
     epoch: int = 0
-    batches: list[Tensor] = field(default_factory=list)  # left in the epoch: indices of images, on the device
+    batches: list[Tensor] = field(default_factory=list)  # left in the epoch: indices of images
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
     twin: "_Run | None" = None  # the flm run that this ilm run has been the same as so far
 
@@ -323,7 +368,8 @@ class _Run:
         self.optimiser.param_groups[0]["fused"] = fused  # of this device, which may not be that of before
         self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
-        self.epoch, self.batches, self.losses = state["epoch"], state["batches"], state["losses of the epoch"]
+        self.epoch, self.losses = state["epoch"], state["losses of the epoch"]
+        self.batches = [batch.cpu() for batch in state["batches"]]
         for key in TOLD:
             setattr(self.trained, key, state[key])
 
@@ -356,26 +402,24 @@ def train_prompts(
     at once, as the next step changes them. states: such, on the network's device, to go on from: with those of all
     runs the result is the same to the bit, with some (as others have finished) up to the rounding of other chunks.
     """
-    states = states or {}
+    states, labels = states or {}, labels.cpu()
     grey = prompted.new_prompt()
     new = [(method, chosen) for number, (method, chosen) in enumerate(runs) if number not in states]
     mapped = sorted({int(index) for method, chosen in new if method != "rlm" for index in chosen})
-    predictions = torch.zeros(len(labels), dtype=torch.int64, device=prompted.device)
+    predictions = torch.zeros(len(labels), dtype=torch.int64)
     start = time.perf_counter()
     if mapped:  # the border is still the same for all: each image once
-        needed = torch.tensor(mapped, device=prompted.device)
-        predictions[needed] = prompted.predict(images, [needed], grey[None])
+        predictions[mapped] = prompted.predict(images, [torch.tensor(mapped)], grey[None])
 
     def frequency_mapping(chosen: Tensor, predictions: Tensor) -> Tensor:
-        counts = count_predictions(predictions, labels[chosen], prompted.source_classes, classes)
-        return greedy_mapping(counts).to(prompted.device)
+        return greedy_mapping(count_predictions(predictions, labels[chosen], prompted.source_classes, classes))
 
     def begin(number: int, method: str, chosen: Tensor) -> _Run:
         prompt = grey.clone().requires_grad_()
         if number in states:
-            mapping = states[number]["mapping"]
+            mapping = states[number]["mapping"].cpu()
         elif method == "rlm":
-            mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping")).to(prompted.device)
+            mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping"))
         else:
             mapping = frequency_mapping(chosen, predictions[chosen])
         steps = optimiser([prompt], protocol, len(chosen))
@@ -384,10 +428,7 @@ def train_prompts(
             run.resume(states[number])
         return run
 
-    active = [
-        begin(number, method, torch.as_tensor(chosen, device=prompted.device))
-        for number, (method, chosen) in enumerate(runs)
-    ]
+    active = [begin(number, method, torch.as_tensor(chosen)) for number, (method, chosen) in enumerate(runs)]
     for run in active:
         if run.method == "ilm":
             same = (other for other in active if other.method == "flm" and torch.equal(other.chosen, run.chosen))
@@ -414,21 +455,17 @@ def train_prompts(
             _share(due, counts, start)
         for run in beginning:
             run.trained.mappings.append(run.trained.mapping.tolist())
-            batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
-            in_order = run.chosen[torch.cat(batches).to(prompted.device)]
-            run.batches = list(in_order.split([len(batch) for batch in batches]))
+            run.batches = [run.chosen[batch] for batch in epoch_batches(len(run.chosen), protocol, run.shuffle)]
         start = time.perf_counter()
         counts = _step(prompted, images, labels, active)
         ended = [run for run in active if not run.batches]
-        for run in ended:
-            _end_epoch(run)
+        _end_epoch(ended)
         _share(active, counts, start)
         progress(sum(counts))
         active = [run for run in active if run.epoch < protocol.epochs and not run.trained.diverged]
         for run in ended:
             if run not in active:
                 run.trained.prompt = run.prompt.detach()
-                run.trained.mapping = run.trained.mapping.cpu()
                 yield run.number, run.trained
         keep(partial(_states, active))
 
@@ -448,14 +485,15 @@ def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[
     batches = {run: run.batches.pop(0) for run in runs}
     computed = [run for run in runs if not run.twin]
     counts = [len(batches[run]) for run in computed]
-    together, (of_run, weights) = torch.cat([batches[run] for run in computed]), _runs(tuple(counts), prompted.device)
-    weights = weights.to(prompted.mean.dtype)
+    together = torch.cat([batches[run] for run in computed])
+    read = prompted.reader(images, together, labels[together], _of_runs(counts))
+    weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
     prompts = torch.stack([run.prompt.detach() for run in computed])
-    mappings = torch.stack([run.trained.mapping for run in computed])
+    mappings = to_device(torch.stack([run.trained.mapping for run in computed]), prompted.device)
 
     def compute(some: slice, present: slice) -> tuple[Tensor, Tensor]:
-        chosen = together[some]
-        inputs = images[chosen], labels[chosen], weights[some], of_run[some] - present.start
+        pictures, their_labels, of_run = read(some)
+        inputs = pictures, their_labels, weights[some], of_run - present.start
         return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
 
     losses, gradients = prompts.new_zeros(len(computed)), torch.zeros_like(prompts)
@@ -472,12 +510,17 @@ def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[
     return [len(batch) for batch in batches.values()]
 
 
-def _end_epoch(run: _Run) -> None:
-    steps = len(run.trained.losses)
-    run.trained.losses += torch.stack(run.losses).tolist()
-    run.losses = []
-    run.epoch += 1
-    run.trained.diverged = not_finite(run.trained.losses, steps, run.epoch)
+def _end_epoch(runs: list[_Run]) -> None:
+    """Read the losses of an epoch, of all runs that end one at once, as a GPU is waited for."""
+    if not runs:
+        return
+    losses = torch.stack([loss for run in runs for loss in run.losses]).cpu()
+    for run, own in zip(runs, losses.split([len(run.losses) for run in runs]), strict=True):
+        steps = len(run.trained.losses)
+        run.trained.losses += own.tolist()
+        run.losses = []
+        run.epoch += 1
+        run.trained.diverged = not_finite(run.trained.losses, steps, run.epoch)
 
 
 def _share(runs: list[_Run], counts: list[int], start: float) -> None:

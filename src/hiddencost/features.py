@@ -48,12 +48,14 @@ def extract_features(
     if is_clip(network):
         canvas, network = clip.image_size(network), clip.without_texts(network, manifest)
     network = backbone.for_inference(network, device)
-    parts = {"train": torch.tensor(dataset.train_images), "test": torch.tensor(dataset.test_images)}
+    parts = {"train": dataset.train_images, "test": dataset.test_images}  # files that are mapped into memory
+    size = backbone.FORWARD_BATCH[device.type]
     features: dict[str, Tensor] = {}
     with tqdm(total=sum(map(len, parts.values())), unit=" images", mininterval=10) as bar:
         for part, images in parts.items():
             chunks = []
-            for batch in images.split(backbone.FORWARD_BATCH[device.type]):
+            for start in range(0, len(images), size):
+                batch = torch.tensor(images[start : start + size])
                 filled = fill(batch.to(device), canvas, manifest["preprocessing"]["interpolation"])
                 chunks.append(features_of(network, (filled.float() / 255 - mean) / std).cpu())
                 bar.update(len(batch))

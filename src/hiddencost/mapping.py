@@ -7,8 +7,8 @@ from torch import Tensor
 def count_predictions(predictions: Tensor, labels: Tensor, source_classes: int, classes: int) -> Tensor:
     """Count how often each source class is predicted for images of each target class.
 
-    predictions, labels: int64 [N]. Returns int64 [source_classes, classes]: by the dataset's number of classes,
-    so that one without an image in the sample keeps its (empty) column.
+    predictions, labels: int64 [N], on the CPU, as counting on a GPU waits for it. Returns int64 [source_classes,
+    classes]: by the dataset's number of classes, so that one without an image in the sample keeps its (empty) column.
     """
     counts = torch.bincount(predictions * classes + labels, minlength=source_classes * classes)
     return counts.reshape(source_classes, classes)
@@ -19,18 +19,26 @@ def greedy_mapping(counts: Tensor) -> Tensor:
 
     Ties go to the first entry in row-major order (the lowest source class, then the lowest target class). So
     when only zeros are left, the remaining targets receive the lowest free source classes in order.
-    Source: `generate_label_mapping_by_frequency` of ILM-VP (arXiv 2211.11635).
+    Source: `generate_label_mapping_by_frequency` of ILM-VP (arXiv 2211.11635), which looks for the largest count of
+    the whole table once for each target class; counts that are not zero, sorted once, give the same.
 
-    counts: int64 [source classes, target classes]. Returns int64 [target classes]: the source class of each.
+    counts: int64 [source classes, target classes], on the CPU, no more target than source classes. Returns int64
+    [target classes]: the source class of each.
     """
-    left = counts.detach().cpu().clone()
-    mapping = torch.empty(left.shape[1], dtype=torch.int64)
-    for _ in range(left.shape[1]):
-        source, target = divmod(int(left.flatten().argmax()), left.shape[1])
-        mapping[target] = source
-        left[source, :] = -1
-        left[:, target] = -1
-    return mapping
+    source_classes, classes = counts.shape
+    places = counts.flatten().nonzero().squeeze(1)
+    order = counts.flatten()[places].argsort(descending=True, stable=True)
+    mapping: dict[int, int] = {}  # source by target
+    taken: set[int] = set()
+    for place in places[order].tolist():
+        source, target = divmod(place, classes)
+        if target not in mapping and source not in taken:
+            mapping[target] = source
+            taken.add(source)
+            if len(mapping) == classes:
+                break
+    free = (source for source in range(source_classes) if source not in taken)
+    return torch.tensor([mapping[target] if target in mapping else next(free) for target in range(classes)])
 
 
 def random_mapping(source_classes: int, classes: int, generator: torch.Generator) -> Tensor:

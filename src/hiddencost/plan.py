@@ -1,9 +1,13 @@
 """How a network is run on a device: chosen once, on a GPU by a short measurement, and kept for the next job."""
 
+import copy
 import gc
 import logging
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiddencost.allocator import WORK
 from hiddencost.backbone import classifier
 from hiddencost.devices import device_name
-from hiddencost.engine import CapturedChunk, Chunk, Plan, PromptedNetwork, resolve_precision
+from hiddencost.engine import Chunk, Plan, PromptedNetwork, in_bf16, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
+from hiddencost.fusion import kernels_run
+from hiddencost.graphs import Replayed
 from hiddencost.protocol import RunClipProtocol, RunProtocol
 
 AnyProtocol = RunProtocol | RunClipProtocol
@@ -26,22 +32,32 @@ log = logging.getLogger(__name__)
 # MobileNetV2, ResNet-18 and -50 at 32 and 128 pixels; not chosen by time, results are the same to the last digit.
 COVERS = {"cpu": (0.75,), "cuda": (0.0, 0.5, 0.75, 0.99)}
 MOST_IMAGES = {"cpu": 64, "cuda": 512}  # at a time: more are no faster
-RUNS = {"cpu": 2, "cuda": 12}  # of a measurement, ...
-IMAGES_A_RUN = 10  # ... with few images each, as sharing gains least there
+# What is measured: images of a run in a step, and how many runs. Few-shot runs gain least by sharing, and most by
+# graphs; with a whole batch each, kernels are large. By arithmetic alone, on a CPU, the first case tells both.
+CASES = {"cpu": {10: 2}, "cuda": {10: 12, 128: 3}}
 ROUNDS = 3
-GAIN = 0.97  # what sharing must take at most of the arithmetic and of the time of whole canvases
+GAIN = 0.97  # what a way must take at most of the arithmetic, or the time, of whole canvases
+EXACT = 1e-6  # how far sharing may be off, relatively, in float64
+SLOWER = 0.9  # of bf16's time is what float32 must take at most, for a convolution to stay in it
 # For what a forward pass keeps for the backward pass, which needs as much again:
 MEMORY = 0.4  # of what is free on a GPU, ...
 LEAST = 0.45  # ... of a CPU job's memory, where it has less than it asks for
 
 
 def choose(
-    network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, folder: str | Path, memory: int
+    network: nn.Module,
+    mean: Tensor,
+    std: Tensor,
+    protocol: AnyProtocol,
+    folder: str | Path,
+    memory: int,
+    images_a_run: float = 10,
 ) -> Plan:
     """Return the plan for a network, and say in the log which it is and why.
 
     On a GPU the fastest, on a CPU the one of least arithmetic. It is measured once for each architecture, canvas,
-    image size, precision and device; the figures are kept in `folder`. On a CPU images go through the network as far
+    image size, precision and device; the figures are kept in `folder`. images_a_run: how many images of a run a step
+    takes, on average; those measured with the nearest number decide. On a CPU images go through the network as far
     as allocator.WORK reaches, or the job's own memory (bytes), if that is less: results should not depend on what
     happens to be free, on the dataset or on the attempt. A GPU is asked what is free. The other arguments are those
     of PromptedNetwork.
@@ -58,17 +74,18 @@ def choose(
     }
     path = Path(folder) / f"{sha256_text(canonical(key))[:16]}.json"
     if not path.exists():
-        write_json(path, {"key": key, "measured": measure(network, mean, std, protocol)})
-    whole, *shared = read_json(path)["measured"]
+        write_json(path, {"key": key} | measure(network, mean, std, protocol))
+    found = read_json(path)
+    nearest = min(found["measured"], key=lambda images: abs(math.log(int(images) / images_a_run)))
+    ways = found["measured"][nearest]
     unit = "GFLOP" if device.type == "cpu" else "ms"
-    quickest = min(shared, key=lambda way: way[unit], default=whole)
-    best = quickest if quickest[unit] < GAIN * whole[unit] else whole
+    best = _best(ways, unit)
     case = f"images of {_image_size(protocol)} on {protocol.canvas} pixels, {precision}, {key['device']}"
-    if shared:
+    if shared := [way for way in ways if way["cover"] is not None]:
+        whole, quickest = (min(some, key=lambda way: way[unit]) for some in (_whole(ways), shared))
         log.info(
             "%s: %s; %s a trained image: %.3g with whole canvases, %.3g with the border once up to %s",
-            *(case, "whole canvases" if best is whole else "the border once"),
-            *(unit, whole[unit], quickest[unit], quickest["until"]),
+            *(case, _words(best), unit, whole[unit], quickest[unit], quickest["until"]),
         )
     else:
         why = "the border is too small to share"
@@ -76,33 +93,85 @@ def choose(
             why = "the prompt is added to the images"
         elif not isinstance(network, fx.GraphModule):
             why = "torch.fx cannot walk the network"
-        log.info("%s: whole canvases, as %s", case, why)
+        log.info("%s: %s, as %s", case, _words(best), why)
     if device.type == "cpu":
         room = min(WORK * 1e6 / 2 * (protocol.canvas / 224) ** 2, LEAST * memory)
     else:
         room = MEMORY * _free_memory()
     fitting = max(1, min(int(room / best["bytes"]), MOST_IMAGES[device.type]))
-    # a power of two, so that small changes of the free memory do not change the rounding of sums
-    return Plan(best["cover"], 2 ** (fitting.bit_length() - 1), best["graphs"])
+    return Plan(
+        cover=best["cover"],
+        # a power of two, so that small changes of the free memory do not change the rounding of sums
+        chunk=2 ** (fitting.bit_length() - 1),
+        graphs=best["graphs"],
+        fused=best["fused"],
+        in_float32=tuple(found["in_float32"]),
+        forward_ms=found["forward_ms"] if len(found["forward_ms"]) > 1 else {},
+    )
 
 
-def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> list[dict]:
-    """Measure a training step with whole canvases (first) and with the border shared up to several depths.
+def _whole(ways: list[dict]) -> list[dict]:
+    return [way for way in ways if way["cover"] is None]
 
-    Returns for each `cover` and `graphs` (see Plan), `until` (where sharing ends, and why), `bytes` an image that the
-    forward pass keeps, and `GFLOP` and, on a GPU, `ms` a trained image. Sharing that does not give the logits and
-    prompt gradients of whole canvases, up to rounding, is left out, with a warning, and so is sharing that saves no
-    arithmetic. Where memory runs out, fewer runs are measured.
+
+def _best(ways: list[dict], unit: str) -> dict:
+    """Return the way of least arithmetic or time; one with whole canvases, where sharing gains too little."""
+    whole, quickest = (min(some, key=lambda way: way[unit]) for some in (_whole(ways), ways))
+    return quickest if quickest[unit] < GAIN * whole[unit] else whole
+
+
+def _words(way: dict) -> str:
+    text = "whole canvases" if way["cover"] is None else "the border once"
+    return text + ", fused kernels" * way["fused"] + ", CUDA graphs" * way["graphs"]
+
+
+def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> dict:
+    """Measure how a network runs.
+
+    Returns `measured`: for each number of images that a run has in a step (see CASES), the ways to run a training
+    step. Of a way, `cover`, `graphs` and `fused` (see Plan), `until` (where sharing ends, and why), `bytes` an image
+    that the forward pass keeps, and `GFLOP` and, on a GPU, `ms` a trained image. Whole canvases come first. Sharing
+    that does not give the logits and prompt gradients of whole canvases, in float64, is left out, with a warning, and
+    so is sharing that saves no arithmetic. Further `in_float32` and `forward_ms` (see Plan), and `rates`, in ms an
+    image and GFLOP of one on whole canvases, from which the outlook of a study tells its time. Where memory runs out,
+    fewer images are measured.
     """
-    for runs in range(RUNS[mean.device.type], 0, -1):
+    device, network_of = mean.device, (network, mean, std, protocol)
+    covers = _exact_covers(*network_of)
+    few = _probe(mean, protocol, 1, 10, classifier(network).out_features)
+    in_float32 = _faster_in_float32(*network_of, few)
+    measured = {
+        str(images): _with_memory(_ways, network_of, covers, in_float32, runs, images)
+        for images, runs in CASES[device.type].items()
+    }
+    ways = list(measured.values())[-1]
+    best = _best(ways, "GFLOP" if device.type == "cpu" else "ms")
+    prompted = PromptedNetwork(*network_of, Plan(best["cover"], fused=best["fused"], in_float32=in_float32))
+    forward_ms = {precision: _forward_ms(prompted, few, precision) for precision in _precisions(prompted)}
+    rates = {
+        "device": device_name(device),
+        "kind": device.type,
+        "canvas": protocol.canvas,
+        "image_size": _image_size(protocol),
+        "precision": prompted.precision,
+        "gflop": ways[0]["GFLOP"],
+        "training_ms": best["ms"] if "ms" in best else _milliseconds(partial(prompted.gradients, few), few),
+        "forward_ms": forward_ms["fp32"],
+    }
+    return {"measured": measured, "in_float32": list(in_float32), "forward_ms": forward_ms, "rates": rates}
+
+
+def _with_memory(work: Callable, *arguments) -> list[dict]:
+    """Return work(..., runs, images); where memory runs out, with fewer runs, and at last with fewer images."""
+    *rest, runs, images = arguments
+    while True:
         try:
-            chunk = _probe(mean, protocol, runs, min(IMAGES_A_RUN, classifier(network).out_features))
-            return _measure(network, mean, std, protocol, chunk)
+            return work(*rest, runs, images)
         except torch.OutOfMemoryError:
-            if runs == 1:
+            if runs == images == 1:
                 raise
+        runs, images = (runs // 2, images) if runs > 1 else (1, images // 2)
         torch.cuda.empty_cache()
-    raise AssertionError
 
 
 def _image_size(protocol: AnyProtocol) -> int:
@@ -110,91 +179,177 @@ def _image_size(protocol: AnyProtocol) -> int:
     return protocol.canvas if isinstance(protocol, RunClipProtocol) else protocol.image_size
 
 
-def _measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, chunk: Chunk) -> list[dict]:
-    walkable = isinstance(network, fx.GraphModule) and not isinstance(protocol, RunClipProtocol)
-    measured: list[dict] = []
-    steps: list[PromptedNetwork] = []
-    for cover in [None, *COVERS[mean.device.type]] if walkable else [None]:
-        prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover))
+def _exact_covers(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> dict[float, str]:
+    """Return how deep the border can be shared, and where that ends: as far as logits and gradients, of three images
+    in two runs, are those of whole canvases.
+
+    In float64, as it is the algebra that is in question: in bf16, and a little in float32, two right ways differ in
+    gradients, where rounding moves activations over the kink of a ReLU.
+    """
+    if not isinstance(network, fx.GraphModule) or isinstance(protocol, RunClipProtocol):
+        return {}
+    double = copy.deepcopy(network).double()
+    constants, exact = (mean.double(), std.double()), protocol.model_copy(update={"precision": "fp32"})
+    chunk = _probe(constants[0], protocol, 2, 2, classifier(network).out_features)
+    chunk = Chunk(*(tensor[:3] for tensor in chunk.tensors()[:4]), chunk.mappings, chunk.prompts)
+    covers: dict[float, str] = {}
+    expected: tuple[Tensor, Tensor] | None = None
+    for cover in [None, *COVERS[mean.device.type]]:
+        prompted = PromptedNetwork(double, *constants, exact, Plan(cover))
         with torch.inference_mode():
-            logits = prompted.logits(chunk.images, chunk.prompts, chunk.runs, exact=True)
-        until = prompted.sharing_ends()
-        if until in [way["until"] for way in measured]:
+            logits = prompted.logits(chunk.images, chunk.prompts, chunk.runs, "fp32")
+        if (until := prompted.sharing_ends()) in covers.values():
             continue
-        with FlopCounterMode(display=False) as operations:
-            _, gradient = prompted.gradients(chunk)
-        flops = operations.get_total_flops()
+        found = logits, prompted.gradients(chunk)[1]
         if cover is None:
-            most = GAIN * flops
-        elif flops > most:
+            expected = found
             continue
-        if cover is None:
-            expected = logits, gradient
-            # of the gradient: rounding moves activations over the kink of a ReLU
-            tolerance = 0.1 if prompted.precision == "fp32" else 0.3
         # a network may say nearly the same of all images: what counts is what differs
-        errors = _error(logits, expected[0], expected[0].mean(0)), _error(gradient, expected[1])
-        if cover is not None and (errors[0] > 1e-3 or errors[1] > tolerance):
+        errors = _error(found[0], expected[0], expected[0].mean(0)), _error(found[1], expected[1])
+        if max(errors) <= EXACT:
+            covers[cover] = until
+        else:
             log.warning("border once up to %s: not used, logits are off by %.1g, gradients by %.1g", until, *errors)
-            continue
-        kept = _kept_bytes(prompted, chunk)
-        if graphs := walkable and mean.device.type == "cuda":
-            prompted = PromptedNetwork(network, mean, std, protocol, Plan(cover, graphs=True))
-            graphs = _can_be_captured(prompted, chunk, gradient, tolerance)
-        each = flops / 1e9 / len(chunk.images)
-        measured.append({"cover": cover, "graphs": graphs, "until": until, "bytes": kept, "GFLOP": each})
-        steps.append(prompted)
-    if mean.device.type == "cuda":
-        for _ in range(ROUNDS):  # side by side, so that all meet the machine in the same state
-            for way, prompted in zip(measured, steps, strict=True):
-                way["ms"] = min(way.get("ms", math.inf), _seconds(prompted, chunk) * 1e3 / len(chunk.images))
+    return covers
+
+
+def _ways(
+    network_of: tuple, covers: dict[float, str], in_float32: tuple[str, ...], runs: int, images: int
+) -> list[dict]:
+    """Measure a training step of some runs with some images each, in each way."""
+    network, mean = network_of[:2]
+    chunk = _probe(mean, network_of[3], runs, images, classifier(network).out_features)
+    kernels = mean.device.type == "cuda" and isinstance(network, fx.GraphModule) and kernels_run(mean.device)
+    measured: list[dict] = []
+    for fused in (False, True) if kernels else (False,):
+        for cover, until in ({None: "nowhere"} | covers).items():
+            way = {"cover": cover, "graphs": False, "fused": fused, "until": until}
+            way |= _step(network_of, Plan(cover, fused=fused, in_float32=in_float32), chunk)
+            if not measured or cover is None or way["GFLOP"] <= GAIN * measured[0]["GFLOP"]:
+                measured.append(way)
     return measured
 
 
-def _probe(mean: Tensor, protocol: AnyProtocol, runs: int, classes: int) -> Chunk:
-    """Return noise images, of so many classes, under noise prompts."""
-    count, size, canvas = runs * IMAGES_A_RUN, _image_size(protocol), protocol.canvas
+def _step(network_of: tuple, plan: Plan, chunk: Chunk) -> dict:
+    """Measure a training step by a plan: `GFLOP` and `bytes`, and, on a GPU, `graphs` and `ms`."""
+    prompted = PromptedNetwork(*network_of, plan)
+    with FlopCounterMode(display=False) as operations:
+        _, gradient = prompted.gradients(chunk)
+    found = {"GFLOP": operations.get_total_flops() / 1e9 / len(chunk.images), "bytes": _kept_bytes(prompted, chunk)}
+    if prompted.device.type == "cuda":
+        replayed = PromptedNetwork(*network_of, replace(plan, graphs=True))
+        if graphs := _can_be_captured(replayed, chunk, gradient):
+            prompted = replayed
+        times = [_milliseconds(partial(prompted.gradients, chunk), chunk) for _ in range(ROUNDS)]
+        found |= {"graphs": graphs, "ms": min(times)}
+    return found
+
+
+def _probe(mean: Tensor, protocol: AnyProtocol, runs: int, images: int, source_classes: int) -> Chunk:
+    """Return noise images, so many a run, of ten classes under noise prompts."""
+    count, size, canvas, classes = runs * images, _image_size(protocol), protocol.canvas, min(10, source_classes)
     noise = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=noise)
+    pictures = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=noise)
     prompts = torch.randn(runs, 3, canvas, canvas, generator=noise, dtype=mean.dtype)
     labels = torch.arange(count) % classes
-    weights = torch.full((count,), 1 / IMAGES_A_RUN, dtype=mean.dtype)
+    weights = torch.full((count,), 1 / images, dtype=mean.dtype)
     mappings = torch.arange(classes).expand(runs, -1)
-    tensors = images, labels, weights, torch.arange(runs).repeat_interleave(IMAGES_A_RUN), mappings, prompts
+    tensors = pictures, labels, weights, torch.arange(runs).repeat_interleave(images), mappings, prompts
     return Chunk(*(tensor.to(mean.device) for tensor in tensors))
 
 
 def _error(found: Tensor, expected: Tensor, constant: Tensor | float = 0.0) -> float:
     """Return the norm of the difference as a part of the expected's own, less what is constant in it."""
-    error = ((found - expected).norm() / (expected - constant).norm()).item()
+    difference = (found - expected).norm().item()
+    error = difference / (expected - constant).norm().item() if difference else 0.0
     return error if math.isfinite(error) else math.inf
 
 
-def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradient: Tensor, tolerance: float) -> bool:
+def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradient: Tensor) -> bool:
     """Capture a step as a CUDA graph, and say whether its replay on other images and back gives the gradient."""
-    try:
-        for _ in range(CapturedChunk.SIGHTS):
-            prompted.gradients(chunk)
-        prompted.gradients(Chunk(255 - chunk.images, *chunk.tensors()[1:]))
-        _, replayed = prompted.gradients(chunk)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as reason:
-        log.warning("no CUDA graphs, as the capture failed: %s", str(reason).splitlines()[0])
-    else:
-        if _error(replayed, gradient) <= tolerance:
-            return True
-        log.warning("no CUDA graphs, as a replay did not give the gradient")
-    prompted.plan = Plan(prompted.plan.cover)
+    for _ in range(Replayed.SIGHTS):
+        prompted.gradients(chunk)
+    prompted.gradients(Chunk(255 - chunk.images, *chunk.tensors()[1:]))
+    _, replayed = prompted.gradients(chunk)
+    if prompted.why_no_graphs():
+        return False
+    # the same kernels on the same numbers: what differs is the order of sums
+    if _error(replayed, gradient) <= (1e-2 if prompted.precision == "fp32" else 0.1):
+        return True
+    log.warning("no CUDA graphs, as a replay did not give the gradient")
     return False
 
 
-def _seconds(prompted: PromptedNetwork, chunk: Chunk) -> float:
-    torch.cuda.synchronize()
+def _faster_in_float32(
+    network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, chunk: Chunk
+) -> tuple[str, ...]:
+    """Return the names of grouped convolutions, most of them depthwise, that take less time in float32, conversions
+    included, where the network computes in bf16; measured on whole canvases, forward and backward."""
+    if resolve_precision(protocol.precision, mean.device) != "bf16":
+        return ()
+    grouped = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
+    if not grouped:
+        return ()
+    shapes = _input_shapes(PromptedNetwork(network, mean, std, protocol, Plan()), grouped, chunk)
+    ways = in_bf16(network), in_bf16(network, tuple(grouped))
+
+    def step(layer: nn.Module, maps: Tensor) -> None:
+        result = layer(maps)
+        torch.autograd.grad(result, maps, torch.ones_like(result))
+
+    faster: dict[tuple, bool] = {}  # by geometry
+    for name, module in grouped.items():
+        geometry = shapes[name], module.weight.shape, module.stride
+        if geometry not in faster:
+            maps = torch.randn(shapes[name], device=mean.device).bfloat16()
+            maps = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
+            steps = [partial(step, way.get_submodule(name), maps) for way in ways]
+            bf16, float32 = (min(_milliseconds(one, chunk) for _ in range(ROUNDS)) for one in steps)
+            faster[geometry] = float32 < SLOWER * bf16
+    return tuple(name for name, m in grouped.items() if faster[shapes[name], m.weight.shape, m.stride])
+
+
+def _input_shapes(prompted: PromptedNetwork, layers: dict[str, nn.Module], chunk: Chunk) -> dict[str, torch.Size]:
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str) -> Callable:
+        return lambda module, inputs: shapes.update({name: inputs[0].shape})
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    try:
+        with torch.inference_mode():
+            prompted.logits(chunk.images, chunk.prompts, chunk.runs, "fp32")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _precisions(prompted: PromptedNetwork) -> list[str]:
+    """Return the precisions of a pass without gradients on a device, the full one first."""
+    tensor_cores = prompted.device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+    return ["fp32", *(["tf32"] if tensor_cores else []), *(["bf16"] if prompted.precision == "bf16" else [])]
+
+
+@torch.inference_mode()
+def _forward_ms(prompted: PromptedNetwork, chunk: Chunk, precision: str) -> float:
+    def forward() -> None:
+        prompted.logits(chunk.images, chunk.prompts, chunk.runs, precision)
+
+    forward()
+    return min(_milliseconds(forward, chunk) for _ in range(ROUNDS if prompted.device.type == "cuda" else 1))
+
+
+def _milliseconds(work: Callable[[], object], chunk: Chunk) -> float:
+    """Return what a chunk's work takes, in ms an image."""
+    on_gpu = chunk.images.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
     start = time.perf_counter()
-    prompted.gradients(chunk)
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3 / len(chunk.images)
 
 
 def _kept_bytes(prompted: PromptedNetwork, chunk: Chunk) -> float:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -46,9 +47,12 @@ def train_pack(
         network, manifest = backbone.load_classifier(inputs.backbone, texts)
         network = backbone.for_inference(network, device)
         mean, std = backbone.normalisation(manifest, device)
-        images, labels = (torch.tensor(part, device=device) for part in (dataset.train_images, dataset.train_labels))
-        test_images, test_labels = torch.tensor(dataset.test_images, device=device), torch.tensor(dataset.test_labels)
-        plan = choose(network, mean, std, protocol, plans, memory)  # after the images, with what they leave of a GPU
+        used, runs_on = _used(runs)
+        images, labels = _on(device, dataset.train_images, used), torch.tensor(dataset.train_labels[used])
+        test_labels = torch.tensor(dataset.test_labels)
+        a_step = sum(min(protocol.batch_size, len(chosen)) for _, chosen in runs_on) / len(runs_on)
+        # after the images, with what they leave of a GPU
+        plan = choose(network, mean, std, protocol, plans, memory, a_step)
         prompted = PromptedNetwork(network, mean, std, protocol, plan)
         names = list(runs)
         stored = ledger.states(unfinished, device)
@@ -66,7 +70,7 @@ def train_pack(
         total = protocol.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            data = images, labels, len(dataset.classes), list(runs.values())
+            data = images, labels, len(dataset.classes), runs_on
             steps = train_prompts(prompted, *data, request["seed"], protocol, bar.update, states, keep)
             for done, (number, run) in enumerate(steps, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
@@ -74,11 +78,27 @@ def train_pack(
                 if run.diverged:
                     result |= {"status": "diverged", "reason": run.diverged}
                 else:
-                    logits = prompted.test_logits(test_images, run.prompt)[:, run.mapping.to(device)]
+                    logits = prompted.test_logits(dataset.test_images, run.prompt)[:, run.mapping.to(device)]
                     result |= score(logits, test_labels, protocol.test_batch_size)
                 learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
                 yield names[number], learned, result
         unfinished.unlink(missing_ok=True)
+        log.info("images of mapping passes: %s", prompted.certified)
 
     of_texts = {"texts": sha256_file(texts)} if texts else {}
     complete(inputs, request, output, train, precision=precision, **of_texts)
+
+
+def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
+    """Return the indices of the images that runs are trained on, in order, and the runs with indices among those."""
+    used = np.unique(np.concatenate([chosen for _, chosen in runs.values()])).astype(np.int64)
+    return used, [(method, np.searchsorted(used, chosen).tolist()) for method, chosen in runs.values()]
+
+
+def _on(device: torch.device, images: np.ndarray, used: np.ndarray) -> torch.Tensor:
+    """Return images of a file, uint8, on the device; on the host where they would take half of its free memory."""
+    some = torch.from_numpy(images[used])
+    if device.type == "cuda" and some.nbytes > torch.cuda.mem_get_info()[0] / 2:
+        log.info("%.1f GB of training images stay on the host", some.nbytes / 1e9)
+        return some
+    return some.to(device)

@@ -168,6 +168,11 @@ def paste(x: Split) -> Tensor:
     return take(x, whole(x.border))
 
 
+def cast(x: Split | Tensor, dtype: torch.dtype) -> Split | Tensor:
+    """Return maps, in one or in two parts, in another dtype."""
+    return replace(x, border=x.border.to(dtype), patch=x.patch.to(dtype)) if isinstance(x, Split) else x.to(dtype)
+
+
 def slide(
     window: Window, sizes: Sequence[int], kernel: Range, stride: Range, padding: Range, dilation: Range = (1, 1)
 ) -> tuple[Window, Window]:
@@ -226,6 +231,13 @@ def _conv_module(x: Split, cover: float, module: nn.Conv2d) -> Split:
     return _convolve(
         x, cover, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups
     )
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 within a network of bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).bfloat16()
 
 
 def _max_pool(
@@ -304,6 +316,7 @@ SLIDING: dict[Callable, Callable[..., Split]] = {
 }
 MODULES: dict[type[nn.Module], Callable[..., Split]] = {
     nn.Conv2d: _conv_module,
+    Float32Conv2d: lambda x, cover, m: cast(_conv_module(cast(x, torch.float32), cover, m), torch.bfloat16),
     nn.MaxPool2d: lambda x, cover, m: _max_pool(
         x, cover, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),

@@ -1,0 +1,97 @@
+"""CUDA graphs: the operations of a step captured once and replayed, and captures that fail without harm."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Tensors = Sequence[Tensor]
+T = TypeVar("T")
+WARM_UP = 3  # calls before a capture: what is chosen or allocated at first sight must not be captured
+_FAILED: list[torch.cuda.CUDAGraph] = []  # kept, as the allocator of torch 2.11's pinned memory goes on asking them
+
+
+class CaptureFailed(RuntimeError):
+    """A computation cannot be captured; says why."""
+
+
+def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, T]:
+    """Return a CUDA graph of a computation, and what it returned, whose memory each replay overwrites.
+
+    pool: `torch.cuda.graph_pool_handle()`; not to be used again after a failure. Raises CaptureFailed, or
+    torch.OutOfMemoryError, and leaves the process as it was: torch 2.11 would leave the stream of the capture
+    current, the random generator in capture and the memory pool open.
+    """
+    stream = torch.cuda.current_stream()
+    generator = torch.cuda.default_generators[stream.device_index]
+    state = generator.graphsafe_get_state()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        side = torch.cuda.Stream()
+        side.wait_stream(stream)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                compute()
+        stream.wait_stream(side)
+        generator.graphsafe_set_state(state.clone_state())  # a failed capture leaves its state in capture
+        with torch.cuda.graph(graph, pool=pool):
+            outputs = compute()
+    except RuntimeError as error:
+        with suppress(RuntimeError):  # closed already: by torch 2.15, or where 2.11 could end the capture
+            torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+            torch._C._cuda_releasePool(stream.device_index, pool)
+        graph.reset()
+        _FAILED.append(graph)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CaptureFailed(str(error.__context__ or error).splitlines()[0]) from None
+    finally:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)
+    return graph, outputs
+
+
+class Replayed:
+    """A computation on tensors, captured for each combination of shapes that comes up often, and then replayed.
+
+    Outputs are overwritten by the next call: the graphs share a pool of memory. A combination is captured at its
+    third sight, as a capture costs several steps. Where a capture fails, it is computed as it is from then on.
+    """
+
+    MOST = 16  # combinations captured at a time; the oldest gives way
+    SIGHTS = 3
+
+    def __init__(self, compute: Callable[..., Tensors]):
+        self.compute, self.captured, self.seen = compute, {}, Counter()
+        self.pool = torch.cuda.graph_pool_handle()
+        self.failed: str | None = None  # why there are no graphs
+
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        """Return what `compute` gives for inputs. Raises torch.OutOfMemoryError."""
+        shapes = tuple(tensor.shape for tensor in inputs)
+        self.seen[shapes] += 1
+        if self.failed or self.seen[shapes] < self.SIGHTS:
+            return self.compute(*inputs)
+        if shapes not in self.captured:
+            if len(self.captured) == self.MOST:
+                del self.captured[next(iter(self.captured))]
+            kept = [tensor.clone() for tensor in inputs]
+            try:
+                self.captured[shapes] = *capture(lambda: self.compute(*kept), self.pool), kept
+            except CaptureFailed as reason:
+                self.failed = str(reason)
+            if self.failed:  # here the exception no longer holds the tensors of the failed attempt
+                log.warning("no CUDA graphs, as the capture failed: %s", self.failed)
+                self.captured.clear()
+                return self.compute(*inputs)
+        graph, outputs, kept = self.captured[shapes]
+        for old, new in zip(kept, inputs, strict=True):
+            old.copy_(new)
+        graph.replay()
+        return outputs

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,12 +14,12 @@ from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from hiddencost import fusion, sharing
+from hiddencost import fusion
 from hiddencost.backbone import build, classifier, for_inference
 from hiddencost.engine import in_bf16
 from hiddencost.fusion import BiasActivation, fuse_pointwise, kernels_run
 from hiddencost.prompt import border_mask, compose
-from hiddencost.sharing import SharedNetwork, Split, paste
+from hiddencost.sharing import SharedNetwork, paste
 
 CPU = torch.device("cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels run on the CPU, one program after another
@@ -413,22 +412,6 @@ def test_a_captured_step(name, device):
         assert (one - other).norm() < 0.01 * other.norm()  # rounding moves a few activations over the kink of a ReLU
 
 
-class Shared(SharedNetwork):
-    """Serves BiasActivation: with a residual, the sum first."""
-
-    def call_module(self, target, args, kwargs):
-        module = self.fetch_attr(target)
-        if not isinstance(module, BiasActivation):
-            return super().call_module(target, args, kwargs)
-
-        def shared(x: Split, residual: Split | None = None) -> Split:
-            if residual is not None:
-                x = sharing._sum(x, self.cover, residual)
-            return replace(x, border=module(x.border), patch=module(x.patch), is_canvas=False)
-
-        return self._try(shared, module, args, kwargs)
-
-
 @pytest.mark.parametrize(("name", "cover"), [("resnet18", 0.99), ("resnet50", 0.5), ("mobilenet_v2", 0.5)])
 def test_a_fused_network_is_shared(name, cover, threads):
     network = scattered(build(name).double())
@@ -436,7 +419,7 @@ def test_a_fused_network_is_shared(name, cover, threads):
     prompts = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     canvas = compose(images, prompts, torch.tensor([0, 0, 1]), border_mask(32, 96), mean, std)
-    shared, unfused = Shared(fuse_pointwise(network), cover), SharedNetwork(network, cover)
+    shared, unfused = SharedNetwork(fuse_pointwise(network), cover), SharedNetwork(network, cover)
     outputs = shared(canvas), network(paste(canvas))
     unfused(canvas)
     direction = torch.randn_like(outputs[0])

@@ -16,6 +16,8 @@ from torch import Tensor, fx, nn
 from torch.autograd import Function
 from torch.nn import functional
 
+from hiddencost.fusion import BiasActivation
+
 Range = tuple[int, int]  # pixels [from, to) of one axis
 Window = tuple[Range, Range]  # rows and columns
 
@@ -304,6 +306,12 @@ def _concatenate(parts: Sequence[Split], cover: float, dim: int = 0) -> Split:
     return Split(torch.cat([part.border for part in parts], 1), patch, union, parts[0].runs)
 
 
+def _bias_activation(x: Split, cover: float, module: BiasActivation, residual: Split | None = None) -> Split:
+    if residual is not None:
+        x = _sum(x, cover, residual)
+    return replace(x, border=module(x.border), patch=module(x.patch), is_canvas=False)
+
+
 SLIDING: dict[Callable, Callable[..., Split]] = {
     functional.conv2d: _convolve,
     functional.max_pool2d: _max_pool,
@@ -323,6 +331,7 @@ MODULES: dict[type[nn.Module], Callable[..., Split]] = {
     nn.AvgPool2d: lambda x, cover, m: _avg_pool(
         x, cover, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
     ),
+    BiasActivation: _bias_activation,
     nn.ZeroPad2d: lambda x, cover, m: _pad(x, cover, m.padding),
 }
 POINTWISE_MODULES = (
@@ -361,12 +370,12 @@ class SharedNetwork(fx.Interpreter):
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
 
-        def shared(x: Split) -> Split:
+        def shared(x: Split, *others: Split) -> Split:
             if isinstance(module, POINTWISE_MODULES):
                 return replace(x, border=module(x.border), patch=module(x.patch), is_canvas=False)
             if type(module) not in MODULES:
                 raise _GoDense(f"{type(module).__name__} is not served")
-            return MODULES[type(module)](x, self.cover, module)
+            return MODULES[type(module)](x, self.cover, module, *others)
 
         return self._try(shared, module, args, kwargs)
 

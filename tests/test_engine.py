@@ -286,6 +286,30 @@ def test_bf16_is_for_training_and_mapping_and_test_are_exact(networks, images, t
     assert torch.equal(half.predict(images[0], [torch.arange(20)], prompt[None]), logits.argmax(1))
 
 
+@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
+def test_layers_in_float32_round_less(networks, images, cover, threads):
+    prompted, _, _ = networks
+    base = prompted.network, prompted.mean, prompted.std, PROTOCOL.model_copy(update={"precision": "bf16"})
+    grouped = tuple(name for name, module in base[0].named_modules() if getattr(module, "groups", 1) > 1)
+    runs, prompt = torch.zeros(20, dtype=torch.int64), torch.zeros(1, 3, 80, 80)
+    expected = prompted.test_logits(images[0], prompt[0])
+    errors = []
+    for in_float32 in ((), grouped):
+        half = PromptedNetwork(*base, Plan(cover, in_float32=in_float32))
+        with torch.inference_mode():
+            errors.append((half.logits(images[0], prompt, runs, "bf16") - expected).norm())
+        assert half.network is base[0]
+        assert all(module.weight.dtype == torch.float32 for module in base[0].modules() if hasattr(module, "weight"))
+    assert 0 < errors[1] < 0.9 * errors[0]
+
+
+def test_images_on_the_host_and_in_a_file_are_read_like_those_on_the_device(networks, images, tmp_path, threads):
+    np.save(tmp_path / "images.npy", images[0].numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    prompt = torch.randn(3, 80, 80, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(networks[0].test_logits(mapped, prompt), networks[0].test_logits(images[0], prompt))
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
 def test_precision_is_what_was_asked_for_or_fits_the_device():
     assert resolve_precision("fp32", CPU) == "fp32"
@@ -362,6 +386,21 @@ def test_what_was_interrupted_goes_on_to_the_bit(networks, images, tmp_path, thr
         assert torch.equal(run.mapping, expected.mapping)
         assert (run.losses, run.mappings, run.images) == (expected.losses, expected.mappings, expected.images)
     assert sum(trained_on) == 3 * sum(len(chosen) for _, chosen in left)
+
+
+def test_a_run_goes_on_among_fewer_images(networks, images, threads):
+    """The runs beside it have finished, and their images are no longer there: indices are others."""
+    protocol, kept = PROTOCOL.model_copy(update={"epochs": 3, "batch_size": 2}), []
+
+    def keep(states):
+        kept.append(copy.deepcopy(states()))
+
+    ((_, whole),) = train_prompts(networks[0], *images, 10, [("ilm", [9, 5, 2, 7])], 3, protocol, keep=keep)
+    assert len(kept[2][0]["batches"]) == 1
+    some = [part[[2, 5, 7, 9]] for part in images]
+    ((_, run),) = train_prompts(networks[0], *some, 10, [("ilm", [3, 1, 0, 2])], 3, protocol, states=kept[2])
+    assert torch.equal(run.prompt, whole.prompt)
+    assert (run.losses, run.mappings) == (whole.losses, whole.mappings)
 
 
 def test_a_damaged_file_of_states_is_none(tmp_path, caplog):

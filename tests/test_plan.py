@@ -9,6 +9,7 @@ from hiddencost.devices import device_name
 from hiddencost.engine import Plan
 from hiddencost.files import read_json
 from hiddencost.protocol import RunProtocol
+from hiddencost.sharing import Float32Conv2d
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 8, "shuffle": True}
@@ -75,6 +76,65 @@ def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
     ):
         one = kept(prompted, tmp_path / str(number), monkeypatch, way(None, 10.0, bytes=size), memory=memory)
         assert one.chunk == chunk
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["mobilenet_v2", "resnet18", "resnet50", "resnet50_rigl", "timm/resnet26d", "timm/mobilenetv3_small_050"],
+)
+def test_sharing_is_accepted_wherever_it_is_exact(prompted, architecture, caplog):
+    """With random weights, too, whose gradients differ between two right ways in bf16."""
+    _, *rest, protocol = prompted
+    for update in ({"canvas": 96, "image_size": 32}, {"canvas": 64, "image_size": 24, "precision": "bf16"}):
+        network = for_inference(random_network(architecture), CPU)
+        assert plan._exact_covers(network, *rest, protocol.model_copy(update=update))
+    assert "not used" not in caplog.text
+
+
+def test_bf16_shares_the_border_and_tells_what_a_pass_costs(prompted, tmp_path, caplog):
+    *network, protocol = prompted
+    chosen = choose([*network, protocol.model_copy(update={"precision": "bf16"})], tmp_path)
+    assert chosen.cover == 0.75
+    assert "not used" not in caplog.text
+    assert list(chosen.forward_ms) == ["fp32", "bf16"]
+    (file,) = tmp_path.iterdir()
+    rates = read_json(file)["rates"]
+    whole = read_json(file)["measured"]["10"][0]
+    assert rates.pop("training_ms") > 0
+    assert rates.pop("forward_ms") == chosen.forward_ms["fp32"] > 0
+    assert rates == {
+        **{"device": device_name(CPU), "kind": "cpu", "canvas": 96, "image_size": 32, "precision": "bf16"},
+        "gflop": whole["GFLOP"],
+    }
+    assert set(chosen.in_float32) <= {name for name, m in network[0].named_modules() if getattr(m, "groups", 1) > 1}
+
+
+def test_a_convolution_computes_in_float32_where_it_is_faster(prompted, monkeypatch):
+    *network, protocol = prompted
+    bf16 = protocol.model_copy(update={"precision": "bf16"})
+    chunk = plan._probe(network[1], bf16, 1, 2, 1000)
+
+    def milliseconds(work, chunk):
+        layer, maps = work.args
+        assert maps.dtype == torch.bfloat16
+        return 1.0 if isinstance(layer, Float32Conv2d) or layer.stride == (2, 2) else 1.2
+
+    monkeypatch.setattr(plan, "_milliseconds", milliseconds)
+    assert plan._faster_in_float32(*network, protocol, chunk) == ()  # it computes in float32 throughout
+    grouped = {name: module for name, module in network[0].named_modules() if getattr(module, "groups", 1) > 1}
+    expected = [name for name, module in grouped.items() if module.stride == (1, 1)]
+    assert plan._faster_in_float32(*network, bf16, chunk) == tuple(expected)
+    assert 0 < len(expected) < len(grouped)
+
+
+def test_the_step_like_that_of_the_pack_decides(prompted, tmp_path, monkeypatch):
+    few, many = [way(None, 10.0), way(0.5, 9.9)], [way(None, 10.0), way(0.5, 5.0)]
+    found = {"measured": {"10": few, "128": many}, "in_float32": ["a"], "forward_ms": {"fp32": 3.0, "tf32": 1.0}}
+    monkeypatch.setattr(plan, "measure", lambda *arguments: found)
+    covers = {images: plan.choose(*prompted, tmp_path, 8e9, images).cover for images in (1, 30, 40, 128, 500)}
+    assert covers == {1: None, 30: None, 40: 0.5, 128: 0.5, 500: 0.5}
+    chosen = plan.choose(*prompted, tmp_path, 8e9, 10)
+    assert (chosen.in_float32, chosen.forward_ms) == (("a",), {"fp32": 3.0, "tf32": 1.0})
 
 
 def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, caplog):

@@ -341,12 +341,12 @@ class _Run:
     shuffle: torch.Generator
     trained: Trained
     epoch: int = 0
-    batches: list[Tensor] = field(default_factory=list)  # left in the epoch: indices of images
+    batches: list[Tensor] = field(default_factory=list)  # left in the epoch: places among those chosen
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
     twin: "_Run | None" = None  # the flm run that this ilm run has been the same as so far
 
     def state(self) -> State:
-        """Return all that the run needs to go on, equal to the bit, as if it had not been interrupted."""
+        """Return all that the run needs to go on as if it had not been interrupted: on a CPU equal to the bit."""
         return {
             "prompt": self.prompt.detach(),
             "optimiser": self.optimiser.state_dict(),
@@ -400,7 +400,8 @@ def train_prompts(
 
     keep: called after each step; what it is given returns the states, by number, of the runs under way, to be stored
     at once, as the next step changes them. states: such, on the network's device, to go on from: with those of all
-    runs the result is the same to the bit, with some (as others have finished) up to the rounding of other chunks.
+    runs the result is the same, on a CPU to the bit (a GPU adds up in no certain order), with some (as others have
+    finished) up to the rounding of other chunks.
     """
     states, labels = states or {}, labels.cpu()
     grey = prompted.new_prompt()
@@ -455,7 +456,7 @@ def train_prompts(
             _share(due, counts, start)
         for run in beginning:
             run.trained.mappings.append(run.trained.mapping.tolist())
-            run.batches = [run.chosen[batch] for batch in epoch_batches(len(run.chosen), protocol, run.shuffle)]
+            run.batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
         start = time.perf_counter()
         counts = _step(prompted, images, labels, active)
         ended = [run for run in active if not run.batches]
@@ -482,7 +483,7 @@ def _states(runs: list[_Run]) -> dict[int, State]:
 
 def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
     """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
-    batches = {run: run.batches.pop(0) for run in runs}
+    batches = {run: run.chosen[run.batches.pop(0)] for run in runs}
     computed = [run for run in runs if not run.twin]
     counts = [len(batches[run]) for run in computed]
     together = torch.cat([batches[run] for run in computed])

@@ -47,9 +47,8 @@ def in_process(name: str, out: Path, dry: bool, seconds: float) -> None:
     command = [sys.executable, __file__, out, "--stage", name, "--limit", seconds, *["--dry"] * dry]
     start = time.monotonic()
     if code := bounded(command, seconds + GRACE, out / f"{name}.txt"):
-        append(
-            out, {"stage": name, "failed": f"exit code {code} after {time.monotonic() - start:.0f} s: see {name}.txt"}
-        )
+        why = f"exit code {code} after {time.monotonic() - start:.0f} s: see {name}.txt"
+        append(out, {"stage": name, "failed": why})
 
 
 def append(out: Path, record: dict) -> None:

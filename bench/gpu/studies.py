@@ -20,15 +20,8 @@ def snakemake(stage: Stage, study: str, configfile: Path) -> int:
     """Make a study's table of runs offline, as far as time allows, and keep its log, its table and its ledger under
     OUT. Returns snakemake's exit code."""
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/workstation"]
-    command += [
-        "--scheduler",
-        "greedy",
-        "--configfile",
-        configfile,
-        "--config",
-        "offline=true",
-        "jobs_per_gpu=4",
-    ]
+    command += ["--scheduler", "greedy", "--configfile", configfile]
+    command += ["--config", "offline=true", "jobs_per_gpu=4"]
     # what has finished is in the ledger when time is over
     code = bounded([*command, f"results/{study}/tables/runs.parquet"], stage.left() - 10, stage.out / f"{study}.log")
     for folder in ("ledger", "tables", "logs"):

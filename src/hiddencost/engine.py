@@ -147,6 +147,7 @@ class PromptedNetwork:
             self._bf16 = _executor(in_bf16(computed, plan.in_float32), plan.cover)
         self.certified = Tally()  # of mappings
         self._replayed = Replayed(lambda *tensors: self._gradients(Chunk(*tensors))) if plan.graphs else None
+        self._classes = Replayed(self._first_classes) if plan.graphs else self._first_classes
         # images at a time with a gradient (True) and without; less where memory has run out
         self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
 
@@ -188,22 +189,29 @@ class PromptedNetwork:
         together, of_run = torch.cat(list(chosen)), _of_runs([len(one) for one in chosen])
 
         def read(some: Tensor, of: Callable[[certify.Logits], Tensor]) -> Tensor:
-            return self._read(images, together[some], of_run[some], prompts, of)
+            def compute(*inputs: Tensor) -> Tensor:
+                return of(partial(self.logits, *inputs))
+
+            return self._read(images, together[some], of_run[some], prompts, compute)
 
         if self.plan.forward_ms and len(together) >= certify.FROM:
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
-        return read(torch.arange(len(together)), lambda logits: logits("fp32").argmax(1))
+        # cloned, as a graph's next replay overwrites what it has returned
+        return self._read(images, together, of_run, prompts, lambda *inputs: self._classes(*inputs).clone())
+
+    def _first_classes(self, images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
+        return self.logits(images, prompts, runs, "fp32").argmax(1)
 
     @torch.inference_mode()
     def _read(
-        self, images: Tensor, chosen: Tensor, runs: Tensor, prompts: Tensor, of: Callable[[certify.Logits], Tensor]
+        self, images: Tensor, chosen: Tensor, runs: Tensor, prompts: Tensor, compute_rows: Callable[..., Tensor]
     ) -> Tensor:
-        """Return what `of` makes of the logits of images, chunk by chunk, a row each, on the host."""
+        """Return a row for each chosen image, on the host: compute_rows(images, prompts, runs), chunk by chunk."""
         part = self.reader(images, chosen, runs)
 
         def compute(some: slice, present: slice) -> Tensor:
             pictures, their_runs = part(some)
-            return of(partial(self.logits, pictures, prompts[present], their_runs - present.start))
+            return compute_rows(pictures, prompts[present], their_runs - present.start)
 
         counts = runs.bincount(minlength=len(prompts)).tolist()
         return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
@@ -266,7 +274,7 @@ class PromptedNetwork:
     def _make_room(self, images: int, gradient: bool) -> None:
         if self._replayed:
             log.warning("memory has run out: going on without CUDA graphs")
-            self._replayed = None
+            self._replayed, self._classes = None, self._first_classes
         else:
             log.warning("%d images at a time do not fit into memory: going on with %d", images, images // 2)
             self._sizes[gradient] = images // 2

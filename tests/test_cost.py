@@ -60,7 +60,7 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
     assert cost.features_gflop(study, study.backbones[0], unknown, own) == 0
     network, dataset = cost.described(unknown, own)
     assert cost.train_seconds(study, study.backbones[0], ["flm"], network, dataset) > 60
-    assert cost.features_mb(study, study.backbones[0], network, dataset, "112", "cpu") > 60_000 * 3 * 112**2 / 1e6
+    assert cost.features_mb(study, study.backbones[0], network, dataset, "cpu") > 60_000 * 2048 * 4 / 1e6
     assert cost.network_mb(network) > cost.network_mb(NETWORK)
     # once it is prepared, its own figures
     prepared = {"counts": {"train": 20, "test": 10}, "classes": ["a", "b"]}
@@ -72,17 +72,15 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
 
 
 def test_memory_counts_images_network_and_work(study):
-    images = 150 * 3 / 1e6
     network = cost.COPIES * 14
-    assert cost.arrays_mb(DATASET, 32) == images * 32**2
+    assert cost.training_images_mb(DATASET, 32) == DATASET["counts"]["train"] * 3 * 32**2 / 1e6
     assert (
         cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "cpu") == 2863
-    )  # 1000, 0.46 of images, 112, and 7000 / 4
+    )  # 1000, less than one of images, 112, and 7000 / 4
     assert cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "gpu") == 4113
     large = DATASET | {"counts": {"train": 50_000, "test": 10_000}}
-    more = 59_850 * 3 * 112**2 / 1e6 + 59_850 * 2048 * 4 / 1e6
-    found = [cost.features_mb(study, study.backbones[0], NETWORK, one, "112", "cpu") for one in (large, DATASET)]
-    assert found[0] - found[1] == pytest.approx(more, abs=1)
+    found = [cost.features_mb(study, study.backbones[0], NETWORK, one, "cpu") for one in (large, DATASET)]
+    assert found[0] - found[1] == pytest.approx(59_850 * 2048 * 4 / 1e6, abs=1)
     assert cost.probe_mb(large) == 1000 + -(-3 * 60_000 * 2048 * 4 // 10**6)
     batches = [cost.finetune_mb(study, NETWORK, large, size, "cpu") for size in (128, 256)]
     assert batches[1] - batches[0] == 128 * cost.IMAGE / 4

@@ -147,9 +147,9 @@ def weights_mb(checkpoint: dict) -> float:
     return max(sizes, default=WEIGHTS * 1e6) / 1e6  # no file of a network that the study trains
 
 
-def arrays_mb(dataset: dict, size: int) -> float:
-    """Return the size of a dataset's images, prepared at size x size pixels."""
-    return sum(dataset["counts"].values()) * 3 * size**2 / 1e6
+def training_images_mb(dataset: dict, size: int) -> float:
+    """Return the size of a dataset's training images, prepared at size x size pixels; test images are read in parts."""
+    return dataset["counts"]["train"] * 3 * size**2 / 1e6
 
 
 def network_mb(checkpoint: dict) -> int:
@@ -169,7 +169,7 @@ def train_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, 
     """Return the memory of a job that trains prompts on `device` ("cpu" or "gpu"), which keeps to it."""
     work = WORK * scale(study, backbone) if device == "cpu" else 0
     side, _, _ = sized(size)
-    held = arrays_mb(dataset, side) + COPIES * weights_mb(checkpoint)
+    held = training_images_mb(dataset, side) + COPIES * weights_mb(checkpoint)
     return math.ceil(PROCESS[device] + held + work)
 
 
@@ -180,12 +180,10 @@ def finetune_mb(study: Study, checkpoint: dict, dataset: dict, batch_size: int, 
     return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
 
 
-def features_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, size: str, device: str) -> int:
-    """Return the memory of a job that extracts features on `device`: it reads all images, of a size (study.sizes)."""
-    side, _, _ = sized(size)
-    images = arrays_mb(dataset, side) + _features_mb(dataset)
+def features_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, device: str) -> int:
+    """Return the memory of a job that extracts features on `device`; images are read from the disk as they come."""
     work = FORWARD * scale(study, backbone) if device == "cpu" else 0
-    return math.ceil(PROCESS[device] + images + COPIES * weights_mb(checkpoint) + work)
+    return math.ceil(PROCESS[device] + _features_mb(dataset) + COPIES * weights_mb(checkpoint) + work)
 
 
 def probe_mb(dataset: dict) -> int:

@@ -74,7 +74,9 @@ def choose(
     }
     path = Path(folder) / f"{sha256_text(canonical(key))[:16]}.json"
     if not path.exists():
-        write_json(path, {"key": key} | measure(network, mean, std, protocol))
+        measured = measure(network, mean, std, protocol)
+        if not path.exists():  # else another job was quicker, and is on its way by its own
+            write_json(path, {"key": key} | measured)
     found = read_json(path)
     nearest = min(found["measured"], key=lambda images: abs(math.log(int(images) / images_a_run)))
     ways = found["measured"][nearest]
@@ -139,7 +141,10 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol
     device, network_of = mean.device, (network, mean, std, protocol)
     covers = _exact_covers(*network_of)
     few = _probe(mean, protocol, 1, 10, classifier(network).out_features)
-    in_float32 = _faster_in_float32(*network_of, few)
+    half = resolve_precision(protocol.precision, device) == "bf16"
+    grouped = {name: m for name, m in network.named_modules() if half and isinstance(m, nn.Conv2d) and m.groups > 1}
+    # on a CPU not chosen by time, so that results are the same to the last digit
+    in_float32 = tuple(grouped) if device.type == "cpu" else _faster_in_float32(*network_of, grouped, few)
     measured = {
         str(images): _with_memory(_ways, network_of, covers, in_float32, runs, images)
         for images, runs in CASES[device.type].items()
@@ -281,15 +286,15 @@ def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradient: Tensor) 
 
 
 def _faster_in_float32(
-    network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol, chunk: Chunk
+    network: nn.Module,
+    mean: Tensor,
+    std: Tensor,
+    protocol: AnyProtocol,
+    grouped: dict[str, nn.Conv2d],
+    chunk: Chunk,
 ) -> tuple[str, ...]:
-    """Return the names of grouped convolutions, most of them depthwise, that take less time in float32, conversions
-    included, where the network computes in bf16; measured on whole canvases, forward and backward."""
-    if resolve_precision(protocol.precision, mean.device) != "bf16":
-        return ()
-    grouped = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
-    if not grouped:
-        return ()
+    """Return the names of those grouped (most of them depthwise) convolutions of a network that take less time in
+    float32, conversions included, than in bf16; measured on whole canvases, forward and backward."""
     shapes = _input_shapes(PromptedNetwork(network, mean, std, protocol, Plan()), grouped, chunk)
     ways = in_bf16(network), in_bf16(network, tuple(grouped))
 

@@ -106,9 +106,7 @@ def features_runtime(wildcards, attempt):
 
 
 def features_memory(wildcards, attempt):
-    backbone = study.backbone(wildcards.backbone)
-    size = study.sizes(wildcards.dataset, backbone)["probe"]
-    return cost.features_mb(study, backbone, *pack(wildcards), size, device()) * attempt
+    return cost.features_mb(study, study.backbone(wildcards.backbone), *pack(wildcards), device()) * attempt
 
 
 def probe_runtime(wildcards, attempt):

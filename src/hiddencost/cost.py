@@ -148,7 +148,7 @@ def weights_mb(checkpoint: dict) -> float:
 
 
 def training_images_mb(dataset: dict, size: int) -> float:
-    """Return the size of a dataset's training images, prepared at size x size pixels; test images are read in parts."""
+    """Return the size of the training images at size x size pixels; those of the test are read in parts."""
     return dataset["counts"]["train"] * 3 * size**2 / 1e6
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from stages import ROOT, Stage
+from stages import PATIENCE, ROOT, Stage, bounded
 
 PACKAGES = [
     *("torch", "torchvision", "timm", "triton", "torchao", "pandas", "pyarrow", "pydantic", "snakemake"),
@@ -53,9 +53,9 @@ def run_tests(stage: Stage) -> None:
     files = [str(path) for path in sorted((ROOT / "tests").glob("*.py")) if "mark.cuda" in path.read_text()]
     if not files:
         raise FileNotFoundError("no test is marked cuda")
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-rfEs", "--tb=short", *files]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    (stage.out / "pytest.txt").write_text(done.stdout)
-    lines = done.stdout.splitlines()
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-rfEs", "--tb=short", "--durations=10", *files]
+    log = stage.out / "pytest.txt"
+    code = bounded(command, stage.left() - PATIENCE, log)
+    lines = log.read_text().splitlines()
     wrong = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    stage.tell(code=done.returncode, last=lines[-1], wrong=wrong, passed=done.returncode == 0)
+    stage.tell(code=code, last=lines[-1] if lines else "", wrong=wrong, passed=code == 0)

@@ -15,6 +15,7 @@ from hiddencost.engine import Chunk, Plan, PromptedNetwork, Trained, train_promp
 from hiddencost.protocol import RunProtocol
 
 METHODS = ("rlm", "flm", "ilm")
+EPOCHS = 2  # of the runs that are compared with the CPU's
 CPU = torch.device("cpu")
 # Most that float32 may differ from float64, as a part of the norm. The gradient's is larger, as rounding moves
 # activations over the kink of a ReLU.
@@ -22,8 +23,8 @@ TOLERANCE = {"logits": 1e-4, "loss": 1e-4, "gradient": 3e-2}
 
 
 def sizes(dry: bool) -> tuple[int, int, int]:
-    """Return the shots, the side of the images and of the canvas."""
-    return (1, 32, 48) if dry else (4, 32, 224)
+    """Return the shots, the side of the images and of the canvas: small, as a CPU is slow in float64."""
+    return (1, 32, 48 if dry else 96)
 
 
 def run_parity(stage: Stage) -> None:
@@ -36,7 +37,7 @@ def run_parity(stage: Stage) -> None:
 def expected(dry: bool) -> tuple[dict[int, Trained], Chunk, Tensor, Tensor]:
     """Return what the CPU makes in float64: trained runs; and of a chunk its logits and gradient."""
     shots, size, canvas = sizes(dry)
-    recipe = protocol(size, canvas, "fp32", epochs=3, batch_size=10)
+    recipe = protocol(size, canvas, "fp32", epochs=EPOCHS, batch_size=5)
     network = copy.deepcopy(mobilenet()[0]).double()
     exact = PromptedNetwork(network, *normalisation(CPU, torch.float64), recipe, Plan())
     images, labels = cifar("train", shots, size)
@@ -66,7 +67,7 @@ def parity(dry: bool, cover: float | None, graphs: bool) -> Iterator[Case]:
     """Yield how far float32 on this device is from the CPU's float64, and whether it repeats itself to the bit."""
     runs, chunk, logits, gradient = expected(dry)
     shots, size, canvas = sizes(dry)
-    recipe = protocol(size, canvas, "fp32", epochs=3, batch_size=10)
+    recipe = protocol(size, canvas, "fp32", epochs=EPOCHS, batch_size=5)
     network = for_inference(mobilenet()[0], DEVICE)
     prompted = PromptedNetwork(network, *normalisation(), recipe, Plan(cover, graphs=graphs))
     here = Chunk(*(part.to(DEVICE) for part in (*chunk.tensors()[:5], chunk.prompts.float())))
@@ -77,7 +78,7 @@ def parity(dry: bool, cover: float | None, graphs: bool) -> Iterator[Case]:
     off["gradient"] = error(found, gradient)
     again = error(prompted.gradients(here)[1], found)
     first, second = (train(prompted, *cifar("train", shots, size), recipe) for _ in range(2))
-    steps = len(first[0].losses) // 3  # of the first epoch: later ones differ as the prompts do
+    steps = len(first[0].losses) // EPOCHS  # of the first epoch: later ones differ as the prompts do
     losses = [torch.tensor([one.losses for one in some.values()]) for some in (first, runs)]
     off["loss"] = error(*(some[:, :1] for some in losses))
     yield {
@@ -102,11 +103,11 @@ def run_precision(stage: Stage) -> None:
 def precision(dry: bool, cover: float | None) -> Iterator[Case]:
     """Yield how far lower precisions are from float32: of logits and gradients; of certified first classes, and how
     many the certificate asked for in full; and of trained runs, on real images."""
-    _, size, canvas = sizes(dry)
+    size, canvas = 32, 48 if dry else 224
     shots, tested, epochs = (1, 1, 1) if dry else (20, 50, 10)
     network, images = for_inference(mobilenet()[0], DEVICE), cifar("train", shots, size)
     test = cifar("test", tested, size)
-    recipes = {kind: protocol(size, canvas, kind, epochs=epochs, batch_size=20) for kind in ("fp32", "bf16")}
+    recipes = {kind: protocol(size, canvas, kind, epochs=epochs, batch_size=100) for kind in ("fp32", "bf16")}
     prompted = {kind: PromptedNetwork(network, *normalisation(), one, Plan(cover)) for kind, one in recipes.items()}
     shown, few = test[0].to(DEVICE), slice(20)
     noise = torch.randn(1, 3, canvas, canvas, generator=torch.Generator().manual_seed(0)).to(DEVICE)

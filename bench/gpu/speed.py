@@ -158,7 +158,7 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
     """Yield what the engine's step takes on a CLIP, replayed and not, and, beside it, bench/clip.py's comparison."""
     torch.manual_seed(0)
     whole = build(f"clip/{network}").requires_grad_(False)
-    canvas, (count, each) = clip.image_size(whole), (1, 2) if dry else (len(METHODS), clip_bench.BATCH)
+    canvas, (runs, shown) = clip.image_size(whole), (1, 2) if dry else (len(METHODS), clip_bench.BATCH)
     texts = torch.randn(clip_bench.TEMPLATES * 10, whole.text_projection.shape[1])
     classifier = clip.TextClassifier(clip.image_tower(whole), functional.normalize(texts, dim=1), clip.scale(whole))
     recipe = RunClipProtocol(
@@ -169,7 +169,7 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
     arguments = for_inference(classifier.requires_grad_(False).eval(), DEVICE), *normalisation(), recipe
     with TemporaryDirectory() as plans:
         plan = choose(*arguments, plans, 8 * 2**30)
-    images = chunk(count, each, canvas, canvas)
+    images = chunk(runs, shown, canvas, canvas)
     for graphs in {False, plan.graphs}:
         prompted = PromptedNetwork(*arguments, replace(plan, graphs=graphs))
         yield {"what": "engine", "plan": str(prompted.plan), **of_a_chunk(prompted, recipe, images)}

@@ -17,13 +17,13 @@ from stages import Stage, bounded
 # The share of the limit that is kept for a stage, and the function that runs it. What one leaves is the next one's.
 STAGES = {
     "machine": (0.03, "machine:run"),
-    "tests": (0.16, "machine:run_tests"),
-    "parity": (0.09, "parity:run_parity"),
+    "tests": (0.15, "machine:run_tests"),
+    "parity": (0.08, "parity:run_parity"),
     "precision": (0.08, "parity:run_precision"),
-    "speed": (0.30, "speed:run"),
+    "speed": (0.28, "speed:run"),
     "clip": (0.10, "speed:run_clip"),
-    "kernels": (0.08, "kernels:run"),
-    "quickstart": (0.16, "studies:run_quickstart"),
+    "kernels": (0.07, "kernels:run"),
+    "quickstart": (0.21, "studies:run_quickstart"),
     "small": (0.0, "studies:run_small"),
 }
 NOT_DRY = ("tests", "quickstart", "small")

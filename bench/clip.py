@@ -107,7 +107,7 @@ def compare(name: str, count: int) -> list[dict]:
     )
     ours, our_test, pack, prompted = engine(classifier, images, labels)
     gflop = 4 * gmacs * (canvas / 224) ** 2  # forward and backward to the image
-    rate = peak_rate(prompted.dtype if prompted.precision == "bf16" else torch.float32)
+    rate = peak_rate(torch.bfloat16 if prompted.precision == "bf16" else torch.float32)
     about = {"network": name, "canvas": canvas, "device": machine(), "precision": prompted.precision}
     about |= {"baseline_precision": published.precision(DEVICE)}
     rows = [

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from hiddencost import backbone, catalog, ledger
-from hiddencost.engine import Chunk, Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
+from hiddencost.engine import Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
 from hiddencost.prepare import pixels
 from hiddencost.prompt import border_mask
 from hiddencost.protocol import RunProtocol
@@ -316,48 +316,6 @@ def test_precision_is_what_was_asked_for_or_fits_the_device():
     assert resolve_precision("bf16", CPU) == "bf16"
     flags = Path("/proc/cpuinfo").read_text()
     assert resolve_precision("auto", CPU) == ("bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("graphs", [False, True], ids=["kernels", "graphs"])
-@pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
-def test_cuda_gives_what_the_cpu_gives(mobilenetv2, networks, images, cover, graphs):
-    device = torch.device("cuda")
-    plain, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, device)
-    network = backbone.for_inference(plain, device)
-    prompted = PromptedNetwork(network, mean, std, PROTOCOL, Plan(cover, chunk=6, graphs=graphs))
-    there = dict(train_prompts(prompted, *(part.to(device) for part in images), 10, RUNS, 3, PROTOCOL))
-    here = dict(train_prompts(networks[0], *images, 10, RUNS, 3, PROTOCOL))
-    for number, run in here.items():
-        assert there[number].losses[:4] == pytest.approx(run.losses[:4], rel=1e-2)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("runs", [1, 3])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_replayed_chunk_gives_its_own_gradients(mobilenetv2, images, runs, precision):
-    device = torch.device("cuda")
-    plain, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, device)
-    protocol = PROTOCOL.model_copy(update={"precision": precision})
-    network = backbone.for_inference(plain, device)
-    eager, graphs = (PromptedNetwork(network, mean, std, protocol, Plan(0.75, graphs=on)) for on in (False, True))
-    pictures, labels = (part[:12].to(device) for part in images)
-    rest = (
-        torch.full((12,), runs / 12),
-        torch.arange(runs).repeat_interleave(12 // runs),
-        torch.arange(10).expand(runs, -1),
-    )
-    chunks = [
-        Chunk(shown, labels, *(part.to(device) for part in (*rest, torch.randn(runs, 3, 80, 80))))
-        for shown in (pictures, 255 - pictures)
-    ]
-    for _ in range(3):
-        for chunk in chunks:
-            (loss, gradient), (expected_loss, expected) = (one.gradients(chunk) for one in (graphs, eager))
-            torch.testing.assert_close(loss, expected_loss, rtol=1e-2, atol=1e-3)
-            assert (gradient - expected).norm() < 0.02 * expected.norm()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])

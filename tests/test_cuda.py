@@ -147,6 +147,13 @@ def close(found, expected, rtol, atol):
     torch.testing.assert_close(found.cpu(), expected.cpu(), rtol=rtol, atol=atol)
 
 
+def captured(prompted, gradient=True):
+    """How many shapes of steps, or of mapping passes, have been captured; and that no capture has failed."""
+    graphs = prompted._graphs[gradient]
+    assert graphs.failed is None
+    return len(graphs.captured)
+
+
 def assert_replays_give(expected, prompted, chunks, most=REPLAYED["fp32"]):
     """Chunks in turn, captured and then replayed, give the losses and gradients of another way."""
     for _ in range(Replayed.SIGHTS):
@@ -155,8 +162,7 @@ def assert_replays_give(expected, prompted, chunks, most=REPLAYED["fp32"]):
             wanted_loss, wanted = expected.gradients(chunk)
             close(loss, wanted_loss, 1e-2, 1e-3)
             assert off(gradient, wanted) < most
-    assert prompted.why_no_graphs() is None
-    assert len(prompted._replayed.captured) == 1
+    assert captured(prompted) == 1
 
 
 def assert_same_way(found, expected):
@@ -216,8 +222,7 @@ def test_the_first_epoch_of_a_pack_is_that_of_the_cpu(mobilenet, few, trained_he
         assert (prompt[border] != 0).float().mean() > 0.9
         assert not prompt[~border].any()
     if graphs:
-        assert prompted.why_no_graphs() is None
-        assert prompted._replayed.captured
+        assert captured(prompted)
 
 
 @precisions
@@ -241,8 +246,7 @@ def test_a_replayed_mapping_pass_gives_its_own_classes(tiny, cover):
     assert expected[0] != expected[1], "a replay of the wrong images would not show"
     for _ in range(Replayed.SIGHTS):
         assert [graphs.predict(shown, chosen, prompts).tolist() for shown in (pictures, 255 - pictures)] == expected
-    assert graphs._classes.failed is None
-    assert len(graphs._classes.captured) == 1
+    assert captured(graphs, gradient=False) == 1
 
 
 @pytest.mark.parametrize(
@@ -272,8 +276,7 @@ def test_within_an_epoch_the_host_waits_for_nothing(tiny, cover, graphs, on_host
     assert steps == [0] + [12] * 10
     assert all(len(run.losses) == 10 and run.diverged is None for run in trained.values())
     if graphs:
-        assert prompted.why_no_graphs() is None
-        assert prompted._replayed.captured
+        assert captured(prompted)
 
 
 def test_training_images_on_the_host_give_what_those_on_the_device_give(tiny, monkeypatch):
@@ -318,7 +321,7 @@ def test_an_interrupted_run_goes_on(tiny, tmp_path):
 def test_some_layers_compute_in_float32(tiny):
     """In bf16 one of them is as exact as bf16's result is, eager and replayed."""
     protocol = PROTOCOL.model_copy(update={"precision": "bf16"})
-    there, captured, plain = (
+    there, replayed, plain = (
         prompted_on(GPU, tiny, protocol, Plan(0.75, graphs=graphs, in_float32=names))
         for graphs, names in ((False, ("depthwise.0",)), (True, ("depthwise.0",)), (False, ()))
     )
@@ -328,7 +331,7 @@ def test_some_layers_compute_in_float32(tiny):
     close(loss, expected_loss, 1e-2, 1e-3)
     assert off(gradient, expected) < OTHER["bf16"]
     assert off(plain.gradients(chunks[0])[1], gradient) > 0, "the layer computes as the others do"
-    assert_replays_give(there, captured, chunks, REPLAYED["bf16"])
+    assert_replays_give(there, replayed, chunks, REPLAYED["bf16"])
 
 
 @covers
@@ -403,8 +406,8 @@ def test_a_capture_that_fails_is_survived(tiny, where, caplog):
     assert reserved() == before, "the memory went into a pool that is still open"
     trained = dict(train_prompts(prompted, NOISE.to(GPU), LABELS, 4, RUNS, 3, PROTOCOL))
     assert [len(trained[number].losses) for number in range(4)] == [10, 10, 10, 6]
-    captured = prompted_on(GPU, tiny, chosen=Plan(graphs=True))
-    assert_replays_give(eager, captured, [chunk, chunk_of(255 - chunk.images)])
+    other = prompted_on(GPU, tiny, chosen=Plan(graphs=True))
+    assert_replays_give(eager, other, [chunk, chunk_of(255 - chunk.images)])
 
 
 def test_captures_that_fail_again_and_again_take_no_memory(tiny):
@@ -438,8 +441,8 @@ def test_memory_that_runs_out_in_a_capture_ends_graphs_alone(tiny, caplog):
     for number, run in expected.items():
         assert found[number].losses == pytest.approx(run.losses, rel=1e-3)
     assert large._sizes[True] == 8  # images at a time are not halved
-    captured, chunk = prompted_on(GPU, tiny, chosen=Plan(graphs=True)), chunk_of(NOISE[:12].to(GPU))
-    assert_replays_give(base, captured, [chunk, chunk_of(255 - chunk.images)])
+    other, chunk = prompted_on(GPU, tiny, chosen=Plan(graphs=True)), chunk_of(NOISE[:12].to(GPU))
+    assert_replays_give(base, other, [chunk, chunk_of(255 - chunk.images)])
 
 
 def test_a_chunk_that_does_not_fit_into_the_memory_is_halved(tiny, caplog):

@@ -27,10 +27,16 @@ COUNTS = {"train": 100, "test": 50}
 DATASETS = {"cifar10-part": {"counts": COUNTS, "classes": list("abcdefghij"), "files": {}}}
 BENCH = [
     {
-        **{"what": "training step, an image", "image": 112, "canvas": 224, "device": "CPU, 2 threads"},
+        **{
+            "what": "training step, an image",
+            "network": "net",
+            "image": 112,
+            "canvas": 224,
+            "device": "CPU, 2 threads",
+        },
         **{"precision": "fp32", "gflop_whole_canvases": 4.0, "engine_ms": 2e6, "gflops_matrix": 4000.0},
     },
-    {"what": "test, an image"},
+    {"what": "test, an image", "network": "net", "image": 112, "engine_ms": 1e6},
 ]
 RATES = {"device": "H100", "kind": "cuda", "canvas": 224, "image_size": 112, "precision": "bf16"}
 RATES |= {"gflop": 4.0, "training_ms": 1e6, "forward_ms": 3e6}
@@ -135,7 +141,7 @@ def test_where_jobs_have_measured_a_gpu_its_rates_tell_the_time(describe, plan):
     assert "assumed" not in text
     assert "make bench" not in text
     text = describe(at_a_time=200, **ten)
-    line = r"about TIME on one H100, TIME with 200 jobs at a time \(the longest job: TIME\)"
+    line = r"about TIME on one H100, TIME with 10 jobs at a time \(the longest job: TIME\)"
     assert told(text, line) == pytest.approx([10 * job, job, job], rel=0.03)
     # of a CPU alone, what a GPU takes is still assumed
     plan("h100", device="Xeon, 8 threads", kind="cpu")

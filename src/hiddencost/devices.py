@@ -1,6 +1,7 @@
 """GPUs of this machine: which there are, and a lease of one for this process. Imported before PyTorch, which then
 sees that GPU alone."""
 
+import gc
 import logging
 import os
 import platform
@@ -184,6 +185,24 @@ def _has_kernels(name: str, capability: tuple[int, int]) -> None:
             f"no kernels; it has {listed}. Install a build of PyTorch with kernels for it, or set "
             "CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
+
+
+def clear_memory() -> None:
+    """Give back what a GPU holds of tensors and CUDA graphs that nobody needs any more; nothing on a CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()  # cycles hold tensors
+        torch.cuda.empty_cache()
+
+
+def free_memory() -> int:
+    """Return how many bytes of a GPU this process may still take; of one that jobs share, no more than its share."""
+    import torch
+
+    clear_memory()
+    free, total = torch.cuda.mem_get_info()
+    return min(free, int(total * torch.cuda.get_per_process_memory_fraction()))
 
 
 def device_name(device: "torch.device") -> str:

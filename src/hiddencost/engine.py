@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from hiddencost import certify
 from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
 from hiddencost.certify import Tally
+from hiddencost.devices import clear_memory
 from hiddencost.fusion import fuse_pointwise
 from hiddencost.graphs import Replayed
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
@@ -41,9 +42,9 @@ class Plan:
 
     cover: where the image reaches more than this share of a map, the network goes on densely (see SharedNetwork);
     None: whole canvases from the start. chunk: how many images at a time go through it for a gradient. graphs:
-    whether a chunk is captured as a CUDA graph. fused: whether bias, residual sum and ReLU are one kernel.
-    in_float32: the layers that compute in float32 where the others do in bf16. forward_ms: what an image without a
-    gradient takes in each precision of `PromptedNetwork.logits`, where a lower one may be faster for mappings.
+    whether steps and mapping passes are captured as CUDA graphs. fused: whether bias, residual sum and ReLU are one
+    kernel. in_float32: the layers that compute in float32 where the others do in bf16. forward_ms: what an image of a
+    mapping pass takes in each precision of `PromptedNetwork.logits`; none where it is to be "fp32" without more ado.
     """
 
     cover: float | None = None
@@ -146,8 +147,8 @@ class PromptedNetwork:
         if self.precision == "bf16":
             self._bf16 = _executor(in_bf16(computed, plan.in_float32), plan.cover)
         self.certified = Tally()  # of mappings
-        self._replayed = Replayed(lambda *tensors: self._gradients(Chunk(*tensors))) if plan.graphs else None
-        self._classes = Replayed(self._first_classes) if plan.graphs else self._first_classes
+        # of steps (True: with a gradient) and of mapping passes
+        self._graphs = {gradient: Replayed() for gradient in (True, False)} if plan.graphs else {}
         # images at a time with a gradient (True) and without; less where memory has run out
         self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
 
@@ -158,8 +159,8 @@ class PromptedNetwork:
         return next((f"{node} ({reason})" for node, reason in self._full.ended.items()), "the end")
 
     def why_no_graphs(self) -> str | None:
-        """Say why a capture failed, if one did."""
-        return self._replayed.failed if self._replayed else None
+        """Say why a step could not be captured, if so."""
+        return self._graphs[True].failed if self._graphs else None
 
     def new_prompt(self) -> Tensor:
         """Return W = 0, [3, S, S]: around an image a mid-grey border, as σ(0) = 0.5; added to it nothing."""
@@ -184,34 +185,45 @@ class PromptedNetwork:
         """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
 
         chosen: indices of images, for each run; prompts: [R, 3, S, S]. The classes are those of full precision, as
-        published: bf16 would change mappings (see `certify`).
+        published, since bf16 would change mappings; or certified to be so (see `certify`).
         """
         together, of_run = torch.cat(list(chosen)), _of_runs([len(one) for one in chosen])
-
-        def read(some: Tensor, of: Callable[[certify.Logits], Tensor]) -> Tensor:
-            def compute(*inputs: Tensor) -> Tensor:
-                return of(partial(self.logits, *inputs))
-
-            return self._read(images, together[some], of_run[some], prompts, compute)
-
         if self.plan.forward_ms and len(together) >= certify.FROM:
+
+            def read(some: Tensor, of: Callable[..., Tensor], told: Sequence[Tensor] = ()) -> Tensor:
+                def compute(pictures: Tensor, prompts: Tensor, runs: Tensor, *told: Tensor) -> Tensor:
+                    return of(partial(self.logits, pictures, prompts, runs), *told)
+
+                return self._read(images, together[some], of_run[some], prompts, compute, told)
+
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
-        # cloned, as a graph's next replay overwrites what it has returned
-        return self._read(images, together, of_run, prompts, lambda *inputs: self._classes(*inputs).clone())
+        return self._read(images, together, of_run, prompts, self._first_classes)
 
     def _first_classes(self, images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
-        return self.logits(images, prompts, runs, "fp32").argmax(1)
+        def compute(*inputs: Tensor) -> Tensor:
+            return self.logits(*inputs, "fp32").argmax(1)
+
+        if self._graphs:  # whose next replay overwrites what it has returned
+            return self._graphs[False](compute, images, prompts, runs).clone()
+        return compute(images, prompts, runs)
 
     @torch.inference_mode()
     def _read(
-        self, images: Tensor, chosen: Tensor, runs: Tensor, prompts: Tensor, compute_rows: Callable[..., Tensor]
+        self,
+        images: Tensor,
+        chosen: Tensor,
+        runs: Tensor,
+        prompts: Tensor,
+        compute_rows: Callable[..., Tensor],
+        told: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return a row for each chosen image, on the host: compute_rows(images, prompts, runs), chunk by chunk."""
-        part = self.reader(images, chosen, runs)
+        """Return a row for each chosen image, on the host: of compute_rows(images, prompts, runs, *told), chunk by
+        chunk. told: further int64 [N], on the host."""
+        part = self.reader(images, chosen, runs, *told)
 
         def compute(some: slice, present: slice) -> Tensor:
-            pictures, their_runs = part(some)
-            return compute_rows(pictures, prompts[present], their_runs - present.start)
+            pictures, their_runs, *rest = part(some)
+            return compute_rows(pictures, prompts[present], their_runs - present.start, *rest)
 
         counts = runs.bincount(minlength=len(prompts)).tolist()
         return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
@@ -263,7 +275,7 @@ class PromptedNetwork:
             try:
                 result = compute(*arguments)
             except torch.OutOfMemoryError:
-                if len(part) == 1 and not self._replayed:
+                if len(part) == 1 and not self._has_graphs():
                     raise
             if result is not None:
                 yield result, *arguments
@@ -271,21 +283,26 @@ class PromptedNetwork:
             else:  # here the exception no longer holds the tensors of the failed attempt
                 self._make_room(len(part), gradient)
 
+    def _has_graphs(self) -> bool:
+        return any(not one.failed for one in self._graphs.values())
+
     def _make_room(self, images: int, gradient: bool) -> None:
-        if self._replayed:
+        if self._has_graphs():
             log.warning("memory has run out: going on without CUDA graphs")
-            self._replayed, self._classes = None, self._first_classes
+            self._graphs = {}
         else:
             log.warning("%d images at a time do not fit into memory: going on with %d", images, images // 2)
             self._sizes[gradient] = images // 2
-        torch.cuda.empty_cache()
+        clear_memory()
 
     def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S].
 
         With CUDA graphs both are overwritten by the next call.
         """
-        return self._replayed(*chunk.tensors()) if self._replayed else self._gradients(chunk)
+        if self._graphs:
+            return self._graphs[True](lambda *tensors: self._gradients(Chunk(*tensors)), *chunk.tensors())
+        return self._gradients(chunk)
 
     def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         prompts = chunk.prompts.detach().requires_grad_()
@@ -402,7 +419,7 @@ def train_prompts(
     mapping, one for the order of the batches. So a run sees the same batches alone and beside others, and runs on the
     same images see the same whatever their method: until its mapping changes, ilm is flm, and is not computed twice.
 
-    images: uint8 [M, 3, s, s]; labels: int64 [M]; both on the network's device. runs: the method of each, and the
+    images: uint8 [M, 3, s, s], on the device or on the host; labels: int64 [M]. runs: the method of each, and the
     indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
     result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
 

@@ -113,7 +113,8 @@ class BiasActivation(nn.Module):
 
     bias: [C], frozen, without a gradient. activation: "none", "relu" or "relu6". Values and gradients are those of
     torch's operations on a GPU, with NaN, and at the kinks; in half precision it rounds once, where they round after
-    each. On a GPU it is one kernel for float32 and bfloat16 in channels-last memory; elsewhere torch's operations.
+    each (where a border is shared, the sum is rounded before). On a GPU it is one kernel for float32 and bfloat16 in
+    channels-last memory; elsewhere torch's operations.
     """
 
     def __init__(self, bias: Tensor, activation: str):

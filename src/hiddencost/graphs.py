@@ -2,8 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-Tensors = Sequence[Tensor]
 T = TypeVar("T")
 WARM_UP = 3  # calls before a capture: what is chosen or allocated at first sight must not be captured
 _FAILED: list[torch.cuda.CUDAGraph] = []  # kept, as the allocator of torch 2.11's pinned memory goes on asking them
@@ -19,6 +19,12 @@ _FAILED: list[torch.cuda.CUDAGraph] = []  # kept, as the allocator of torch 2.11
 
 class CaptureFailed(RuntimeError):
     """A computation cannot be captured; says why."""
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """Return the stream of warm-ups: one, as cuBLAS keeps a workspace for each that it has seen."""
+    return torch.cuda.Stream(device)
 
 
 def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, T]:
@@ -33,7 +39,7 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
     state = generator.graphsafe_get_state()
     graph = torch.cuda.CUDAGraph()
     try:
-        side = torch.cuda.Stream()
+        side = _side_stream(stream.device_index)
         side.wait_stream(stream)
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
@@ -50,7 +56,8 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
         _FAILED.append(graph)
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise CaptureFailed(str(error.__context__ or error).splitlines()[0]) from None
+        reason = error.__context__ or error
+        raise CaptureFailed((str(reason) or type(reason).__name__).splitlines()[0]) from None
     finally:
         torch.cuda.set_stream(stream)
         generator.graphsafe_set_state(state)
@@ -58,39 +65,40 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
 
 
 class Replayed:
-    """A computation on tensors, captured for each combination of shapes that comes up often, and then replayed.
+    """Captures of a computation on tensors, one for each combination of shapes that comes up often.
 
-    Outputs are overwritten by the next call: the graphs share a pool of memory. A combination is captured at its
-    third sight, as a capture costs several steps. Where a capture fails, it is computed as it is from then on.
+    A combination is captured at its third sight, as a capture costs several steps, and then replayed. Outputs are
+    overwritten by the next call: the graphs share a pool of memory. Where a capture fails, nothing is captured from
+    then on.
     """
 
-    MOST = 16  # combinations captured at a time; the oldest gives way
+    MOST = 16  # combinations captured at a time; the one that was used least recently gives way
     SIGHTS = 3
 
-    def __init__(self, compute: Callable[..., Tensors]):
-        self.compute, self.captured, self.seen = compute, {}, Counter()
+    def __init__(self):
+        self.captured, self.seen = {}, Counter()
         self.pool = torch.cuda.graph_pool_handle()
         self.failed: str | None = None  # why there are no graphs
 
-    def __call__(self, *inputs: Tensor) -> Tensors:
-        """Return what `compute` gives for inputs. Raises torch.OutOfMemoryError."""
+    def __call__(self, compute: Callable[..., T], *inputs: Tensor) -> T:
+        """Return what `compute`, always the same, gives for inputs. Raises torch.OutOfMemoryError."""
         shapes = tuple(tensor.shape for tensor in inputs)
         self.seen[shapes] += 1
         if self.failed or self.seen[shapes] < self.SIGHTS:
-            return self.compute(*inputs)
+            return compute(*inputs)
         if shapes not in self.captured:
             if len(self.captured) == self.MOST:
                 del self.captured[next(iter(self.captured))]
             kept = [tensor.clone() for tensor in inputs]
             try:
-                self.captured[shapes] = *capture(lambda: self.compute(*kept), self.pool), kept
+                self.captured[shapes] = *capture(lambda: compute(*kept), self.pool), kept
             except CaptureFailed as reason:
                 self.failed = str(reason)
             if self.failed:  # here the exception no longer holds the tensors of the failed attempt
                 log.warning("no CUDA graphs, as the capture failed: %s", self.failed)
                 self.captured.clear()
-                return self.compute(*inputs)
-        graph, outputs, kept = self.captured[shapes]
+                return compute(*inputs)
+        graph, outputs, kept = self.captured[shapes] = self.captured.pop(shapes)
         for old, new in zip(kept, inputs, strict=True):
             old.copy_(new)
         graph.replay()

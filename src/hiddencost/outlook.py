@@ -28,7 +28,7 @@ class Rates(BaseModel):
     precision: Literal["fp32", "bf16"]
     gflop: PositiveFloat  # of a trained image, forward and backward to the image, on a whole canvas
     training_ms: PositiveFloat  # a trained image
-    forward_ms: PositiveFloat  # an image of the mapping and test passes
+    forward_ms: PositiveFloat  # an image of the mapping and test passes, all in fp32
 
 
 class PlanFile(BaseModel):
@@ -173,13 +173,12 @@ def jobs_left(study: Study, checkpoints: dict, datasets: dict, packs: dict[str, 
             network, dataset = checkpoints[backbone.checkpoint], datasets[target.name]
             is_clip, canvas = study.is_clip(backbone), study.canvas(backbone)
             gflop = cost.pack_gflop(study, backbone, JOBS[kind], network, dataset)
-            share = 1.0 if is_clip else target.image_size / canvas
+            share = target.image_size / canvas if kind == "train" and not is_clip else 1.0
             if kind == "probe":
                 if (backbone.name, target.name) in featured:
                     continue
                 featured.add((backbone.name, target.name))
                 gflop["mapping and test"] = cost.features_gflop(study, backbone, network, dataset)
-                share = 1.0
             if sum(gflop.values()):
                 image = 2 * cost.image_gflop(study, backbone, network)
                 precision = (study.clip if is_clip else study.protocol).precision
@@ -202,7 +201,9 @@ def bench_rates(bench: Path) -> tuple[list[Rates], list[Rates]]:
     """Return the rates that `make bench` has measured, in the file `bench`, and those that a GPU would reach whose
     matrix products run at GPU_TFLOPS, if the engine reached the same share of them."""
     here, assumed = [], []
-    for record in json.loads(bench.read_text()):
+    records = json.loads(bench.read_text())
+    tests = {(one["network"], one["image"]): one["engine_ms"] for one in records if one["what"] == "test, an image"}
+    for record in records:
         if record["what"] != "training step, an image":
             continue
         rates = Rates(
@@ -213,7 +214,7 @@ def bench_rates(bench: Path) -> tuple[list[Rates], list[Rates]]:
             precision=record["precision"],
             gflop=record["gflop_whole_canvases"],
             training_ms=record["engine_ms"],
-            forward_ms=record["engine_ms"] / 2,
+            forward_ms=tests[record["network"], record["image"]],
         )
         here.append(rates)
         faster = {kind: tflops * 1e3 / record["gflops_matrix"] for kind, tflops in GPU_TFLOPS.items()}
@@ -270,7 +271,8 @@ def _line(jobs: list[Job], rates: list[Rates], device: str, gpus: int, at_a_time
     times = [seconds(job, rates) for job in jobs]
     one, several = "one " if rates[0].kind == "cuda" else "", ""
     if at_a_time:
-        several = f", {_hours(spread(times, at_a_time))} with {at_a_time} jobs at a time"
+        together = min(at_a_time, len(times))
+        several = f", {_hours(spread(times, together))} with {together} jobs at a time"
     elif rates[0].kind == "cuda":
         several = "".join(f", {_hours(spread(times, count))} on {count}" for count in sorted({gpus, 8} - {0, 1}))
     return f"about {_hours(sum(times))} on {one}{device}{several} (the longest job: {_hours(max(times))})"

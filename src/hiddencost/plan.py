@@ -1,7 +1,6 @@
 """How a network is run on a device: chosen once, on a GPU by a short measurement, and kept for the next job."""
 
 import copy
-import gc
 import logging
 import math
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,8 +16,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.allocator import WORK
-from hiddencost.backbone import classifier
-from hiddencost.devices import device_name
+from hiddencost.backbone import FORWARD_BATCH, classifier
+from hiddencost.devices import clear_memory, device_name, free_memory
 from hiddencost.engine import Chunk, Plan, PromptedNetwork, in_bf16, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
 from hiddencost.fusion import kernels_run
@@ -27,6 +27,8 @@ from hiddencost.protocol import RunClipProtocol, RunProtocol
 AnyProtocol = RunProtocol | RunClipProtocol
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # How deep sharing may go; 0: the first convolution alone. On a CPU 0.75 is within the noise of the fastest for
 # MobileNetV2, ResNet-18 and -50 at 32 and 128 pixels; not chosen by time, results are the same to the last digit.
@@ -83,23 +85,11 @@ def choose(
     unit = "GFLOP" if device.type == "cpu" else "ms"
     best = _best(ways, unit)
     case = f"images of {_image_size(protocol)} on {protocol.canvas} pixels, {precision}, {key['device']}"
-    if shared := [way for way in ways if way["cover"] is not None]:
-        whole, quickest = (min(some, key=lambda way: way[unit]) for some in (_whole(ways), shared))
-        log.info(
-            "%s: %s; %s a trained image: %.3g with whole canvases, %.3g with the border once up to %s",
-            *(case, _words(best), unit, whole[unit], quickest[unit], quickest["until"]),
-        )
-    else:
-        why = "the border is too small to share"
-        if isinstance(protocol, RunClipProtocol):
-            why = "the prompt is added to the images"
-        elif not isinstance(network, fx.GraphModule):
-            why = "torch.fx cannot walk the network"
-        log.info("%s: %s, as %s", case, _words(best), why)
+    log.info("%s: %s", case, _why(ways, best, unit, network, protocol))
     if device.type == "cpu":
         room = min(WORK * 1e6 / 2 * (protocol.canvas / 224) ** 2, LEAST * memory)
     else:
-        room = MEMORY * _free_memory()
+        room = MEMORY * free_memory()
     fitting = max(1, min(int(room / best["bytes"]), MOST_IMAGES[device.type]))
     return Plan(
         cover=best["cover"],
@@ -108,7 +98,7 @@ def choose(
         graphs=best["graphs"],
         fused=best["fused"],
         in_float32=tuple(found["in_float32"]),
-        forward_ms=found["forward_ms"] if len(found["forward_ms"]) > 1 else {},
+        forward_ms=found["forward_ms"],
     )
 
 
@@ -122,9 +112,21 @@ def _best(ways: list[dict], unit: str) -> dict:
     return quickest if quickest[unit] < GAIN * whole[unit] else whole
 
 
-def _words(way: dict) -> str:
-    text = "whole canvases" if way["cover"] is None else "the border once"
-    return text + ", fused kernels" * way["fused"] + ", CUDA graphs" * way["graphs"]
+def _why(ways: list[dict], best: dict, unit: str, network: nn.Module, protocol: AnyProtocol) -> str:
+    text = "whole canvases" if best["cover"] is None else "the border once"
+    text += ", fused kernels" * best["fused"] + ", CUDA graphs" * best["graphs"]
+    if shared := [way for way in ways if way["cover"] is not None]:
+        whole, quickest = (min(some, key=lambda way: way[unit]) for some in (_whole(ways), shared))
+        return (
+            f"{text}; {unit} a trained image: {whole[unit]:.3g} with whole canvases, {quickest[unit]:.3g} with the "
+            f"border once up to {quickest['until']}"
+        )
+    why = "the border is too small to share"
+    if isinstance(protocol, RunClipProtocol):
+        why = "the prompt is added to the images"
+    elif not isinstance(network, fx.GraphModule):
+        why = "torch.fx cannot walk the network"
+    return f"{text}, as {why}"
 
 
 def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> dict:
@@ -140,19 +142,21 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol
     """
     device, network_of = mean.device, (network, mean, std, protocol)
     covers = _exact_covers(*network_of)
-    few = _probe(mean, protocol, 1, 10, classifier(network).out_features)
-    half = resolve_precision(protocol.precision, device) == "bf16"
-    grouped = {name: m for name, m in network.named_modules() if half and isinstance(m, nn.Conv2d) and m.groups > 1}
-    # on a CPU not chosen by time, so that results are the same to the last digit
-    in_float32 = tuple(grouped) if device.type == "cpu" else _faster_in_float32(*network_of, grouped, few)
-    measured = {
-        str(images): _with_memory(_ways, network_of, covers, in_float32, runs, images)
-        for images, runs in CASES[device.type].items()
-    }
-    ways = list(measured.values())[-1]
-    best = _best(ways, "GFLOP" if device.type == "cpu" else "ms")
+    on_cpu, half = device.type == "cpu", resolve_precision(protocol.precision, device) == "bf16"
+    cases = CASES[device.type]
+    many, runs = max(cases.items())
+    grouped = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    in_float32 = tuple(grouped) if half else ()
+    if in_float32 and not on_cpu:  # there not chosen by time, so that results are the same to the last digit
+        in_float32, _ = _with_memory(partial(_faster_in_float32, *network_of, in_float32), runs, many)
+    measured: dict[str, list[dict]] = {}
+    for images, runs in cases.items():
+        ways, images = _with_memory(partial(_ways, network_of, covers, in_float32), runs, images)
+        measured[str(images)] = ways
+    best = _best(ways, "GFLOP" if on_cpu else "ms")
     prompted = PromptedNetwork(*network_of, Plan(best["cover"], fused=best["fused"], in_float32=in_float32))
-    forward_ms = {precision: _forward_ms(prompted, few, precision) for precision in _precisions(prompted)}
+    few = _probe(mean, protocol, 1, 10, classifier(network).out_features)
+    forward_ms, _ = _with_memory(partial(_forward_ms, prompted, protocol), 1, 10 if on_cpu else FORWARD_BATCH["cuda"])
     rates = {
         "device": device_name(device),
         "kind": device.type,
@@ -163,20 +167,21 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol
         "training_ms": best["ms"] if "ms" in best else _milliseconds(partial(prompted.gradients, few), few),
         "forward_ms": forward_ms["fp32"],
     }
-    return {"measured": measured, "in_float32": list(in_float32), "forward_ms": forward_ms, "rates": rates}
+    found = {"measured": measured, "in_float32": list(in_float32), "rates": rates}
+    # on a CPU mappings are always in fp32: bf16 has too many images computed again (bench/certified.py)
+    return found | {"forward_ms": {} if on_cpu else forward_ms}
 
 
-def _with_memory(work: Callable, *arguments) -> list[dict]:
-    """Return work(..., runs, images); where memory runs out, with fewer runs, and at last with fewer images."""
-    *rest, runs, images = arguments
+def _with_memory(work: Callable[[int, int], T], runs: int, images: int) -> tuple[T, int]:
+    """Return work(runs, images) and the images; where memory runs out, with fewer runs, and at last fewer images."""
     while True:
         try:
-            return work(*rest, runs, images)
+            return work(runs, images), images
         except torch.OutOfMemoryError:
             if runs == images == 1:
                 raise
         runs, images = (runs // 2, images) if runs > 1 else (1, images // 2)
-        torch.cuda.empty_cache()
+        clear_memory()
 
 
 def _image_size(protocol: AnyProtocol) -> int:
@@ -237,6 +242,7 @@ def _ways(
 
 def _step(network_of: tuple, plan: Plan, chunk: Chunk) -> dict:
     """Measure a training step by a plan: `GFLOP` and `bytes`, and, on a GPU, `graphs` and `ms`."""
+    clear_memory()  # of what was measured before
     prompted = PromptedNetwork(*network_of, plan)
     with FlopCounterMode(display=False) as operations:
         _, gradient = prompted.gradients(chunk)
@@ -290,13 +296,16 @@ def _faster_in_float32(
     mean: Tensor,
     std: Tensor,
     protocol: AnyProtocol,
-    grouped: dict[str, nn.Conv2d],
-    chunk: Chunk,
+    names: tuple[str, ...],
+    runs: int,
+    images: int,
 ) -> tuple[str, ...]:
-    """Return the names of those grouped (most of them depthwise) convolutions of a network that take less time in
-    float32, conversions included, than in bf16; measured on whole canvases, forward and backward."""
+    """Return the names of those convolutions of a network that take less time in float32, conversions included, than
+    in bf16; measured on whole canvases, forward and backward."""
+    chunk = _probe(mean, protocol, runs, images, classifier(network).out_features)
+    grouped = {name: network.get_submodule(name) for name in names}
     shapes = _input_shapes(PromptedNetwork(network, mean, std, protocol, Plan()), grouped, chunk)
-    ways = in_bf16(network), in_bf16(network, tuple(grouped))
+    ways = in_bf16(network), in_bf16(network, names)
 
     def step(layer: nn.Module, maps: Tensor) -> None:
         result = layer(maps)
@@ -331,18 +340,23 @@ def _input_shapes(prompted: PromptedNetwork, layers: dict[str, nn.Module], chunk
 
 
 def _precisions(prompted: PromptedNetwork) -> list[str]:
-    """Return the precisions of a pass without gradients on a device, the full one first."""
-    tensor_cores = prompted.device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+    """Return the precisions of a mapping pass on a device, the full one first."""
+    if prompted.device.type == "cpu":
+        return ["fp32"]
+    tensor_cores = torch.cuda.get_device_capability() >= (8, 0)
     return ["fp32", *(["tf32"] if tensor_cores else []), *(["bf16"] if prompted.precision == "bf16" else [])]
 
 
 @torch.inference_mode()
-def _forward_ms(prompted: PromptedNetwork, chunk: Chunk, precision: str) -> float:
-    def forward() -> None:
-        prompted.logits(chunk.images, chunk.prompts, chunk.runs, precision)
-
-    forward()
-    return min(_milliseconds(forward, chunk) for _ in range(ROUNDS if prompted.device.type == "cuda" else 1))
+def _forward_ms(prompted: PromptedNetwork, protocol: AnyProtocol, runs: int, images: int) -> dict[str, float]:
+    """Return what an image of a pass without gradients takes, in ms, by precision."""
+    chunk, found = _probe(prompted.mean, protocol, runs, images, prompted.source_classes), {}
+    for precision in _precisions(prompted):
+        forward = partial(prompted.logits, chunk.images, chunk.prompts, chunk.runs, precision)
+        forward()
+        rounds = ROUNDS if prompted.device.type == "cuda" else 1
+        found[precision] = min(_milliseconds(forward, chunk) for _ in range(rounds))
+    return found
 
 
 def _milliseconds(work: Callable[[], object], chunk: Chunk) -> float:
@@ -370,10 +384,3 @@ def _kept_bytes(prompted: PromptedNetwork, chunk: Chunk) -> float:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         prompted.gradients(chunk)
     return sum(kept.values()) / len(chunk.images)
-
-
-def _free_memory() -> int:
-    gc.collect()  # what the measurement has left
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info()
-    return min(free, int(total * torch.cuda.get_per_process_memory_fraction()))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost import backbone, datasets, ledger
+from hiddencost.devices import free_memory
 from hiddencost.engine import PromptedNetwork, resolve_precision, train_prompts
 from hiddencost.files import sha256_file
 from hiddencost.pack import PackInputs, Runs, complete, score, timing
@@ -98,7 +99,7 @@ def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
 def _on(device: torch.device, images: np.ndarray, used: np.ndarray) -> torch.Tensor:
     """Return images of a file, uint8, on the device; on the host where they would take half of its free memory."""
     some = torch.from_numpy(images[used])
-    if device.type == "cuda" and some.nbytes > torch.cuda.mem_get_info()[0] / 2:
+    if device.type == "cuda" and some.nbytes > free_memory() / 2:
         log.info("%.1f GB of training images stay on the host", some.nbytes / 1e9)
         return some
     return some.to(device)

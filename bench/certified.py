@@ -13,7 +13,7 @@ import copy
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -119,9 +119,11 @@ def compare(full: Tensor, rounded: Tensor, labels: Tensor, precision: str) -> di
     """Return what a lower precision's source logits, [N, source classes], change of first classes, what certification
     makes of them, and by how much they move the metrics of logits that are mapped by frequency, in fp32."""
     logits, tally = {"fp32": full, precision: rounded}, Tally()
-    classes = certify.first_classes(
-        lambda some, of: of(lambda which: logits[which][some]), len(full), {"fp32": 1.0, precision: CHEAP}, tally
-    )
+
+    def read(some: Tensor, of: Callable[..., Tensor], told: Sequence[Tensor] = ()) -> Tensor:
+        return of(lambda which: logits[which][some], *told)
+
+    classes = certify.first_classes(read, len(full), {"fp32": 1.0, precision: CHEAP}, tally)
     first = full.argmax(1)
     mapping = greedy_mapping(count_predictions(first, labels, full.shape[1], CLASSES))
     before, after = (evaluate(some[:, mapping], labels, 128) for some in (full, rounded))

@@ -50,7 +50,7 @@ def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(pro
 
 
 def kept(prompted, folder, monkeypatch, *ways, memory=8e9):
-    found = {"measured": {"10": list(ways)}, "in_float32": [], "forward_ms": {"fp32": 1.0}}
+    found = {"measured": {"10": list(ways)}, "in_float32": [], "forward_ms": {}}
     monkeypatch.setattr(plan, "measure", lambda *arguments: found)
     return choose(prompted, folder, memory)
 
@@ -91,17 +91,17 @@ def test_sharing_is_accepted_wherever_it_is_exact(prompted, architecture, caplog
     assert "not used" not in caplog.text
 
 
-def test_bf16_shares_the_border_and_tells_what_a_pass_costs(prompted, tmp_path, caplog):
+def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(prompted, tmp_path, caplog):
     *network, protocol = prompted
     chosen = choose([*network, protocol.model_copy(update={"precision": "bf16"})], tmp_path)
     assert chosen.cover == 0.75
     assert "not used" not in caplog.text
-    assert list(chosen.forward_ms) == ["fp32", "bf16"]
+    assert chosen.forward_ms == {}  # by time: on a CPU results are to be the same again
     (file,) = tmp_path.iterdir()
     rates = outlook.PlanFile.model_validate_json(file.read_bytes()).rates.model_dump()  # as a dry run reads it
     whole = read_json(file)["measured"]["10"][0]
     assert rates.pop("training_ms") > 0
-    assert rates.pop("forward_ms") == chosen.forward_ms["fp32"] > 0
+    assert rates.pop("forward_ms") > 0
     assert rates == {
         **{"device": device_name(CPU), "kind": "cpu", "canvas": 96, "image_size": 32, "precision": "bf16"},
         "gflop": whole["GFLOP"],
@@ -113,7 +113,6 @@ def test_bf16_shares_the_border_and_tells_what_a_pass_costs(prompted, tmp_path, 
 def test_a_convolution_computes_in_float32_where_it_is_faster(prompted, monkeypatch):
     *network, protocol = prompted
     bf16 = protocol.model_copy(update={"precision": "bf16"})
-    chunk = plan._probe(network[1], bf16, 1, 2, 1000)
 
     def milliseconds(work, chunk):
         layer, maps = work.args
@@ -123,7 +122,7 @@ def test_a_convolution_computes_in_float32_where_it_is_faster(prompted, monkeypa
     monkeypatch.setattr(plan, "_milliseconds", milliseconds)
     grouped = {name: module for name, module in network[0].named_modules() if getattr(module, "groups", 1) > 1}
     expected = [name for name, module in grouped.items() if module.stride == (1, 1)]
-    assert plan._faster_in_float32(*network, bf16, grouped, chunk) == tuple(expected)
+    assert plan._faster_in_float32(*network, bf16, tuple(grouped), 1, 2) == tuple(expected)
     assert 0 < len(expected) < len(grouped)
 
 

@@ -187,6 +187,14 @@ def _has_kernels(name: str, capability: tuple[int, int]) -> None:
         )
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Say whether an error means that a GPU's memory has run out: cuDNN has other words for it, where none of its
+    algorithms finds room to work in."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
+
+
 def clear_memory() -> None:
     """Give back what a GPU holds of tensors and CUDA graphs that nobody needs any more; nothing on a CPU."""
     import torch

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from hiddencost import certify
 from hiddencost.backbone import FORWARD_BATCH, classifier, classifier_name
 from hiddencost.certify import Tally
-from hiddencost.devices import clear_memory
+from hiddencost.devices import clear_memory, out_of_memory
 from hiddencost.fusion import fuse_pointwise
 from hiddencost.graphs import Replayed
 from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
@@ -274,8 +274,8 @@ class PromptedNetwork:
             result = None
             try:
                 result = compute(*arguments)
-            except torch.OutOfMemoryError:
-                if len(part) == 1 and not self._has_graphs():
+            except RuntimeError as error:
+                if not out_of_memory(error) or (len(part) == 1 and not self._has_graphs()):
                     raise
             if result is not None:
                 yield result, *arguments

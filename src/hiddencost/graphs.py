@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hiddencost.devices import out_of_memory
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
     """
     stream = torch.cuda.current_stream()
     generator = torch.cuda.default_generators[stream.device_index]
-    state = generator.graphsafe_get_state()
+    state = generator.graphsafe_get_state().clone_state()
     graph = torch.cuda.CUDAGraph()
     try:
         side = _side_stream(stream.device_index)
@@ -45,7 +47,6 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
             for _ in range(WARM_UP):
                 compute()
         stream.wait_stream(side)
-        generator.graphsafe_set_state(state.clone_state())  # a failed capture leaves its state in capture
         with torch.cuda.graph(graph, pool=pool):
             outputs = compute()
     except RuntimeError as error:
@@ -54,13 +55,13 @@ def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda
             torch._C._cuda_releasePool(stream.device_index, pool)
         graph.reset()
         _FAILED.append(graph)
-        if isinstance(error, torch.OutOfMemoryError):
+        generator.graphsafe_set_state(state)  # the one that it had stays in capture
+        if out_of_memory(error):
             raise
         reason = error.__context__ or error
         raise CaptureFailed((str(reason) or type(reason).__name__).splitlines()[0]) from None
     finally:
         torch.cuda.set_stream(stream)
-        generator.graphsafe_set_state(state)
     return graph, outputs
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.allocator import WORK
 from hiddencost.backbone import FORWARD_BATCH, classifier
-from hiddencost.devices import clear_memory, device_name, free_memory
+from hiddencost.devices import clear_memory, device_name, free_memory, out_of_memory
 from hiddencost.engine import Chunk, Plan, PromptedNetwork, in_bf16, resolve_precision
 from hiddencost.files import canonical, code_digest, read_json, sha256_text, write_json
 from hiddencost.fusion import kernels_run
@@ -177,8 +177,8 @@ def _with_memory(work: Callable[[int, int], T], runs: int, images: int) -> tuple
     while True:
         try:
             return work(runs, images), images
-        except torch.OutOfMemoryError:
-            if runs == images == 1:
+        except RuntimeError as error:
+            if not out_of_memory(error) or runs == images == 1:
                 raise
         runs, images = (runs // 2, images) if runs > 1 else (1, images // 2)
         clear_memory()

@@ -119,7 +119,7 @@ def test_without_a_measurement_of_jobs_the_time_is_that_of_the_bench(describe):
     # 100 images, two epochs and one mapping pass, and 50 test images: at 4 GFLOP in 2000 s, both
     hours = (100 * 2 * TRAINED + (100 + 50) * TRAINED / 2) * 2000 / 4 / 3600
     text = describe(**ONE)
-    line = r"about TIME on CPU, 2 threads \(the longest job: TIME\), as measured by `make bench`"
+    line = r"about TIME on CPU, 2 threads \(the longest job: TIME\), as the committed bench/results tell"
     assert told(text, line) == pytest.approx([hours, hours], rel=0.02)
     # on a GPU the matrix rate of 4000 GFLOP/s against 400 TFLOP/s in training, 50 in the rest
     hours = (100 * 2 * TRAINED / 100 + (100 + 50) * TRAINED / 2 / 12.5) * 2000 / 4 / 3600

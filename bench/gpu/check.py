@@ -73,6 +73,7 @@ def run_all(names: list[str], out: Path, dry: bool, limit: float) -> list[dict]:
         kept = sum(STAGES[later][0] for later in names[place + 1 :]) * limit
         seconds = limit - (time.monotonic() - start) - kept - GRACE
         began = time.monotonic()
+        print(f"{name}: {max(seconds, 0):.0f} s at most; {out / name}.txt", flush=True)
         if dry and name in NOT_DRY:
             append(out, {"stage": name, "skipped": "dry"})
         elif seconds < 5:
@@ -83,7 +84,7 @@ def run_all(names: list[str], out: Path, dry: bool, limit: float) -> list[dict]:
         append(out, {"stage": name, "what": "stage", "seconds": took, "at": time.monotonic() - start})
         records = publish(out)
         bad = sum(is_bad(record) for record in records if record["stage"] == name)
-        print(f"{name}: {took:.0f} s, {bad} failed", flush=True)
+        print(f"{name}: took {took:.0f} s, {bad} failed", flush=True)
     return records
 
 

@@ -258,11 +258,11 @@ def _times(jobs: list[Job], bench: Path, gpus: int, at_a_time: int | None) -> li
         rates = [one for one in measured if one.device == device]
         lines.append(f"{_line(jobs, rates, device, gpus, at_a_time)}, as measured by jobs ({PLANS})")
     if not measured:
-        lines.append(f"{_line(jobs, here, here[0].device, gpus, at_a_time)}, as measured by `make bench`")
+        lines.append(f"{_line(jobs, here, here[0].device, gpus, at_a_time)}, as the committed bench/results tell")
     if all(one.kind == "cpu" for one in measured or here):
         bf16, fp32 = GPU_TFLOPS.values()
         told = _line(jobs, assumed, f"GPU of {bf16} TFLOP/s in bf16 and {fp32} in fp32", gpus, at_a_time)
-        why = "assumed: no job has measured a GPU yet, and the share of these rates is that of `make bench`"
+        why = "assumed: no job has measured a GPU yet; the part of these rates that is reached is the CPU's"
         lines.append(f"{told},\n             {why}")
     return lines
 

@@ -71,14 +71,15 @@ def complete(
     with _alone(Path(output)):
         missing = {run: one for run, one in wanted.items() if ledger.find(request["ledger"], run) is None}
         if missing:
-            log.info("%d of %d runs to train, the others are in the ledger", len(missing), len(wanted))
+            others = "" if len(missing) == len(wanted) else ", the others are in the ledger"
+            log.info("%d of %d runs to train%s", len(missing), len(wanted), others)
             for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
                 method, chosen = missing[run]
                 ledger.record(request["ledger"], run, tensors, result | further[method])
                 log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
         rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
         packfile.write(rows, request, Path(output))
-    log.info("%s: %d runs, %d of them trained now, the others found in the ledger", output, len(rows), len(missing))
+    log.info("%s: %d runs, %d of them trained now", output, len(rows), len(missing))
 
 
 def identity(manifest: dict, dataset: str, images: list[int], method: str, request: dict, **determines: str) -> str:

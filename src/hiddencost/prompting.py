@@ -84,7 +84,8 @@ def train_pack(
                 learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
                 yield names[number], learned, result
         unfinished.unlink(missing_ok=True)
-        log.info("images of mapping passes: %s", prompted.certified)
+        if prompted.certified.images:  # a lower precision was tried
+            log.info("images of mapping passes: %s", prompted.certified)
 
     of_texts = {"texts": sha256_file(texts)} if texts else {}
     complete(inputs, request, output, train, precision=precision, **of_texts)

@@ -22,15 +22,18 @@ import torch
 from throughput import DEVICE, least, machine, publish, seconds
 from torch import Tensor, nn
 
-from hiddencost import backbone, catalog, certify
-from hiddencost.backbone import classifier_name
-from hiddencost.certify import Tally
-from hiddencost.engine import Plan, PromptedNetwork, resolve_precision
-from hiddencost.mapping import count_predictions, greedy_mapping
-from hiddencost.metrics import evaluate
-from hiddencost.prepare import pixels
-from hiddencost.protocol import RunProtocol
-from hiddencost.readers.arrays import read_cifar_binary
+from hiddencost import catalog
+from hiddencost.datasets.prepare import pixels
+from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.methods.mapping import count_predictions, greedy_mapping
+from hiddencost.networks import backbones, inference
+from hiddencost.networks.layers import classifier_name
+from hiddencost.prompting import certify
+from hiddencost.prompting.certify import Tally
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.runs.metrics import evaluate
+from hiddencost.study.recipes import RunProtocol
 
 ROOT = Path(__file__).parents[1]
 BACKBONE = Path("resources/backbones/mobilenetv2")
@@ -48,8 +51,8 @@ def network() -> tuple[nn.Module, Tensor, Tensor]:
     """Return the real MobileNetV2 as the engine uses it, and mean and standard deviation of its input."""
     if not (ROOT / BACKBONE / "manifest.json").exists():
         subprocess.run([sys.executable, "-m", "snakemake", BACKBONE / "manifest.json"], cwd=ROOT, check=True)
-    plain, _, manifest = backbone.load(ROOT / BACKBONE)
-    return backbone.for_inference(plain, DEVICE), *backbone.normalisation(manifest, DEVICE)
+    plain, _, manifest = backbones.load(ROOT / BACKBONE)
+    return inference.for_inference(plain, DEVICE), *backbones.normalisation(manifest, DEVICE)
 
 
 def test_images(size: int, count: int) -> tuple[Tensor, Tensor]:

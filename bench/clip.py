@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from hiddencost import clip
-from hiddencost.backbone import build, for_inference
-from hiddencost.engine import PromptedNetwork, train_prompts
-from hiddencost.plan import choose
-from hiddencost.protocol import RunClipProtocol
+from hiddencost.networks.build import build
+from hiddencost.networks.clip import model
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.engine import PromptedNetwork
+from hiddencost.prompting.plan import choose
+from hiddencost.prompting.train import train_prompts
+from hiddencost.study.recipes import RunClipProtocol
 
 NETWORKS = {"ViT-B-32-quickgelu": 48, "ViT-L-14-336-quickgelu": 4}  # with the images of a measurement on a CPU
 BATCH, BORDER, TEMPLATES = 16, 30, 81  # as published
@@ -95,7 +97,7 @@ def compare(name: str, count: int) -> list[dict]:
     """Measure one network. Returns the records."""
     torch.manual_seed(0)
     network = build(f"clip/{name}").requires_grad_(False).to(DEVICE)
-    canvas, gmacs, _ = clip.arithmetic(name)
+    canvas, gmacs, _ = model.arithmetic(name)
     images = torch.randint(0, 256, (count, 3, canvas, canvas), dtype=torch.uint8, device=DEVICE)
     labels = torch.arange(count, device=DEVICE) % CLASSES
     texts = functional.normalize(
@@ -103,7 +105,7 @@ def compare(name: str, count: int) -> list[dict]:
     )
     step, test = published_loop(network, texts, count, canvas)
     classifier = (
-        clip.TextClassifier(clip.image_tower(network), texts, clip.scale(network)).requires_grad_(False).eval()
+        model.TextClassifier(model.image_tower(network), texts, model.scale(network)).requires_grad_(False).eval()
     )
     ours, our_test, pack, prompted = engine(classifier, images, labels)
     gflop = 4 * gmacs * (canvas / 224) ** 2  # forward and backward to the image

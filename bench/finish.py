@@ -12,8 +12,8 @@ from pathlib import Path
 from snakemake.cli import main
 from snakemake.executors.touch import Executor
 
-from hiddencost import packfile
 from hiddencost.files import write_json
+from hiddencost.runs import packfile
 
 
 def make(job) -> None:

@@ -24,14 +24,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiddencost.allocator import ENVIRONMENT
-from hiddencost.backbone import for_inference
-from hiddencost.compress import random_network
-from hiddencost.devices import device_name
-from hiddencost.engine import Chunk, Plan, PromptedNetwork, train_prompts
+from hiddencost.compression.controls import random_network
 from hiddencost.files import atomic
-from hiddencost.plan import choose
-from hiddencost.protocol import RunProtocol
+from hiddencost.machine import ENVIRONMENT, device_name
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
+from hiddencost.prompting.plan import choose
+from hiddencost.prompting.train import train_prompts
+from hiddencost.study.recipes import RunProtocol
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -218,7 +218,7 @@ def plan_engine(network: str, size: int, plans: Path) -> dict:
     """Choose the engine's plan, in a process of its own, as it takes memory. Returns what the plan has refused."""
     warnings = BufferingHandler(1000)
     warnings.setLevel(logging.WARNING)
-    logging.getLogger("hiddencost.plan").addHandler(warnings)
+    logging.getLogger("hiddencost.prompting.plan").addHandler(warnings)
     Engine(network, size, plans)
     return {"refused": [record.getMessage() for record in warnings.buffer]}
 

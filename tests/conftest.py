@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hiddencost import catalog
-from hiddencost.checkpoint import import_checkpoint
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
+from hiddencost.networks.checkpoint import import_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

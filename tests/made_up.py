@@ -8,8 +8,8 @@ import pandas as pd
 import yaml
 from conftest import ROOT
 
-from hiddencost import gallery, matched, tables
-from hiddencost.study import Study, load_study
+from hiddencost.results import gallery, matched, tables
+from hiddencost.study.study import Study, load_study
 
 TITLE = "made-up numbers"
 CANVAS = 224

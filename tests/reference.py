@@ -9,7 +9,7 @@ import math
 import torch
 from torch.nn import functional
 
-from hiddencost.schedule import stream
+from hiddencost.prompting.schedule import stream
 
 
 def canvas_of(images, prompt, size, mean, std):

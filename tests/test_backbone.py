@@ -7,12 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hiddencost import backbone, catalog
-from hiddencost.checkpoint import import_checkpoint
-from hiddencost.compress import compress
+from hiddencost import catalog
+from hiddencost.compression.make import compress
 from hiddencost.files import read_json, sha256_file, write_json
-from hiddencost.prompt import border_mask, compose
-from hiddencost.sharing import SharedNetwork, paste
+from hiddencost.networks import backbones, build, inference
+from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.layers import classifier
+from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.sharing import SharedNetwork, paste
 
 CPU = torch.device("cpu")
 ENTRY = catalog.checkpoint("mobilenetv2")
@@ -25,16 +27,16 @@ def imported(state, folder):
     files = {"weights": {"path": str(path), "sha256": sha256_file(path), "source": "test"}}
     write_json(folder / "fetched.json", {"failed": None, "files": files})
     import_checkpoint("mobilenetv2", ENTRY, folder / "fetched.json", folder / "out")
-    return backbone.load(folder / "out")
+    return backbones.load(folder / "out")
 
 
 @pytest.fixture
 def state():
-    return backbone.build("mobilenet_v2").state_dict()
+    return build.build("mobilenet_v2").state_dict()
 
 
 def test_the_published_file_is_imported_whole(mobilenetv2):
-    network, masks, manifest = backbone.load(mobilenetv2)
+    network, masks, manifest = backbones.load(mobilenetv2)
     assert manifest["keys_matched"] == manifest["keys"] == 314 - 52  # without the counters of batch norm
     assert masks == {}
     assert manifest["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
@@ -71,13 +73,13 @@ def test_a_checkpoint_that_could_not_be_fetched_is_a_backbone_that_says_why(tmp_
     manifest = read_json(tmp_path / "out" / "manifest.json")
     assert (manifest["failed"], manifest["checkpoint"]) == ("example.org: 404", "mobilenetv2")
     with pytest.raises(ValueError, match=r"example\.org: 404"):
-        backbone.load(tmp_path / "out")
+        backbones.load(tmp_path / "out")
 
 
 def test_folding_changes_the_outputs_by_rounding_alone(mobilenetv2, threads):
-    network, _, _ = backbone.load(mobilenetv2)
+    network, _, _ = backbones.load(mobilenetv2)
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    folded = backbone.for_inference(network, torch.device("cpu"))
+    folded = inference.for_inference(network, torch.device("cpu"))
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(images), network(images), rtol=1e-3, atol=1e-3)
 
@@ -88,7 +90,7 @@ def test_a_changed_weights_file_is_refused(mobilenetv2, tmp_path):
     weights["features.0.0.weight"][0] = 0
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"weights\.safetensors: sha256 is \w+, the manifest says"):
-        backbone.load(tmp_path)
+        backbones.load(tmp_path)
 
 
 def test_a_manifest_of_other_weights_is_refused(mobilenetv2, tmp_path):
@@ -96,7 +98,7 @@ def test_a_manifest_of_other_weights_is_refused(mobilenetv2, tmp_path):
     manifest = read_json(tmp_path / "manifest.json")
     write_json(tmp_path / "manifest.json", manifest | {"masks_sha256": "0" * 64})
     with pytest.raises(ValueError, match=r"masks\.safetensors"):
-        backbone.load(tmp_path)
+        backbones.load(tmp_path)
 
 
 def same(image, kernel, stride, reduce):
@@ -126,7 +128,7 @@ def convolution(weight):
 @pytest.fixture(scope="module")
 def rigl():
     torch.manual_seed(0)
-    return backbone.build("resnet50_rigl").requires_grad_(False)
+    return build.build("resnet50_rigl").requires_grad_(False)
 
 
 def random_statistics(network):
@@ -189,15 +191,15 @@ def test_rigl_differs_from_torchvisions_resnet50_in_nothing_but_names_and_poolin
         for pattern, name in rules:
             key = re.sub(pattern, name, key)
         state[key] = tensor
-    plain = backbone.build("resnet50")
-    backbone.load_strictly(plain, state, "rigl")
+    plain = build.build("resnet50")
+    backbones.load_strictly(plain, state, "rigl")
     plain.maxpool = nn.Sequential(rigl.pad, rigl.initial_max_pool)
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(rigl(images), plain(images))
 
 
 def test_keras_resnet50_strides_in_the_first_convolution():
-    network = backbone.build("resnet50_keras")
+    network = build.build("resnet50_keras")
     strided = {name for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)}
     assert strided == {"conv1", *(f"layer{n}.0.{layer}" for n in (2, 3, 4) for layer in ("conv1", "downsample.0"))}
     assert {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
@@ -208,11 +210,11 @@ def test_keras_resnet50_strides_in_the_first_convolution():
 )
 def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, threads):
     torch.manual_seed(0)
-    network = random_statistics(backbone.build(architecture)).double()
-    folded = backbone.for_inference(network, CPU)
+    network = random_statistics(build.build(architecture)).double()
+    folded = inference.for_inference(network, CPU)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert not any("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    assert backbone.classifier(folded).out_features == backbone.classifier(network).out_features == 1000
+    assert classifier(folded).out_features == classifier(network).out_features == 1000
     prompts = torch.randn(1, 3, 96, 96, dtype=torch.float64)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
@@ -225,12 +227,12 @@ def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, t
 
 
 def test_a_network_that_cannot_be_walked_keeps_its_batch_norm_and_says_so(caplog):
-    network = backbone.build("timm/tf_efficientnet_lite0")  # pads by the size of what it is given
+    network = build.build("timm/tf_efficientnet_lite0")  # pads by the size of what it is given
     images = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(backbone.for_inference(network, CPU)(images), network(images))
+    torch.testing.assert_close(inference.for_inference(network, CPU)(images), network(images))
     assert "batch norm is not folded, as torch.fx cannot walk the network" in caplog.text
 
 
 def test_a_network_without_a_linear_head_is_refused():
     with pytest.raises(ValueError, match="no linear layer"):
-        backbone.classifier(nn.Sequential(nn.Conv2d(3, 4, 1)))
+        classifier(nn.Sequential(nn.Conv2d(3, 4, 1)))

@@ -11,10 +11,12 @@ import scale
 import throughput
 import torch
 
-from hiddencost import backbone, datasets
-from hiddencost.engine import Plan, PromptedNetwork, train_prompts
+from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import read_json, write_json
-from hiddencost.protocol import RunProtocol
+from hiddencost.networks import backbones, inference
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.train import train_prompts
+from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 3, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 10, "shuffle": False}
@@ -24,8 +26,8 @@ PROTOCOL = RunProtocol(
 
 
 def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
-    network, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, CPU)
+    network, _, manifest = backbones.load(mobilenetv2)
+    mean, std = backbones.normalisation(manifest, CPU)
     images, labels = throughput.noise(10, 32)
 
     prompt = published.Prompt(32, mean, std)
@@ -36,7 +38,7 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
         mappings.append(published.map_labels(network, prompt, 10, loader))
         losses.append(published.train_epoch(network, prompt, adam, scaler, mappings[-1], loader)[0])
 
-    folded = backbone.for_inference(network, CPU)
+    folded = inference.for_inference(network, CPU)
     prompted = PromptedNetwork(folded, mean, std, PROTOCOL, Plan(0.75))
     ((_, run),) = train_prompts(prompted, images, labels, 10, [("ilm", range(10))], 0, PROTOCOL)
     assert run.mappings == [mapping.tolist() for mapping in mappings]
@@ -46,8 +48,8 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
 
 
 def test_the_published_loop_trains_in_fp16_and_maps_and_tests_in_fp32(mobilenetv2, threads, monkeypatch):
-    network, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, CPU)
+    network, _, manifest = backbones.load(mobilenetv2)
+    mean, std = backbones.normalisation(manifest, CPU)
     loader = published.loader(*throughput.noise(4, 32), 4, CPU, shuffle=False)
     seen, losses, prompts = [], [], []
     network.register_forward_hook(lambda _, canvas, logits: seen.append(logits.dtype))
@@ -128,8 +130,8 @@ class Clock:
 
 def test_what_the_plan_refuses_is_told(monkeypatch, tmp_path):
     def choose(*arguments):
-        logging.getLogger("hiddencost.plan").info("whole canvases")
-        logging.getLogger("hiddencost.plan").warning("border once up to %s: not used", "pool")
+        logging.getLogger("hiddencost.prompting.plan").info("whole canvases")
+        logging.getLogger("hiddencost.prompting.plan").warning("border once up to %s: not used", "pool")
         return Plan()
 
     monkeypatch.setattr(throughput, "choose", choose)
@@ -204,7 +206,7 @@ def test_jobs_of_both_kinds_find_the_same_runs_in_the_ledger(mobilenetv2, tmp_pa
     write_json(network / "verification.json", {"passed": True, "reasons": [], **sparsity})
     prepared = tmp_path / "resources/datasets/cifar10-part/24"
     write_json(prepared / "dataset.json", {"failed": None, "classes": list("abcdefghij"), "sha256": {}})
-    for name, array in zip(datasets.ARRAYS, throughput.noise(10, 24) * 2, strict=True):
+    for name, array in zip(ARRAYS, throughput.noise(10, 24) * 2, strict=True):
         np.save(prepared / name, array.numpy())
     split = tmp_path / "results/scale/splits/cifar10-part/seed0.json"
     write_json(split, {"permutations": [[index] for index in range(10)]})

@@ -10,13 +10,17 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from hiddencost import backbone, catalog, certify, clip
-from hiddencost.certify import Tally, first_classes
-from hiddencost.compress import random_network
-from hiddencost.engine import Plan, PromptedNetwork
-from hiddencost.prepare import pixels
-from hiddencost.protocol import RunClipProtocol, RunProtocol
-from hiddencost.readers.arrays import read_cifar_binary
+from hiddencost import catalog
+from hiddencost.compression.controls import random_network
+from hiddencost.datasets.prepare import pixels
+from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.networks import backbones, inference
+from hiddencost.networks.clip import model
+from hiddencost.networks.clip.texts import classifier
+from hiddencost.prompting import certify
+from hiddencost.prompting.certify import Tally, first_classes
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
 CPU = torch.device("cpu")
 COUNT, CLASSES = 640, 50
@@ -296,14 +300,14 @@ def case(request, mobilenetv2, tmp_path):
     if request.param == "clip":
         architecture = tiny_clip.configure(tmp_path / "clip")
         texts = [f"a photo of number {number}" for number in range(30)]
-        name = clip.name_of({"architecture": architecture})
-        network = clip.classifier(tiny_clip.network(architecture), texts, name).requires_grad_(False)
+        name = model.name_of({"architecture": architecture})
+        network = classifier(tiny_clip.network(architecture), texts, name).requires_grad_(False)
         protocol = RunClipProtocol(**RECIPE, border=8, canvas=canvas, interpolation="bicubic", momentum=0.9)
     elif request.param == "resnet18":
         network = random_network("resnet18")
     else:
-        network, _, manifest = backbone.load(mobilenetv2)
-    return backbone.for_inference(network, CPU), *backbone.normalisation(manifest, CPU), protocol, size
+        network, _, manifest = backbones.load(mobilenetv2)
+    return inference.for_inference(network, CPU), *backbones.normalisation(manifest, CPU), protocol, size
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True)

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hiddencost import claims, verdicts
-from hiddencost.claims import Claim
-from hiddencost.study import StudyError, checked
+from hiddencost.messages import StudyError, checked
+from hiddencost.results import claims, verdicts
+from hiddencost.results.claims import Claim
 
 # name: checkpoint, compression, control, dense
 BACKBONES = {

@@ -13,19 +13,24 @@ from tiny_clip import CANVAS, upop_file, upop_state
 from torch.nn import functional
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from hiddencost import backbone, catalog, clip
-from hiddencost.checkpoint import import_checkpoint
-from hiddencost.compress import compress
-from hiddencost.engine import Plan, PromptedNetwork, train_prompts
+from hiddencost import catalog
+from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
+from hiddencost.compression.photos import imagenet_photos
+from hiddencost.datasets.prepare import pixels
 from hiddencost.files import read_json, write_json
-from hiddencost.formats import READERS
-from hiddencost.layers import prunable, weights
-from hiddencost.plan import choose
-from hiddencost.prepare import pixels
-from hiddencost.prompt import fill
-from hiddencost.protocol import PUBLISHED_TEMPLATES, RunClipProtocol
-from hiddencost.schedule import stream
-from hiddencost.verify import imagenet_photos, verify
+from hiddencost.networks import backbones, build, inference
+from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.clip import model, texts
+from hiddencost.networks.clip.texts import read_texts, templates, write_texts, zero_shot_head
+from hiddencost.networks.formats.registry import READERS
+from hiddencost.networks.layers import prunable, weights
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.plan import choose
+from hiddencost.prompting.prompts import fill
+from hiddencost.prompting.schedule import stream
+from hiddencost.prompting.train import train_prompts
+from hiddencost.study.recipes import PUBLISHED_TEMPLATES, RunClipProtocol
 
 CPU = torch.device("cpu")
 CLASSES = ["airplane", "polka-dotted", "AnnualCrop", "sea_horse"]
@@ -130,26 +135,26 @@ def test_the_lean_classifier_is_the_network_up_to_rounding(architecture, name):
     made = tiny_clip.network(architecture if name == "tiny" else f"clip/{name}")
     for norm in (module for module in made.visual.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.uniform_(0.5, 2)
-    images = torch.randn(2, 3, clip.image_size(made), clip.image_size(made), generator=stream(0, "images"))
-    classifier = clip.classifier(made, ["a cat", "a dog", "a house"], clip.name_of({"architecture": architecture}))
+    images = torch.randn(2, 3, model.image_size(made), model.image_size(made), generator=stream(0, "images"))
+    classifier = texts.classifier(made, ["a cat", "a dog", "a house"], model.name_of({"architecture": architecture}))
     classifier, images = classifier.double(), images.double()
-    lean = backbone.for_inference(classifier, CPU)
+    lean = inference.for_inference(classifier, CPU)
     kinds = {type(module).__name__ for module in lean.modules()}
     assert not kinds & {"MultiheadAttention", "BatchNorm2d", "QuickGELU"}
     torch.testing.assert_close(lean(images), classifier(images), rtol=1e-9, atol=1e-9)
 
 
 def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(network, architecture):
-    name = clip.name_of({"architecture": architecture})
+    name = model.name_of({"architecture": architecture})
     texts = ["a cat", "a dog"]
     images = torch.randn(3, 3, CANVAS, CANVAS)
     embeddings = network.encode_image(images), network.encode_text(clip_tokens(architecture, texts))
     cosines = functional.cosine_similarity(embeddings[0][:, None], embeddings[1][None], dim=2)
-    classifier = clip.classifier(network, texts, name).requires_grad_(False)
+    classifier = texts.classifier(network, texts, name).requires_grad_(False)
     torch.testing.assert_close(classifier(images), math.exp(3.0) * cosines, rtol=1e-4, atol=1e-4)
-    from hiddencost.engine import in_bf16
+    from hiddencost.prompting.engine import in_bf16
 
-    low = in_bf16(backbone.for_inference(classifier, CPU))
+    low = in_bf16(inference.for_inference(classifier, CPU))
     assert low(images.bfloat16()).dtype == torch.float32
     torch.testing.assert_close(low(images.bfloat16()), classifier(images), rtol=0, atol=0.5)
 
@@ -157,7 +162,7 @@ def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(ne
 def clip_tokens(architecture, texts):
     import open_clip
 
-    return open_clip.get_tokenizer(clip.name_of({"architecture": architecture}))(texts)
+    return open_clip.get_tokenizer(model.name_of({"architecture": architecture}))(texts)
 
 
 def test_towers_are_those_of_openai_written_out(network, architecture):
@@ -170,15 +175,15 @@ def test_towers_are_those_of_openai_written_out(network, architecture):
 
 def test_names_of_configurations_and_tokenizers(architecture):
     with pytest.raises(ValueError, match="open_clip has no such configuration"):
-        backbone.build("clip/ViT-B-31")
+        build.build("clip/ViT-B-31")
     with pytest.raises(ValueError, match="'clip/ViT-B-16-SigLIP': its texts go through a tokenizer of Hugging Face"):
-        backbone.build("clip/ViT-B-16-SigLIP")
+        build.build("clip/ViT-B-16-SigLIP")
     with pytest.raises(ValueError, match=r"open_clip_config\.json"):
-        backbone.build("clip/local-dir:nowhere")
+        build.build("clip/local-dir:nowhere")
     entry = catalog.checkpoint("openclip-vit-b-32.openai")
     assert entry["architecture"] == "clip/ViT-B-32-quickgelu"  # these weights want it
     assert entry["files"]["weights"]["sources"][0]["hf"] == "timm/vit_base_patch32_clip_224.openai"
-    canvas, gmacs, parameters = clip.arithmetic(clip.name_of(entry))
+    canvas, gmacs, parameters = model.arithmetic(model.name_of(entry))
     assert (canvas, round(gmacs, 1), parameters) == (entry["canvas"], 4.4, 151_277_313)
     with pytest.raises(ValueError, match=r"near it: openclip-vit-b-32\.openai"):
         catalog.checkpoint("openclip-vit-b-31.openai")
@@ -189,7 +194,7 @@ def test_names_of_configurations_and_tokenizers(architecture):
 
 def test_upop_is_read_with_narrow_blocks_that_compute_what_it_does(imported, network, architecture):
     folder = imported("upop")
-    made, masks, manifest = backbone.load(folder)
+    made, masks, manifest = backbones.load(folder)
     assert (masks, len(manifest["widths"])) == ({}, 4)
     assert manifest["widths"]["visual.transformer.resblocks.0"] == [40, 300]
     assert manifest["report"]["of_its_training"] > 10
@@ -223,7 +228,7 @@ def test_a_compressed_block_is_the_masked_one_but_for_the_scale_of_its_scores(ne
     bias = masked.attn.in_proj_bias * every.repeat(3)
     masked.attn.in_proj_bias.copy_(torch.cat([bias[:128] * math.sqrt(64 / 40), bias[128:]]))
     narrow = copy.deepcopy(network.get_submodule(name))
-    clip.narrow(narrow, 40, 512)
+    model.narrow(narrow, 40, 512)
     state, _ = upop_state(network)
     narrow.attn.load_state_dict({key: state[f"{name}.attn.{key}"] for key in narrow.attn.state_dict()})
     narrow = narrow.double()
@@ -268,7 +273,7 @@ def test_what_is_not_upops_layout_is_refused(tmp_path, network, architecture, sp
 
     def load():
         state, _, _, widths = READERS["upop"]({"weights": path})
-        backbone.load_strictly(backbone.build(architecture, widths), state, str(path))
+        backbones.load_strictly(build.build(architecture, widths), state, str(path))
 
     with pytest.raises(ValueError, match=reason) as refused:
         load()
@@ -311,8 +316,8 @@ def test_compression_reaches_the_layers_of_both_towers_and_passes_the_gate(impor
     compress(imported(), tmp_path / "out", compression, None)
     result = verify(tmp_path / "out", GATE, lambda *_: (20, 20, "photos", 0))
     assert result["passed"], result["reasons"]
-    made, masks, manifest = backbone.load(tmp_path / "out")
-    dense, _, _ = backbone.load(tmp_path / "made")
+    made, masks, manifest = backbones.load(tmp_path / "out")
+    dense, _, _ = backbones.load(tmp_path / "made")
     changed = {key for key, tensor in made.state_dict().items() if not tensor.equal(dense.state_dict()[key])}
     # 2:4 leaves the stem of 3 channels dense, and ERK the layers that are small
     left = {"nm": {"visual.conv1.weight"}}.get(compression["algorithm"], set())
@@ -328,10 +333,10 @@ def test_compression_reaches_the_layers_of_both_towers_and_passes_the_gate(impor
 
 def test_a_weight_that_came_back_fails_the_gate(imported, tmp_path):
     compress(imported(), tmp_path / "out", {"algorithm": "magnitude", "sparsity": 0.5}, None)
-    made, masks, manifest = backbone.load(tmp_path / "out")
+    made, masks, manifest = backbones.load(tmp_path / "out")
     key = "transformer.resblocks.0.attn.in_proj_weight"
     made.get_parameter(key)[~masks[key]] = 1
-    backbone.save(tmp_path / "out", made.state_dict(), masks, manifest)
+    backbones.save(tmp_path / "out", made.state_dict(), masks, manifest)
     result = verify(tmp_path / "out", GATE, lambda *_: (20, 20, "photos", 0))
     assert any(f"{key}: mask and weights disagree" in reason for reason in result["reasons"])
 
@@ -339,7 +344,7 @@ def test_a_weight_that_came_back_fails_the_gate(imported, tmp_path):
 @pytest.mark.parametrize("control", ["random_init", "shuffled"])
 def test_controls(imported, tmp_path, control):
     compress(imported("upop"), tmp_path / "out", None, control)
-    made, _, manifest = backbone.load(tmp_path / "out")
+    made, _, manifest = backbones.load(tmp_path / "out")
     result = verify(tmp_path / "out", GATE, lambda *_: (0, 20, "photos", 12))
     assert result["passed"], result["reasons"]
     narrow = made.visual.transformer.resblocks[0].mlp.c_fc.out_features == 300
@@ -367,9 +372,9 @@ def test_a_network_without_its_weights_does_not_know_the_photos(imported, photos
 
 
 def test_texts_are_each_template_with_each_class_as_words(network, architecture, tmp_path):
-    name, path = clip.name_of({"architecture": architecture}), tmp_path / "texts.safetensors"
-    clip.write_texts(network, name, TEMPLATES, CLASSES, path, lambda count: None)
-    embeddings, scale = clip.read_texts(path)
+    name, path = model.name_of({"architecture": architecture}), tmp_path / "texts.safetensors"
+    write_texts(network, name, TEMPLATES, CLASSES, path, lambda count: None)
+    embeddings, scale = read_texts(path)
     assert embeddings.shape == (3, 4, 24)
     assert scale == pytest.approx(math.exp(3.0))
     words = ["airplane", "polka dotted", "annual crop", "sea horse"]
@@ -381,11 +386,11 @@ def test_texts_are_each_template_with_each_class_as_words(network, architecture,
     with safe_open(path, "pt") as stored:
         assert json.loads(stored.metadata()["texts"]) == texts
     head = torch.stack([functional.normalize(plain[k::4].mean(0), dim=0) for k in range(4)]) * scale
-    torch.testing.assert_close(clip.zero_shot_head(embeddings, scale), head, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(zero_shot_head(embeddings, scale), head, rtol=1e-3, atol=1e-3)
 
 
 def test_the_published_templates_are_81():
-    found = clip.templates("published")
+    found = templates("published")
     assert len(found) == len(set(found)) == PUBLISHED_TEMPLATES
     assert found[:2] == ["This is a photo of a {}.", "a bad photo of a {}."]
     assert all(template.count("{}") == 1 for template in found)
@@ -452,14 +457,14 @@ def plain_training(classifier, images, labels, classes, method, seed, protocol, 
 @pytest.mark.parametrize("layout", ["open_clip", "upop"])
 def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, architecture, threads):
     """In float64, all methods and two budgets side by side: the tower lean, or narrow, and images in chunks."""
-    network, _, manifest = backbone.load(imported(layout))
-    texts = [template.format(clip.words(name)) for template in TEMPLATES for name in CLASSES]
-    classifier = clip.classifier(network, texts, clip.name_of(manifest)).double().requires_grad_(False)
+    network, _, manifest = backbones.load(imported(layout))
+    texts = [template.format(texts.words(name)) for template in TEMPLATES for name in CLASSES]
+    classifier = texts.classifier(network, texts, model.name_of(manifest)).double().requires_grad_(False)
     images = torch.randint(0, 256, (24, 3, CANVAS, CANVAS), dtype=torch.uint8, generator=stream(0, "noise"))
     labels = torch.arange(24) % 4
     protocol = RunClipProtocol.model_validate(PROTOCOL)
-    mean, std = (t.double() for t in backbone.normalisation(manifest, CPU))
-    prompted = PromptedNetwork(backbone.for_inference(classifier, CPU), mean, std, protocol, Plan(None, chunk=7))
+    mean, std = (t.double() for t in backbones.normalisation(manifest, CPU))
+    prompted = PromptedNetwork(inference.for_inference(classifier, CPU), mean, std, protocol, Plan(None, chunk=7))
     budgets = [list(range(12)), list(range(24))]
     runs = [(method, chosen) for method in ("rlm", "flm", "ilm") for chosen in budgets]
     found = dict(train_prompts(prompted, images, labels, 4, runs, 3, protocol))
@@ -477,13 +482,13 @@ def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, ar
 
 
 def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, threads):
-    name, protocol = clip.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
-    texts = [template.format(clip.words(one)) for template in TEMPLATES for one in CLASSES]
-    classifier = clip.classifier(network, texts, name).requires_grad_(False)
-    mean, std = backbone.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
+    name, protocol = model.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
+    texts = [template.format(texts.words(one)) for template in TEMPLATES for one in CLASSES]
+    classifier = texts.classifier(network, texts, name).requires_grad_(False)
+    mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "noise"))
     data = images, torch.arange(12) % 4, 4, [("ilm", list(range(12)))], 0, protocol
-    prompted = PromptedNetwork(backbone.for_inference(classifier, CPU), mean, std, protocol, Plan())
+    prompted = PromptedNetwork(inference.for_inference(classifier, CPU), mean, std, protocol, Plan())
     kept = []
     import copy
 
@@ -495,10 +500,10 @@ def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, thre
 
 def test_the_plan_is_whole_canvases_and_chunks_that_fit(network, architecture, tmp_path, caplog, threads):
     caplog.set_level("INFO")
-    name, protocol = clip.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
-    classifier = clip.classifier(network, ["a cat", "a dog"], name).requires_grad_(False)
-    mean, std = backbone.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
-    plan = choose(backbone.for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
+    name, protocol = model.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
+    classifier = texts.classifier(network, ["a cat", "a dog"], name).requires_grad_(False)
+    mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
+    plan = choose(inference.for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
     assert (plan.cover, plan.graphs) == (None, False)
     assert plan.chunk >= 8
     assert "whole canvases, as the prompt is added to the images" in caplog.text

@@ -5,8 +5,9 @@ import copy
 import pytest
 from test_clip_study import CONFIG
 
-from hiddencost import cost
-from hiddencost.study import StudyError, load_study
+from hiddencost.jobs import cost
+from hiddencost.messages import StudyError
+from hiddencost.study.study import load_study
 
 CLIP = "openclip-vit-b-32.openai"
 CNN = {"name": "cnn", "checkpoint": "mobilenetv2"}

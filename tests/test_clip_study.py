@@ -14,7 +14,7 @@ from safetensors import safe_open
 from test_workflow import configure, snakemake
 
 import hiddencost
-from hiddencost import datasets
+from hiddencost.datasets import prepared
 from hiddencost.files import read_json
 
 STUDY = ("--configfile", "words.yaml")
@@ -133,7 +133,7 @@ def check_mappings_name_texts(project):
     mappings = mappings[~of_cnn]
     assert set(mappings["source"]) <= set(range(30))
     templates = CONFIG["clip"]["templates"]
-    classes = datasets.load(project / "resources/datasets/cifar10-part/32").classes
+    classes = prepared.load(project / "resources/datasets/cifar10-part/32").classes
     expected = [template.format(name) for template in templates for name in classes]
     assert (mappings["source_name"] == mappings["source"].map(dict(enumerate(expected)))).all()
     for _, run in mappings.groupby(["backbone", "method", "shots", "seed"]):
@@ -151,7 +151,7 @@ def check_figures_are_drawn(project, name):
 
 def check_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path):
     model = hiddencost.load(project / RESULTS, backbone=backbone, method=method, shots=2, seed=0)
-    dataset = datasets.load(project / "resources/datasets/cifar10-part/32")
+    dataset = prepared.load(project / "resources/datasets/cifar10-part/32")
     images = torch.tensor(dataset.test_images)
     predicted = torch.cat([model(some).argmax(1) for some in images.split(100)])
     run = runs_of(project).query("backbone == @backbone and method == @method and shots == 2").iloc[0]

@@ -4,12 +4,15 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import resnet50
 
-from hiddencost import backbone
-from hiddencost.compress import compress, prune_weights, quantise, shuffle
-from hiddencost.compression import label
+from hiddencost.compression.controls import shuffle
+from hiddencost.compression.gate import mask_violations, settings_violations
+from hiddencost.compression.make import compress
+from hiddencost.compression.prune import prune_weights
+from hiddencost.compression.quantise import quantise
+from hiddencost.compression.registry import label
 from hiddencost.files import read_json
-from hiddencost.layers import convolutions, erk_densities
-from hiddencost.verify import mask_violations, settings_violations
+from hiddencost.networks import backbones
+from hiddencost.networks.layers import convolutions, erk_densities
 
 MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.3}
 TWO_OF_FOUR = {"algorithm": "nm", "n": 2, "m": 4}
@@ -39,13 +42,13 @@ def zeros(folder):
 def sparse(mobilenetv2, tmp_path_factory):
     """MobileNetV2, a fifth of it zero, as an imported sparse checkpoint."""
     folder = tmp_path_factory.mktemp("sparse")
-    pruned, masks, manifest = backbone.load(mobilenetv2)
+    pruned, masks, manifest = backbones.load(mobilenetv2)
     masks |= prune_weights(pruned, {"algorithm": "magnitude", "sparsity": 0.2, "scope": "global"})
     # a published mask can reach the head, too
     head = pruned.classifier[1].weight
     masks["classifier.1.weight"] = head.abs() > 0.01
     head.mul_(masks["classifier.1.weight"])
-    backbone.save(folder, pruned.state_dict(), masks, manifest | {"compression": "acdc", "sparsity_declared": 0.2})
+    backbones.save(folder, pruned.state_dict(), masks, manifest | {"compression": "acdc", "sparsity_declared": 0.2})
     return folder
 
 
@@ -70,10 +73,10 @@ def test_compression_and_control_are_declared(mobilenetv2, tmp_path, compression
 
 def test_a_checkpoint_that_failed_stays_one_and_says_why(tmp_path):
     manifest = {"architecture": "resnet50", "compression": "gmp", "sparsity_declared": 0.8}
-    backbone.save_failure(tmp_path / "source", "weights.pth: 404 Not Found", manifest)
+    backbones.save_failure(tmp_path / "source", "weights.pth: 404 Not Found", manifest)
     compress(tmp_path / "source", tmp_path / "made", MAGNITUDE, None)
     with pytest.raises(ValueError, match="404 Not Found"):
-        backbone.load(tmp_path / "made")
+        backbones.load(tmp_path / "made")
     assert read_json(tmp_path / "made" / "manifest.json")["compression"] == "gmp+magnitude"
 
 
@@ -172,7 +175,7 @@ def test_two_of_four_neighbours_among_the_input_channels_are_kept():
 def test_groups_that_fit_no_layer_are_a_failure_that_names_them(mobilenetv2, tmp_path):
     compress(mobilenetv2, tmp_path, {"algorithm": "nm", "n": 1, "m": 7}, None)
     with pytest.raises(ValueError, match="1:7: no layer has inputs in groups of 7"):
-        backbone.load(tmp_path)
+        backbones.load(tmp_path)
 
 
 def test_channel_pruning_removes_the_weakest_filters_whole():
@@ -229,7 +232,7 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
     sparse, tmp_path, compression, declared
 ):
     compress(sparse, tmp_path, compression, None)
-    made, masks, manifest = backbone.load(tmp_path)
+    made, masks, manifest = backbones.load(tmp_path)
     before = load_file(sparse / "masks.safetensors")
     assert manifest["compression"] == f"acdc+{label(compression)}"
     assert masks.keys() == before.keys()
@@ -249,7 +252,7 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
 def test_a_checkpoint_sparser_than_asked_is_a_failure_that_says_so(sparse, tmp_path):
     compress(sparse, tmp_path, {"algorithm": "magnitude", "sparsity": 0.1}, None)
     with pytest.raises(ValueError, match=r"0\.2000 of the weights .* zero already, expected at most .* 0\.1"):
-        backbone.load(tmp_path)
+        backbones.load(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------- controls
@@ -271,7 +274,7 @@ def test_controls_answer_to_their_input(mobilenetv2, tmp_path, threads, control)
     compress(mobilenetv2, tmp_path, None, control)
     images = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     images[4:] *= 0.3
-    assert backbone.load(tmp_path)[0](images).std(0).mean() > 1e-3
+    assert backbones.load(tmp_path)[0](images).std(0).mean() > 1e-3
 
 
 def test_shuffling_keeps_each_layers_values_and_nothing_of_their_places(mobilenetv2, tmp_path):

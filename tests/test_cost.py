@@ -2,8 +2,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from hiddencost import cost
-from hiddencost.study import load_study
+from hiddencost.jobs import cost
+from hiddencost.study.study import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 NETWORK = {"gmacs": 0.5, "files": {"weights": {"name": "a.pth", "size": 14_000_000}, "mask": {"size": 1000}}}

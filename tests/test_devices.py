@@ -8,13 +8,13 @@ import time
 import pytest
 import torch
 
-from hiddencost import devices
+from hiddencost import machine
 
 GPUS = ["GPU-aaaa-1", "GPU-bbbb-2"]
 # takes a GPU, says so, and keeps it until it is killed
 HOLD = """
 import logging, os, sys, time
-from hiddencost.devices import lease
+from hiddencost.machine import lease
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 with lease(*map(int, sys.argv[1:])) as gpu:
     assert "torch" not in sys.modules
@@ -24,8 +24,8 @@ with lease(*map(int, sys.argv[1:])) as gpu:
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """A machine with GPUs, as nvidia-smi lists them; machine(script) makes nvidia-smi another one."""
+def node(tmp_path, monkeypatch):
+    """A node with GPUs, as nvidia-smi lists them; node(script) makes nvidia-smi another one."""
 
     def install(script):
         path = tmp_path / "bin/nvidia-smi"
@@ -37,14 +37,14 @@ def machine(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr(devices.tempfile, "tempdir", None)  # read TMPDIR again
+    monkeypatch.setattr(machine.tempfile, "tempdir", None)  # read TMPDIR again
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # what a lease sets is undone in the end
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     return install
 
 
 @pytest.fixture
-def hold(machine):
+def hold(node):
     """Start a process that takes a GPU."""
     started = []
 
@@ -89,7 +89,7 @@ def test_each_process_takes_a_gpu_of_its_own_and_the_next_waits_until_one_is_kil
     assert first[waiting] == "all 2 GPUs are taken: waiting for one; a lease ends with the process that holds it"
     holding = {line(process).split()[1]: process for process in processes if process is not waiting}
     assert sorted(holding) == GPUS
-    assert line(waiting, 2.5 * devices.POLL) is None  # it is said once
+    assert line(waiting, 2.5 * machine.POLL) is None  # it is said once
     kill(holding[GPUS[1]])
     assert taken(waiting) == GPUS[1]
 
@@ -111,7 +111,7 @@ def test_who_wants_a_gpu_alone_does_not_join_those_who_share(hold):
     joins = hold(3, **one)  # of another study, that shares otherwise
     assert taken(joins) == GPUS[1]
     kill(shares)
-    assert line(alone, 2.5 * devices.POLL) is None
+    assert line(alone, 2.5 * machine.POLL) is None
     kill(joins)
     assert taken(alone) == GPUS[1]
     assert line(hold(12, **one)).startswith("the only GPU is taken: waiting")
@@ -135,34 +135,34 @@ def test_who_wants_a_gpu_alone_does_not_join_those_who_share(hold):
         ("MIG-cccc,GPU-aaaa-1", ["MIG-cccc", GPUS[0]]),
     ],
 )
-def test_the_visible_gpus_are_those_that_cuda_would_see(machine, monkeypatch, told, names):
+def test_the_visible_gpus_are_those_that_cuda_would_see(node, monkeypatch, told, names):
     if told is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
-    assert devices.visible() == names
+    assert machine.visible() == names
 
 
-def test_without_nvidia_smi_the_variable_alone_tells(machine, monkeypatch, tmp_path):
+def test_without_nvidia_smi_the_variable_alone_tells(node, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert devices.visible() == []
+    assert machine.visible() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-GPU-a/1/0")
-    assert devices.visible() == ["2", "MIG-GPU-a/1/0"]
+    assert machine.visible() == ["2", "MIG-GPU-a/1/0"]
     for expected in ("2", "MIG-GPU-a/1/0"):
-        with devices.lease(1) as gpu:
+        with machine.lease(1) as gpu:
             assert gpu == expected == os.environ["CUDA_VISIBLE_DEVICES"]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-a/1/0")
 
 
-def test_a_driver_that_fails_is_told(machine, caplog):
-    machine("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
-    assert devices.visible() == []
+def test_a_driver_that_fails_is_told(node, caplog):
+    node("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    assert machine.visible() == []
     assert "nvidia-smi failed: Failed to initialize NVML" in caplog.text
 
 
-def test_without_a_gpu_the_cpu_computes_and_the_log_says_so(machine, monkeypatch, caplog, tmp_path):
+def test_without_a_gpu_the_cpu_computes_and_the_log_says_so(node, monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with caplog.at_level("INFO"), devices.lease(1) as gpu:
+    with caplog.at_level("INFO"), machine.lease(1) as gpu:
         assert gpu is None
-        assert devices.compute_device(gpu, 1).type == "cpu"
+        assert machine.compute_device(gpu, 1).type == "cpu"
     assert [record.message for record in caplog.records] == ["no GPU is visible: computing on the CPU"]
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -180,7 +180,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(monkeypatch, caplog, gpu, usable,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # whose kernels would be asked for
-    assert devices.compute_device(gpu, 4).type == device
+    assert machine.compute_device(gpu, 4).type == device
     assert shares == ([0.25] if device == "cuda" else [])
     assert warning in caplog.text
     assert bool(warning) == bool(caplog.text)
@@ -212,41 +212,41 @@ def test_a_gpu_without_kernels_in_this_pytorch_is_told_before_the_job(monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: kernels)
     if fits:
-        assert devices.compute_device("GPU-aaaa-1", 1).type == "cuda"
+        assert machine.compute_device("GPU-aaaa-1", 1).type == "cuda"
         return
     major, minor = capabilities[-1]
     told = (
         rf"Card {len(capabilities) - 1} has CUDA capability {major}\.{minor}, for .* no kernels; it has {kernels[0]}"
     )
     with pytest.raises(RuntimeError, match=told):
-        devices.compute_device("GPU-aaaa-1", 1)
+        machine.compute_device("GPU-aaaa-1", 1)
 
 
-def test_a_lease_ends_with_its_block_and_its_locks_are_private_and_look_used(machine, tmp_path):
+def test_a_lease_ends_with_its_block_and_its_locks_are_private_and_look_used(node, tmp_path):
     for _ in range(2):
-        with devices.lease(1) as gpu:
+        with machine.lease(1) as gpu:
             assert gpu == GPUS[0]
         (folder,) = (tmp_path / "tmp").iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         locks = list(folder.glob("GPU-aaaa-1.*"))
-        assert len(locks) == devices.SLOTS
+        assert len(locks) == machine.SLOTS
         assert all(time.time() - lock.stat().st_mtime < 60 for lock in locks)
         for lock in locks:
             os.utime(lock, (0, 0))
 
 
-def test_several_gpus_are_taken_together_or_not_at_all(machine, monkeypatch, caplog, hold):
+def test_several_gpus_are_taken_together_or_not_at_all(node, monkeypatch, caplog, hold):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with devices.lease(1, 2) as gpus:
+    with machine.lease(1, 2) as gpus:
         assert gpus == ",".join(GPUS) == os.environ["CUDA_VISIBLE_DEVICES"]
         assert line(hold(CUDA_VISIBLE_DEVICES="1")).startswith("the only GPU is taken: waiting")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with devices.lease(1, 4) as gpus:
+    with machine.lease(1, 4) as gpus:
         assert gpus == ",".join(GPUS)
     assert "4 GPUs were asked for, 2 are visible" in caplog.text
 
 
-def test_who_wants_two_gpus_waits_for_both(machine, monkeypatch, hold):
+def test_who_wants_two_gpus_waits_for_both(node, monkeypatch, hold):
     one = hold(CUDA_VISIBLE_DEVICES="1")
     assert taken(one) == GPUS[1]
     both = hold(1, 2)
@@ -255,14 +255,14 @@ def test_who_wants_two_gpus_waits_for_both(machine, monkeypatch, hold):
     assert taken(both) == ",".join(GPUS)
 
 
-def test_a_folder_of_somebody_else_is_refused(machine, tmp_path):
+def test_a_folder_of_somebody_else_is_refused(node, tmp_path):
     folder = tmp_path / "tmp" / f"hiddencost-{os.getuid()}"
     folder.symlink_to(tmp_path)
-    with pytest.raises(PermissionError, match=r"no folder, of user \d+; expected a folder of user"), devices.lease(1):
+    with pytest.raises(PermissionError, match=r"no folder, of user \d+; expected a folder of user"), machine.lease(1):
         pass
     folder.unlink()
     folder.mkdir()
     if os.getuid() == 0:
         os.chown(folder, 12345, 12345)
         with pytest.raises(PermissionError, match="a folder, of user 12345; expected a folder of user 0"):
-            devices.lease(1).__enter__()
+            machine.lease(1).__enter__()

@@ -10,12 +10,16 @@ import reference
 import torch
 from conftest import ROOT
 
-from hiddencost import backbone, catalog, ledger
-from hiddencost.engine import Plan, PromptedNetwork, Trained, resolve_precision, train_prompts
-from hiddencost.prepare import pixels
-from hiddencost.prompt import border_mask
-from hiddencost.protocol import RunProtocol
-from hiddencost.readers.arrays import read_cifar_binary
+from hiddencost import catalog
+from hiddencost.datasets.prepare import pixels
+from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.networks import backbones, inference
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.prompts import border_mask
+from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.prompting.train import Trained, train_prompts
+from hiddencost.runs import interrupted
+from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")
 PROTOCOL = RunProtocol(
@@ -56,10 +60,10 @@ def images():
 @pytest.fixture(scope="module")
 def networks(mobilenetv2):
     """The real MobileNetV2 as the engine uses it, and untouched."""
-    plain, _, manifest = backbone.load(mobilenetv2)
-    mean, std = backbone.normalisation(manifest, CPU)
+    plain, _, manifest = backbones.load(mobilenetv2)
+    mean, std = backbones.normalisation(manifest, CPU)
     return (
-        PromptedNetwork(backbone.for_inference(plain, CPU), mean, std, PROTOCOL, Plan()),
+        PromptedNetwork(inference.for_inference(plain, CPU), mean, std, PROTOCOL, Plan()),
         plain,
         manifest["preprocessing"],
     )
@@ -85,7 +89,7 @@ def test_training_follows_the_published_algorithm_step_by_step(networks, images,
     _, plain, preprocessing = networks
     values = (preprocessing[key] for key in ("mean", "std"))
     constants = (torch.tensor(value, dtype=torch.float64).reshape(3, 1, 1) for value in values)
-    double = backbone.for_inference(copy.deepcopy(plain).double(), CPU)
+    double = inference.for_inference(copy.deepcopy(plain).double(), CPU)
     exact = PromptedNetwork(double, *constants, PROTOCOL, Plan(cover, chunk=4))
     run = train_prompt(exact, *images, 10, method, seed=3, protocol=PROTOCOL)
     prompt, mappings, losses = published(method)
@@ -121,7 +125,7 @@ def test_a_batch_of_all_images_is_trained_in_float64(networks, images, threads):
     prompted, plain, _ = networks
     constants = prompted.mean.double(), prompted.std.double()
     protocol = PROTOCOL.model_copy(update={"batch_size": 20, "epochs": 2})
-    exact = PromptedNetwork(backbone.for_inference(copy.deepcopy(plain).double(), CPU), *constants, protocol, Plan())
+    exact = PromptedNetwork(inference.for_inference(copy.deepcopy(plain).double(), CPU), *constants, protocol, Plan())
     assert len(train_prompt(exact, *images, 10, "ilm", 3, protocol).losses) == 2
 
 
@@ -329,10 +333,12 @@ def test_what_was_interrupted_goes_on_to_the_bit(networks, images, tmp_path, thr
     def keep(states):
         kept.append(None)
         if len(kept) == steps:
-            ledger.keep_states(tmp_path / "a.unfinished", {str(number): state for number, state in states().items()})
+            interrupted.keep_states(
+                tmp_path / "a.unfinished", {str(number): state for number, state in states().items()}
+            )
 
     whole = dict(train_prompts(prompted, *images, 10, RUNS, 3, protocol, keep=keep))
-    stored = ledger.states(tmp_path / "a.unfinished", CPU)
+    stored = interrupted.states(tmp_path / "a.unfinished", CPU)
     assert list(stored) == (["0", "1", "2", "3"] if steps < 3 else ["1", "2"])
     # what has finished is no longer asked for, and numbers change
     left = [RUNS[int(name)] for name in stored]
@@ -363,15 +369,15 @@ def test_a_run_goes_on_among_fewer_images(networks, images, threads):
 
 def test_a_damaged_file_of_states_is_none(tmp_path, caplog):
     path = tmp_path / "a.unfinished"
-    assert ledger.states(path, CPU) == {}
-    ledger.keep_states(path, {"run": {"prompt": torch.ones(1000)}})
-    assert ledger.states(path, CPU)["run"]["prompt"].sum() == 1000
+    assert interrupted.states(path, CPU) == {}
+    interrupted.keep_states(path, {"run": {"prompt": torch.ones(1000)}})
+    assert interrupted.states(path, CPU)["run"]["prompt"].sum() == 1000
     whole = path.read_bytes()
     cut = [whole[:length] for length in (0, 10, len(whole) // 2, len(whole) - 10)]
     flipped = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in (0, 100, len(whole) // 2)]
     for content in (*cut, *flipped):
         path.write_bytes(content)
-        assert ledger.states(path, CPU) == {}
+        assert interrupted.states(path, CPU) == {}
     assert caplog.text.count("a.unfinished is damaged") == 7
 
 

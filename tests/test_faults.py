@@ -262,11 +262,11 @@ def test_the_clock_of_a_file_server_may_differ(project):  # noqa: F811
     assert ran == {key: count for key, count in NEW_BACKBONE.items() if key != "conclude"}
     assert "12 of 18 runs of study small have a result." in output
     set_clock(project, -3600)
-    replace(project, "src/hiddencost/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
+    replace(project, "src/hiddencost/prompting/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
     _, output = snakemake(project, status=1)
     assert "Study small is not complete." in output
     assert "12 of 18 runs" not in output
-    replace(project, "src/hiddencost/engine.py", "raise RuntimeError('out of luck')", "return prompt + 1")
+    replace(project, "src/hiddencost/prompting/engine.py", "raise RuntimeError('out of luck')", "return prompt + 1")
     configure(project, lambda config: config["backbones"].pop())
     _, output = snakemake(project)
     assert "12 of 12 runs of study small have a result." in output

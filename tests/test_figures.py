@@ -10,10 +10,11 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from hiddencost import figures, gallery, matched, verdicts
-from hiddencost.captions import CAPTIONS
-from hiddencost.figures import style
-from hiddencost.tables import AXES, summarise
+from hiddencost.figures import draw, style
+from hiddencost.figures.captions import CAPTIONS
+from hiddencost.figures.draw import DRAW, _read
+from hiddencost.results import gallery, matched, verdicts
+from hiddencost.results.tables import AXES, summarise
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 PRUNED = PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}
@@ -64,7 +65,7 @@ def tables():
 
 def drawn(name, tables, **settings):
     """Draw a figure of the small study, and lay it out."""
-    figure = figures.DRAW[FIGURES[name]["kind"]](copy.deepcopy(tables), FIGURES[name], SETTINGS | settings)
+    figure = DRAW[FIGURES[name]["kind"]](copy.deepcopy(tables), FIGURES[name], SETTINGS | settings)
     figure.draw_without_rendering()
     return figure
 
@@ -125,7 +126,7 @@ def test_the_papers_networks_are_grouped_by_what_they_are_compared_with_and_how_
 
 def test_a_small_study_has_one_figure_of_each_kind():
     assert list(FIGURES) == list(gallery.TABLES)
-    assert set(CAPTIONS) == set(gallery.TABLES) == set(figures.DRAW)
+    assert set(CAPTIONS) == set(gallery.TABLES) == set(DRAW)
     labels = {name: one["label"] for name, one in FIGURES["accuracy"]["backbones"].items()}
     assert labels == {"dense": "dense", "pruned": "magnitude 20 %", "random": "random init"}
     assert set(gallery.listed(BACKBONES, ["one"], ["lp"], {})) == set(gallery.TABLES) - {
@@ -176,8 +177,8 @@ def test_a_dense_network_that_is_not_shown_leaves_the_others_compared(tables, tm
     assert (one["role"], one["label"]) == ("compressed", "mine")
     assert listed["glance"]["references"] == ["dense"]
     files = written(tables, tmp_path)
-    glance = {name: figures._read(files[name], listed["glance"]) for name in ("runs", "upstream", "matched")}
-    axes = figures.DRAW["glance"](glance, listed["glance"], SETTINGS).axes
+    glance = {name: _read(files[name], listed["glance"]) for name in ("runs", "upstream", "matched")}
+    axes = DRAW["glance"](glance, listed["glance"], SETTINGS).axes
     assert [len(axis.containers) for axis in axes[:4]] == [1] * 4  # a point in each panel
 
 
@@ -246,9 +247,9 @@ FULL = [
 def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
     listed, files, settings = full_grid
     kind, drawn = listed[name]["kind"], []
-    draw = figures.DRAW[kind]
-    monkeypatch.setitem(figures.DRAW, kind, lambda *arguments: drawn.append(draw(*arguments)) or drawn[0])
-    figures.draw(listed[name], files, settings, [tmp_path / "it.png"])
+    draw = DRAW[kind]
+    monkeypatch.setitem(DRAW, kind, lambda *arguments: drawn.append(draw(*arguments)) or drawn[0])
+    draw.draw(listed[name], files, settings, [tmp_path / "it.png"])
     assert Image.open(tmp_path / "it.png").width == pytest.approx(6.8 * 200, abs=1)
     (figure,) = drawn
     box = figure.get_tightbbox()
@@ -266,10 +267,10 @@ def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, nam
 def test_every_figure_is_drawn_from_the_tables_alone_and_the_same_each_time(tables, tmp_path, name):
     files, outputs = written(tables, tmp_path), [tmp_path / f"{name}.{format}" for format in ("pdf", "png", "svg")]
     needed = {table: files[table] for table in gallery.TABLES[FIGURES[name]["kind"]]}
-    figures.draw(FIGURES[name], needed, SETTINGS, outputs)
+    draw.draw(FIGURES[name], needed, SETTINGS, outputs)
     assert outputs[0].read_bytes().startswith(b"%PDF")
     before = [output.read_bytes() for output in outputs]
-    figures.draw(FIGURES[name], needed, SETTINGS, outputs)
+    draw.draw(FIGURES[name], needed, SETTINGS, outputs)
     assert [output.read_bytes() for output in outputs] == before
     assert plt.get_fignums() == []
 
@@ -280,17 +281,17 @@ def test_a_study_without_any_result_is_drawn(tables, tmp_path, name):
     empty = {key: tables[key].iloc[:0] for key in ("bins", "mappings", "remapped")}
     empty |= {"runs": runs, "summary": summarise(runs), "prompts": {}, "upstream": tables["upstream"], "examples": {}}
     empty |= {"matched": matched.matched(runs, tables["upstream"])}
-    figures.draw(FIGURES[name], written(empty, tmp_path), SETTINGS, [tmp_path / f"{name}.png"])
+    draw.draw(FIGURES[name], written(empty, tmp_path), SETTINGS, [tmp_path / f"{name}.png"])
     assert Image.open(tmp_path / f"{name}.png").height > 100
 
 
 def test_datasets_and_backbones_are_shown_in_the_order_of_the_figure(tables, tmp_path):
     listed = gallery.listed({name: BACKBONES[name] for name in ("pruned", "dense")}, ["two"], METHODS, {})
-    table = figures._read(written(tables, tmp_path)["summary"], listed["accuracy"])
+    table = _read(written(tables, tmp_path)["summary"], listed["accuracy"])
     assert style.order(table, "dataset") == ["two"]
     assert style.order(table, "backbone") == ["dense", "pruned"]  # the dense one first
     figure = copy.deepcopy(FIGURES["accuracy"]) | {"datasets": ["two", "one"]}
-    axes = figures.DRAW["accuracy"](tables, figure, SETTINGS | {"labels": {"one": "First", "ilm": "mine"}}).axes
+    axes = DRAW["accuracy"](tables, figure, SETTINGS | {"labels": {"one": "First", "ilm": "mine"}}).axes
     assert [axis.get_title() for axis in axes] == ["two", "First"]
     assert "mine" in texts(axes[0].figure)
 
@@ -378,13 +379,13 @@ def test_names_that_look_like_numbers_or_nothing_are_drawn_as_others_are(tables,
     odd = figure | {"backbones": {names[name]: told for name, told in figure["backbones"].items()}}
     for what, summary, name in ((figure, plain, "plain"), (odd, renamed, "odd")):
         files = written({"summary": summary}, tmp_path)
-        figures.draw(what, files, SETTINGS, [tmp_path / f"{name}.svg"])
+        draw.draw(what, files, SETTINGS, [tmp_path / f"{name}.svg"])
     assert (tmp_path / "odd.svg").read_bytes() == (tmp_path / "plain.svg").read_bytes()
 
 
 def test_where_there_is_room_the_maps_have_numbers(tables):
     one = tables | {"summary": tables["summary"][tables["summary"]["dataset"] == "two"]}
-    figure = figures.DRAW["heatmap"](one, FIGURES["heatmap"] | {"datasets": ["two"]}, SETTINGS)
+    figure = DRAW["heatmap"](one, FIGURES["heatmap"] | {"datasets": ["two"]}, SETTINGS)
     panel = figure.axes[3]
     values = [text.get_text() for text in panel.texts]
     assert len(values) == 5  # of 2 x 3 cells one was not run
@@ -402,7 +403,7 @@ def test_reliability_of_many_datasets_shows_the_dense_and_the_most_compressed(ta
     ]
     assert f"{ece.mean():.2f}" in texts(figure.axes[0])
     one = {name: tables[name][tables[name]["dataset"] == "one"] for name in ("runs", "bins")}
-    alone = figures.DRAW["reliability"](one, FIGURES["reliability"] | {"datasets": ["one"]}, SETTINGS)
+    alone = DRAW["reliability"](one, FIGURES["reliability"] | {"datasets": ["one"]}, SETTINGS)
     assert [axis.get_title() for axis in alone.axes] == ["dense", "magnitude 20 %", "random init"]
 
 
@@ -502,7 +503,7 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     upstream = pd.concat([tables["upstream"], tables["upstream"].iloc[[1]].assign(backbone="weak", top1=66.5)])
     listed = gallery.listed(BACKBONES | {"weak": PRUNED | {"sparsity_declared": 0.1}}, ["one", "two"], METHODS, {})
     given = {"runs": runs, "upstream": upstream, "matched": matched.matched(runs, upstream)}
-    axis = figures.DRAW["glance"](given, listed["glance"], SETTINGS).axes[0]
+    axis = DRAW["glance"](given, listed["glance"], SETTINGS).axes[0]
     joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
     assert joined == [pytest.approx([95, 90])]
     assert "20 %" in texts(axis)
@@ -518,7 +519,7 @@ def test_the_cost_at_matched_upstream_accuracy_is_a_diamond_where_all_is_kept(ta
     listed = gallery.listed(BACKBONES | {"b": PRUNED, "c": PRUNED}, ["one", "two"], METHODS, {})
     found = matched.matched(runs, upstream)
     given = {"runs": runs, "upstream": upstream, "matched": found}
-    figure = figures.DRAW["glance"](given, listed["glance"], SETTINGS)
+    figure = DRAW["glance"](given, listed["glance"], SETTINGS)
     diamonds = [c.lines[0] for c in figure.axes[1].containers if c.lines[0].get_marker() == "d"]
     expected = found.query("method == 'flm' and compression == 'all'")["cost_at_matched"].item()
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in diamonds] == [(100, pytest.approx(expected))]

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from hiddencost import files
+from hiddencost import digest, files
+from hiddencost.digest import PACKAGE, _read_code, code_digest, imported_modules
 
 
 def test_atomic_leaves_the_old_file_or_the_whole_new_one(tmp_path):
@@ -65,14 +66,14 @@ def package(tmp_path, monkeypatch):
     (folder / "b.py").write_text("def g():\n    return 1\n")
     (folder / "c.py").write_text("x = 1\n")
     (tmp_path / "script.py").write_text("from demo.a import f\n\nf()\n")
-    monkeypatch.setattr(files, "PACKAGE", folder)
+    monkeypatch.setattr(digest, "PACKAGE", folder)
     return tmp_path
 
 
-def digest(package, script="script.py"):
-    for remembered in (files.code_digest, files._read_code):
+def digest_of(package, script="script.py"):
+    for remembered in (code_digest, _read_code):
         remembered.cache_clear()
-    return files.code_digest(package / script)
+    return code_digest(package / script)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def digest(package, script="script.py"):
     ],
 )
 def test_a_digest_follows_the_code_and_nothing_else(package, file, old, new, changes):
-    before = digest(package)
+    before = digest_of(package)
     path = package / file
     path.write_text(path.read_text().replace(old, new, 2) if old else new)
-    assert (digest(package) != before) == changes
+    assert (digest_of(package) != before) == changes
 
 
 def test_a_script_with_the_name_of_a_module_does_not_hide_it(package):
@@ -99,14 +100,14 @@ def test_a_script_with_the_name_of_a_module_does_not_hide_it(package):
     digests = set()
     for text in ("def g():\n    return 1\n", "def g():\n    return 2\n"):
         (package / "demo" / "b.py").write_text(text)
-        digests.add(digest(package, "b.py"))
+        digests.add(digest_of(package, "b.py"))
     assert len(digests) == 2
 
 
 def test_a_relative_import_would_be_overlooked_and_is_refused(package):
     (package / "demo" / "b.py").write_text("from . import c\n")
     with pytest.raises(ValueError, match="line 1: relative import"):
-        digest(package)
+        digest_of(package)
 
 
 def followed(script):
@@ -116,12 +117,12 @@ def followed(script):
         path = pending.pop()
         if path not in seen:
             seen.add(path)
-            pending += files.imported_modules(ast.parse(path.read_text()))
-    modules = [path.relative_to(files.PACKAGE.parent) for path in seen if path.is_relative_to(files.PACKAGE)]
+            pending += imported_modules(ast.parse(path.read_text()))
+    modules = [path.relative_to(PACKAGE.parent) for path in seen if path.is_relative_to(PACKAGE)]
     return {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules}
 
 
-SCRIPTS = sorted((files.PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
+SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -146,17 +147,17 @@ def test_the_digest_covers_what_a_script_really_loads(script, loaded):
 
 def test_what_does_not_bear_on_a_run_is_not_followed():
     scripts = {path.stem: followed(path) for path in SCRIPTS}
-    assert "hiddencost.engine" in scripts["train"]
-    assert "hiddencost.metrics" in scripts["train"]
-    later = {"hiddencost.study", "hiddencost.tables", "hiddencost.figures", "hiddencost.catalog"}
+    assert "hiddencost.prompting.engine" in scripts["train"]
+    assert "hiddencost.runs.metrics" in scripts["train"]
+    later = {"hiddencost.study.study", "hiddencost.results.tables", "hiddencost.figures.draw", "hiddencost.catalog"}
     earlier = {
         "hiddencost.fetch",
-        "hiddencost.formats",
-        "hiddencost.prepare",
-        "hiddencost.compress",
-        "hiddencost.verify",
+        "hiddencost.networks.formats.registry",
+        "hiddencost.datasets.prepare",
+        "hiddencost.compression.make",
+        "hiddencost.compression.gate",
     }
     for script in ("train", "probe"):
         assert not scripts[script] & (later | earlier)
-    assert "hiddencost.engine" not in scripts["probe"]
-    assert not scripts["figure"] & {"hiddencost.engine", "hiddencost.metrics", "hiddencost.pack"}
+    assert "hiddencost.prompting.engine" not in scripts["probe"]
+    assert not scripts["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.metrics", "hiddencost.runs.pack"}

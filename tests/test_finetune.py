@@ -12,14 +12,15 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hiddencost import backbone, ledger
-from hiddencost.compress import compress
-from hiddencost.datasets import ARRAYS
+from hiddencost.compression.make import compress
+from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
-from hiddencost.finetune import augment, fine_tune, finetune_pack, logits_of, with_new_head
-from hiddencost.packfile import PackInputs
-from hiddencost.protocol import RunFineTuning, finetuning_size
-from hiddencost.schedule import stream
+from hiddencost.networks import backbones, layers
+from hiddencost.prompting.schedule import stream
+from hiddencost.runs import ledger
+from hiddencost.runs.finetune import augment, fine_tune, finetune_pack, logits_of, with_new_head
+from hiddencost.runs.packfile import PackInputs
+from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
 CPU = torch.device("cpu")
 CANVAS = 64
@@ -68,7 +69,7 @@ def nonzero(network, masks):
 
 
 def test_masks_hold_after_every_step_on_a_real_network(pruned):
-    source, masks, manifest = backbone.load(pruned)
+    source, masks, manifest = backbones.load(pruned)
     network = with_new_head(source, 3, seed=0)
     assert sum(int((~mask).sum()) for mask in masks.values()) > 600_000
     seen = {"optimiser": [], "step": []}
@@ -76,7 +77,7 @@ def test_masks_hold_after_every_step_on_a_real_network(pruned):
     hook = register_optimizer_step_post_hook(lambda *_: seen["optimiser"].append(nonzero(network, masks)))
     try:
         fine_tune(
-            *(network, masks, *colours(12), range(12), 0, RECIPE, *backbone.normalisation(manifest, CPU)),
+            *(network, masks, *colours(12), range(12), 0, RECIPE, *backbones.normalisation(manifest, CPU)),
             progress=lambda images: seen["step"].append(nonzero(network, masks)),
         )
     finally:
@@ -157,7 +158,7 @@ def reference(network, masks, images, labels, seed, recipe, mean, std):
 
 def test_training_follows_the_published_algorithm_step_by_step(pruned):
     """In float64, where rounding does not grow, on the real network with its masks and its dropout."""
-    source, masks, _ = backbone.load(pruned)
+    source, masks, _ = backbones.load(pruned)
     mean, std = constants(torch.float64)
     networks = [with_new_head(source.double(), 3, seed=5) for _ in range(2)]
     recipe = RECIPE.model_copy(update={"weight_decay": 0.05})
@@ -236,7 +237,7 @@ def test_the_head_is_new_and_the_source_untouched(build):
     assert all(parameter.requires_grad for parameter in network.parameters())
     fine_tune(network, {}, *colours(4), range(4), 0, RECIPE.model_copy(update={"epochs": 1}), *constants())
     assert all(torch.equal(before[key], value) for key, value in source.state_dict().items())
-    heads = [backbone.classifier(with_new_head(source, 7, seed)).weight for seed in (0, 0, 1)]
+    heads = [layers.classifier(with_new_head(source, 7, seed)).weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
@@ -250,10 +251,10 @@ def test_the_published_size():
 def pack(pruned, tmp_path, monkeypatch):
     """The files of a pack, in a folder of its own: the pruned network, its head too, colours to tell, a split."""
     monkeypatch.chdir(tmp_path)
-    network, masks, manifest = backbone.load(pruned)
+    network, masks, manifest = backbones.load(pruned)
     masks["classifier.1.weight"] = torch.arange(1280).expand(1000, -1) % 2 == 0
     network.classifier[1].weight.mul_(masks["classifier.1.weight"])
-    backbone.save("backbone", network.state_dict(), masks, manifest)
+    backbones.save("backbone", network.state_dict(), masks, manifest)
     (tmp_path / "dataset").mkdir()
     for name, array in zip(ARRAYS, (*colours(36), *colours(30, seed=1)), strict=True):
         np.save(tmp_path / "dataset" / name, array)

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save_file
 from torch import nn
 
-from hiddencost import backbone, catalog
-from hiddencost.checkpoint import import_checkpoint
+from hiddencost import catalog
+from hiddencost.compression.photos import top1_on_photos
 from hiddencost.files import sha256_file, write_json
-from hiddencost.formats import READERS
-from hiddencost.verify import top1_on_photos
+from hiddencost.networks import backbones, build
+from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.formats.registry import READERS
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +39,15 @@ def write(folder, files):
 def imported(folder, name, files):
     """Import files as the catalog's checkpoint `name`; returns backbone.load's network, masks and manifest."""
     import_checkpoint(name, catalog.checkpoint(name), write(folder, files), folder / "out")
-    return backbone.load(folder / "out")
+    return backbones.load(folder / "out")
 
 
 def read(folder, layout, architecture, files):
     """Read files into an architecture, without the catalog; returns network, masks and the report."""
     write(folder, files)
     state, masks, report, _ = READERS[layout]({key: folder / f"{key}.pth" for key in files})
-    network = backbone.build(architecture)
-    backbone.load_strictly(network, state, layout)
+    network = build.build(architecture)
+    backbones.load_strictly(network, state, layout)
     return network, masks, report
 
 
@@ -63,7 +64,7 @@ def random_state(architecture):
     generator = torch.Generator().manual_seed(0)
     return {
         key: torch.rand(tensor.shape, generator=generator) + 0.5 if tensor.is_floating_point() else tensor
-        for key, tensor in backbone.build(architecture).state_dict().items()
+        for key, tensor in build.build(architecture).state_dict().items()
     }
 
 
@@ -306,7 +307,7 @@ def test_timm_networks_are_read_as_either_file(suffix, tmp_path):
         {"failed": None, "files": {"weights": {"path": str(path), "sha256": sha256_file(path)}}},
     )
     import_checkpoint("timm-resnet18.a1_in1k", entry, tmp_path / "fetched.json", tmp_path / "out")
-    network, masks, manifest = backbone.load(tmp_path / "out")
+    network, masks, manifest = backbones.load(tmp_path / "out")
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
     assert (masks, manifest["stem"], manifest["preprocessing"]["interpolation"]) == ({}, "conv1", "bicubic")
     path.write_bytes(path.read_bytes()[:-1000])
@@ -415,7 +416,7 @@ def keras_tensors():
         return torch.randint(-64, 64, shape, generator=generator) / 64
 
     names, tensors = keras_names(), {}
-    for name, module in backbone.build("resnet50_keras").named_modules():
+    for name, module in build.build("resnet50_keras").named_modules():
         if isinstance(module, nn.Conv2d):
             outputs, inputs, height, width = module.weight.shape
             tensors[f"{names[name]}/kernel"] = draw(height, width, inputs, outputs)
@@ -453,7 +454,7 @@ def test_keras_tensors_come_to_torchvisions_layout(keras_tensors, tmp_path):
     import_checkpoint(
         "resnet50-keras", catalog.checkpoint("resnet50-keras"), tmp_path / "fetched.json", tmp_path / "out"
     )
-    network, masks, manifest = backbone.load(tmp_path / "out")
+    network, masks, manifest = backbones.load(tmp_path / "out")
     assert masks == {}
     assert manifest["report"] == {"keys": 267, "tensors": 320, "biases_folded": 53}
     names = keras_names()
@@ -510,7 +511,7 @@ def test_a_keras_package_without_a_layer_is_refused(keras_tensors, tmp_path):
     path = package(tmp_path / "file.tgz", tensors, level=0)
     state = READERS["keras"]({"weights": path}).state
     with pytest.raises(ValueError, match=r"missing key layer4\.2\.conv3\.weight; fc\.weight has shape"):
-        backbone.load_strictly(backbone.build("resnet50_keras"), state, "file.tgz")
+        backbones.load_strictly(build.build("resnet50_keras"), state, "file.tgz")
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("resnet50-keras", 18), ("efficientnet-lite0", 17)])
@@ -519,7 +520,7 @@ def test_published_networks_of_the_registries_recognise_the_photos(
 ):
     entry = catalog.checkpoint(name)
     import_checkpoint(name, entry, fetched(downloads, name, entry["files"]), tmp_path)
-    network, _, manifest = backbone.load(tmp_path)
+    network, _, manifest = backbones.load(tmp_path)
     assert top1_on_photos(network, manifest, photos, catalog.load("photos")["imagenet20"]) >= at_least
 
 
@@ -601,7 +602,7 @@ def test_every_checkpoint_of_the_catalog_is_complete_and_agrees_with_itself():
         if entry.dense:
             assert catalog.checkpoint(entry.dense)["compression"] == "none"
         with torch.device("meta"):
-            stem = backbone.build(entry.architecture).get_submodule(entry.stem)
+            stem = build.build(entry.architecture).get_submodule(entry.stem)
         assert isinstance(stem, nn.Conv2d)
         assert stem.in_channels == 3
     assert len(files) == len(set(files))

@@ -14,12 +14,14 @@ from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from hiddencost import fusion
-from hiddencost.backbone import build, classifier, for_inference
-from hiddencost.engine import in_bf16
-from hiddencost.fusion import BiasActivation, fuse_pointwise, kernels_run
-from hiddencost.prompt import border_mask, compose
-from hiddencost.sharing import SharedNetwork, paste
+from hiddencost.networks.build import build
+from hiddencost.networks.inference import for_inference
+from hiddencost.networks.layers import classifier
+from hiddencost.prompting import fusion
+from hiddencost.prompting.engine import in_bf16
+from hiddencost.prompting.fusion import BiasActivation, fuse_pointwise, kernels_run
+from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.sharing import SharedNetwork, paste
 
 CPU = torch.device("cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels run on the CPU, one program after another

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hiddencost import graphs
-from hiddencost.graphs import CaptureFailed, Replayed
+from hiddencost.prompting import graphs
+from hiddencost.prompting.graphs import CaptureFailed, Replayed
 
 
 class Graph:

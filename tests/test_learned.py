@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 import torch
 
-from hiddencost import gallery, learned, ledger
 from hiddencost.files import write_json
-from hiddencost.tables import AXES
+from hiddencost.results import gallery, learned
+from hiddencost.results.tables import AXES
+from hiddencost.runs import ledger
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}

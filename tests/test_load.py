@@ -16,13 +16,14 @@ from torch import nn
 from torch.nn import functional
 
 import hiddencost
-from hiddencost import backbone, ledger
+from hiddencost.datasets.prepare import pixels, prepare, user_entry
+from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import atomic, read_json, write_json
-from hiddencost.pack import complete
-from hiddencost.packfile import PackInputs
-from hiddencost.prepare import pixels, prepare, user_entry
-from hiddencost.splits import draw_splits
-from hiddencost.tables import RUN_COLUMNS, write
+from hiddencost.networks import backbones, build
+from hiddencost.results.tables import RUN_COLUMNS, write
+from hiddencost.runs import ledger
+from hiddencost.runs.pack import complete
+from hiddencost.runs.packfile import PackInputs
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 RESULT = {"status": "ok", "accuracy": 0.5, "ece": 0.1, "train_seconds": 1.0}
@@ -38,7 +39,7 @@ def random_network():
     """A MobileNetV2 that never learned, with the batch statistics that keep its activations from fading."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = backbone.build("mobilenet_v2").train()
+        network = build.build("mobilenet_v2").train()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the statistics are those of all it has seen
@@ -102,7 +103,7 @@ def study(tmp_path, threads):
 def save_network(folder, network):
     manifest = {"architecture": "mobilenet_v2", "preprocessing": {"mean": MEAN, "std": STD}}
     manifest |= {"checkpoint": "net", "compression": "none", "control": None}
-    backbone.save(folder / "backbones/net", network.state_dict(), {}, manifest)
+    backbones.save(folder / "backbones/net", network.state_dict(), {}, manifest)
 
 
 def run_of(study, method, shots=2):
@@ -124,7 +125,7 @@ def normalised(images):
 
 
 def network_of(study):
-    return backbone.load(study / "backbones/net")[0]
+    return backbones.load(study / "backbones/net")[0]
 
 
 def test_a_prompt_and_its_mapping_classify_images(study):
@@ -312,8 +313,8 @@ def test_images_of_another_type_or_shape_are_refused(study, images, told):
 
 
 def test_the_package_stays_light_and_training_does_not_depend_on_loading():
-    code = "import sys, hiddencost; assert not {'torch', 'pandas', 'hiddencost.trained'} & set(sys.modules)"
+    code = "import sys, hiddencost; assert not {'torch', 'pandas', 'hiddencost.runs.trained'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-    assert not any("hiddencost.trained" in followed(script) for script in SCRIPTS)
+    assert not any("hiddencost.runs.trained" in followed(script) for script in SCRIPTS)
     with pytest.raises(AttributeError, match="module 'hiddencost' has no attribute 'lode'"):
         hiddencost.lode  # noqa: B018

@@ -1,7 +1,7 @@
 import reference
 import torch
 
-from hiddencost.mapping import count_predictions, greedy_mapping, random_mapping
+from hiddencost.methods.mapping import count_predictions, greedy_mapping, random_mapping
 
 
 def test_the_largest_count_is_matched_first_and_nothing_twice():

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hiddencost.matched import matched
+from hiddencost.results.matched import matched
 
 # upstream top-1 of each network, and what it loses downstream by flm and ilm, in points
 NETWORKS = {

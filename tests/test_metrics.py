@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiddencost.metrics import calibration_bins, ece_published, evaluate, expected_calibration_error
+from hiddencost.runs.metrics import calibration_bins, ece_published, evaluate, expected_calibration_error
 
 
 def logits_of(probabilities):

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from hiddencost import outlook
-from hiddencost.protocol import JOBS
-from hiddencost.study import load_study
+from hiddencost.jobs import outlook
+from hiddencost.methods.registry import JOBS
+from hiddencost.study.study import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 CHECKPOINTS = {

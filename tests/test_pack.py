@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiddencost import ledger, packfile
+from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import read_json, write_json
-from hiddencost.pack import PackInputs, complete
-from hiddencost.prepare import prepare, user_entry
-from hiddencost.probe import probe_pack, train_probe
-from hiddencost.protocol import Recipe
+from hiddencost.runs import ledger, packfile
+from hiddencost.runs.pack import complete
+from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.probe import probe_pack, train_probe
+from hiddencost.study.recipes import Recipe
 
 RECIPE = {
     **{"epochs": 60, "learning_rate": 0.05, "milestones": [0.5], "gamma": 0.1},
@@ -173,7 +174,7 @@ def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pac
 SLOW = """
 import sys, time
 from pathlib import Path
-from hiddencost.pack import PackInputs, complete
+from hiddencost.runs.pack import PackInputs, complete
 def train(dataset, runs):
     for run in runs:
         Path(sys.argv[1]).touch()

@@ -2,14 +2,15 @@ import pytest
 import torch
 import torchvision
 
-from hiddencost import engine, outlook, plan
-from hiddencost.backbone import for_inference
-from hiddencost.compress import random_network
-from hiddencost.devices import device_name
-from hiddencost.engine import Plan
+from hiddencost.compression.controls import random_network
 from hiddencost.files import read_json
-from hiddencost.protocol import RunProtocol
-from hiddencost.sharing import Float32Conv2d
+from hiddencost.jobs import outlook
+from hiddencost.machine import device_name
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting import engine, plan
+from hiddencost.prompting.engine import Plan
+from hiddencost.prompting.sharing import Float32Conv2d
+from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 8, "shuffle": True}

@@ -15,13 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.autograd import Function
 
-from hiddencost import backbone, clip, engine
-from hiddencost.datasets import ARRAYS
-from hiddencost.engine import Plan, PromptedNetwork, train_prompts
-from hiddencost.features import extract_features
+from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
-from hiddencost.protocol import RunClipProtocol, RunProtocol
-from hiddencost.schedule import stream
+from hiddencost.networks import backbones, build, inference
+from hiddencost.networks.clip import model, texts
+from hiddencost.prompting import engine
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.schedule import stream
+from hiddencost.prompting.train import train_prompts
+from hiddencost.runs.features import extract_features
+from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
 GPU = torch.device("cuda")
 GRID = torch.arange(6.0).reshape(2, 3)
@@ -290,15 +293,15 @@ def tiny_texts(tmp_path_factory):
     """A tiny CLIP as a classifier over eight texts."""
     architecture = tiny_clip.configure(tmp_path_factory.mktemp("clip"))
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen", "owl", "bee", "ant", "fox")]
-    made = clip.classifier(tiny_clip.network(architecture), words, clip.name_of({"architecture": architecture}))
+    made = texts.classifier(tiny_clip.network(architecture), words, model.name_of({"architecture": architecture}))
     return made.requires_grad_(False)
 
 
 def prompted_on(device, network=None, protocol=PROTOCOL, cover=None, dtype=torch.float64):
     network = copy.deepcopy(network or tiny()).to(dtype)
-    constants = (part.to(dtype) for part in backbone.normalisation({"preprocessing": PREPROCESSING}, device))
+    constants = (part.to(dtype) for part in backbones.normalisation({"preprocessing": PREPROCESSING}, device))
     plan = Plan(cover, chunk=40)  # a step of nine runs has 36 images, or 99
-    return PromptedNetwork(backbone.for_inference(network, device), *constants, protocol, plan)
+    return PromptedNetwork(inference.for_inference(network, device), *constants, protocol, plan)
 
 
 def train(device, runs=RUNS, protocol=PROTOCOL, network=None, cover=None, dtype=torch.float64, images=IMAGES, **told):
@@ -380,9 +383,9 @@ def test_so_are_an_interrupted_run_and_the_test(threads):
 def test_so_are_features(tmp_path, threads):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = backbone.build("resnet20_cifar")
+        network = build.build("resnet20_cifar")
     manifest = {"architecture": "resnet20_cifar", "preprocessing": PREPROCESSING | {"interpolation": "bilinear"}}
-    backbone.save(tmp_path, network.state_dict(), {}, manifest)
+    backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
     write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})
     for name in ARRAYS:

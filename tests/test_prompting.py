@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 import torch
 
-from hiddencost import prompting
-from hiddencost.compress import compress
+from hiddencost.compression.make import compress
+from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import write_json
-from hiddencost.packfile import PackInputs
-from hiddencost.prepare import prepare, user_entry
+from hiddencost.runs import prompting
+from hiddencost.runs.packfile import PackInputs
 
 CPU = torch.device("cpu")
 RECIPE = {

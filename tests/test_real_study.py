@@ -15,7 +15,7 @@ from safetensors import safe_open
 from test_workflow import configure, snakemake
 
 import hiddencost
-from hiddencost import datasets
+from hiddencost.datasets import prepared
 from hiddencost.files import read_json
 
 FILE = "studies/smoke.yaml"
@@ -71,7 +71,7 @@ def test_the_prompt_of_a_run_is_in_the_ledger(project):
 @pytest.mark.parametrize(("method", "size"), [("ilm", 56), ("lp", 64)])
 def test_a_loaded_run_has_the_accuracy_of_the_table(project, method, size):
     model = hiddencost.load(project / "results/smoke", backbone="mobilenetv2-dense", method=method)
-    dataset = datasets.load(project / f"resources/datasets/cifar10-part/{size}")
+    dataset = prepared.load(project / f"resources/datasets/cifar10-part/{size}")
     batches = torch.tensor(dataset.test_images).split(100)
     predicted = torch.cat([model(images).argmax(1) for images in batches])
     runs = pd.read_csv(project / "results/smoke/tables/runs.csv").set_index(["backbone", "method"])
@@ -164,6 +164,6 @@ def test_a_study_trains_its_networks_itself_and_sets_their_upstream_accuracy_bes
     assert matched["upstream_lost_most"] == pytest.approx(lost.max())
     assert np.isfinite(matched["cost_at_matched"])
     mappings = pd.read_parquet(results / "tables/mappings.parquet")
-    assert set(mappings["source_name"]) == set(datasets.load(project / "resources/datasets/cifar10-part/32").classes)
+    assert set(mappings["source_name"]) == set(prepared.load(project / "resources/datasets/cifar10-part/32").classes)
     model = hiddencost.load(results, backbone="rigl80")
     assert (model.network.get_submodule("layer3.1.conv1").weight == 0).float().mean() > 0.8

@@ -15,10 +15,13 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from hiddencost import matched, report, tables
 from hiddencost.files import sha256_file, write_json
-from hiddencost.report import provenance
-from hiddencost.verdicts import COLUMNS as CLAIM_COLUMNS
+from hiddencost.report import page as report_page
+from hiddencost.report import provenance, summary
+from hiddencost.report.page import write
+from hiddencost.report.summary import headline
+from hiddencost.results import matched, tables
+from hiddencost.results.verdicts import COLUMNS as CLAIM_COLUMNS
 
 HOSTILE = "</script><script>window.injected = 1</script><img src=x onerror='window.injected = 2'> & \"quoted\""
 BACKBONES = {  # compression, control, sparsity, dense
@@ -125,7 +128,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     settings["sizes"] = {name: ["32", "64"] for name in classes}
     settings["captions"] = [[figure, f"What is shown. {HOSTILE}"] for figure in figures]
     names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
-    report.write(Path("results/small/report.html"), names, settings, ROOT)
+    write(Path("results/small/report.html"), names, settings, ROOT)
     return results / "report.html"
 
 
@@ -133,7 +136,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
 def folder(tmp_path, monkeypatch):
     """The folder that the workflow would run in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "_bundle", lambda: "window.vegaEmbed = () => new Promise(() => {});")
+    monkeypatch.setattr(report_page, "_bundle", lambda: "window.vegaEmbed = () => new Promise(() => {});")
     return tmp_path
 
 
@@ -190,7 +193,7 @@ def test_the_summary_tells_what_was_asked_and_what_came_out(told):
 
 def test_headline_costs_are_means_over_the_cells_of_the_compressed():
     summary = tables.summarise(made_up_runs())
-    prompting, probe = report.headline(summary)
+    prompting, probe = headline(summary)
     assert prompting["method"] == "visual prompting"
     assert prompting["cells"] == 2 * 2 * 2 * 3  # the backbone that was not run has none
     assert prompting["cost"] == pytest.approx(7, abs=0.5)  # 4 points at 20 %, 10 at 50 %
@@ -211,7 +214,7 @@ def test_seeds_and_hardware_are_warned_of():
     state = {"commit": "a" * 40, "changed": ["M x"], "why": None}
     runs = made_up_runs().query("seed < 2 and backbone == 'dense'")
     runs.loc[runs["seed"] == 1, "device"] = "another"
-    told = [one["what"] for one in report.warnings(runs, [], state, Path("none"), Path("none"))]
+    told = [one["what"] for one in summary.warnings(runs, [], state, Path("none"), Path("none"))]
     assert told == [
         "two seeds",
         "runs of a method come from several kinds of hardware or precision",
@@ -223,9 +226,9 @@ def test_methods_that_compute_otherwise_are_no_warning_and_a_network_without_a_d
     state = {"commit": "a" * 40, "changed": [], "why": None}
     runs = made_up_runs().query("backbone != 'gone' and status == 'ok'").copy()
     runs["precision"] = runs["method"].map(lambda method: "fp32" if method == "lp" else "bf16")
-    assert report.warnings(runs, [], state, Path("none"), Path("none")) == []
+    assert summary.warnings(runs, [], state, Path("none"), Path("none")) == []
     runs.loc[runs["backbone"] == "sparse", "dense"] = None
-    (told,) = report.warnings(runs, [], state, Path("none"), Path("none"))
+    (told,) = summary.warnings(runs, [], state, Path("none"), Path("none"))
     assert (told["what"], told["why"]) == (
         "nothing to compare sparse with",
         "the study has no dense network of theirs",

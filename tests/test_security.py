@@ -17,10 +17,11 @@ from test_datasets import CATALOG, make_cifar10, prepared
 from test_workflow import configure, finished, project, snakemake  # noqa: F401 (fixtures)
 
 from hiddencost.catalog import checkpoint
+from hiddencost.datasets.readers.archives import unpack
+from hiddencost.datasets.readers.arrays import read_npz
 from hiddencost.fetch import fetch_all
-from hiddencost.readers.archives import unpack
-from hiddencost.readers.arrays import read_npz
-from hiddencost.study import StudyError, load_study
+from hiddencost.messages import StudyError
+from hiddencost.study.study import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "workflow/schemas/study.schema.json").read_text()))

@@ -11,9 +11,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from hiddencost.backbone import for_inference
-from hiddencost.prompt import border_mask, compose
-from hiddencost.sharing import SharedNetwork, Split, paste, slide
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.sharing import SharedNetwork, Split, paste, slide
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from hiddencost import backbone
-from hiddencost.layers import erk_densities
-from hiddencost.upstream import SPARSIFIERS, label, lottery_levels, sparse_phases, sparsifiers, with_defaults
-from hiddencost.verify import measure_sparsity
+from hiddencost.compression.gate import measure_sparsity
+from hiddencost.networks import build
+from hiddencost.networks.layers import erk_densities
+from hiddencost.study.upstream import SPARSIFIERS, label, lottery_levels, sparse_phases, with_defaults
+from hiddencost.upstream import sparsifiers
 
 STEPS = 40
 
@@ -150,7 +151,7 @@ def test_stem_and_head_are_as_in_the_source(settings, keys, over):
 
 
 def test_the_stem_of_a_resnet_is_its_first_convolution():
-    keys = list(sparsifiers.reached(backbone.build("resnet20_cifar"), {"algorithm": "gmp"}))
+    keys = list(sparsifiers.reached(build.build("resnet20_cifar"), {"algorithm": "gmp"}))
     assert "conv1.weight" not in keys
     assert "layer2.0.downsample.conv.weight" in keys
     assert len(keys) == 20  # two in each of nine blocks, and two shortcuts

@@ -1,6 +1,6 @@
 import numpy as np
 
-from hiddencost.splits import draw_splits, take_shots
+from hiddencost.datasets.splits import draw_splits, take_shots
 
 LABELS = np.array([0] * 30 + [1] * 5 + [2] * 30)
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from hiddencost.study import Study, StudyError, load_study
+from hiddencost.messages import StudyError
+from hiddencost.study.study import Study, load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 

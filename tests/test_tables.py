@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hiddencost import tables
+from hiddencost.results import tables
 
 GRID = {
     "backbone": ["dense", "pruned"],

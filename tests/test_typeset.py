@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hiddencost import typeset
+from hiddencost.results import typeset
 
 ACCURACY = {  # by backbone: one a seed
     "dense_v1": [0.50, 0.60, 0.70],

@@ -19,25 +19,21 @@ from conftest import ROOT, fetched
 from PIL import Image
 from safetensors.torch import load_file
 
-from hiddencost import backbone, catalog, datasets, ledger
-from hiddencost.compress import compress
+from hiddencost import catalog
+from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
+from hiddencost.datasets import prepared
+from hiddencost.datasets.prepare import prepare
+from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import read_json, write_json
-from hiddencost.packfile import PackInputs, write_not_run
-from hiddencost.prepare import prepare
-from hiddencost.prompting import train_pack
-from hiddencost.splits import draw_splits
-from hiddencost.upstream import (
-    UpstreamRecipe,
-    check,
-    folder_entry,
-    gate,
-    launch,
-    sparsifiers,
-    training,
-    with_defaults,
-)
+from hiddencost.networks import backbones, build
+from hiddencost.runs import interrupted, ledger
+from hiddencost.runs.packfile import PackInputs, write_not_run
+from hiddencost.runs.prompting import train_pack
+from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream import folder_entry, with_defaults
+from hiddencost.upstream import check, gate, launch, sparsifiers, training
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
-from hiddencost.verify import verify
 
 CPU = torch.device("cpu")
 ALONE = training.Processes(0, 1, CPU)
@@ -115,7 +111,7 @@ def gated(folder, least=5.0):
 
 
 def weights(folder):
-    return backbone.load(folder)[0].state_dict()
+    return backbones.load(folder)[0].state_dict()
 
 
 # ------------------------------------------------------------------------------------------------- dense to sparse
@@ -130,7 +126,7 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     assert manifest["stem"] == "conv1"
     assert manifest["classes"] == catalog.load("datasets")["cifar10-part"]["classes"]
     assert manifest["upstream"]["test_images"] == 500
-    assert manifest["upstream"]["images_sha256"] == datasets.load(images).digest
+    assert manifest["upstream"]["images_sha256"] == prepared.load(images).digest
     assert manifest["upstream"]["seconds"] > 0
     assert 0 < manifest["upstream_top1"] < 100
     compress(made[name], tmp_path / "backbone", None, None)
@@ -144,7 +140,7 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     if name != "dense":
         assert found["sparsity"][manifest["sparsity_over"]] == pytest.approx(0.8, abs=0.004)
     write_json(tmp_path / "verification.json", found)
-    dataset = datasets.load(images)
+    dataset = prepared.load(images)
     permutations = draw_splits("cifar10-part", dataset.train_labels, 10, 0)
     write_json(tmp_path / "split.json", {"permutations": permutations})
     inputs = PackInputs(tmp_path / "backbone", tmp_path / "verification.json", images, tmp_path / "split.json")
@@ -169,7 +165,7 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "dense"])
 def test_masks_and_weights_say_the_same_and_are_those_of_the_layers_that_are_pruned(name, made):
-    network, masks, _ = backbone.load(made[name])
+    network, masks, _ = backbones.load(made[name])
     state = network.state_dict()
     assert set(masks) == set(sparsifiers.reached(network, with_defaults(SETTINGS[name])))
     for key, mask in masks.items():
@@ -219,9 +215,9 @@ def test_the_gate_looks_at_a_thousand_images_or_all(count, made, monkeypatch):
 
 def test_a_mask_that_is_gone_is_noticed(made, tmp_path):
     compress(made["gmp"], tmp_path, None, None)
-    network, masks, manifest = backbone.load(tmp_path)
+    network, masks, manifest = backbones.load(tmp_path)
     gone = next(iter(masks))
-    backbone.save(tmp_path, network.state_dict(), {key: m for key, m in masks.items() if key != gone}, manifest)
+    backbones.save(tmp_path, network.state_dict(), {key: m for key, m in masks.items() if key != gone}, manifest)
     reasons = gated(tmp_path)["reasons"]
     assert f"{gone}: no mask" in reasons
 
@@ -235,14 +231,14 @@ class Killed(Exception):
 
 def killed_after(epoch, monkeypatch):
     """Let a training be killed once it has kept the state of an epoch."""
-    kept = ledger.keep_states
+    kept = interrupted.keep_states
 
     def keep_states(path, states):
         kept(path, states)
         if states["training"]["epoch"] == epoch:
             raise Killed
 
-    monkeypatch.setattr(ledger, "keep_states", keep_states)
+    monkeypatch.setattr(interrupted, "keep_states", keep_states)
 
 
 # all that is drawn at random, and a mean of weights
@@ -271,7 +267,7 @@ def test_a_training_that_was_killed_ends_as_one_that_was_not(name, made, images,
     top1 = [read_json(folder / "manifest.json")["upstream_top1"] for folder in (whole, tmp_path / "killed")]
     assert top1[0] == top1[1]
     if name == "stirred":  # the mean of weights is as sparse as the last
-        _, masks, _ = backbone.load(tmp_path / "killed")
+        _, masks, _ = backbones.load(tmp_path / "killed")
         assert all(torch.equal(found[key] != 0, mask) for key, mask in masks.items())
         assert sum(int(mask.sum()) for mask in masks.values()) < 0.21 * sum(mask.numel() for mask in masks.values())
 
@@ -282,7 +278,7 @@ def test_a_training_of_another_number_of_processes_starts_anew(images, tmp_path,
         with pytest.raises(Killed):
             make(tmp_path, images)
     state = tmp_path / "unfinished-0.state"
-    ledger.keep_states(state, ledger.states(state, CPU) | {"processes": 2})
+    interrupted.keep_states(state, interrupted.states(state, CPU) | {"processes": 2})
     started = []
     monkeypatch.setattr(training, "train", lambda begun, *_: started.append(begun.epoch))
     training.go_on(training.begin(job(tmp_path, images), ALONE, 0), job(tmp_path, images), ALONE, 3)
@@ -293,8 +289,8 @@ def test_the_state_to_rewind_to_is_the_one_that_the_dense_training_passed(made, 
     killed_after(1, monkeypatch)
     with pytest.raises(Killed):
         make(tmp_path, images)
-    passed = ledger.states(tmp_path / "unfinished-0.state", CPU)["training"]
-    rewound = ledger.states(made["rewind"], CPU)["rewind"]
+    passed = interrupted.states(tmp_path / "unfinished-0.state", CPU)["training"]
+    rewound = interrupted.states(made["rewind"], CPU)["rewind"]
     assert passed["epoch"] == rewound["epoch"] == 1
     for key, tensor in passed["network"].items():
         assert torch.equal(tensor, rewound["network"][key]), key
@@ -313,8 +309,8 @@ def test_a_lottery_ticket_starts_from_the_rewound_weights_under_its_mask(made, i
     monkeypatch.setattr(training, "train", train)
     with pytest.raises(Killed):
         make(tmp_path, images, SETTINGS["lth"], ticket=str(made["dense"]), rewind=made["rewind"])
-    rewound = ledger.states(made["rewind"], CPU)["rewind"]
-    dense, _, _ = backbone.load(made["dense"])
+    rewound = interrupted.states(made["rewind"], CPU)["rewind"]
+    dense, _, _ = backbones.load(made["dense"])
     expected = sparsifiers.next_ticket(dense, {}, SETTINGS["lth"])
     assert started["epoch"] == 1
     assert set(started["masks"]) == set(expected)
@@ -330,14 +326,14 @@ def test_a_ticket_can_be_rewound_to_published_weights(made, images, tmp_path):
     """As Chen et al. (CVPR 2021) do: rewind_epoch 0 of a training that starts from a checkpoint."""
     rewind, start = str(tmp_path / "rewind.state"), str(made["dense"])
     training.rewind_point(job(tmp_path, images, start=start, until=0, output=rewind), CPU, 0)
-    rewound = ledger.states(rewind, CPU)["rewind"]
+    rewound = interrupted.states(rewind, CPU)["rewind"]
     assert rewound["epoch"] == 0
     assert all(torch.equal(tensor, rewound["network"][key]) for key, tensor in weights(start).items())
     settings, recipe = SETTINGS["lth"] | {"rewind_epoch": 0}, {"epochs": 1}
     make(tmp_path / "made", images, settings, recipe, start=start, ticket=start, rewind=rewind)
     manifest = read_json(tmp_path / "made/manifest.json")
     assert manifest.get("failed") is None
-    _, masks, _ = backbone.load(tmp_path / "made")
+    _, masks, _ = backbones.load(tmp_path / "made")
     kept = sum(int(mask.sum()) for mask in masks.values())
     assert kept == pytest.approx(0.2 * sum(mask.numel() for mask in masks.values()), abs=20)
 
@@ -345,8 +341,8 @@ def test_a_ticket_can_be_rewound_to_published_weights(made, images, tmp_path):
 def test_a_next_round_prunes_what_the_round_before_has_left(made, images, tmp_path):
     settings = {"algorithm": "lth", "sparsity": 0.9}
     make(tmp_path, images, settings, {"epochs": 2}, ticket=str(made["lth"]), rewind=made["rewind"])
-    _, first, _ = backbone.load(made["lth"])
-    _, second, _ = backbone.load(tmp_path)
+    _, first, _ = backbones.load(made["lth"])
+    _, second, _ = backbones.load(tmp_path)
     kept = {key: int(mask.sum()) for key, mask in second.items()}
     assert sum(kept.values()) == pytest.approx(0.1 * sum(mask.numel() for mask in second.values()), abs=20)
     assert all(not (second[key] & ~first[key]).any() for key in second)
@@ -447,7 +443,7 @@ def test_a_folder_of_photos_is_trained_on_with_a_recipe_of_timm(photos_folder, t
     assert manifest.get("failed") is None
     assert manifest["classes"] == ["ant", "bee"]
     assert manifest["architecture"] == "timm/resnet10t:2"
-    _, masks, _ = backbone.load(tmp_path / "made")
+    _, masks, _ = backbones.load(tmp_path / "made")
     assert "conv1.0.weight" not in masks  # the stem of RigL's uniform distribution
     assert "fc.weight" in masks
     assert sum(int(mask.sum()) for mask in masks.values()) < 0.51 * sum(mask.numel() for mask in masks.values())
@@ -501,7 +497,7 @@ def test_a_dataset_that_failed_is_the_reason(images, tmp_path):
 
 
 def test_a_round_whose_network_failed_fails_with_its_reason(made, images, tmp_path):
-    backbone.save_failure(tmp_path / "dense", "the training diverged", {"architecture": "resnet20_cifar:10"})
+    backbones.save_failure(tmp_path / "dense", "the training diverged", {"architecture": "resnet20_cifar:10"})
     make(tmp_path / "made", images, SETTINGS["lth"], ticket=str(tmp_path / "dense"), rewind=made["rewind"])
     assert read_json(tmp_path / "made/manifest.json")["failed"] == "the training diverged"
 
@@ -571,18 +567,17 @@ NAMED = [
 
 @pytest.mark.parametrize("name", NAMED)
 def test_networks_have_the_classes_that_are_behind_their_name(name):
-    network = backbone.build(name)
+    network = build.build(name)
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, int(name.split(":")[1]))
 
 
 def test_resnets_for_32_pixels_are_as_large_as_published():
     counts = {
-        name: sum(p.numel() for p in backbone.build(name).parameters())
-        for name in ("resnet18_cifar", "resnet20_cifar")
+        name: sum(p.numel() for p in build.build(name).parameters()) for name in ("resnet18_cifar", "resnet20_cifar")
     }
     assert counts["resnet18_cifar"] == 11_173_962  # kuangliu/pytorch-cifar's ResNet18
     assert counts["resnet20_cifar"] == 269_722 + 32 * 16 + 64 + 64 * 32 + 128  # He et al.'s 0.27M, with projections
-    gmacs, parameters = backbone.arithmetic("resnet18_cifar", 32)
+    gmacs, parameters = build.arithmetic("resnet18_cifar", 32)
     assert gmacs == pytest.approx(0.556, abs=0.001)
     assert parameters == counts["resnet18_cifar"]
 

@@ -2,11 +2,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiddencost import backbone, catalog
-from hiddencost.compress import compress
+from hiddencost import catalog
+from hiddencost.compression.gate import mask_violations, measure_sparsity, settings_violations, verify
+from hiddencost.compression.make import compress
+from hiddencost.compression.photos import imagenet_photos
 from hiddencost.files import read_json, sha256_file, write_json
-from hiddencost.layers import convolutions
-from hiddencost.verify import imagenet_photos, mask_violations, measure_sparsity, settings_violations, verify
+from hiddencost.networks import backbones, build
+from hiddencost.networks.layers import convolutions
 
 PHOTOS = catalog.load("photos")["imagenet20"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
@@ -97,7 +99,7 @@ def test_a_mask_that_disagrees_with_the_weights_in_one_place_is_found(make, phot
 
     spoil(folder, revive)
     result = verified(folder, photos, PHOTOS, SETTINGS)
-    zeros = round(0.2 * sum(layer.weight.numel() for layer in convolutions(backbone.load(folder)[0]).values()))
+    zeros = round(0.2 * sum(layer.weight.numel() for layer in convolutions(backbones.load(folder)[0]).values()))
     assert result["reasons"] == [
         "features.1.conv.0.0.weight: mask and weights disagree in 1 places",
         f"all convolutions: {zeros - 1} weights are zero, expected {zeros}",
@@ -151,7 +153,7 @@ def test_every_checkpoint_of_the_catalog_names_its_stem():
     stems = {(entry["architecture"], entry["stem"]) for entry in catalog.load("checkpoints").values()}
     for architecture, stem in stems:
         with torch.device("meta"):  # some are large
-            network = backbone.build(architecture)
+            network = build.build(architecture)
         assert isinstance(network.get_submodule(stem), torch.nn.Conv2d)
 
 
@@ -184,7 +186,7 @@ def test_what_each_compression_leaves_of_the_real_network(make, photos, threads,
 
 
 def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_path):
-    backbone.save_failure(tmp_path, "weights.pth: 404 Not Found", {"architecture": "resnet50"})
+    backbones.save_failure(tmp_path, "weights.pth: 404 Not Found", {"architecture": "resnet50"})
     result = verified(tmp_path, photos, PHOTOS, SETTINGS)
     assert (result["passed"], result["reasons"]) == (False, ["weights.pth: 404 Not Found"])
 
@@ -220,7 +222,7 @@ def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_pat
     ids=["nm", "channel", "quantise", "layer"],
 )
 def test_what_is_not_as_the_settings_ask_is_found(make, threads, compression, key, change, reason):
-    network, _, manifest = backbone.load(make(compression=compression))
+    network, _, manifest = backbones.load(make(compression=compression))
     settings = manifest["compression_settings"]
     assert settings_violations(network, settings) == []
     change(network.get_parameter(key))
@@ -250,7 +252,7 @@ def test_other_architectures_other_preprocessing_and_counts_without_the_stem(
     photos, threads, tmp_path, architecture, stem, without_stem
 ):
     """As lottery tickets come: a dense stem, a declared sparsity of the other convolutions."""
-    network = backbone.build(architecture).requires_grad_(False)
+    network = build.build(architecture).requires_grad_(False)
     masks = {}
     for name, layer in convolutions(network).items():
         if name != stem:
@@ -264,7 +266,7 @@ def test_other_architectures_other_preprocessing_and_counts_without_the_stem(
         "sparsity_declared": 0.8 if masks else 0.0,
         "sparsity_over": "convolutions_without_stem" if masks else "convolutions",
     }
-    backbone.save(tmp_path / "source", network.state_dict(), masks, manifest)
+    backbones.save(tmp_path / "source", network.state_dict(), masks, manifest)
     compress(tmp_path / "source", tmp_path / "made", None, None)
     result = verified(tmp_path / "made", photos, PHOTOS, SETTINGS | {"photos_top1": 0})
     assert result["reasons"] == []

@@ -45,7 +45,7 @@ STUBS = {
                 found[key] = {"path": str(path), "sha256": file.get("sha256", "first use"), "source": str(source)}
             return {"failed": None, "files": found}
     """,
-    "hiddencost/backbone.py": """
+    "hiddencost/networks/backbones.py": """
         from pathlib import Path
         from hiddencost.files import write_json
         def save(folder, weights, manifest):
@@ -53,8 +53,8 @@ STUBS = {
                 Path(folder, f"{name}.safetensors").write_text(weights)
             write_json(Path(folder, "manifest.json"), manifest | {"weights_sha256": weights})
     """,
-    "hiddencost/checkpoint.py": """
-        from hiddencost.backbone import save
+    "hiddencost/networks/checkpoint.py": """
+        from hiddencost.networks.backbones import save
         from hiddencost.files import read_json
         def import_checkpoint(name, entry, fetched, folder):
             report = read_json(fetched)
@@ -62,9 +62,9 @@ STUBS = {
             manifest |= {"failed": report["failed"]} if report["failed"] else {}
             save(folder, str(report["files"]), manifest)
     """,
-    "hiddencost/compress.py": """
+    "hiddencost/compression/make.py": """
         from pathlib import Path
-        from hiddencost.backbone import save
+        from hiddencost.networks.backbones import save
         from hiddencost.files import read_json
         def compress(source, folder, compression, control):
             more = {"compression": (compression or {}).get("algorithm", "none"), "control": control}
@@ -72,13 +72,15 @@ STUBS = {
             manifest = read_json(Path(source, "manifest.json"))
             save(folder, f"{manifest['weights_sha256']} {compression} {control}", manifest | more)
     """,
-    "hiddencost/verify.py": """
+    "hiddencost/compression/photos.py": """
+        def imagenet_photos(path, entry, least):
+            pass
+    """,
+    "hiddencost/compression/gate.py": """
         from pathlib import Path
         from hiddencost.files import read_json
         def failed(folder, reason):
             return {"sparsity_declared": None, "sparsity_measured": None, "passed": False, "reasons": [reason]}
-        def imagenet_photos(path, entry, least):
-            pass
         def verify(folder, settings, recognise, masked=None):
             manifest = read_json(Path(folder, "manifest.json"))
             sparsity = manifest["sparsity_declared"]
@@ -87,7 +89,7 @@ STUBS = {
             measured = {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
             return measured | {"passed": not reasons, "reasons": reasons}
     """,
-    "hiddencost/figures/__init__.py": """
+    "hiddencost/figures/draw.py": """
         from pathlib import Path
         from hiddencost.figures.style import look
         def draw(figure, files, settings, outputs):
@@ -97,13 +99,13 @@ STUBS = {
     "hiddencost/figures/style.py": """
         look = {"font.size": 8}
     """,
-    "hiddencost/learned.py": """
+    "hiddencost/results/learned.py": """
         from pathlib import Path
         def write(runs, settings, paths):
             for path in paths.values():
                 Path(path).write_text("learned")
     """,
-    "hiddencost/matched.py": """
+    "hiddencost/results/matched.py": """
         from pathlib import Path
         def write(runs, upstream, path):
             Path(path).write_text("matched")
@@ -118,7 +120,7 @@ STUBS = {
     """,
     "hiddencost/upstream/launch.py": """
         from pathlib import Path
-        from hiddencost.backbone import save
+        from hiddencost.networks.backbones import save
         from hiddencost.files import canonical, sha256_text
         def run(what, job, leased, jobs_per_gpu, threads, workers):
             with open("upstream.log", "a") as log:
@@ -130,43 +132,43 @@ STUBS = {
             manifest |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"}}
             save(job["output"], sha256_text(canonical([job["sparsify"], job["recipe"], job["seed"]])), manifest)
     """,
-    "hiddencost/typeset.py": """
+    "hiddencost/results/typeset.py": """
         from pathlib import Path
         def write(runs, paths):
             for path in paths:
                 Path(path).write_text("set")
     """,
-    "hiddencost/verdicts.py": """
+    "hiddencost/results/verdicts.py": """
         from pathlib import Path
         def write(runs, claims, path):
             Path(path).write_text("verdict" + "\\nsupported" * len(claims))
         def count(verdicts):
             return f"{len(verdicts)} supported"
     """,
-    "hiddencost/report/__init__.py": """
+    "hiddencost/report/page.py": """
         import json
         def write(output, tables, settings, root):
             page = (root / "workflow/report/report.html.j2").stat().st_size
             output.write_text(json.dumps({"tables": tables, "settings": settings, "page": page}))
     """,
-    "hiddencost/features.py": """
+    "hiddencost/runs/features.py": """
         from pathlib import Path
         def extract_features(folder, verification, dataset_folder, output, device):
             Path(output).write_text("features")
     """,
-    "hiddencost/engine.py": '''
+    "hiddencost/prompting/engine.py": '''
         """The training code."""
         def update(prompt):
             """Update."""
             return prompt + 1  # step
     ''',
-    "hiddencost/metrics.py": """
+    "hiddencost/runs/metrics.py": """
         def evaluate(): pass
     """,
     "hiddencost/stub.py": """
         import time
         from pathlib import Path
-        from hiddencost.pack import complete
+        from hiddencost.runs.pack import complete
         def run(inputs, request, output, value):
             def train(dataset, runs):
                 for run, (method, chosen) in runs.items():
@@ -180,18 +182,18 @@ STUBS = {
                     yield run, {}, result
             complete(inputs, request, output, train)
     """,
-    "hiddencost/prompting.py": """
-        from hiddencost.engine import update
+    "hiddencost/runs/prompting.py": """
+        from hiddencost.prompting.engine import update
         from hiddencost.stub import run
         def train_pack(inputs, request, plans, output, device, memory, texts):
             run(inputs, request, output, 0.1 * update(1))
     """,
-    "hiddencost/finetune.py": """
+    "hiddencost/runs/finetune.py": """
         from hiddencost.stub import run
         def finetune_pack(inputs, request, output, device):
             run(inputs, request, output, 0.9)
     """,
-    "hiddencost/probe.py": """
+    "hiddencost/runs/probe.py": """
         from hiddencost.stub import run
         def probe_pack(inputs, features, request, output, texts):
             run(inputs, request, output, 0.7)
@@ -220,8 +222,8 @@ def finished(tmp_path_factory):
     copy_project(project)
     for name, text in STUBS.items():
         (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
-    replace(project, "src/hiddencost/ledger.py", "from safetensors.torch", "from safetensors.numpy")
-    replace(project, "src/hiddencost/ledger.py", 'safe_open(path, "pt")', 'safe_open(path, "np")')
+    replace(project, "src/hiddencost/runs/ledger.py", "from safetensors.torch", "from safetensors.numpy")
+    replace(project, "src/hiddencost/runs/ledger.py", 'safe_open(path, "pt")', 'safe_open(path, "np")')
     # once for all jobs of all tests; by content, as an edit can leave the time and the size of a file as they were
     compileall.compile_dir(project / "src", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     config = yaml.safe_load((project / "config.yaml").read_text())
@@ -377,14 +379,14 @@ EDITS = {
     ),
     "a docstring and a comment in the training code": (
         lambda p: (
-            replace(p, "src/hiddencost/engine.py", "The training code.", "The code that trains."),
-            replace(p, "src/hiddencost/engine.py", "# step", "# one step"),
+            replace(p, "src/hiddencost/prompting/engine.py", "The training code.", "The code that trains."),
+            replace(p, "src/hiddencost/prompting/engine.py", "# step", "# one step"),
         ),
         {},
         [],
     ),
     "the update rule in the training code": (
-        lambda p: replace(p, "src/hiddencost/engine.py", "prompt + 1", "prompt + 2"),
+        lambda p: replace(p, "src/hiddencost/prompting/engine.py", "prompt + 1", "prompt + 2"),
         TRAINING,
         ALL_PROMPTS,
     ),
@@ -716,7 +718,7 @@ def test_fine_tuning_runs_beside_the_others(project):
 
 
 def test_a_call_that_fails_does_not_tell_of_an_earlier_success(project):
-    replace(project, "src/hiddencost/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
+    replace(project, "src/hiddencost/prompting/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
     _, output = snakemake(project, status=1)
     assert "out of luck" in output  # the log of the failed job is shown
     assert "Study small is not complete. Logs: results/small/logs/ and resources/logs/." in output
@@ -793,8 +795,9 @@ def slow_on_gpus(project):
     run(inputs, request, output, 0.3)
     with open("gpus.log", "a") as log:
         print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time(), memory, file=log)"""
-    replace(project, "src/hiddencost/prompting.py", "run(inputs, request, output, 0.1 * update(1))", told)
-    replace(project, "src/hiddencost/prompting.py", "from hiddencost.stub", "import os, time\nfrom hiddencost.stub")
+    replace(project, "src/hiddencost/runs/prompting.py", "run(inputs, request, output, 0.1 * update(1))", told)
+    with_imports = "import os, time\nfrom hiddencost.stub"
+    replace(project, "src/hiddencost/runs/prompting.py", "from hiddencost.stub", with_imports)
     configure(project, lambda c: c["seeds"].append(1))
 
 
@@ -830,7 +833,7 @@ def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypa
     (megabytes,) = memory
     assert 4000 * 2**20 < megabytes < 4500 * 2**20
     # a machine that has less memory than a job wants runs it alone, with what it has
-    replace(project, "src/hiddencost/engine.py", "prompt + 1", "prompt + 2")
+    replace(project, "src/hiddencost/prompting/engine.py", "prompt + 1", "prompt + 2")
     snakemake(project, "--cores", "4", "--resources", "mem_mb=3000")
     assert gpus_used(project) == ({"GPU-1": 4}, 1, {3000 * 2**20})
 
@@ -849,7 +852,7 @@ def test_a_fresh_study_starts_no_more_jobs_than_there_are_gpus_and_memory(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     slow_on_gpus(project)
     configure(project, lambda c: c.update(jobs_per_gpu=jobs_per_gpu))
-    replace(project, "src/hiddencost/cost.py", "return int(0.9 * min(limits) / 1e6)", f"return {machine_mb}")
+    replace(project, "src/hiddencost/jobs/cost.py", "return int(0.9 * min(limits) / 1e6)", f"return {machine_mb}")
     shutil.rmtree(project / "results")
     ran, _ = snakemake(project, "--cores", "6")
     assert (ran["train"], ran["extract_features"]) == (4, 2)
@@ -860,7 +863,7 @@ def test_a_fresh_study_starts_no_more_jobs_than_there_are_gpus_and_memory(
 
 
 def test_a_scheduler_is_asked_for_a_gpu_and_again_for_more_time_and_memory(project):
-    replace(project, "src/hiddencost/prompting.py", "run(inputs, ", "memory > 2**33 or fail(); run(inputs, ")
+    replace(project, "src/hiddencost/runs/prompting.py", "run(inputs, ", "memory > 2**33 or fail(); run(inputs, ")
     asks = "echo {rule} {resources.gpu} {resources.mem_mb} {resources.runtime} >> asked.log"
     submit = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", f"{asks} && sh"]
     ran, _ = snakemake(project, *submit, "--jobs", "1", "--retries", "1")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hiddencost import backbone
+from hiddencost.networks import build
 
 CANVAS = 48
 CONFIG = {
@@ -37,7 +37,7 @@ def network(architecture: str, seed: int = 0) -> nn.Module:
     """Return the CLIP, randomly initialised but with weights as large as trained ones, so that its answers vary."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = backbone.build(architecture).requires_grad_(False)
+        made = build.build(architecture).requires_grad_(False)
         for name, parameter in made.named_parameters():
             if parameter.dim() > 1 and "embedding" not in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.6 * parameter.shape[-1] ** -0.5)

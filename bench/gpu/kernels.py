@@ -9,10 +9,10 @@ from measuring import DEVICE, TINY, Case, chunk, each, error, milliseconds, norm
 from stages import Stage
 from torch.nn import functional
 
-from hiddencost.backbone import for_inference
-from hiddencost.compress import random_network
-from hiddencost.engine import Plan, PromptedNetwork
-from hiddencost.fusion import kernels_run
+from hiddencost.compression.controls import random_network
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.fusion import kernels_run
 
 SHAPES = [(64, 64, 3, 56), (256, 64, 1, 56), (64, 256, 1, 56), (512, 512, 3, 7)]  # channels in, out, kernel, side
 CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -17,13 +17,14 @@ from throughput import CLASSES, DEVICE, MEAN, STD
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from hiddencost import backbone, catalog
-from hiddencost.checkpoint import import_checkpoint
-from hiddencost.compress import random_network
-from hiddencost.engine import Chunk
-from hiddencost.prepare import pixels
-from hiddencost.protocol import RunProtocol
-from hiddencost.readers.arrays import read_cifar_binary
+from hiddencost import catalog
+from hiddencost.compression.controls import random_network
+from hiddencost.datasets.prepare import pixels
+from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.networks import backbones
+from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.prompting.engine import Chunk
+from hiddencost.study.recipes import RunProtocol
 
 CHECKPOINT = ROOT / "resources/checkpoints/mobilenetv2/fetched.json"  # of a quickstart that was run, or not there
 TINY = "mobilenet_v3_small"  # a network for dry runs
@@ -117,7 +118,7 @@ def mobilenet() -> tuple[nn.Module, str]:
         return random_network("mobilenet_v2"), "random weights"
     with TemporaryDirectory() as folder:
         import_checkpoint("mobilenetv2", catalog.checkpoint("mobilenetv2"), CHECKPOINT, folder)
-        return backbone.load(folder)[0], "published weights"
+        return backbones.load(folder)[0], "published weights"
 
 
 def cifar(part: str, shots: int, size: int) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,10 @@ from measuring import DEVICE, Case, cifar, each, error, mobilenet, normalisation
 from stages import Stage
 from torch import Tensor, nn
 
-from hiddencost.backbone import for_inference
-from hiddencost.engine import Chunk, Plan, PromptedNetwork, Trained, train_prompts
-from hiddencost.protocol import RunProtocol
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
+from hiddencost.prompting.train import Trained, train_prompts
+from hiddencost.study.recipes import RunProtocol
 
 METHODS = ("rlm", "flm", "ilm")
 EPOCHS = 2  # of the runs that are compared with the CPU's

@@ -16,11 +16,12 @@ from throughput import EPOCHS, METHODS, TEST_IMAGES, Baseline, Engine, noise, pe
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiddencost import clip
-from hiddencost.backbone import build, for_inference
-from hiddencost.engine import Chunk, PromptedNetwork
-from hiddencost.plan import choose
-from hiddencost.protocol import RunClipProtocol, RunProtocol
+from hiddencost.networks.build import build
+from hiddencost.networks.clip import model
+from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.engine import Chunk, PromptedNetwork
+from hiddencost.prompting.plan import choose
+from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
 VIT = "timm/vit_base_patch16_224"
 CASES = [  # what matters most first, as time may run out
@@ -158,9 +159,11 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
     """Yield what the engine's step takes on a CLIP, replayed and not, and, beside it, bench/clip.py's comparison."""
     torch.manual_seed(0)
     whole = build(f"clip/{network}").requires_grad_(False)
-    canvas, (runs, shown) = clip.image_size(whole), (1, 2) if dry else (len(METHODS), clip_bench.BATCH)
+    canvas, (runs, shown) = model.image_size(whole), (1, 2) if dry else (len(METHODS), clip_bench.BATCH)
     texts = torch.randn(clip_bench.TEMPLATES * 10, whole.text_projection.shape[1])
-    classifier = clip.TextClassifier(clip.image_tower(whole), functional.normalize(texts, dim=1), clip.scale(whole))
+    classifier = model.TextClassifier(
+        model.image_tower(whole), functional.normalize(texts, dim=1), model.scale(whole)
+    )
     recipe = RunClipProtocol(
         **{"epochs": 1, "learning_rate": 40.0, "momentum": 0.9, "border": clip_bench.BORDER, "canvas": canvas},
         **{"batch_size": clip_bench.BATCH, "shuffle": True, "test_batch_size": 128, "mapping_interval": 1},

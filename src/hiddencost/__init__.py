@@ -1,6 +1,6 @@
 """What compressing a pretrained vision network costs when it is later adapted by visual prompting.
 
-`hiddencost.load` turns what a run has learned into a torch module that classifies images (`hiddencost.trained`).
+`hiddencost.load` turns what a run has learned into a torch module that classifies images (`hiddencost.runs.trained`).
 """
 
 
@@ -11,4 +11,4 @@ def __getattr__(name: str) -> object:
     # the code that trains (files.code_digest), which follow import statements from here, stay without it.
     from importlib import import_module
 
-    return import_module("hiddencost.trained").load
+    return import_module("hiddencost.runs.trained").load

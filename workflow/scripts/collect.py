@@ -1,7 +1,7 @@
 import json
 
-from hiddencost import tables
 from hiddencost.logs import log_to
+from hiddencost.results import tables
 
 log_to(snakemake.log[0])
 study = json.loads(snakemake.params.settings)

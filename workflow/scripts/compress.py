@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from hiddencost.compress import compress
+from hiddencost.compression.make import compress
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])

@@ -3,8 +3,8 @@ import sys
 
 from hiddencost.files import atomic
 from hiddencost.logs import log_to
-from hiddencost.tables import conclude, read
-from hiddencost.verdicts import count
+from hiddencost.results.tables import conclude, read
+from hiddencost.results.verdicts import count
 
 log_to(snakemake.log[0])
 runs, verdicts = read(snakemake.input.runs), count(read(snakemake.input.claims)["verdict"])

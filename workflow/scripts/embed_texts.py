@@ -1,16 +1,16 @@
 import json
 from pathlib import Path
 
-from hiddencost.devices import compute_device, lease
 from hiddencost.files import read_json
 from hiddencost.logs import log_to
+from hiddencost.machine import compute_device, lease
 
 log_to(snakemake.log[0])
 jobs_per_gpu = snakemake.config["jobs_per_gpu"]
 with lease(jobs_per_gpu) as gpu:
     import torch
 
-    from hiddencost.texts import embed_texts
+    from hiddencost.networks.clip.embed import embed_texts
 
     torch.set_num_threads(snakemake.threads)
     embed_texts(

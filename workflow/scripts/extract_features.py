@@ -1,14 +1,14 @@
 from pathlib import Path
 
-from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
+from hiddencost.machine import compute_device, lease
 
 log_to(snakemake.log[0])
 jobs_per_gpu = snakemake.config["jobs_per_gpu"]
 with lease(jobs_per_gpu) as gpu:
     import torch
 
-    from hiddencost.features import extract_features
+    from hiddencost.runs.features import extract_features
 
     torch.set_num_threads(snakemake.threads)
     extract_features(

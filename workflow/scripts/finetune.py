@@ -1,8 +1,8 @@
 import json
 
-from hiddencost.devices import compute_device, lease
 from hiddencost.logs import log_to
-from hiddencost.packfile import PackInputs, write_not_run
+from hiddencost.machine import compute_device, lease
+from hiddencost.runs.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
@@ -12,7 +12,7 @@ if not write_not_run(inputs, request, output):
     with lease(jobs_per_gpu) as gpu:
         import torch
 
-        from hiddencost.finetune import finetune_pack
+        from hiddencost.runs.finetune import finetune_pack
 
         torch.set_num_threads(snakemake.threads)
         finetune_pack(inputs, request, output, compute_device(gpu, jobs_per_gpu))

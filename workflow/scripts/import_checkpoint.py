@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from hiddencost.checkpoint import import_checkpoint
 from hiddencost.logs import log_to
+from hiddencost.networks.checkpoint import import_checkpoint
 
 log_to(snakemake.log[0])
 import_checkpoint(

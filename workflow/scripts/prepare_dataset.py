@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
+from hiddencost.datasets.prepare import prepare
 from hiddencost.logs import log_to
-from hiddencost.prepare import prepare
 
 log_to(snakemake.log[0])
 prepare(

@@ -1,7 +1,7 @@
 import json
 
 from hiddencost.logs import log_to
-from hiddencost.packfile import PackInputs, write_not_run
+from hiddencost.runs.packfile import PackInputs, write_not_run
 
 log_to(snakemake.log[0])
 inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
@@ -9,7 +9,7 @@ if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without the seconds that it takes
     import torch
 
-    from hiddencost.probe import probe_pack
+    from hiddencost.runs.probe import probe_pack
 
     torch.set_num_threads(snakemake.threads)
     probe_pack(inputs, snakemake.input.features, request, output, snakemake.input.get("texts") or None)

@@ -1,9 +1,9 @@
 import json
 from pathlib import Path
 
-from hiddencost.devices import lease
 from hiddencost.files import canonical, sha256_file, sha256_text
 from hiddencost.logs import log_to
+from hiddencost.machine import lease
 
 log_to(snakemake.log[0])
 what, inputs = {"sparsify": "make", "rewind_point": "rewind_point"}[snakemake.rule], snakemake.input

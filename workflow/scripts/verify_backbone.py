@@ -3,9 +3,10 @@ from pathlib import Path
 
 import torch
 
+from hiddencost.compression.gate import failed, verify
+from hiddencost.compression.photos import imagenet_photos
 from hiddencost.files import read_json, write_json
 from hiddencost.logs import log_to
-from hiddencost.verify import failed, imagenet_photos, verify
 
 log_to(snakemake.log[0])
 torch.set_num_threads(snakemake.threads)

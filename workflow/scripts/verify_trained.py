@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
+from hiddencost.compression.gate import verify
 from hiddencost.files import write_json
 from hiddencost.logs import log_to
 from hiddencost.upstream.gate import masked_keys, recognised
-from hiddencost.verify import verify
 
 log_to(snakemake.log[0])
 torch.set_num_threads(snakemake.threads)

@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hiddencost import gallery
 from hiddencost.figures import style
-from hiddencost.matched import ALL, LOST
-from hiddencost.verdicts import differences, interval
+from hiddencost.results import gallery
+from hiddencost.results.matched import ALL, LOST
+from hiddencost.results.verdicts import differences, interval
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with

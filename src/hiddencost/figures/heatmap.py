@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost import gallery
 from hiddencost.figures import style
+from hiddencost.results import gallery
 
 # the metric, what its cost is called, and the sign that makes more of it a cost
 COSTS = {

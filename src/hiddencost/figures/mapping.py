@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hiddencost import gallery
 from hiddencost.figures import style
-from hiddencost.tables import AXES
+from hiddencost.results import gallery
+from hiddencost.runs.packfile import AXES
 
 SHOWN = {1: 10}  # target classes a dataset, by the number of datasets; else:
 FEWER = 4

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hiddencost import gallery
 from hiddencost.figures import style
+from hiddencost.results import gallery
 
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most

@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hiddencost import gallery
 from hiddencost.figures import style
-from hiddencost.tables import AXES
+from hiddencost.results import gallery
+from hiddencost.runs.packfile import AXES
 
 
 def draw(tables: dict, shown: dict, settings: dict) -> Figure:

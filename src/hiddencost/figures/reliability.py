@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hiddencost import gallery
 from hiddencost.figures import style
-from hiddencost.tables import pool
+from hiddencost.results import gallery
+from hiddencost.results.tables import pool
 
 FEW = 0.01  # a bin with a smaller share of the test images is a point without a line
 

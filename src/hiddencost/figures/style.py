@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import stdtrit
 
-from hiddencost import gallery
-from hiddencost.tables import CONFIDENCE
+from hiddencost.results import gallery
+from hiddencost.results.tables import CONFIDENCE
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision
 COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73", "zs": "#CC79A7"}

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hiddencost import backbone
-from hiddencost.upstream import UpstreamRecipe
+from hiddencost.networks import build
+from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING, train_transform
 
 
@@ -14,9 +14,9 @@ def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[fl
     Raises ValueError where there is no such network, where it gives something else than logits in training mode, or
     where timm does not know the recipe's augmentation."""
     train_transform(recipe, size, PREPROCESSING)
-    found = backbone.arithmetic(architecture, size)
+    found = build.arithmetic(architecture, size)
     with torch.device("meta"):
-        logits = backbone.build(architecture).train()(torch.empty(2, 3, size, size))
+        logits = build.build(architecture).train()(torch.empty(2, 3, size, size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ValueError(f"architecture {architecture!r}: in training mode it gives something else than logits")
     return found

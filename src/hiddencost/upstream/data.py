@@ -17,10 +17,11 @@ from torch.utils.data.distributed import DistributedSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from hiddencost import datasets
-from hiddencost.readers.folders import open_image
-from hiddencost.schedule import stream
-from hiddencost.upstream import UpstreamRecipe, folder_of_tests
+from hiddencost.datasets import prepared
+from hiddencost.datasets.readers.folders import open_image
+from hiddencost.prompting.schedule import stream
+from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream import folder_of_tests
 
 # of networks from scratch
 PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
@@ -56,7 +57,7 @@ def load(source: dict) -> Upstream:
     validation/, or test/), as ImageNet-1k has. Raises ValueError where it has failed, or is not so.
     """
     if "arrays" in source:
-        found = datasets.load(source["arrays"])
+        found = prepared.load(source["arrays"])
         train, test = Arrays(found.train_images, found.train_labels), Arrays(found.test_images, found.test_labels)
         return Upstream(train, test, found.classes, found.digest)
     folder = Path(source["folder"])

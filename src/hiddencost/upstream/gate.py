@@ -5,10 +5,10 @@ import math
 import torch
 from torch import nn
 
+from hiddencost.compression.photos import Recognised
 from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import load
 from hiddencost.upstream.testing import correct_of
-from hiddencost.verify import Recognised
 
 IMAGES = 1000  # that it looks at: all of ImageNet's would take a CPU an hour
 

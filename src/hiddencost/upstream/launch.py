@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hiddencost import ledger
-from hiddencost.devices import compute_device
 from hiddencost.files import read_json, write_json
+from hiddencost.machine import compute_device
+from hiddencost.runs import interrupted
 from hiddencost.upstream import training
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def run(what: str, job: dict, leased: str | None, jobs_per_gpu: int, threads: in
 def _has_failed(what: str, job: dict) -> bool:
     """Whether a training has written why it could not be."""
     if what == "rewind_point":
-        return "failed" in ledger.states(job["output"], training.CPU)
+        return "failed" in interrupted.states(job["output"], training.CPU)
     manifest = Path(job["output"], "manifest.json")
     return manifest.exists() and "failed" in read_json(manifest)
 

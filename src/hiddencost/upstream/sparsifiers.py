@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hiddencost.layers import convolutions, erk_densities
-from hiddencost.upstream import check_schedule, sparse_phases
+from hiddencost.networks.layers import convolutions, erk_densities
+from hiddencost.study.upstream import check_schedule, sparse_phases
 
 
 def reached(network: nn.Module, settings: Mapping) -> dict[str, Tensor]:

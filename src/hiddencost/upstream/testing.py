@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hiddencost import backbone
-from hiddencost.upstream import UpstreamRecipe
+from hiddencost.networks import inference
+from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order
 
 
@@ -26,7 +26,7 @@ def correct_of(
     recipe, network = UpstreamRecipe.model_validate(about["recipe"]), network.eval()
     images = Tested(data.test, indices, eval_transform(recipe, about["image_size"], preprocessing))
     correct = 0
-    for inputs, labels in in_order(images, backbone.FORWARD_BATCH[device.type], preprocessing, device, workers):
+    for inputs, labels in in_order(images, inference.FORWARD_BATCH[device.type], preprocessing, device, workers):
         logits = network(inputs.contiguous(memory_format=torch.channels_last))
         correct += int((logits.argmax(1) == labels).sum())
     return correct

@@ -29,16 +29,17 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hiddencost import backbone, ledger
-from hiddencost.devices import device_name
-from hiddencost.layers import convolutions
-from hiddencost.schedule import resolve_precision, stream
-from hiddencost.upstream import UpstreamRecipe, sparsifiers
+from hiddencost.machine import device_name
+from hiddencost.networks import backbones, build, layers
+from hiddencost.networks.layers import convolutions
+from hiddencost.prompting.schedule import resolve_precision, stream
+from hiddencost.runs import interrupted
+from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, Upstream, load
 from hiddencost.upstream.testing import correct_of
 
 log = logging.getLogger(__name__)
-
 CPU = torch.device("cpu")
 
 
@@ -149,7 +150,7 @@ def make(job: dict, device: torch.device, workers: int) -> None:
         "upstream": {key: job[key] for key in ("data", "image_size", "recipe", "sparsify", "seed")}
         | {"processes": run.count},
     }
-    with _told(run, lambda reason: backbone.save_failure(output, reason, manifest)):
+    with _told(run, lambda reason: backbones.save_failure(output, reason, manifest)):
         begun = begin(job, run, workers)
         manifest |= begun.about
         go_on(begun, job, run, begun.recipe.epochs)
@@ -169,9 +170,9 @@ def make(job: dict, device: torch.device, workers: int) -> None:
         manifest |= {
             "upstream_top1": round(top1, 4),
             "classes": data.classes,
-            "keys": len(backbone.weights_of(state)),
+            "keys": len(backbones.weights_of(state)),
         }
-        backbone.save(output, state, masks, manifest)
+        backbones.save(output, state, masks, manifest)
         for stale in output.glob("unfinished-*.state"):  # of other settings, too
             stale.unlink()
         log.info("%s: %.2f %% of %d upstream test images, trained in %.0f s", output, top1, count, training.seconds)
@@ -185,11 +186,11 @@ def rewind_point(job: dict, device: torch.device, workers: int) -> None:
     the bit.
     """
     run = processes(device)
-    with _told(run, lambda reason: ledger.keep_states(job["output"], {"failed": reason})):
+    with _told(run, lambda reason: interrupted.keep_states(job["output"], {"failed": reason})):
         begun = begin(job, run, workers)
         go_on(begun, job, run, job["until"])
         if run.rank == 0:
-            ledger.keep_states(job["output"], {"rewind": begun.training.state()})
+            interrupted.keep_states(job["output"], {"rewind": begun.training.state()})
             Path(job["unfinished"]).unlink(missing_ok=True)
 
 
@@ -233,11 +234,11 @@ def begin(job: dict, run: Processes, workers: int) -> Begun:
     settings, masks = job["sparsify"], None
     is_ticket = bool(settings) and settings["algorithm"] == "lth"
     if is_ticket:
-        trained, before, _ = backbone.load(job["ticket"])
+        trained, before, _ = backbones.load(job["ticket"])
         masks = sparsifiers.next_ticket(trained, before, settings)
     training = prepare(network, recipe, settings, loader.steps, job["seed"], run.device, masks)
     if is_ticket:
-        rewound = ledger.states(job["rewind"], CPU) or {"failed": "damaged; delete it, and it is made again"}
+        rewound = interrupted.states(job["rewind"], CPU) or {"failed": "damaged; delete it, and it is made again"}
         if "failed" in rewound:
             raise ValueError(f"{job['rewind']}: {rewound['failed']}")
         training.restore(rewound["rewind"], masks=False)
@@ -250,7 +251,7 @@ def go_on(begun: Begun, job: dict, run: Processes, until: int) -> None:
     Raises what `train` raises, and Alone for what goes wrong in this process of several.
     """
     training, unfinished = begun.training, Path(job["unfinished"])
-    stored = ledger.states(unfinished, CPU)
+    stored = interrupted.states(unfinished, CPU)
     if stored and stored["processes"] == run.count:
         training.restore(stored["training"])
         if run.rank == 0:
@@ -258,7 +259,7 @@ def go_on(begun: Begun, job: dict, run: Processes, until: int) -> None:
 
     def keep() -> None:
         if run.rank == 0:
-            ledger.keep_states(unfinished, {"training": training.state(), "processes": run.count})
+            interrupted.keep_states(unfinished, {"training": training.state(), "processes": run.count})
 
     try:
         train(training, begun.loader, begun.recipe, len(begun.data.classes), job["seed"], run, until, keep)
@@ -280,16 +281,16 @@ def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
         torch.manual_seed(stream(job["seed"], "init").initial_seed())
         if job["start"] is None:
             about["architecture"] = f"{job['architecture']}:{classes}"
-            network = backbone.build(about["architecture"])
+            network = build.build(about["architecture"])
         else:
-            network, _, manifest = backbone.load(job["start"])
+            network, _, manifest = backbones.load(job["start"])
             about = {key: manifest[key] for key in ("architecture", "preprocessing", "source_sha256")}
-            name = backbone.classifier_name(network)
+            name = layers.classifier_name(network)
             if network.get_submodule(name).out_features != classes:
                 about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"
-                other = backbone.build(about["architecture"])
+                other = build.build(about["architecture"])
                 head = other.get_submodule(name).state_dict(prefix=f"{name}.")
-                backbone.load_strictly(other, network.state_dict() | head, str(job["start"]))
+                backbones.load_strictly(other, network.state_dict() | head, str(job["start"]))
                 network = other
     about["stem"] = next(iter(convolutions(network)), None)
     return network.requires_grad_().train(), about

@@ -1,0 +1,47 @@
+"""Controls: networks that keep an architecture, and not what it has learned."""
+
+import torch
+from torch import Tensor, nn
+
+from hiddencost.networks import build
+from hiddencost.networks.clip import model
+from hiddencost.networks.layers import is_clip, weights
+
+
+def random_network(architecture: str) -> nn.Module:
+    """Return a network as PyTorch initialises it, always the same, with batch norm's statistics taken from noise.
+
+    With the statistics that batch norm starts from, the signal of a deep network fades (MobileNetV2's logits vary by
+    1e-10 over images): it would give every image the same answer, whatever it is asked.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the seeds of a study vary the adaptation, not this
+        network = build.build(architecture).train()
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # the plain mean over what follows
+        if norms:
+            with torch.no_grad():
+                tower = model.image_tower(network) if is_clip(network) else network
+                side = model.image_size(network) if is_clip(network) else 64
+                tower(torch.randn(32, 3, side, side))
+    return network.eval()
+
+
+@torch.no_grad()
+def shuffle(network: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Permute the weights within each layer (see `layers.weights`), in place, always alike. Batch norm stays.
+
+    Each layer keeps the values of its weights, and so their scale, distribution and sparsity, but not what they
+    compute. It tells whether a result needs learned features or only weights of that size. Returns the masks (bool by
+    key), permuted with their weights.
+    """
+    generator = torch.Generator().manual_seed(0)  # the seeds of a study vary the adaptation, not this
+    masks = dict(masks)
+    for key, (module, name) in weights(network).items():
+        weight = getattr(module, name)
+        order = torch.randperm(weight.numel(), generator=generator)
+        weight.copy_(weight.flatten()[order].view_as(weight))
+        if (mask := masks.get(key)) is not None:
+            masks[key] = mask.flatten()[order].view_as(mask)
+    return masks

@@ -1,0 +1,199 @@
+"""The gate: is a backbone what it is declared to be?"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from hiddencost.compression.photos import Recognised, fingerprint, fixed_outputs
+from hiddencost.compression.prune import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
+from hiddencost.networks import backbones, build
+from hiddencost.networks.layers import convolutions, is_clip, prunable, weights
+
+log = logging.getLogger(__name__)
+
+
+def verify(
+    folder: str | Path,
+    settings: dict,
+    recognise: Callable[[nn.Module, dict], Recognised],
+    with_masks: Callable[[nn.Module, dict], list[str]] = lambda network, manifest: [],
+) -> dict:
+    """Measure a backbone and hold it against its manifest.
+
+    settings: `sparsity_tolerance` (absolute). recognise: of the network and its manifest, the images that it should
+    know (see `imagenet_photos`), of which a control is exempt; a ValueError of it is a reason. with_masks: the keys
+    of the weights that must have masks, beyond those that `compress` has pruned. Returns verification.json's content:
+    `passed`, `reasons` (one line each), and what was measured; for a backbone that failed or cannot be loaded only
+    why.
+
+    Both the zeros and what the masks leave out must be as declared, of what the manifest's `sparsity_over` names.
+    Quantisation makes zeros of small weights, too, that no mask leaves out: there the masks alone count.
+    """
+    try:
+        network, masks, manifest = backbones.load(folder)
+    except ValueError as error:
+        return failed(folder, str(error))
+    gone = build.removed(network, manifest["architecture"]) if manifest.get("widths") else 0
+    measured = measure_sparsity(network, manifest["stem"], removed=gone)
+    masked = measure_sparsity(network, manifest["stem"], masks, removed=gone)
+    own = "towers" if is_clip(network) else "convolutions"
+    try:
+        photos, count, images, least = recognise(network, manifest)
+    except ValueError as error:
+        return failed(folder, str(error))
+    outputs = fixed_outputs(network, manifest)
+    made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
+    pruned_here = list(reached(network, made)) if made and not quantised else []
+    pruned_here += with_masks(network, manifest)
+    reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
+    reasons += settings_violations(network, made) if made else []
+    over = manifest["sparsity_over"]
+    where = over.replace("_", " ")
+    shares = {f"share of the {where} that the masks leave out": masked[over]}
+    if not quantised:
+        shares = {f"sparsity of the {where}": measured[over]} | shares
+    for what, share in shares.items():
+        if abs(share - manifest["sparsity_declared"]) > settings["sparsity_tolerance"]:
+            reasons.append(
+                f"{what} is {share:.4f}, declared {manifest['sparsity_declared']:.4f}, "
+                f"tolerance {settings['sparsity_tolerance']:g}"
+            )
+    if manifest["control"] is None and photos < least:
+        comma = "," if "," in images else ""
+        reasons.append(f"{photos} of {count} {images}{comma} classified rightly, at least {least} expected")
+    if not outputs.isfinite().all():
+        reasons.append("its outputs on a fixed input are not finite")
+    if not reasons:
+        told = (folder, photos, count, images, measured[own])
+        log.info("%s passes: %d of %d %s, sparsity %.4f", *told)
+    for reason in reasons:
+        log.error("%s fails: %s", folder, reason)
+    return {
+        "passed": not reasons,
+        "reasons": reasons,
+        "sparsity_declared": manifest["sparsity_declared"],
+        "sparsity_measured": measured[own],
+        "sparsity": measured,
+        "masks": {
+            "tensors": len(masks),
+            "kept": sum(int(mask.sum()) for mask in masks.values()),
+            f"share_of_{own}": masked[own],
+        },
+        "keys_matched": manifest["keys_matched"],
+        "photos": {"top1": photos, "count": count, "of": images, "exempt": manifest["control"] is not None},
+        "fingerprint": fingerprint(outputs),
+    }
+
+
+def failed(folder: str | Path, reason: str) -> dict:
+    """Return verification.json's content for a backbone that could not be measured."""
+    log.error("%s fails: %s", folder, reason)
+    return {"passed": False, "reasons": [reason], "sparsity_declared": None, "sparsity_measured": None}
+
+
+def measure_sparsity(
+    network: nn.Module, stem: str | None, masks: dict[str, Tensor] | None = None, removed: int = 0
+) -> dict:
+    """Return the share of exact zeros or, given masks (bool by key, True where kept), of what they leave out.
+
+    It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
+    stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL count;
+    and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
+    Of a CLIP over the weights of all layers of both `towers`, where those `removed` (their number), as blocks are
+    narrower than the architecture's, count as zeros; and over `all_parameters` and per weight.
+    """
+    parameters = dict(network.named_parameters())
+    gone = parameters.items() if masks is None else masks.items()
+    gone = {key: int((tensor == 0).sum()) for key, tensor in gone if key in parameters}
+
+    def share(keys: Iterable[str], removed: int = 0) -> float:
+        keys = list(keys)
+        there = sum(parameters[key].numel() for key in keys)
+        return (removed + sum(gone.get(key, 0) for key in keys)) / (removed + there)
+
+    everything = {"all_parameters": share(parameters)}
+    if is_clip(network):
+        keys = prunable(network)
+        return {"towers": share(keys, removed)} | everything | {"layers": {key: share([key]) for key in keys}}
+    kernels = [f"{name}.weight" for name in convolutions(network)]
+    behind_stem = [key for key in kernels if key != f"{stem}.weight"]
+    layers = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return {
+        "convolutions": share(kernels),
+        "convolutions_without_stem": share(behind_stem) if behind_stem else None,
+        "convolutions_and_classifier": share([f"{name}.weight" for name in layers]),
+        "convolutions_and_classifier_without_stem": share([f"{name}.weight" for name in layers if name != stem]),
+        **everything,
+        "layers": {name: share([f"{name}.weight"]) for name in layers},
+    }
+
+
+def mask_violations(
+    network: nn.Module, masks: dict[str, Tensor], required: Iterable[str], kept_are_nonzero: bool
+) -> list[str]:
+    """Hold masks (bool, True where kept, by key; of any layer) against weights bit by bit.
+
+    Returns a line for each tensor that has a weight where its mask has none or, with `kept_are_nonzero`, none where
+    it has one; and for each of `required` (keys) without a mask."""
+    weights = network.state_dict()
+    found = [f"{key}: a mask without a weight" for key in masks if key not in weights]
+    found += [f"{key}: no mask" for key in dict.fromkeys(required) if key not in masks]
+    for key, mask in masks.items():
+        if key not in weights:
+            continue
+        nonzero = weights[key] != 0
+        if count := int((nonzero != mask if kept_are_nonzero else nonzero & ~mask).sum()):
+            found.append(f"{key}: mask and weights disagree in {count} places")
+    return found
+
+
+def settings_violations(network: nn.Module, settings: dict) -> list[str]:
+    """Hold a network against the settings of a compression made here (the manifest's `compression_settings`).
+
+    Returns a line for each layer that does not keep to them: too few zeros (with scope global, another number in all
+    layers together; in one layer a sparse source may have more), too few zero filters, groups of m with
+    more than n weights, or an output channel with more values than the bits give.
+    """
+    algorithm, found = settings["algorithm"], []
+    if algorithm == "quantise":
+        for key, weight in weights(network).items():
+            values = weight.tensor.flatten(1).sort(1).values
+            most = 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())
+            if most > 2 ** settings["bits"]:
+                found.append(f"{_layer(key)}: {most} values in an output channel, expected {settings['bits']} bits")
+        return found
+    layers = reached(network, settings)
+    for key, (module, name) in layers.items():
+        weight = getattr(module, name)
+        if algorithm == "nm":
+            most = int((groups_of_inputs(weight, settings["m"]) != 0).sum(1).max())
+            if most > settings["n"]:
+                found.append(
+                    f"{_layer(key)}: {most} of {settings['m']} weights kept, expected at most {settings['n']}"
+                )
+        elif algorithm == "channel":
+            zeros = int((weight == 0).flatten(1).all(1).sum())
+            if zeros < (wanted := filters_wanted(weight, settings["sparsity"])):
+                found.append(f"{_layer(key)}: {zeros} filters are zero, expected {wanted} at least")
+    if algorithm in UNSTRUCTURED:
+        sparsity, scope = settings["sparsity"], settings["scope"]
+        zeros = {key: int((weight.tensor == 0).sum()) for key, weight in layers.items()}
+        if scope == "global":
+            together = "all towers' layers" if is_clip(network) else "all convolutions"
+            wanted = {together: round(sparsity * sum(weight.tensor.numel() for weight in layers.values()))}
+            zeros = {together: sum(zeros.values())}
+        else:
+            wanted = zeros_wanted(layers, sparsity, scope)
+        at_least = "" if scope == "global" else " at least"
+        found += [
+            f"{_layer(key)}: {zeros[key]} weights are zero, expected {count}{at_least}"
+            for key, count in wanted.items()
+            if zeros[key] < count or (scope == "global" and zeros[key] > count)
+        ]
+    return found
+
+
+def _layer(key: str) -> str:
+    return key.removesuffix(".weight")

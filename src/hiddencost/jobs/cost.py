@@ -1,0 +1,203 @@
+"""What a study's jobs cost: arithmetic in GFLOP, minutes, and memory in MB."""
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+from hiddencost.datasets.prepare import sized
+from hiddencost.machine import WORK
+from hiddencost.methods.registry import PROMPTING
+from hiddencost.study.parts import Backbone
+from hiddencost.study.study import Study
+
+# What is assumed of a network or dataset that the catalog does not describe: about ResNet-50's, and CIFAR-10's
+GMACS = 4.1
+WEIGHTS = 100  # MB
+DOWNLOAD = 500  # MB
+COUNTS = {"train": 50_000, "test": 10_000}
+CLASSES = 100
+FEATURES = 2048  # of an image, float32
+# For the time that a scheduler is asked for. A job that is killed goes on from its last finished run, with twice the
+# time; one that asks for too much may wait for days.
+START = 10  # minutes: reading files from a network, importing PyTorch, measuring how a network runs fastest
+GPU_RATE = 5_000  # GFLOP/s: a third of the fp32 peak of a V100, an old GPU by now
+PROBE_RATE = 5_000  # images/s on one core
+RESIZE_RATE = 100  # images/s on one core
+# Memory in MB. A process with PyTorch; with CUDA it maps its libraries and pins buffers.
+PROCESS = {"cpu": 1000, "gpu": 4000}
+FORWARD = 2000  # the same without gradients
+IMAGE = 120  # a training image on a canvas of 224, of ResNet-50 in training mode
+READERS, READER = 4, 600  # worker processes that read images for a GPU, and what each takes
+IMAGENET = 1_281_167  # training images of an upstream folder, as long as nobody has counted: ImageNet-1k's
+DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
+COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
+
+
+def chosen(shots: int | str, dataset: dict) -> int:
+    """Return how many training images a budget takes of a dataset: its catalog entry."""
+    train = dataset["counts"]["train"]
+    return train if shots == "full" else min(shots * len(dataset["classes"] or ()), train)
+
+
+def scale(study: Study, backbone: Backbone) -> float:
+    """Return what an image costs of one of 224 pixels."""
+    return (study.canvas(backbone) / 224) ** 2
+
+
+def image_gflop(study: Study, backbone: Backbone, checkpoint: dict) -> float:
+    """Return the GFLOP of one image's forward pass, on a whole canvas; 0 where the catalog's entry has no gmacs."""
+    return 2 * (checkpoint.get("gmacs") or 0) * scale(study, backbone)
+
+
+def pack_gflop(
+    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+) -> dict[str, float]:
+    """Return the GFLOP of the runs, by those of `methods` that there are for a backbone, of one (backbone, dataset,
+    seed): "training", "mapping and test".
+
+    As if canvases were computed whole. The linear probe and zero-shot, on features, count as nothing. checkpoint,
+    dataset: catalog entries; those without gmacs or counts cost nothing.
+    """
+    passes = {"training": 0, "mapping and test": 0}  # of an image, forward
+    recipe = study.clip if study.is_clip(backbone) else study.protocol
+    for shots in study.shots if dataset["counts"] else ():
+        images, test = chosen(shots, dataset), dataset["counts"]["test"]
+        for method in set(methods) & set(study.methods_of(backbone)):
+            if method in PROMPTING:  # backward, to the image alone, costs as much as forward
+                mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
+                passes["training"] += 2 * images * recipe.epochs
+                passes["mapping and test"] += images * mappings + test
+            elif method == "ft":  # and to the weights as much again
+                passes["training"] += 3 * images * study.finetune.epochs
+                passes["mapping and test"] += test
+    return {kind: count * image_gflop(study, backbone, checkpoint) for kind, count in passes.items()}
+
+
+def features_gflop(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
+    """Return the GFLOP of the features of a dataset's images; see `pack_gflop`."""
+    return sum((dataset["counts"] or {}).values()) * image_gflop(study, backbone, checkpoint)
+
+
+def texts_seconds(count: int, checkpoint: dict) -> float:
+    """Return how long so many texts of a CLIP may take on a slow GPU: each as an image of its tower at 224 pixels."""
+    return count * 2 * (checkpoint.get("gmacs") or GMACS) / GPU_RATE
+
+
+def described(checkpoint: dict, dataset: dict, prepared: dict | None = None) -> tuple[dict, dict]:
+    """Return catalog entries without gaps: what they do not say is as in `prepared`, the dataset's dataset.json where
+    there is one, or assumed."""
+    known = prepared or {"counts": COUNTS, "classes": range(CLASSES)}
+    gaps = {key: known[key] for key in ("counts", "classes") if dataset[key] is None}
+    return checkpoint | {"gmacs": checkpoint.get("gmacs") or GMACS}, dataset | gaps
+
+
+def minutes(seconds: float, attempt: int) -> int:
+    """Return the time to ask for, in minutes, for a job that works so long; it doubles with each attempt."""
+    return math.ceil(START + seconds / 60) * 2 ** (attempt - 1)
+
+
+def train_seconds(
+    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+) -> float:
+    """Return how long a pack of prompting or fine-tuning may take on a slow GPU."""
+    return sum(pack_gflop(study, backbone, methods, checkpoint, dataset).values()) / GPU_RATE
+
+
+def features_seconds(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
+    """Return how long the features of a dataset may take on a slow GPU."""
+    return features_gflop(study, backbone, checkpoint, dataset) / GPU_RATE
+
+
+def probe_seconds(study: Study, dataset: dict) -> float:
+    """Return how long the linear probes of a pack may take on one core."""
+    epochs = study.probe.epochs if "lp" in study.methods else 0  # zs trains nothing
+    return epochs * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
+
+
+def prepare_seconds(dataset: dict) -> float:
+    """Return how long a dataset may take to prepare on one core."""
+    return sum((dataset["counts"] or COUNTS).values()) / RESIZE_RATE
+
+
+def upstream_gflop(epochs: int, images: int, gmacs: float) -> float:
+    """Return the GFLOP of an upstream training: forward, backward to the features and to the weights.
+
+    gmacs: the multiply-adds of an image at its size, in billions."""
+    return 3 * 2 * gmacs * images * epochs
+
+
+def upstream_minutes(gflop: float, attempt: int) -> int:
+    """Return the time to ask for, in minutes, of an upstream training on a slow GPU: a day at most."""
+    return min(minutes(gflop / GPU_RATE, attempt), DAY)
+
+
+def upstream_mb(parameters: int, batch_size: int, size: int, device: str) -> int:
+    """Return the memory of a job that trains a network of so many parameters upstream, on images of size x size."""
+    work = batch_size * IMAGE * (size / 224) ** 2 if device == "cpu" else READERS * READER
+    return math.ceil(PROCESS[device] + 500 + COPIES * 4 * parameters / 1e6 + work)
+
+
+def weights_mb(checkpoint: dict) -> float:
+    """Return the size of a network's weights: of the largest of its files in the catalog's entry, or assumed."""
+    assumed = 1e6 * checkpoint.get("weights_mb", WEIGHTS)
+    sizes = [file.get("size", assumed) for file in checkpoint["files"].values()]
+    return max(sizes, default=WEIGHTS * 1e6) / 1e6  # no file of a network that the study trains
+
+
+def training_images_mb(dataset: dict, size: int) -> float:
+    """Return the size of the training images at size x size pixels; those of the test are read in parts."""
+    return dataset["counts"]["train"] * 3 * size**2 / 1e6
+
+
+def network_mb(checkpoint: dict) -> int:
+    """Return the memory to import, compress or verify a network."""
+    return math.ceil(PROCESS["cpu"] + 1000 + COPIES * weights_mb(checkpoint))
+
+
+def prepare_mb(dataset: dict) -> int:
+    """Return the memory to prepare a dataset, some of which are read whole from their files."""
+    sizes = [file.get("size", DOWNLOAD * 1e6) for file in dataset["files"].values()]
+    if dataset["reader"] == "npz":
+        sizes.append(Path(dataset["path"]).stat().st_size)
+    return math.ceil(500 + 4 * sum(sizes) / 1e6)
+
+
+def train_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, size: str, device: str) -> int:
+    """Return the memory of a job that trains prompts on `device` ("cpu" or "gpu"), which keeps to it."""
+    work = WORK * scale(study, backbone) if device == "cpu" else 0
+    side, _, _ = sized(size)
+    held = training_images_mb(dataset, side) + COPIES * weights_mb(checkpoint)
+    return math.ceil(PROCESS[device] + held + work)
+
+
+def finetune_mb(study: Study, checkpoint: dict, dataset: dict, batch_size: int, device: str) -> int:
+    """Return the memory of a job that fine-tunes on `device`; its images are read from the disk as they come."""
+    batch = min(batch_size, dataset["counts"]["train"])
+    work = max(FORWARD, batch * IMAGE) * (study.protocol.canvas / 224) ** 2 if device == "cpu" else 0
+    return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
+
+
+def features_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, device: str) -> int:
+    """Return the memory of a job that extracts features on `device`; images are read from the disk as they come."""
+    work = FORWARD * scale(study, backbone) if device == "cpu" else 0
+    return math.ceil(PROCESS[device] + _features_mb(dataset) + COPIES * weights_mb(checkpoint) + work)
+
+
+def probe_mb(dataset: dict) -> int:
+    """Return the memory of a job that trains linear probes: all features, and the copy that a run chooses."""
+    return math.ceil(PROCESS["cpu"] + 3 * _features_mb(dataset))
+
+
+def _features_mb(dataset: dict) -> float:
+    return sum(dataset["counts"].values()) * FEATURES * 4 / 1e6
+
+
+def machine_mb() -> int:
+    """Return the memory of this machine, or container, that jobs may have together: a tenth is left to others."""
+    limits = [psutil.virtual_memory().total]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        limits.append(int(text))
+    return int(0.9 * min(limits) / 1e6)

@@ -1,0 +1,103 @@
+"""Backbones: frozen networks on disk (weights.safetensors, masks.safetensors, manifest.json) and in memory."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hiddencost.files import atomic, read_json, sha256_file, write_json
+from hiddencost.networks.build import build
+from hiddencost.networks.clip import model
+from hiddencost.networks.clip.texts import read_texts
+
+
+def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out batch norm's `num_batches_tracked`: a counter of training that no output depends on."""
+    return {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> int:
+    """Load weights into a network, all keys of both accounted for. Returns the number of keys matched.
+
+    Raises ValueError, naming `origin`, the keys and the two shapes, if a key is missing or unexpected or a shape
+    differs.
+    """
+    wanted, given = weights_of(network.state_dict()), weights_of(state)
+    problems = [f"missing key {key}" for key in sorted(wanted.keys() - given.keys())]
+    problems += [f"unexpected key {key}" for key in sorted(given.keys() - wanted.keys())]
+    problems += [
+        f"{key} has shape {list(given[key].shape)}, expected {list(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & given.keys())
+        if given[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{origin}: " + "; ".join(problems[:5]) + more)
+    counters = {key: tensor for key, tensor in network.state_dict().items() if key not in wanted}
+    network.load_state_dict(given | counters)
+    return len(given)
+
+
+def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: dict) -> None:
+    """Write a backbone.
+
+    state: the weights under the architecture's names; masks: bool, True where a weight is kept, for each pruned
+    tensor by its key. `weights_sha256` and `masks_sha256` are added to the manifest.
+    """
+    folder = Path(folder)
+    for name, tensors in (("weights", weights_of(state)), ("masks", masks)):
+        with atomic(folder / f"{name}.safetensors") as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+        manifest = manifest | {f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")}
+    write_json(folder / "manifest.json", manifest)
+
+
+def save_failure(folder: str | Path, reason: str, manifest: dict) -> None:
+    """Write a backbone that could not be made: no tensors; the manifest's `failed` says why, and `load` raises it."""
+    save(folder, {}, {}, manifest | {"failed": reason})
+
+
+def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
+    """Load a backbone. Returns the network (evaluation mode, no gradients), its masks and its manifest.
+
+    Raises ValueError if the backbone could not be made, the keys do not match the architecture or the files are not
+    those of the manifest.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    if reason := manifest.get("failed"):
+        raise ValueError(reason)
+    for name in ("weights", "masks"):
+        path = folder / f"{name}.safetensors"
+        if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
+            raise ValueError(f"{path}: sha256 is {found}, the manifest says {manifest[f'{name}_sha256']}")
+    network = build(manifest["architecture"], manifest.get("widths"))
+    weights = folder / "weights.safetensors"
+    matched = load_strictly(network, load_file(weights), str(weights))
+    masks = load_file(folder / "masks.safetensors")
+    return network.requires_grad_(False), masks, manifest | {"keys_matched": matched}
+
+
+def load_classifier(folder: str | Path, texts: str | Path | None = None) -> tuple[nn.Module, dict]:
+    """Load a backbone as a classifier over its source classes, and its manifest; see `load`.
+
+    texts: of a CLIP, the file of `clip.write_texts`, whose texts are its source classes, template by template.
+    """
+    network, _, manifest = load(folder)
+    return (with_texts(network, texts) if texts else network), manifest
+
+
+def with_texts(network: nn.Module, texts: str | Path) -> nn.Module:
+    """Return the classifier of a CLIP over the texts of a file of `clip.write_texts`."""
+    embeddings, scale = read_texts(texts)
+    return (
+        model.TextClassifier(model.image_tower(network), embeddings.flatten(0, 1), scale).requires_grad_(False).eval()
+    )
+
+
+def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the mean and standard deviation of a backbone's input, float32 [3, 1, 1] each."""
+    preprocessing = manifest["preprocessing"]
+    mean, std = (torch.tensor(preprocessing[key], device=device).reshape(3, 1, 1) for key in ("mean", "std"))
+    return mean, std

@@ -1,0 +1,40 @@
+"""The source classes of a CLIP: texts, embedded once for each network and dataset."""
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from hiddencost.files import atomic, read_json
+from hiddencost.networks import backbones
+from hiddencost.networks.clip import model, texts
+
+log = logging.getLogger(__name__)
+
+
+def embed_texts(
+    folder: str | Path,
+    verification: str | Path,
+    classes: list[str],
+    templates: list[str] | str,
+    output: str | Path,
+    device: torch.device,
+) -> None:
+    """Write the texts of a CLIP, in a folder of a backbone, for a dataset's classes; see `clip.write_texts`.
+
+    templates: as a study tells them (`clip.templates`). The output is without tensors where the backbone or the
+    dataset has failed (it has no classes then).
+    """
+    if not read_json(verification)["passed"] or not classes:
+        with atomic(output) as temporary:
+            save_file({}, temporary)
+        return
+    templates = texts.templates(templates)
+    network, _, manifest = backbones.load(folder)
+    bar = tqdm(total=len(templates) * len(classes), unit=" texts", mininterval=10)
+    with bar, logging_redirect_tqdm():
+        texts.write_texts(network.to(device), model.name_of(manifest), templates, classes, output, bar.update)
+    log.info("%s: %d templates with %d classes", output, len(templates), len(classes))

@@ -1,0 +1,188 @@
+"""CLIP (Radford et al., 2021) of open_clip: its towers, narrowed where they were pruned in structure, and an image
+classifier whose source classes are texts.
+
+open_clip is imported where it is needed: it takes seconds, and other networks go without.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
+
+QUICK = 1.702  # of QuickGELU
+CONVOLUTION_OF = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "1": "0"}  # of a batch norm, in CLIP's ResNets
+Widths = dict[str, list[int]]  # of a block by its name: [of an attention head, of the MLP]
+
+
+def build(name: str, widths: Widths | None = None) -> nn.Module:
+    """Return a CLIP of open_clip, randomly initialised, in evaluation mode.
+
+    name: of open_clip's configurations, or local-dir:FOLDER, with an open_clip_config.json; widths: of those blocks
+    that are narrower than the configuration says, as UPop makes them. Raises ValueError where there is no such
+    configuration, or where its texts need a tokenizer that is downloaded.
+    """
+    import open_clip
+
+    config = _config(name)
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    network = (open_clip.CoCa if "multimodal_cfg" in config else kind)(**config)
+    for block, (head, hidden) in (widths or {}).items():
+        narrow(network.get_submodule(block), head, hidden)
+    return network.eval()
+
+
+def _config(name: str) -> dict:
+    import open_clip
+
+    try:
+        config = open_clip.get_model_config(name)
+    except OSError as error:
+        raise ValueError(f"architecture 'clip/{name}': {error}") from error
+    if config is None:
+        raise ValueError(f"architecture 'clip/{name}': open_clip has no such configuration")
+    text = config["text_cfg"]
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name") or "siglip" in name.lower():
+        raise ValueError(
+            f"architecture 'clip/{name}': its texts go through a tokenizer of Hugging Face, which is not among the "
+            "files of its weights; expected one that reads CLIP's own vocabulary"
+        )
+    return config
+
+
+def name_of(manifest: dict) -> str:
+    """Return the name of a backbone's configuration, which its manifest's architecture has behind clip/."""
+    return manifest["architecture"].removeprefix("clip/")
+
+
+def arithmetic(name: str) -> tuple[int, float, int]:
+    """Return the side of an image tower's input, in pixels; its multiply-adds, in billions, scaled to 224 pixels by
+    the square of the side; and the number of parameters of both towers."""
+    with torch.device("meta"):
+        network = build(name)
+        canvas = image_size(network)
+        with FlopCounterMode(display=False) as counter:
+            image_tower(network)(torch.empty(1, 3, canvas, canvas))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return canvas, counter.get_total_flops() / 2e9 * (224 / canvas) ** 2, parameters
+
+
+def image_size(network: nn.Module) -> int:
+    """Return the side of a CLIP's input in pixels. Raises ValueError if it is not a square."""
+    side = network.visual.image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    if height != width:
+        raise ValueError(f"its images are {height} x {width} pixels; expected squares")
+    return height
+
+
+def narrow(block: nn.Module, head: int, hidden: int) -> None:
+    """Give a residual attention block, in place, attention heads of width `head` and an MLP of width `hidden`."""
+    old, mlp = block.attn, block.mlp
+    block.attn = Attention(old.embed_dim, old.num_heads, head)
+    width = mlp.c_fc.in_features
+    mlp.c_fc, mlp.c_proj = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+
+class Attention(nn.Module):
+    """Self-attention of a CLIP's block, with nn.MultiheadAttention's names of weights, and heads of any width.
+
+    Scores are scaled by the root of that width, in UPop as in the original (its clip/mock.py). Batches come first.
+    """
+
+    def __init__(self, width: int, heads: int, head: int):
+        super().__init__()
+        self.embed_dim, self.num_heads = width, heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * heads * head, width).normal_(std=width**-0.5))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * heads * head))
+        self.out_proj = nn.Linear(heads * head, width)
+
+    def forward(
+        self, x: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """Return the attention of x, float [N, L, width], over itself (key and value are x), as
+        nn.MultiheadAttention does, and None for its weights."""
+        projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        heads = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        found = functional.scaled_dot_product_attention(*heads, attn_mask=attn_mask)
+        return self.out_proj(found.transpose(1, 2).flatten(2)), None
+
+
+def _as_attention(old: nn.MultiheadAttention) -> Attention:
+    new = Attention(old.embed_dim, old.num_heads, old.head_dim)
+    new.load_state_dict(old.state_dict())
+    return new.to(old.in_proj_weight).eval()
+
+
+class ImageTower(nn.Module):
+    """The image encoder of a CLIP: normalised images [N, 3, S, S] to embeddings [N, D]."""
+
+    def __init__(self, visual: nn.Module):
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.visual(images)
+        return found[0] if isinstance(found, tuple) else found  # CoCa's gives its tokens, too
+
+
+def image_tower(network: nn.Module) -> ImageTower:
+    """Return the image encoder of a CLIP."""
+    return ImageTower(network.visual)
+
+
+class TextClassifier(nn.Module):
+    """An image tower and texts: the logits are the scaled cosines of an image's embedding with those of the texts.
+
+    forward: normalised images [N, 3, S, S] to logits [N, texts]. The head is a linear layer over the embedding of
+    unit length, whose weights are the texts' embeddings times CLIP's temperature (its logit_scale): softmax of the
+    logits is calibrated as CLIP is.
+    """
+
+    def __init__(self, tower: ImageTower, embeddings: Tensor, scale: float):
+        """embeddings: float32 [texts, D], of unit length; scale: what cosines are multiplied by."""
+        super().__init__()
+        self.tower = tower
+        self.head = nn.Linear(embeddings.shape[1], len(embeddings), bias=False)
+        self.head.weight = nn.Parameter(scale * embeddings)
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding = self.tower(images).to(self.head.weight.dtype)  # cosines are close to each other: bf16 ties
+        return self.head(functional.normalize(embedding, dim=1))
+
+    @torch.no_grad()
+    def lean(self) -> "TextClassifier":
+        """Return a copy that computes the same, up to rounding, with less.
+
+        nn.MultiheadAttention gives way to `Attention`, which does not copy its batch to another order and back;
+        z σ(1.702 z) to SiLU, one kernel, with 1.702 in the layers around it; batch norm is folded into the
+        convolution before it.
+        """
+        from open_clip.transformer import QuickGELU
+
+        network = copy.deepcopy(self)
+        for module in list(network.tower.modules()):
+            for name, child in list(module.named_children()):
+                if type(child) is nn.MultiheadAttention and child._qkv_same_embed_dim:
+                    setattr(module, name, _as_attention(child))
+                elif type(child) is nn.BatchNorm2d and (convolution := CONVOLUTION_OF.get(name)) in module._modules:
+                    folded = fuse_conv_bn_eval(getattr(module, convolution), child)
+                    setattr(module, convolution, folded)
+                    setattr(module, name, nn.Identity())
+                elif type(child) is QuickGELU:
+                    module.c_fc.weight.mul_(QUICK), module.c_fc.bias.mul_(QUICK), module.c_proj.weight.div_(QUICK)
+                    setattr(module, name, nn.SiLU())
+        return network
+
+
+def scale(network: nn.Module) -> float:
+    """Return what a CLIP multiplies cosines by."""
+    return network.logit_scale.exp().item()
+
+
+def without_texts(network: nn.Module, manifest: dict) -> TextClassifier:
+    """Return the classifier of a CLIP over nothing: an image tower and unit length, with a head of one zero."""
+    dimensions = _config(name_of(manifest))["embed_dim"]
+    return TextClassifier(image_tower(network), torch.zeros(1, dimensions), 1.0).requires_grad_(False).eval()

@@ -1,0 +1,42 @@
+"""IST's format (AC/DC; RigL's networks as sparse-imagenet-transfer converted them).
+
+torch.save of {epoch, model_config: {arch, dataset}, model_state_dict}; the keys may have DataParallel's `module.`. A
+layer that can be pruned is wrapped: `LAYER._layer.weight` beside the buffers `LAYER._weight_mask` and, with a bias,
+`LAYER._bias_mask`, which its forward multiplies into the weights (github.com/IST-DASLab/sparse-imagenet-transfer,
+utils/masking_utils.py and utils/checkpoints.py, which also load networks without wrapping, zeros in their weights).
+"""
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from hiddencost.networks.formats.reading import Imported, masked, state_dict, without_prefix
+
+
+def read(files: dict[str, Path]) -> Imported:
+    """Read and unwrap a checkpoint, masks multiplied in.
+
+    Raises ValueError if the file is damaged, some keys have the prefix and some not, a wrapped layer has no mask or a
+    mask no wrapped layer, or a mask does not fit.
+    """
+    path = files["weights"]
+    state = without_prefix(state_dict(path, "model_state_dict", "state_dict"), "module.", path)
+    weights: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    wrapped = set()
+    for key, tensor in state.items():
+        if found := re.fullmatch(r"(.+)\._(weight|bias)_mask", key):
+            masks[f"{found[1]}.{found[2]}"] = tensor
+            continue
+        name = key.replace("._layer.", ".")
+        if name in weights:
+            raise ValueError(f"{path}: {name} is there twice, wrapped and not")
+        weights[name] = tensor
+        if name != key:
+            wrapped.add(name)
+    for name in sorted(wrapped ^ masks.keys()):
+        raise ValueError(
+            f"{path}: {name} has " + ("a wrapped layer, no mask" if name in wrapped else "a mask, no wrapped layer")
+        )
+    return masked(weights, masks, path)

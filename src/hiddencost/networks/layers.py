@@ -1,0 +1,80 @@
+"""The layers of a network that can be pruned, and how sparsity is shared among them."""
+
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+def classifier(network: nn.Module) -> nn.Linear:
+    """Return the network's last linear layer, the head over its source classes. Raises ValueError if it has none."""
+    return network.get_submodule(classifier_name(network))
+
+
+def classifier_name(network: nn.Module) -> str:
+    """Return the name of the classifier within the network. Raises ValueError if it has none."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError("the network has no linear layer, which its head over the source classes should be")
+    return names[-1]
+
+
+class Weight(NamedTuple):
+    """A weight of a layer: a parameter by its module and its name there."""
+
+    module: nn.Module
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        """The weight itself, [outputs, inputs, ...]."""
+        return getattr(self.module, self.name)
+
+
+def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """Return the convolutions of a network by name, in its order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def weights(network: nn.Module) -> dict[str, Weight]:
+    """Return the weights of all convolutions, linear layers and attentions' projections, by their keys, in order."""
+    found = {}
+    for name, module in network.named_modules():
+        for parameter, _ in module.named_parameters(recurse=False):
+            of_layer = parameter == "weight" and isinstance(module, nn.Conv2d | nn.Linear)
+            if of_layer or parameter == "in_proj_weight":
+                found[f"{name}.{parameter}"] = Weight(module, parameter)
+    return found
+
+
+def prunable(network: nn.Module) -> dict[str, Weight]:
+    """Return the weights that pruning reaches, by their keys: of the convolutions, the head stays dense; of a CLIP,
+    which has texts for a head, all `weights` of both towers."""
+    found = weights(network)
+    if is_clip(network):
+        return found
+    return {key: weight for key, weight in found.items() if isinstance(weight.module, nn.Conv2d)}
+
+
+def is_clip(network: nn.Module) -> bool:
+    """Return whether a network is a CLIP, with an image and a text tower."""
+    return hasattr(network, "visual") and hasattr(network, "logit_scale")
+
+
+def erk_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:
+    """Return each layer's density so that all together have `density`, by Erdos-Renyi-Kernel.
+
+    A layer's density is proportional to (n_out + n_in + w + h) / (n_out n_in w h) of its weights' shape (Evci et al.,
+    Rigging the Lottery, ICML 2020, section 3; for a grouped convolution n_in is that of a group). Layers that would
+    exceed 1 are dense, and the others share what remains.
+    """
+    dense: set[str] = set()
+    while True:
+        budget = density * sum(map(prod, shapes.values())) - sum(prod(shapes[name]) for name in dense)
+        factor = budget / sum(sum(shape) for name, shape in shapes.items() if name not in dense)
+        densities = {name: 1.0 if name in dense else factor * sum(s) / prod(s) for name, s in shapes.items()}
+        exceeding = {name for name, value in densities.items() if value > 1}
+        if not exceeding:
+            return densities
+        dense |= exceeding

@@ -1,0 +1,324 @@
+"""A frozen network behind prompted canvases: forward passes, gradients, and how they are cut into chunks."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hiddencost.machine import clear_memory, out_of_memory
+from hiddencost.networks.inference import FORWARD_BATCH
+from hiddencost.networks.layers import classifier, classifier_name
+from hiddencost.prompting import certify
+from hiddencost.prompting.certify import Tally
+from hiddencost.prompting.fusion import fuse_pointwise
+from hiddencost.prompting.graphs import Replayed
+from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
+from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.prompting.sharing import Float32Conv2d, SharedNetwork, Split, cast, paste
+from hiddencost.study.recipes import RunClipProtocol, RunProtocol
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is run, which changes results by rounding alone.
+
+    cover: where the image reaches more than this share of a map, the network goes on densely (see SharedNetwork);
+    None: whole canvases from the start. chunk: how many images at a time go through it for a gradient. graphs:
+    whether steps and mapping passes are captured as CUDA graphs. fused: whether bias, residual sum and ReLU are one
+    kernel. in_float32: the layers that compute in float32 where the others do in bf16. forward_ms: what an image of a
+    mapping pass takes in each precision of `PromptedNetwork.logits`; none where it is to be "fp32" without more ado.
+    """
+
+    cover: float | None = None
+    chunk: int = 32
+    graphs: bool = False
+    fused: bool = False
+    in_float32: tuple[str, ...] = ()
+    forward_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class _FullHead(nn.Linear):
+    """A classifier in float32 behind a network of lower precision: its logits do not tie by rounding."""
+
+    def __init__(self, head: nn.Linear):
+        nn.Module.__init__(self)  # nn.Linear's own would draw random weights
+        self.in_features, self.out_features = head.in_features, head.out_features
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.float())
+
+
+def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
+    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32.
+
+    in_float32: names of convolutions that do so, too.
+    """
+    head = _FullHead(classifier(network))
+    copied = copy.deepcopy(network).bfloat16()
+    copied.set_submodule(classifier_name(copied), head)
+    for name in in_float32:
+        convolution = copy.deepcopy(network.get_submodule(name))
+        convolution.__class__ = Float32Conv2d
+        copied.set_submodule(name, convolution)
+    return copied
+
+
+@dataclass
+class Chunk:
+    """Images of a step that go through the network together, sorted by run.
+
+    images: uint8 [N, 3, s, s]; labels: int64 [N]; weights: [N], what each image's loss counts; runs: int64 [N];
+    mappings: int64 [R, K]; prompts: [R, 3, S, S].
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+    runs: Tensor
+    mappings: Tensor
+    prompts: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [self.images, self.labels, self.weights, self.runs, self.mappings, self.prompts]
+
+
+class PromptedNetwork:
+    """A frozen network behind prompted canvases.
+
+    network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
+    the dtype (float32) in which prompts are trained. The protocol tells the kind of prompt: around the image, or, on
+    CLIP, added to it; that plan then has no cover, as no part of the canvas is the same for all images.
+
+    Images, uint8 [M, 3, s, s], are on the device, or on the host where they are too many; indices are on the host.
+    """
+
+    def __init__(
+        self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol | RunClipProtocol, plan: Plan
+    ):
+        self.mean, self.std, self.plan = mean, std, plan
+        self.device = mean.device
+        self.source_classes = classifier(network).out_features
+        if isinstance(protocol, RunClipProtocol):
+            self.mask = frame_mask(protocol.border, protocol.canvas).to(mean.device)
+            self._compose = partial(add, interpolation=protocol.interpolation)
+        else:
+            self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
+            self._compose = compose
+        self.precision = resolve_precision(protocol.precision, self.device)
+        self.network = network
+        computed = fuse_pointwise(network) if plan.fused else network
+        self._full = _executor(computed, plan.cover)
+        self._bf16 = None
+        if self.precision == "bf16":
+            self._bf16 = _executor(in_bf16(computed, plan.in_float32), plan.cover)
+        self.certified = Tally()  # of mappings
+        # of steps (True: with a gradient) and of mapping passes
+        self._graphs = {gradient: Replayed() for gradient in (True, False)} if plan.graphs else {}
+        # images at a time with a gradient (True) and without; less where memory has run out
+        self._sizes = {True: plan.chunk, False: FORWARD_BATCH[self.device.type]}
+
+    def sharing_ends(self) -> str:
+        """Say at which node the network went on with whole canvases in its last forward pass, and why."""
+        if self.plan.cover is None:
+            return "nowhere"
+        return next((f"{node} ({reason})" for node, reason in self._full.ended.items()), "the end")
+
+    def why_no_graphs(self) -> str | None:
+        """Say why a step could not be captured, if so."""
+        return self._graphs[True].failed if self._graphs else None
+
+    def new_prompt(self) -> Tensor:
+        """Return W = 0, [3, S, S]: around an image a mid-grey border, as σ(0) = 0.5; added to it nothing."""
+        canvas = self.mask.shape[-1]
+        return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype)
+
+    def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, precision: str) -> Tensor:
+        """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s] under their runs' prompts.
+
+        precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with the
+        classifier in float32, where the protocol trains in it.
+        """
+        canvas = self._compose(images, prompts, runs, self.mask, self.mean, self.std)
+        if precision == "fp32":
+            return self._full(canvas)
+        if precision == "tf32":
+            with tf32():
+                return self._full(canvas)
+        return self._bf16(cast(canvas, torch.bfloat16))
+
+    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
+        """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
+
+        chosen: indices of images, for each run; prompts: [R, 3, S, S]. The classes are those of full precision, as
+        published, since bf16 would change mappings; or certified to be so (see `certify`).
+        """
+        together, of_run = torch.cat(list(chosen)), runs_of_images([len(one) for one in chosen])
+        if self.plan.forward_ms and len(together) >= certify.FROM:
+
+            def read(some: Tensor, of: Callable[..., Tensor], told: Sequence[Tensor] = ()) -> Tensor:
+                def compute(pictures: Tensor, prompts: Tensor, runs: Tensor, *told: Tensor) -> Tensor:
+                    return of(partial(self.logits, pictures, prompts, runs), *told)
+
+                return self._read(images, together[some], of_run[some], prompts, compute, told)
+
+            return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
+        return self._read(images, together, of_run, prompts, self._first_classes)
+
+    def _first_classes(self, images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
+        def compute(*inputs: Tensor) -> Tensor:
+            return self.logits(*inputs, "fp32").argmax(1)
+
+        if self._graphs:  # whose next replay overwrites what it has returned
+            return self._graphs[False](compute, images, prompts, runs).clone()
+        return compute(images, prompts, runs)
+
+    @torch.inference_mode()
+    def _read(
+        self,
+        images: Tensor,
+        chosen: Tensor,
+        runs: Tensor,
+        prompts: Tensor,
+        compute_rows: Callable[..., Tensor],
+        told: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Return a row for each chosen image, on the host: of compute_rows(images, prompts, runs, *told), chunk by
+        chunk. told: further int64 [N], on the host."""
+        part = self.reader(images, chosen, runs, *told)
+
+        def compute(some: slice, present: slice) -> Tensor:
+            pictures, their_runs, *rest = part(some)
+            return compute_rows(pictures, prompts[present], their_runs - present.start, *rest)
+
+        counts = runs.bincount(minlength=len(prompts)).tolist()
+        return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
+
+    @torch.inference_mode()
+    def test_logits(self, images: Tensor | np.ndarray, prompt: Tensor) -> Tensor:
+        """Return the source logits, [N, source classes], of any number of images under one prompt, in "fp32".
+
+        The images go to the device chunk by chunk, from the host or a file that is mapped into memory.
+        """
+
+        def compute(some: slice, _: slice) -> Tensor:
+            part = images[some]
+            pictures = to_device(torch.tensor(part) if isinstance(part, np.ndarray) else part, self.device)
+            runs = torch.zeros(len(pictures), dtype=torch.int64, device=self.device)
+            return self.logits(pictures, prompt[None], runs, "fp32")
+
+        return torch.cat([logits for logits, _, _ in self.in_chunks([len(images)], compute, gradient=False)])
+
+    def reader(self, images: Tensor, chosen: Tensor, *told: Tensor) -> Callable[[slice], list[Tensor]]:
+        """Return the way to a part of chosen images and of what is told of each (int64 [N]), all on the device.
+
+        chosen, told: on the host. They go to the device at once; so do, part by part, images that are on the host.
+        """
+        there = to_device(torch.stack([chosen, *told]), self.device)
+
+        def read(some: slice) -> list[Tensor]:
+            indices, *rest = there[:, some]
+            if images.device == self.device:
+                return [images[indices], *rest]
+            return [to_device(images[chosen[some]], self.device), *rest]
+
+        return read
+
+    def in_chunks(
+        self, counts: Sequence[int], compute: Callable[[slice, slice], T], gradient: bool
+    ) -> Iterator[tuple[T, slice, slice]]:
+        """Cut the images of runs, counts[r] of run r one after another, into chunks, and compute each.
+
+        Yields what compute(images, runs present) gives, and its two arguments. Where memory runs out, CUDA graphs are
+        given up first; then a chunk that does not fit is halved, and so are those after it.
+        """
+        run_of = [run for run, count in enumerate(counts) for _ in range(count)]
+        start = 0
+        while start < len(run_of):
+            part = run_of[start : start + self._sizes[gradient]]
+            arguments = slice(start, start + len(part)), slice(part[0], part[-1] + 1)
+            result = None
+            try:
+                result = compute(*arguments)
+            except RuntimeError as error:
+                if not out_of_memory(error) or (len(part) == 1 and not self._has_graphs()):
+                    raise
+            if result is not None:
+                yield result, *arguments
+                start += len(part)
+            else:  # here the exception no longer holds the tensors of the failed attempt
+                self._make_room(len(part), gradient)
+
+    def _has_graphs(self) -> bool:
+        return any(not one.failed for one in self._graphs.values())
+
+    def _make_room(self, images: int, gradient: bool) -> None:
+        if self._has_graphs():
+            log.warning("memory has run out: going on without CUDA graphs")
+            self._graphs = {}
+        else:
+            log.warning("%d images at a time do not fit into memory: going on with %d", images, images // 2)
+            self._sizes[gradient] = images // 2
+        clear_memory()
+
+    def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S].
+
+        With CUDA graphs both are overwritten by the next call.
+        """
+        if self._graphs:
+            return self._graphs[True](lambda *tensors: self._gradients(Chunk(*tensors)), *chunk.tensors())
+        return self._gradients(chunk)
+
+    def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        prompts = chunk.prompts.detach().requires_grad_()
+        logits = self.logits(chunk.images, prompts, chunk.runs, self.precision).to(self.mean.dtype)
+        mapped = logits.gather(1, chunk.mappings[chunk.runs])
+        weighted = functional.cross_entropy(mapped, chunk.labels, reduction="none") * chunk.weights
+        losses = weighted.new_zeros(len(prompts)).index_add(0, chunk.runs, weighted)
+        (gradient,) = torch.autograd.grad(losses.sum(), prompts)
+        return losses.detach(), gradient
+
+
+def _executor(network: nn.Module, cover: float | None) -> Callable[[Split | Tensor], Tensor]:
+    def whole(canvas: Split | Tensor) -> Tensor:
+        return network(paste(canvas) if isinstance(canvas, Split) else canvas)
+
+    return whole if cover is None else SharedNetwork(network, cover)
+
+
+def runs_of_images(counts: Sequence[int]) -> Tensor:
+    """Return the run of each image, int64 on the host, of counts[r] images of run r one after another."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Let a GPU's products of float32 be those of TF32, which has a mantissa of 10 bits."""
+    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    kept = [flag.fp32_precision for flag in flags]
+    try:
+        for flag in flags:
+            flag.fp32_precision = "tf32"
+        yield
+    finally:
+        for flag, before in zip(flags, kept, strict=True):
+            flag.fp32_precision = before
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor from the host to a device; a GPU's work is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

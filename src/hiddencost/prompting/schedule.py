@@ -1,0 +1,63 @@
+"""Batches, optimiser, schedule and precision of a recipe."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from hiddencost.study.recipes import Recipe, RunClipProtocol, Training
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """Return a run's random stream for a purpose ("mapping", "batches", "augmentation", ...): a function of its seed
+    alone."""
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+
+
+def epoch_batches(count: int, recipe: Training, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
+    order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
+    yield from order.split(recipe.batch_size)
+
+
+def optimiser(
+    parameters: list[Tensor], recipe: Recipe | RunClipProtocol, count: int
+) -> tuple[Optimizer, LRScheduler]:
+    """Return the optimiser of a recipe and its schedule, which takes a step with it, for a run of `count` images.
+
+    Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋; on CLIP SGD, whose rate falls
+    along a cosine over all steps.
+    """
+    fused = parameters[0].is_cuda  # one kernel a step instead of a dozen
+    steps = math.ceil(count / recipe.batch_size)  # of an epoch
+    if isinstance(recipe, RunClipProtocol):
+        sgd = SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
+        return sgd, CosineAnnealingLR(sgd, recipe.epochs * steps)
+    adam = Adam(parameters, lr=recipe.learning_rate, fused=fused)
+    milestones = [math.floor(fraction * recipe.epochs) * steps for fraction in recipe.milestones]
+    return adam, MultiStepLR(adam, milestones, recipe.gamma)
+
+
+def not_finite(losses: list[float], before: int, epoch: int) -> str | None:
+    """Say at which step a loss ceased to be finite, if one of an epoch did; `before`: how many losses precede it."""
+    for step, loss in enumerate(losses[before:], before + 1):
+        if not math.isfinite(loss):
+            return f"the loss is {loss} at step {step}, epoch {epoch}"
+    return None
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities()
+        native = features.get("avx512_bf16", False) or features.get("amx_bf16", False)
+    return "bf16" if native else "fp32"

@@ -1,0 +1,230 @@
+"""The report: one HTML file that holds all it shows, and asks nothing of a network."""
+
+import base64
+import hashlib
+import json
+import math
+from collections import Counter
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import altair
+import numpy as np
+import pandas as pd
+import vl_convert
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from hiddencost.figures import style
+from hiddencost.files import atomic, canonical
+from hiddencost.report import charts, provenance
+from hiddencost.report.summary import (
+    LONG,
+    MEASURES,
+    _counted,
+    _records,
+    best,
+    costs,
+    devices,
+    headline,
+    unlisted,
+    warnings,
+)
+from hiddencost.results import gallery, tables
+from hiddencost.results.verdicts import VERDICTS
+
+TABLES = ["runs", "bins", "summary", "expectations", "claims", "upstream", "matched"]
+SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family alone
+
+
+def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> None:
+    """Write the report of a study to `output`, beside which its tables/ and figures/ are.
+
+    paths: of the tables of `TABLES` and, to be linked, of those `typeset`. settings: the `study`, as JSON that
+    keeps its order; `captions`, pairs of a figure's name and what it shows; `classes`, the number of each dataset's
+    (None if unknown), and `sizes`, those at which it is prepared; `results`, the folder whose backbones/, benchmarks/
+    and logs/ are read as far as they are there. root: of the checkout.
+    """
+    study, results = json.loads(settings["study"]), Path(settings["results"])
+    runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
+    gates, state = provenance.gates(study, results), provenance.checkout(root)
+    axes = _axes(runs, study["figures"], settings["classes"])
+    formats = [*study["figures"]["formats"], "png"]
+    drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
+    pages = root / "workflow/report"
+    scripts = [_enclosed(_bundle()), (pages / "report.js").read_text()]
+    content = {
+        "study": study,
+        "runs": {"all": len(runs), "done": len(style.finished(runs))},
+        "axes": axes,
+        "labels": style.labels(study["figures"]),
+        "verdicts": {one: int((claims["verdict"] == one).sum()) for one in VERDICTS},
+        "headline": headline(summary),
+        "costs": costs(summary, axes, upstream),
+        "matched": _records(matched),
+        "best": best(summary),
+        "devices": devices(runs),
+        "jobs": provenance.jobs(results),
+        "warnings": warnings(runs, gates, state, results, output.parent) + unlisted(output.parent / "figures", drawn),
+        "claims": _records(claims),
+        "expectations": _records(expectations),
+        "gates": gates,
+        "figures": [
+            {"name": name, "title": _title(name), "caption": caption} | _embedded(output.parent, name, formats[0])
+            for name, caption in settings["captions"]
+        ],
+        "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
+        "inputs": [
+            *provenance.inputs(study, settings["sizes"], results, Path("resources")),
+            *provenance.tables(paths[n] for n in TABLES),
+        ],
+        "versions": provenance.versions(),
+        "trained_with": _records(_counted(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
+        "checkout": state,
+        "config": yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100),
+        "css": Markup((pages / "report.css").read_text()),
+        "data": Markup(_json_in_html(_data(axes, summary, bins, study["figures"]))),
+        "scripts": [Markup(script) for script in scripts],
+        "hashes": [_csp_hash(script) for script in scripts],
+    }
+    with atomic(output) as temporary:
+        temporary.write_text(_page(pages).render(content), encoding="utf-8")
+
+
+def _page(folder: Path) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "duration": _duration}
+    return environment.get_template("report.html.j2")
+
+
+def _bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle(vl_version=altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0])
+
+
+def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
+    """Return what the page filters by, in the study's order. settings: the study's `figures`."""
+    told = runs.drop_duplicates("backbone").set_index("backbone")
+    told = told[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
+    stated = told.where(told.notna(), None).to_dict("index")
+    drawn = gallery.described(stated, None, settings["labels"])
+    backbones, taken = [], Counter()
+    for name, one in drawn.items():
+        family, kind = stated[name]["dense"] or name, one["role"]
+        shapes = charts.SHAPES[kind]
+        shape = shapes[taken[family, kind] % len(shapes)]
+        taken[family, kind] += 1
+        backbones.append({"name": name, "label": one["label"], "kind": kind, "shape": shape, "family": family})
+    first = [one["name"] for one in backbones if one["family"] == backbones[0]["family"]]
+    shown = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
+    colours, named = style.colours(settings), partial(style.named, settings=settings)
+    return {
+        "backbone": [one | {"shown": one["name"] in shown} for one in backbones],
+        "dataset": [
+            {"name": name, "label": named(name), "shown": True, "chance": classes[name] and 100 / classes[name]}
+            for name in style.order(runs, "dataset")
+        ],
+        "method": [
+            {"name": name, "label": named(name), "shown": True, "colour": colours[name]}
+            for name in style.order(runs, "method")
+        ],
+        "shots": style.order(runs, "shots"),
+    }
+
+
+def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> dict:
+    """Return what the page draws: cells and bins, not the runs, of which there are more. settings: as in `_axes`."""
+    metrics = [f"{one['key']}_{statistic}" for one in MEASURES for statistic in ("mean", "std")]
+    pairs = [f"{one}_dense_minus_backbone_{what}" for one in ("accuracy", "ece") for what in ("mean", "low", "high")]
+    cells = summary[["backbone", "dataset", "method", "shots", "seeds", "paired_seeds", *metrics, *pairs]].copy()
+    cells["reach"] = style.reach(cells["seeds"])
+    cells.loc[summary["backbone"] == summary["dense"], pairs] = None  # none costs something against itself
+    palette = [to_hex(colour) for colour in colormaps[settings["palette"]](np.linspace(0, 1, 11))]
+    colours = {one["name"]: one["colour"] for one in axes["method"]}
+    pooled = tables.pool(bins[bins["shots"] == axes["shots"][-1]], ["backbone", "dataset", "method"]).drop(
+        columns="count"
+    )
+    return {
+        "axes": axes,
+        "measures": MEASURES,
+        "palette": palette,
+        "cells": _columns(cells, axes),
+        "bins": _columns(pooled, axes),
+        "panels": charts.panels(list(colours), axes["shots"], colours, palette),
+    }
+
+
+def _columns(table: pd.DataFrame, axes: dict) -> dict[str, list]:
+    """Return a table's columns: names as their numbers in `axes`, numbers to five digits, None for none."""
+    columns = {}
+    for name, column in table.items():
+        if name in axes:
+            names = [one["name"] if isinstance(one, dict) else one for one in axes[name]]
+            columns[name] = column.map({one: number for number, one in enumerate(names)}).tolist()
+        else:
+            columns[name] = [None if pd.isna(value) else float(f"{value:.5g}") for value in column]
+    return columns
+
+
+def _title(figure: str) -> str:
+    return figure.replace("-", " ").replace("_", " ").capitalize()
+
+
+def _number(value: float | str | None, form: str = ".1f") -> str:
+    """Format a number for a table; "–" stands for none, and a text stays."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return value if isinstance(value, str) else format(value, form).replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    """Write seconds for people: "42 s", "7.5 min", "31.0 h"."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _embedded(folder: Path, figure: str, form: str) -> dict:
+    """Return a figure's image as the page holds it, its size in pixels, and the file of a format to open instead."""
+    with Image.open(folder / f"figures/{figure}.png") as image:
+        width, height = image.size
+        picture = image.convert("RGB")
+    # the same pixels as the PNG in half its length (quality is the effort here), if it is not all photographs
+    webp = _webp(picture, lossless=True, quality=20)
+    if len(webp) > LONG:
+        webp = _webp(picture, quality=90)
+    source = "data:image/webp;base64," + base64.b64encode(webp).decode()
+    return {"image": source, "width": width, "height": height, "file": f"figures/{figure}.{form}"}
+
+
+def _webp(picture: Image.Image, **how: object) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "webp", **how)
+    return buffer.getvalue()
+
+
+def _enclosed(script: str) -> str:
+    # a module's own names stay its own
+    return f"(() => {{{script}}})();"
+
+
+def _csp_hash(script: str) -> str:
+    """Return how a page's policy names the one script that it lets run."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'"
+
+
+def _json_in_html(value: object) -> str:
+    """JSON that cannot end the element it stands in."""
+    return canonical(value).replace("<", "\\u003c")

@@ -1,0 +1,138 @@
+"""What the report says in words: headline, costs, the best, warnings."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from hiddencost.figures import style
+from hiddencost.methods import registry
+
+# what the charts show: column, label, factor and unit; `cost`: the sign that makes a cost of dense minus backbone
+MEASURES = [
+    {"key": "accuracy", "label": "Test accuracy", "factor": 100, "unit": "%", "cost": 1},
+    {"key": "ece", "label": "Calibration error (ECE)", "factor": 100, "unit": "points", "cost": -1},
+    {"key": "mean_class_accuracy", "label": "Mean accuracy of the classes", "factor": 100, "unit": "%", "cost": None},
+    {"key": "nll", "label": "Negative log-likelihood", "factor": 1, "unit": "nats", "cost": None},
+    {"key": "brier", "label": "Brier score", "factor": 1, "unit": "", "cost": None},
+    {"key": "ece_published", "label": "ECE as published (of logits)", "factor": 1, "unit": "", "cost": None},
+]
+JOBS = {method: job for job, methods in registry.JOBS.items() for method in methods}  # which log a run is in
+LONG = 1_000_000  # bytes of an image that is not kept exactly
+
+
+def headline(summary: pd.DataFrame) -> list[dict]:
+    """Return what compression costs in accuracy (points) under prompting and under each other method.
+
+    It is the mean of the seed-paired differences over the `cells` of compressed backbones; in so many of these the
+    95 % interval lies `over` zero.
+    """
+    name = "accuracy_dense_minus_backbone"
+    cells = summary[(summary["compression"] != "none") & summary["control"].isna() & (summary["paired_seeds"] > 0)]
+    groups = (
+        cells["method"]
+        .map({method: style.LABELS[method] for method in ("lp", "ft", "zs")})
+        .fillna("visual prompting")
+    )
+    return [
+        {
+            "method": method,
+            "cost": 100 * own[f"{name}_mean"].mean(),
+            "cells": len(own),
+            "over": int((own[f"{name}_low"] > 0).sum()),
+        }
+        for method, own in cells.groupby(groups, sort=False)
+    ]
+
+
+def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]:
+    """Return the backbones that are compared with another one, each with what it is `of` for each method: its mean
+    `cost` in accuracy over datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that
+    of the `other`, in %, None where it is not known."""
+    paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
+    groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
+    found = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
+    none = {"cost": None, "cells": 0}
+    top1 = upstream.set_index("backbone")["top1"].dropna().to_dict()
+    other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
+    return [
+        one
+        | {"of": [found.get((one["name"], method["name"]), none) for method in axes["method"]]}
+        | {"top1": top1.get(one["name"]), "other": top1.get(other[one["name"]])}
+        for one in axes["backbone"]
+        if one["name"] in set(paired["backbone"])
+    ]
+
+
+def best(summary: pd.DataFrame) -> list[dict]:
+    """Return the cell of highest mean accuracy on each data set, controls included."""
+    done = summary.dropna(subset="accuracy_mean")
+    return _records(done.loc[done.groupby("dataset", sort=False)["accuracy_mean"].idxmax()])
+
+
+def devices(runs: pd.DataFrame) -> list[dict]:
+    """Return on what the finished runs were trained: `device`, `precision`, how many `runs`, and their `seconds`."""
+    return _records(_counted(style.finished(runs), ["device", "precision"]))
+
+
+def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, beside: Path) -> list[dict]:
+    """Return what a reader must know before trusting the numbers: `what`, `why`, and the `logs` that tell more, as
+    paths from the folder `beside`."""
+    found = []
+
+    def warn(what: str, why: str, logs: Iterable[str] = ()) -> None:
+        there = [os.path.relpath(results / "logs" / log, beside) for log in logs if (results / "logs" / log).exists()]
+        found.append({"what": what, "why": why, "logs": there})
+
+    for gate in gates:
+        if gate["verified"] is False:
+            name = gate["backbone"]
+            warn(f"{name} failed its verification", "; ".join(gate["reasons"]), [f"verify_backbone/{name}.log"])
+    failed = runs[runs["status"] != "ok"]
+    for (status, reason), group in failed.groupby(["status", "reason"], sort=False, dropna=False):
+        names, datasets = (_enumerated(style.order(group, axis)) for axis in ("backbone", "dataset"))
+        packs = group.assign(job=group["method"].map(JOBS))[["job", "backbone", "dataset", "seed"]].drop_duplicates()
+        logs = [f"{job}/{backbone}/{dataset}/seed{seed}.log" for job, backbone, dataset, seed in packs.to_numpy()]
+        why = reason if isinstance(reason, str) else "no reason was told"
+        warn(f"{len(group)} of {len(runs)} runs {status}: {names}; on {datasets}", why, logs)
+    alone = style.order(runs[runs["dense"].isna()], "backbone")
+    if alone:
+        warn(f"nothing to compare {_enumerated(alone)} with", "the study has no dense network of theirs")
+    seeds = runs["seed"].nunique()
+    if seeds == 1:
+        warn("one seed", "no interval can be told from one")
+    elif seeds == 2:
+        warn("two seeds", "their intervals are wide, and their standard deviations rough")
+    finished = style.finished(runs)
+    ways = finished.groupby(finished["method"].map(JOBS))[["device", "precision"]].nunique(dropna=False)
+    if (ways > 1).any(axis=None):
+        warn("runs of a method come from several kinds of hardware or precision", "each rounds in its own way")
+    if state["changed"]:
+        changed = f"{len(state['changed'])} files differ from commit {state['commit'][:12]}"
+        warn("the checkout was not clean when this report was written", changed)
+    return found
+
+
+def unlisted(folder: Path, drawn: set[str]) -> list[dict]:
+    """Return a warning, as of `warnings`, where a folder of figures holds others than the files that were `drawn`.
+
+    They are left where they are, as they may be somebody's own.
+    """
+    others = sorted(path.name for path in folder.glob("[!.]*") if path.name not in drawn)
+    why = f"of an earlier state of the study, or not of it: {_enumerated(others)}"
+    return [{"what": "figures/ holds other files, too", "why": why, "logs": []}] if others else []
+
+
+def _enumerated(names: list[str]) -> str:
+    shown = 3
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _counted(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    groups = runs.groupby(columns, sort=False, dropna=False)["train_seconds"]
+    return groups.agg(runs="size", seconds="sum").reset_index()
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -1,0 +1,127 @@
+"""Claims: what the paper says, and what its controls ask, each as a comparison over cells of a study."""
+
+from importlib import resources
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from hiddencost import catalog
+from hiddencost.compression import registry
+from hiddencost.messages import checked, one_of, unknown
+from hiddencost.methods.registry import METHODS, PROMPTING
+from hiddencost.study.parts import Name, Part, Shots
+
+# what is compared: a column of runs.parquet and, of what is lost or added against the dense backbone, the sign that
+# makes a loss positive
+MEASURES = {
+    "accuracy": ("accuracy", None),
+    "accuracy_lost": ("accuracy", -1),
+    "ece": ("ece", None),
+    "ece_added": ("ece", 1),
+}
+CONTROLS = ("random_init", "shuffled")
+# dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
+KINDS = ("dense", "compressed", "sparse", "quantised", *CONTROLS)
+SIDES = {"backbones", "methods", "shots"}  # what two sides may differ in
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _backbones(name: str) -> str:
+    known = catalog.load("checkpoints")
+    made = {entry.get("compression", "none") for entry in known.values()} | set(registry.SETTINGS)
+    if name not in (allowed := [*KINDS, *sorted(made - {"none", "quantise"}), *known]):
+        raise ValueError(unknown(name, allowed))
+    return name
+
+
+def _methods(names: list[str]) -> list[str]:
+    return [method for name in names for method in (PROMPTING if name == "prompting" else (name,))]
+
+
+class Cells(Part):
+    """The cells that have one of the values of each axis named; one that is not named may have any.
+
+    A claim that names datasets speaks of these alone, every other of datasets of the kind (see `verdicts.interval`).
+    """
+
+    backbones: Annotated[list[Annotated[str, AfterValidator(_backbones)]], BeforeValidator(_listed)] | None = Field(
+        None,
+        description="dense, compressed, sparse (compressed other than by quantisation), quantised, a control, a "
+        "compression (magnitude, ...; alone, not one on top of another; gmp, acdc, rigl and lth of published "
+        "networks), or a checkpoint as it is published",
+    )
+    datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = None
+    except_datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = Field(
+        None, description="any dataset but these"
+    )
+    methods: (
+        Annotated[list[one_of(*METHODS, "prompting")], BeforeValidator(_listed), AfterValidator(_methods)] | None
+    ) = Field(None, description="prompting stands for rlm, flm and ilm")
+    shots: Annotated[list[Shots], BeforeValidator(_listed)] | None = None
+
+    @model_validator(mode="after")
+    def _one_choice_of_datasets(self) -> "Cells":
+        if {"datasets", "except_datasets"} <= self.named:
+            raise ValueError("datasets and except_datasets do not go together")
+        return self
+
+    @property
+    def named(self) -> set[str]:
+        """The axes that are named."""
+        return {axis for axis, values in self if values is not None}
+
+
+class Claim(Part):
+    """A comparison over cells: the mean of a measure, or of left minus right, against a bound, in points.
+
+    Left is compared with right wherever they agree in seed, dataset and every other axis that they do not name.
+    """
+
+    text: str = Field(description="the claim in a sentence")
+    source: str
+    measure: one_of(*MEASURES) = Field(
+        description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed"
+    )
+    cells: Cells = Field(Cells(), description="what both sides have in common")
+    left: Cells | None = None
+    right: Cells | None = None
+    networks: one_of("same", "any") = Field(
+        "same", description="whether two sides that name backbones must share the dense one"
+    )
+    more_than: float | None = Field(None, description="the claim holds if the mean is greater")
+    less_than: float | None = Field(None, description="the claim holds if the mean is smaller")
+    within: float | None = Field(None, gt=0, description="the claim holds if the mean is nearer to zero, either way")
+    every: bool = Field(
+        False, description="it is claimed of every cell, not of the mean alone: one that is otherwise decides, too"
+    )
+    published: float | None = Field(
+        None, description="the published value of the mean: the note says whether the interval holds it"
+    )
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Claim":
+        if sum(bound is not None for bound in (self.more_than, self.less_than, self.within)) != 1:
+            raise ValueError("expected one of more_than, less_than and within")
+        return self
+
+    @model_validator(mode="after")
+    def _two_sides_or_none(self) -> "Claim":
+        if (self.left is None) != (self.right is None):
+            raise ValueError("left and right go together")
+        if self.left is None:
+            if MEASURES[self.measure][1] is None:
+                raise ValueError(f"{self.measure} alone is no comparison; expected left and right")
+        elif not self.left.named or self.left.named != self.right.named or self.left.named - SIDES:
+            raise ValueError("left and right must name the same axes, at least one, and no datasets")
+        elif twice := self.left.named & self.cells.named:
+            raise ValueError(f"{', '.join(sorted(twice))}: named in cells and in left and right")
+        return self
+
+
+def load() -> dict[str, Claim]:
+    """Return the claims of catalog/claims.yaml, by name. Raises StudyError, a line for each thing that is wrong."""
+    file = resources.files(catalog.__name__).joinpath("claims.yaml")
+    return {name: checked(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}

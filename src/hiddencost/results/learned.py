@@ -1,0 +1,178 @@
+"""What the runs learned, out of the ledger: label mappings, how these moved, and the prompts that figures show."""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torchvision
+from PIL import Image
+from safetensors import safe_open
+
+from hiddencost.datasets.prepared import Dataset, load
+from hiddencost.files import atomic, read_json
+from hiddencost.methods.registry import PROMPTING
+from hiddencost.prompting.prompts import padding
+from hiddencost.results import gallery, tables
+from hiddencost.runs import ledger
+from hiddencost.runs.packfile import AXES
+
+EXAMPLES = 12  # target classes of a dataset with an image each, for the mapping's figure
+MAPPINGS = [*AXES, "target", "source", "target_name", "source_name"]
+REMAPPED = [*AXES, "epoch", "share"]
+
+
+class Learned(NamedTuple):
+    """What `collect` returns.
+
+    mappings: a row a run and target class, at the end of training. remapped: a row a run of ilm and epoch (from the
+    second, `epoch` 2): the `share` of the target classes that were mapped otherwise than in the epoch before.
+    prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
+    image (as a share of a pixel's range), around an image (around grey where there is none), its contrast raised by
+    the factor "gain", one for all, that makes the strongest fill the range.
+    examples: uint8 [K, 3, s, s] by dataset: the first training image of each of its first classes.
+    """
+
+    mappings: pd.DataFrame
+    remapped: pd.DataFrame
+    prompts: dict[str, np.ndarray]
+    examples: dict[str, np.ndarray]
+
+
+def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
+    """Write what `collect` and `upstream` return of the table of a study's runs to files, by the name of each.
+
+    settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
+    """
+    groups = [dict(group) for group in settings["groups"]]
+    sources = {name: partial(_sources, one) for name, one in settings["backbones"].items()}
+    additive = {name: one["additive"] for name, one in settings["backbones"].items() if one["additive"]}
+    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, additive)
+    for name, arrays in (("prompts", found.prompts), ("examples", found.examples)):
+        with atomic(paths[name]) as temporary:
+            np.savez(temporary, **arrays)
+    for name, table in (("mappings", found.mappings), ("remapped", found.remapped)):
+        tables.write(table, paths[name])
+    tables.write(upstream(settings["backbones"]), paths["upstream"])
+
+
+def _sources(backbone: dict, dataset: str) -> list[str] | None:
+    """Return the names of a backbone's source classes on a dataset, None of ImageNet-1k's: those that the study has
+    trained it on, or a CLIP's texts."""
+    if not backbone["texts"]:
+        return _told(backbone["manifest"]).get("classes")
+    with safe_open(backbone["texts"].format(dataset=dataset), "np") as stored:
+        return json.loads(stored.metadata()["texts"])
+
+
+def collect(
+    runs: pd.DataFrame,
+    folder: str | Path,
+    prepared: dict[str, str],
+    groups: Iterable[dict],
+    sources: dict[str, Callable[[str], list[str] | None]],
+    additive: dict[str, dict],
+) -> Learned:
+    """Read what the finished prompting runs of a study learned.
+
+    runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
+    gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
+    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept; sources: of a backbone on a
+    dataset the names of its source classes, None where they are those of ImageNet-1k;
+    additive: of a CLIP, by name, the width of its prompts (`border`) and the `std` of its input.
+    """
+    runs = runs[(runs["status"] == "ok") & runs["method"].isin(PROMPTING)]
+    images, classes = {}, {}
+    for name, path in prepared.items():
+        if (told := Path(path, "dataset.json")).exists() and not read_json(told)["failed"]:
+            dataset = load(path)
+            images[name], classes[name] = _examples(dataset), dataset.classes
+    mappings, remapped = [], []
+    for run in runs.itertuples():
+        axes = {axis: getattr(run, axis) for axis in AXES}
+        with safe_open(ledger.entry(folder, run.run), "np") as stored:
+            mapping = stored.get_tensor("mapping")
+            mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
+            if run.method == "ilm":
+                drawn = stored.get_tensor("mappings")
+                share = (drawn[1:] != drawn[:-1]).mean(1)
+                remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
+    mappings = _long(mappings, MAPPINGS[:-2])
+    imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    cells = list(zip(mappings["backbone"], mappings["dataset"], strict=True))
+    names = {cell: sources[cell[0]](cell[1]) or imagenet for cell in dict.fromkeys(cells)}
+    mappings["source_name"] = [
+        names[cell][source] for cell, source in zip(cells, mappings["source"].astype(int), strict=True)
+    ]
+    mappings["target_name"] = [
+        classes[dataset][target] if dataset in classes else str(target)
+        for dataset, target in zip(mappings["dataset"], mappings["target"], strict=True)
+    ]
+    prompts = _prompts(runs, folder, images, groups, additive)
+    return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
+
+
+def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
+    """Return a row a backbone: what it is known to reach upstream.
+
+    backbones: by name, `top1` (%, as published, or None), the path of its `manifest`, where the study has trained it,
+    which tells the top-1 `as_trained`, and that of its `verification`; these may not exist. Columns: backbone, top1,
+    and `photos` (of the verification, or the upstream test images there, classified rightly).
+    """
+    rows = []
+    for name, one in backbones.items():
+        verification, manifest = (_told(one[key]) for key in ("verification", "manifest"))
+        trained = manifest.get("upstream_top1") if one["as_trained"] else None
+        rows.append([name, one["top1"] or trained, verification.get("photos", {}).get("top1")])
+    return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
+
+
+def _told(path: str | None) -> dict:
+    return read_json(path) if path and Path(path).exists() else {}
+
+
+def _prompts(
+    runs: pd.DataFrame, folder: str | Path, images: dict, groups: Iterable[dict], additive: dict[str, dict]
+) -> dict[str, np.ndarray]:
+    run_of = runs.set_index(AXES)["run"].to_dict()
+    borders = {}  # as they differ from the grey that they start from, or from nothing
+    for key in dict.fromkeys(key for shown in groups for key in gallery.kept(runs, shown)):
+        with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
+            prompt = stored.get_tensor("prompt")
+        if key[0] in additive:  # to a normalised image
+            borders[key] = prompt * np.array(additive[key[0]]["std"], np.float32)[:, None, None]
+        else:
+            borders[key] = 1 / (1 + np.exp(-prompt)) - 0.5
+    strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)
+    gain = max(1, int(0.5 / max(strongest, 0.005)))
+    prompts = {"gain": np.array(gain)} if borders else {}
+    for key, border in borders.items():
+        canvas = np.rint(255 * (0.5 + gain * border).clip(0, 1)).astype(np.uint8)
+        if key[1] in images:
+            example, size = images[key[1]][0], canvas.shape[-1]
+            if key[0] in additive:  # the middle of an image that fills the canvas
+                width = additive[key[0]]["border"]
+                whole = Image.fromarray(example.transpose(1, 2, 0)).resize((size, size))
+                example = np.asarray(whole)[width : size - width, width : size - width].transpose(2, 0, 1)
+            before, _ = padding(example.shape[-1], size)
+            inside = slice(before, before + example.shape[-1])
+            canvas[:, inside, inside] = example
+        prompts["/".join(map(str, key))] = canvas
+    return prompts
+
+
+def _examples(dataset: Dataset) -> np.ndarray:
+    labels = np.asarray(dataset.train_labels)
+    first = [np.flatnonzero(labels == label)[0] for label in range(min(EXAMPLES, len(dataset.classes)))]
+    return np.stack([dataset.train_images[index] for index in first])
+
+
+def _long(rows: list[dict], columns: list[str]) -> pd.DataFrame:
+    """Return one table of rows whose last two values are arrays of one length."""
+    lengths = [len(row[columns[-1]]) for row in rows]
+    table = {axis: np.repeat([row[axis] for row in rows], lengths) for axis in AXES if axis in columns}
+    table |= {name: np.concatenate([row[name] for row in rows]) if rows else [] for name in columns[-2:]}
+    return pd.DataFrame(table, columns=columns)

@@ -1,0 +1,101 @@
+"""Hidden cost at matched upstream accuracy: what compression costs downstream where it has cost nothing upstream."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+from scipy.stats import linregress
+
+from hiddencost.results import tables
+from hiddencost.results.claims import Claim
+from hiddencost.results.gallery import algorithm
+from hiddencost.results.tables import CONFIDENCE
+from hiddencost.results.verdicts import differences
+
+LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
+CLOSE = 1.0  # points of upstream accuracy within which a network counts as matched
+ALL = "all"
+COLUMNS = [
+    *("dense", "method", "compression", "networks", "seeds", "cells", "upstream_lost_least", "upstream_lost_most"),
+    *("cost_at_matched", "low", "high", "slope", "close", "close_cost"),
+]
+
+
+def write(runs: str | Path, upstream: str | Path, path: str | Path) -> None:
+    """Write what `matched` gives of a study's tables."""
+    tables.write(matched(tables.read(runs), tables.read(upstream)), path)
+
+
+def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a compressed network, method and seed: its `dense`, `compression` (the kind), `upstream_lost` and
+    `lost`, what it loses against the dense one in accuracy upstream and downstream, in points.
+
+    Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
+    controls, are left out. Downstream it is the mean of the seed-paired differences over those `cells` (datasets and
+    shots) in which all networks of the same dense one have a result.
+    """
+    top1 = upstream.set_index("backbone")["top1"].dropna()
+    about = runs.drop_duplicates("backbone").set_index("backbone")
+    lost = differences(runs, LOST, "accuracy")
+    made = about.index[(about["compression"] != "none") & about["control"].isna()]
+    lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
+    # means over other cells would not be of the same
+    found = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
+    complete = found.transform("count") == found.transform("size")
+    cells = lost[complete].groupby(["dense", "method", "backbone", "seed"], sort=False)["difference"]
+    table = cells.agg(lost="mean", cells="size").reset_index()
+    table["compression"] = table["backbone"].map(about["compression"].map(algorithm))
+    own, dense = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
+    return table.assign(upstream_lost=dense - own)
+
+
+def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
+    """Estimate what compression costs downstream at equal upstream accuracy, for each dense network and method.
+
+    runs: as in runs.parquet; upstream: `top1` (%) by backbone. Returns a row a dense network, method and kind of
+    `compression` ("all" together, and each of several kinds), with the number of `networks`, of `seeds` and of the
+    `cells` (dataset, shots, seed) that all of them have, and two answers, in points:
+
+    `close_cost`: the mean loss of the networks whose upstream accuracy is within `CLOSE` points of the dense one's,
+    and how many they are (`close`). `cost_at_matched`: where the line of least squares through all networks, of
+    downstream over upstream loss (`slope`), is at an upstream loss of zero; it is empty of fewer than three networks,
+    or where all lost the same upstream. It takes the relation as linear; where `upstream_lost_least` is far above
+    zero, it is an extrapolation.
+
+    Its 95 % interval, `low` to `high`, adds two variances of the line at zero: that of the networks' scatter about
+    it, and that of the lines of single seeds, in which all networks share the error of the one dense run (Student's
+    t, Satterthwaite's degrees of freedom; what the networks' own seeds scatter is in both, so that it is wide rather
+    than narrow). It speaks for other networks of the kind and other seeds, on the same datasets, and takes the
+    upstream accuracies as exact. From a single seed, which decides nothing, there is none.
+    """
+    table, rows = losses(runs, upstream), []
+    for (dense, method), own in table.groupby(["dense", "method"], sort=False):
+        kinds = own["compression"].unique()
+        for kind in [ALL, *(kinds if len(kinds) > 1 else [])]:
+            some = own if kind == ALL else own[own["compression"] == kind]
+            networks = some.groupby("backbone", sort=False)[["upstream_lost", "lost"]].mean()
+            close = networks[networks["upstream_lost"].abs() <= CLOSE]
+            least, most = networks["upstream_lost"].agg(["min", "max"])
+            told = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
+            told |= {"seeds": some["seed"].nunique(), "cells": some.groupby("seed")["cells"].first().sum()}
+            told |= {"upstream_lost_least": least, "upstream_lost_most": most}
+            rows.append(told | _line(some, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _line(losses: pd.DataFrame, networks: pd.DataFrame) -> dict:
+    if len(networks) < 3 or np.ptp(networks["upstream_lost"]) < tables.ROUNDING:
+        return {}
+    line = linregress(networks["upstream_lost"], networks["lost"])
+    found = {"cost_at_matched": line.intercept, "slope": line.slope}
+    alone = [linregress(own["upstream_lost"], own["lost"]).intercept for _, own in losses.groupby("seed")]
+    if len(alone) < 2:
+        return found
+    parts = [(line.intercept_stderr**2, len(networks) - 2), (np.var(alone, ddof=1) / len(alone), len(alone) - 1)]
+    variance = sum(part for part, _ in parts)
+    if np.sqrt(variance) < tables.ROUNDING:  # without any scatter nothing is told of it
+        return found
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    width = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    return found | {"low": line.intercept - width, "high": line.intercept + width}

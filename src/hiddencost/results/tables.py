@@ -1,0 +1,200 @@
+"""Tables: one tidy row a run, their summary over seeds, and the bins of the reliability diagrams."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from hiddencost.files import atomic
+from hiddencost.runs.packfile import AXES
+
+CELL = [  # what a run is, but for its seed
+    *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
+    *("dataset", "method", "shots"),
+]
+METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
+RUN_COLUMNS = [
+    *CELL,
+    *("seed", "status", "reason", "n_train", "n_test"),
+    *METRICS,
+    *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
+    *("python", "torch", "torchvision", "timm", "run"),
+]
+BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
+TEXTS = [  # columns of any table that are no numbers
+    *CELL[:6],
+    *CELL[8:],
+    *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "run"),
+    *("claim", "text", "verdict", "note", "source"),
+]
+CONFIDENCE = 0.95
+ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
+
+
+def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
+    """Read the packs' tables and return the runs of the study's grid, in its order, bins included.
+
+    study: `study` (its name), `grid` (its values of each of `AXES`), `methods` (those of each backbone, by name),
+    `backbones` (by name: `dense`, the name of the
+    one that it is compared with, and what rows without a pack say of it), `left_out` (by `backbone` and `dataset`:
+    the names of those without packs, and why: their rows are not run); and `so_far`, not None where the packs are
+    those of a study that may still be running: what they do not hold is not run, either. Runs that a pack still holds
+    from an earlier grid are left out. Raises ValueError if a run of the grid is missing or there twice.
+    """
+    parts = [pd.read_parquet(pack) for pack in packs]
+    there = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
+    absent = _left_out(study, there)
+    runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
+    runs["dense"] = runs["backbone"].map({name: one["dense"] for name, one in study["backbones"].items()})
+    wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
+    found = pd.MultiIndex.from_frame(runs[AXES].map(_text))
+    if len(absent := wanted.difference(found)):
+        raise ValueError(f"{len(absent)} runs of the grid are in no pack, first: {absent[0]}")
+    runs.index = found
+    if (runs := runs.loc[wanted]).index.has_duplicates:
+        raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
+    return runs.reset_index(drop=True).reindex(columns=RUN_COLUMNS + BIN_COLUMNS)
+
+
+def _left_out(study: dict, there: set[tuple[str, ...]]) -> pd.DataFrame:
+    """Return a row, not run, for each run of what is left out and, of a study so far, for what is not `there`."""
+    rows = []
+    for values in _runs(study):
+        run = dict(zip(AXES, values, strict=True))
+        reasons = [study["left_out"][axis].get(run[axis]) for axis in ("backbone", "dataset")]
+        if study.get("so_far") is not None and tuple(map(_text, values)) not in there:
+            reasons.append("not finished yet")
+        if reason := next(filter(None, reasons), None):
+            told = study["backbones"][run["backbone"]] | {"study": study["study"]}
+            rows.append(told | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
+    return pd.DataFrame(rows)
+
+
+def _runs(study: dict) -> Iterator[tuple]:
+    """Yield the runs of a study's grid, as values of `AXES`: those methods that there are for a backbone."""
+    of_backbone = study["methods"]
+    runs = product(*(study["grid"][axis] for axis in AXES))
+    return (run for run in runs if run[AXES.index("method")] in of_backbone[run[AXES.index("backbone")]])
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Summarise finished runs over seeds: a row a cell (backbone, dataset, method, shots).
+
+    `{metric}_mean` and `_std` (n - 1) for each metric, `seeds` (their number), and the difference dense minus
+    backbone of accuracy and ECE, paired by seed (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and
+    `paired_seeds`). The dense backbone is the one that the column `dense` names; where there is none the difference
+    is empty.
+    """
+    cells = runs.groupby(CELL, dropna=False, sort=False)
+    summary = cells[METRICS].agg(["mean", "std"])
+    summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
+    summary.insert(0, "seeds", cells["accuracy"].count())
+    pair = ["dense", "dataset", "method", "shots", "seed"]
+    dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, "accuracy", "ece"]]
+    paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
+    for metric in ("accuracy", "ece"):
+        name = f"{metric}_dense_minus_backbone"
+        paired[name] = paired[f"{metric}_dense"] - paired[metric]
+        differences = paired.groupby(CELL, dropna=False, sort=False)[name]
+        summary[f"{name}_mean"], summary[f"{name}_std"] = differences.mean(), differences.std()
+        summary["paired_seeds"] = differences.count()
+        low, high = paired_interval(differences.mean(), differences.std(), differences.count())
+        summary[f"{name}_low"], summary[f"{name}_high"] = low, high
+    return summary.reset_index()
+
+
+def paired_interval(
+    mean: pd.Series, std: pd.Series, count: pd.Series, confidence: float = CONFIDENCE
+) -> tuple[pd.Series, pd.Series]:
+    """Return the 95 % interval of the mean of paired differences, by Student's t.
+
+    mean, std (n - 1), count: of the differences, a value a cell. It speaks for other seeds, on the same test images.
+    It is empty where there are fewer than 2, and where all are the same, as a small test set can make them: what has
+    no spread says nothing of how far other seeds would lie.
+    """
+    freedom = (count - 1).where((count > 1) & (std > ROUNDING))
+    width = stdtrit(freedom, (1 + confidence) / 2) * std / np.sqrt(count)
+    return mean - width, mean + width
+
+
+def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.DataFrame:
+    """Set published accuracies (backbone, dataset, method, shots, accuracy and std in %, source) beside ours.
+
+    Returns a row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, and `difference`,
+    ours minus published, in points; ours is empty where there is no result.
+    """
+    columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
+    expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
+    cells = summary[[*columns[:4], "seeds", "accuracy_mean", "accuracy_std"]]
+    table = expected.merge(cells, on=columns[:4], how="left")
+    table = table.rename(columns={"accuracy": "published", "std": "published_std"})
+    table["ours"], table["ours_std"] = 100 * table.pop("accuracy_mean"), 100 * table.pop("accuracy_std")
+    table["difference"] = table["ours"] - table["published"]
+    return table[[*columns[:4], "published", "published_std", "ours", "ours_std", "seeds", "difference", "source"]]
+
+
+def bins(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the reliability bins of finished runs: a row a run and bin (`bin` 1 to 15, its `count`, and the mean
+    `confidence` and `accuracy` of its images)."""
+    long = runs.loc[runs["status"] == "ok", [*AXES, *BIN_COLUMNS]].explode(BIN_COLUMNS)
+    long.insert(len(AXES), "bin", long.groupby(level=0).cumcount() + 1)
+    long.columns = [column.removeprefix("bin_") for column in long.columns]
+    numbers = ["count", "confidence", "accuracy"]
+    return long.astype(dict.fromkeys(numbers, float)).astype({"count": int}).reset_index(drop=True)
+
+
+def pool(bins: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Pool the bins of several runs: a row a value of the columns `by` and bin that has images.
+
+    `count`s add up, `confidence` and `accuracy` are means over images, and `share` is that of the images.
+    """
+    bins = bins[bins["count"] > 0]
+    means = ["confidence", "accuracy"]
+    weighted = bins.assign(**{name: bins[name] * bins["count"] for name in means})
+    pooled = weighted.groupby([*by, "bin"])[["count", *means]].sum()
+    pooled[means] = pooled[means].div(pooled["count"], axis=0)
+    pooled["share"] = pooled["count"] / pooled.groupby(by)["count"].transform("sum")
+    return pooled.reset_index()
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a table that `write` wrote; in a .csv, too, names stay texts, such as 2024 or nan."""
+    if Path(path).suffix == ".csv":
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+    return pd.read_parquet(path)
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as its name says: .csv, numbers to six digits, or .parquet."""
+    with atomic(path) as temporary:
+        if temporary.suffix == ".csv":
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def conclude(runs: pd.DataFrame, verdicts: str, report: str | Path) -> tuple[str, bool]:
+    """Say what came of a study and where it is, in a few lines, and whether every run has a result.
+
+    verdicts: how often each was given to a claim, see `verdicts.count`.
+    """
+    lines = []
+    failed = runs[runs["status"] != "ok"]
+    for (backbone, status, reason), group in failed.groupby(["backbone", "status", "reason"], sort=False):
+        lines.append(f"{backbone}: {len(group)} runs {status}: {reason}")
+    report = Path(report)
+    lines += [
+        f"{len(runs) - len(failed)} of {len(runs)} runs of study {runs['study'].iloc[0]} have a result.",
+        f"claims:  {verdicts} ({report.parent / 'tables/claims.csv'})",
+        f"report:  {report}",
+        f"tables:  {report.parent / 'tables'}/",
+        f"figures: {report.parent / 'figures'}/",
+    ]
+    return "\n".join(lines) + "\n", failed.empty

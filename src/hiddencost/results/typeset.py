@@ -1,0 +1,132 @@
+"""Tables for print: accuracy and calibration of every backbone, as Markdown and LaTeX, and their numbers as CSV."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from hiddencost.files import atomic
+from hiddencost.results import tables
+
+TITLES = {"accuracy": "Test accuracy", "ece": "Expected calibration error"}
+COLUMN = ["shots", "dataset", "method"]  # within one, backbones are compared
+WIDTH = 8  # columns of numbers that fit a printed page
+LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--"})  # all that captions and names can have
+
+
+def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
+    """Write the table of a study's runs as the files' names say: accuracy or ece; as .csv, .md, .tex (booktabs)."""
+    table = pd.read_parquet(runs)
+    for path in map(Path, paths):
+        numbers = cells(table, path.stem)
+        if path.suffix == ".csv":
+            tables.write(numbers, path)
+            continue
+        text = {".md": markdown, ".tex": latex}[path.suffix](numbers, caption(table, path.stem))
+        with atomic(path) as temporary:
+            temporary.write_text(text)
+
+
+def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds,
+    in %; `seeds`, their number; `best`, whether it is set in bold.
+
+    Best of a column (shots, dataset, method) is the backbone of the highest mean accuracy or lowest mean ECE, of
+    those with the most seeds of the column (a mean of fewer is not comparable). With it are all that have three or
+    more seeds in common with it and are not known to be worse: no 95 % paired interval (a two-sided paired t test at
+    5 %) lies on the worse side. Of two seeds the test finds hardly anything worse. Controls are never best: at chance
+    a network that never learned can be calibrated well.
+    """
+    runs = runs.assign(value=100 * runs[metric].where(runs["status"] == "ok"))
+    values = (
+        runs[runs["control"].isna()]
+        .pivot(index=[*COLUMN, "seed"], columns="backbone", values="value")
+        .dropna(how="all")
+    )
+    values = values if metric == "accuracy" else -values  # the more the better
+    columns = values.groupby(COLUMN)
+    means = columns.mean().where(columns.count().eq(columns.count().max(axis=1), axis=0))
+    of_best = values.columns.get_indexer(means.idxmax(axis=1).loc[values.index.droplevel("seed")])
+    ahead = values.sub(values.to_numpy()[range(len(values)), of_best], axis=0).groupby(COLUMN)
+    _, high = tables.paired_interval(ahead.mean(), ahead.std(), ahead.count())
+    as_good = means.eq(means.max(axis=1), axis=0) | (ahead.count() > 2) & ~(high < 0)
+    table = runs.groupby([*COLUMN, "backbone"], sort=False)["value"].agg(["mean", "std", "count"])
+    table["best"] = as_good.stack().reindex(table.index, fill_value=False)
+    return table.rename(columns={"count": "seeds"}).reset_index()
+
+
+def caption(runs: pd.DataFrame, metric: str) -> str:
+    """Say what a table of the study shows."""
+    seeds = runs["seed"].nunique()
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of one seed"
+    return (
+        f"{TITLES[metric]} in %, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
+        "number of shots, the best mean (of those with the most seeds, and of no control), and those that have three "
+        "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
+        "tests) does not find worse. –: no result."
+    )
+
+
+def markdown(numbers: pd.DataFrame, caption: str) -> str:
+    """Set the numbers of `cells` as Markdown: a table for each number of shots and group of datasets."""
+    parts = [caption]
+    for group in _groups(numbers):
+        for shots, block in _text(group, "**{}**", "±", "–").groupby(level="shots", sort=False):
+            block = block.droplevel("shots")
+            block.columns = [" ".join(column) for column in block.columns]
+            parts += [f"## {shots_label(shots)}", block.to_markdown(disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(numbers: pd.DataFrame, caption: str) -> str:
+    """Set the numbers of `cells` as LaTeX: a longtable a group of datasets, in it a block each number of shots."""
+    parts = ["% \\usepackage{booktabs, longtable}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
+    for group in _groups(numbers):
+        text = _text(group, "\\textbf{{{}}}", "$\\pm$", "--")
+        text.index = text.index.set_levels([shots_label(shots) for shots in text.index.levels[0]], level="shots")
+        style = Styler(text).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+        table = style.to_latex(
+            environment="longtable",
+            hrules=True,
+            clines="skip-last;data",
+            multirow_align="naive",
+            multicol_align="c",
+            column_format="ll" + "r" * text.shape[1],
+            caption=caption.translate(LATEX),
+        )
+        *blocks, end = table.split("\\cline")  # after the last block there is the bottom rule
+        parts.append("\\cmidrule".join(blocks) + end.partition("\n")[2])
+    return "\n".join([*parts, "}"]) + "\n"
+
+
+def shots_label(shots: str) -> str:
+    """Name a number of shots: "1 shot", "20 shots", "full"."""
+    return shots if shots == "full" else f"{shots} shot{'' if shots == '1' else 's'}"
+
+
+def _groups(numbers: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the numbers of as many datasets at a time as fit a printed page."""
+    datasets = numbers["dataset"].unique()
+    step = max(1, WIDTH // numbers["method"].nunique())
+    for start in range(0, len(datasets), step):
+        yield numbers[numbers["dataset"].isin(datasets[start : start + step])]
+
+
+def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str) -> pd.DataFrame:
+    """Return the numbers as text: a row a number of shots and backbone, a column a dataset and method."""
+
+    def cell(mean: float, std: float, seeds: int, best: bool) -> str:
+        if not seeds:
+            return missing
+        text = f"{mean:.1f}" + (f" {sign} {std:.1f}" if seeds > 1 else "")
+        return bold.format(text) if best else text
+
+    texts = [cell(*one) for one in numbers[["mean", "std", "seeds", "best"]].itertuples(index=False)]
+    numbers = numbers.assign(text=texts, method=numbers["method"].str.upper())
+    rows, columns = ["shots", "backbone"], ["dataset", "method"]
+    index, header = (
+        pd.MultiIndex.from_product([numbers[axis].unique() for axis in axes], names=axes) for axes in (rows, columns)
+    )
+    text = numbers.pivot(index=rows, columns=columns, values="text").reindex(index=index, columns=header)
+    return text.fillna(missing)

@@ -1,0 +1,242 @@
+"""Verdicts: what a study's runs say of each claim."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from hiddencost import catalog
+from hiddencost.results import tables
+from hiddencost.results.claims import CONTROLS, MEASURES, Cells, Claim
+from hiddencost.results.gallery import algorithm
+from hiddencost.results.tables import CONFIDENCE, ROUNDING, paired_interval
+from hiddencost.study.upstream import SPARSIFIERS
+
+VERDICTS = ["supported", "contradicted", "undecided", "not run"]
+COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]
+RESAMPLES = 10_000
+AXES = {  # of claims: the columns of runs
+    "backbones": "backbone",
+    "datasets": "dataset",
+    "except_datasets": "dataset",
+    "methods": "method",
+    "shots": "shots",
+}
+PAIRED = ["dataset", "seed"]
+
+
+def write(runs: str | Path, claims: dict[str, dict], path: str | Path) -> None:
+    """Write the verdicts of the table of a study's runs on claims, as `Claim.model_dump` has these; see `judge`."""
+    checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
+    tables.write(judge(pd.read_parquet(runs), checked), path)
+
+
+def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
+    """Put each claim to the test on the runs of a study (a row a run, as in runs.parquet).
+
+    Returns a row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
+    `interval`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a backbone,
+    dataset, method and shots with another) have a result; and a `note`: what is missing, whether the interval holds
+    the published effect, what it speaks for, how many cells are otherwise (see `_otherwise`), and what the ECE of the
+    paper's code would have said.
+
+    A claim is supported where the whole interval lies where it holds, contradicted where the whole interval lies
+    where it does not, else undecided. One of every cell is supported only if each cell's mean lies where it holds,
+    too, and contradicted also where one cell is surely otherwise.
+    """
+    return pd.DataFrame([{"claim": name} | _judged(runs, claim) for name, claim in claims.items()], columns=COLUMNS)
+
+
+def count(verdicts: pd.Series) -> str:
+    """Say how often each verdict was given: "2 supported, 1 contradicted, 3 undecided, 11 not run"."""
+    return ", ".join(f"{(verdicts == verdict).sum()} {verdict}" for verdict in VERDICTS)
+
+
+def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
+    column, _ = MEASURES[claim.measure]
+    found = _test(runs, claim, column)
+    # of logits, and so not in points: only its sign can be compared
+    if column == "ece" and found["cells"] and 0 in (claim.more_than, claim.less_than):
+        other = _test(runs, claim, "ece_published")
+        differs = "differs" if other["verdict"] != found["verdict"] else "agrees"
+        found["notes"].append(f"the ECE of the paper's code {differs}: {_told(other)}")
+    note = "; ".join(found.pop("notes"))
+    return found | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
+
+
+def _told(found: dict) -> str:
+    text = f"{found['verdict']}, {found['effect']:+.3g}"
+    return text if found["low"] is None else f"{text} ({found['low']:+.3g} to {found['high']:+.3g})"
+
+
+def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
+    compared = differences(runs, claim, column)
+    cells = compared.groupby([name for name in compared if name not in ("seed", "difference")], dropna=False)
+    cells = cells["difference"].agg(["mean", "std", "count"])
+    pairs, ran = compared.dropna(subset="difference"), cells[cells["count"] > 0]
+    found = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
+    if not len(ran):
+        missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
+        return found | {"notes": [missing]}
+    notes = []
+    if len(pairs) < len(compared):
+        notes.append(f"{len(compared) - len(pairs)} of {len(compared)} pairs missing")
+    found["effect"] = pairs["difference"].mean()
+    bounds, why = interval(pairs, fixed=claim.cells.datasets is not None)
+    found["verdict"] = "undecided"
+    if bounds:
+        found["low"], found["high"] = bounds
+        found["verdict"] = _verdict(claim, *bounds)
+        if claim.published is not None:
+            holds = "holds" if bounds[0] <= claim.published <= bounds[1] else "does not hold"
+            notes.append(f"the interval {holds} the published value")
+    notes.append(why)
+    otherwise, surely = _otherwise(claim, ran)
+    if claim.every and surely:
+        found["verdict"] = "contradicted"
+    elif claim.every and otherwise and found["verdict"] == "supported":
+        found["verdict"] = "undecided"
+    if len(ran) > 1:
+        notes.append(f"otherwise in {otherwise} of {len(ran)} cells, surely in {surely}")
+    return found | {"notes": notes}
+
+
+def _verdict(claim: Claim, low: float, high: float) -> str:
+    """Return where an interval lies: wholly where the claim holds, wholly where it does not, or on both sides."""
+    below, above = _bounds(claim)
+    if below < low and high < above:
+        return "supported"
+    return "contradicted" if high < below or above < low else "undecided"
+
+
+def _bounds(claim: Claim) -> tuple[float, float]:
+    """Return between which effects the claim holds."""
+    if claim.within is not None:
+        return -claim.within, claim.within
+    if claim.more_than is not None:
+        return claim.more_than, np.inf
+    return -np.inf, claim.less_than
+
+
+def _otherwise(claim: Claim, cells: pd.DataFrame) -> tuple[int, int]:
+    """Count the cells whose mean over seeds lies where the claim does not hold, and those whose interval does, too.
+
+    These intervals are widened (Bonferroni): if the claim holds for all cells, the chance that any of them is counted
+    as surely otherwise is at most 5 %.
+    """
+    (below, above), mean = _bounds(claim), cells["mean"]
+    low, high = paired_interval(mean, cells["std"], cells["count"], 1 - (1 - CONFIDENCE) / len(cells))
+    otherwise = (mean <= below + ROUNDING) | (above - ROUNDING <= mean)
+    return otherwise.sum(), ((high < below) | (above < low)).sum()
+
+
+def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
+    """Return what a claim compares: a row a pair of runs, with the `difference`, in points, of a column of runs.
+
+    Rows say what the pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it does not. Where a
+    run of the pair has no result, the difference is empty.
+    """
+    values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
+        difference=100 * runs[column].where(runs["status"] == "ok")
+    )
+    _, sign = MEASURES[claim.measure]
+    if sign:
+        keys = ["dense", "dataset", "method", "shots", "seed"]
+        dense = values.drop(columns="dense").rename(columns={"backbone": "dense"})
+        values = values[values["backbone"] != values["dense"]].merge(dense, on=keys, suffixes=("", "_dense"))
+        values["difference"] = sign * (values["difference"] - values.pop("difference_dense"))
+    values = values[_mask(runs, values, claim.cells)]
+    if not claim.left:
+        return values
+    named = [AXES[axis] for axis in claim.left.named]
+    shared = [axis for axis in (*PAIRED, "backbone", "method", "shots") if axis not in named]
+    if "backbone" in named and claim.networks == "same":
+        shared, values = [*shared, "dense"], values[values["dense"].notna()]
+    sides = [values[_mask(runs, values, side)] for side in (claim.left, claim.right)]
+    pairs = sides[0].merge(sides[1], on=shared, suffixes=("_left", "_right"))
+    pairs["difference"] = pairs.pop("difference_left") - pairs.pop("difference_right")
+    return pairs
+
+
+def _mask(runs: pd.DataFrame, values: pd.DataFrame, cells: Cells) -> pd.Series:
+    mask = pd.Series(True, index=values.index)
+    if cells.backbones:
+        backbones = runs.drop_duplicates("backbone")
+        is_one = [any(_is(one, kind) for kind in cells.backbones) for _, one in backbones.iterrows()]
+        mask &= values["backbone"].isin(backbones.loc[is_one, "backbone"])
+    for axis in cells.named - {"backbones"}:
+        listed = values[AXES[axis]].isin([str(value) for value in getattr(cells, axis)])
+        mask &= ~listed if axis == "except_datasets" else listed
+    return mask
+
+
+def _is(backbone: pd.Series, kind: str) -> bool:
+    """Whether a backbone (its `checkpoint`, `compression`, `control`) is of a kind that `Cells.backbones` names."""
+    if kind in CONTROLS or isinstance(backbone["control"], str):
+        return backbone["control"] == kind
+    made = {algorithm(name) for name in backbone["compression"].split("+")} - {"none"}
+    if kind in catalog.load("checkpoints"):
+        return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind)["compression"]
+    match kind:
+        case "dense":
+            return not made
+        case "compressed":
+            return bool(made)
+        case "sparse":
+            return bool(made) and "quantised" not in made
+        case _:  # of the paper's algorithms, the published networks: those that a study trains are others
+            own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.load("checkpoints")
+            return made == {kind} and not own
+
+
+def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | None, str]:
+    """Return the 95 % interval of the mean `difference` over pairs (also: `dataset`, `seed`), and what it speaks for.
+
+    All pairs of a dataset and seed share their chosen images, so they stay together. Over several datasets, whole
+    datasets are resampled (with their seeds: to draw those again would count their noise twice; Davison and Hinkley,
+    Bootstrap Methods and their Application, 3.8), and the interval speaks for datasets of the kind. With one dataset,
+    or a `fixed` choice of them, seeds are resampled within each, and it speaks for these datasets alone. In neither
+    case does it speak for other networks, nor for another draw of a control's random weights: all seeds share one.
+
+    A percentile interval of two or three units is far too narrow: it cannot reach beyond them, and of two covers the
+    truth half the time. So the bootstrap gives the standard error (n - 1 drawn of n units, which makes it unbiased;
+    Rao and Wu, 1988) and Student's t the width, with n - 1 degrees of freedom (Satterthwaite's over several datasets
+    that are fixed): over one dataset this is the paired t interval, up to the resampling's error, less than 2 % of
+    its width (tests/test_claims.py). With two seeds t is 12.7, and only what is much larger than their difference is
+    decided. There is no interval from a single unit, nor from units that are all the same (see
+    `tables.paired_interval`).
+    """
+    units = pairs.groupby(PAIRED)["difference"].agg(["sum", "count"])
+    seeds, datasets = units.groupby("dataset").size(), units.index.unique("dataset")
+    if fixed or len(datasets) == 1:
+        strata = [units.loc[dataset].to_numpy(float) for dataset in datasets]
+        speaks = f"over {_range(seeds)} of {', '.join(datasets)} alone"
+    else:
+        strata = [units.groupby("dataset").sum().to_numpy(float)]
+        speaks = f"over {len(datasets)} datasets of the kind, {_range(seeds)} each"
+    if min(map(len, strata)) < 2:
+        return None, f"{speaks}: no interval from a single one"
+    total, number = units.sum()
+    effect = total / number
+    spread = [np.var(one[:, 0] - effect * one[:, 1], ddof=1) * len(one) for one in strata]
+    if np.sqrt(spread).max() <= ROUNDING:
+        return None, f"{speaks}, which do not differ: no interval"
+    freedom = sum(spread) ** 2 / sum(s**2 / (len(one) - 1) for s, one in zip(spread, strata, strict=True))
+    error = np.std(_resampled(strata))
+    width = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
+    return (effect - width, effect + width), speaks
+
+
+def _resampled(strata: list[np.ndarray]) -> np.ndarray:
+    """Return the mean in each resample; a stratum: [n, 2], sum and number of the differences of each of its units."""
+    generator, sums = np.random.default_rng(0), np.zeros((RESAMPLES, 2))
+    for units in strata:
+        drawn = generator.integers(len(units), size=(RESAMPLES, len(units) - 1))
+        sums += units[drawn].mean(1) * len(units)
+    return sums[:, 0] / sums[:, 1]
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low} to {high} seeds" if low < high else f"{low} seed{'s' if low > 1 else ''}"

@@ -1,0 +1,66 @@
+"""Features of the frozen network: what its classifier sees."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hiddencost.datasets import prepared
+from hiddencost.files import atomic, read_json
+from hiddencost.networks import backbones, inference, layers
+from hiddencost.networks.clip import model
+from hiddencost.networks.layers import is_clip
+from hiddencost.prompting.prompts import fill
+
+
+@torch.inference_mode()
+def features_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what enters the network's last linear layer, float32 [N, D], for normalised images [N, 3, S, S]."""
+    caught: list[Tensor] = []
+    hook = layers.classifier(network).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    try:
+        network(images)
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+def extract_features(
+    folder: str | Path,
+    verification: str | Path,
+    dataset_folder: str | Path,
+    output: str | Path,
+    device: torch.device,
+) -> None:
+    """Write the features of a dataset's training and test images, at the prepared size and without augmentation.
+
+    On CLIP images fill its canvas, and its features are embeddings of unit length. The output is a safetensors file
+    of `train` and `test`, float32 [N, D] each; it is empty where the backbone or the dataset has failed.
+    """
+    if not read_json(verification)["passed"] or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
+        with atomic(output) as temporary:
+            save_file({}, temporary)
+        return
+    network, _, manifest = backbones.load(folder)
+    mean, std = backbones.normalisation(manifest, device)
+    dataset = prepared.load(dataset_folder)
+    canvas = dataset.test_images.shape[-1]
+    if is_clip(network):
+        canvas, network = model.image_size(network), model.without_texts(network, manifest)
+    network = inference.for_inference(network, device)
+    parts = {"train": dataset.train_images, "test": dataset.test_images}  # files that are mapped into memory
+    size = inference.FORWARD_BATCH[device.type]
+    features: dict[str, Tensor] = {}
+    with tqdm(total=sum(map(len, parts.values())), unit=" images", mininterval=10) as bar:
+        for part, images in parts.items():
+            chunks = []
+            for start in range(0, len(images), size):
+                batch = torch.tensor(images[start : start + size])
+                filled = fill(batch.to(device), canvas, manifest["preprocessing"]["interpolation"])
+                chunks.append(features_of(network, (filled.float() / 255 - mean) / std).cpu())
+                bar.update(len(batch))
+            features[part] = torch.cat(chunks)
+    with atomic(output) as temporary:
+        save_file(features, temporary)

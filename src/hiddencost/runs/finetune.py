@@ -1,0 +1,199 @@
+"""Full fine-tuning: a new head, and every weight of the network trained but those that were pruned."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchvision.transforms.functional import center_crop
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from hiddencost.datasets import prepared
+from hiddencost.files import read_json
+from hiddencost.networks import backbones, inference, layers
+from hiddencost.prompting.schedule import epoch_batches, not_finite, resolve_precision, stream
+from hiddencost.runs.pack import Runs, complete, score, timing
+from hiddencost.runs.packfile import PackInputs
+from hiddencost.study.recipes import RunFineTuning, finetuning_size
+
+
+@dataclass
+class FineTuned:
+    """How the training of a run went."""
+
+    losses: list[float] = field(default_factory=list)  # one a step
+    images: int = 0  # trained on, epoch by epoch
+    diverged: str | None = None  # where the loss ceased to be finite
+
+
+def with_new_head(network: nn.Module, classes: int, seed: int) -> nn.Module:
+    """Return a trainable copy of a network with a new classifier over `classes`, as PyTorch initialises it."""
+    network = copy.deepcopy(network).requires_grad_()
+    old = layers.classifier(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, "head").initial_seed())
+        head = nn.Linear(old.in_features, classes)
+    network.set_submodule(layers.classifier_name(network), head.to(old.weight))
+    return network
+
+
+def augment(images: Tensor, canvas: int, generator: torch.Generator) -> Tensor:
+    """Crop each image [N, 3, s, s] to the canvas at a place of its own, and mirror half of them left to right.
+
+    The generator is the CPU's: what is drawn does not depend on the device. Returns [N, 3, canvas, canvas].
+    """
+    count, _, size, _ = images.shape
+    corners = torch.randint(size - canvas + 1, (2, count, 1), generator=generator)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    rows, columns = corners + torch.arange(canvas)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    places = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    some, rows, columns = (place.to(images.device) for place in places)
+    return images.permute(0, 2, 3, 1)[some, rows, columns].permute(0, 3, 1, 2)
+
+
+def fine_tune(
+    network: nn.Module,
+    masks: dict[str, Tensor],
+    images: np.ndarray,
+    labels: np.ndarray,
+    chosen: Sequence[int],
+    seed: int,
+    recipe: RunFineTuning,
+    mean: Tensor,
+    std: Tensor,
+    progress: Callable[[int], object] = lambda images: None,
+) -> FineTuned:
+    """Fine-tune a network in place by cross-entropy, the fine-tuning of arXiv 2308.14969's code.
+
+    As there: Adam on all weights, with weight decay; a cosine by epochs; random crops, mirrored by chance; and after
+    each backward pass and step, masked gradients and weights are set to zero. Ours, as it is not known of that code:
+    the network is in training mode, so that batch norm takes the batch's statistics and adapts its own, and dropout
+    acts; a last batch of one image joins the one before; the images, of `finetuning_size`, are square. bf16 is
+    autocast, with weights in float32.
+
+    masks: bool by the parameters' names, True where kept; the others are zero. images: uint8 [M, 3, s, s]; labels:
+    int64 [M]; chosen: the indices of the run's. mean, std: [3, 1, 1] of the input in [0, 1], on the network's device
+    and of its dtype. progress is told the number of images of each step. The random streams (order of the batches,
+    augmentation, dropout) depend on `seed` alone. A run whose loss is not finite ends with its epoch (`diverged`).
+    Raises RuntimeError if a pruned weight is not zero at the end.
+    """
+    device, chosen, trained = mean.device, np.asarray(chosen), FineTuned()
+    precision = resolve_precision(recipe.precision, device)
+    parameters = dict(network.named_parameters())
+    pruned = {key: ~mask.to(device) for key, mask in masks.items()}
+    adam = Adam(
+        list(parameters.values()),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=device.type == "cuda",  # one kernel a step instead of a dozen
+    )
+    schedule = CosineAnnealingLR(adam, recipe.epochs)
+    shuffle, augmentation = stream(seed, "batches"), stream(seed, "augmentation")
+    network.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream(seed, "dropout").initial_seed())
+        for epoch in range(1, recipe.epochs + 1):
+            losses = []
+            for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
+                some = chosen[batch.numpy()]
+                inputs = augment(torch.from_numpy(images[some]).to(device), recipe.canvas, augmentation)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    logits = network(_normalised(inputs, mean, std))
+                loss = functional.cross_entropy(logits.to(mean.dtype), torch.from_numpy(labels[some]).to(device))
+                adam.zero_grad()
+                loss.backward()
+                for key, where in pruned.items():
+                    parameters[key].grad.masked_fill_(where, 0)  # not a product: it would keep a NaN
+                adam.step()
+                for key, where in pruned.items():
+                    parameters[key].detach().masked_fill_(where, 0)
+                losses.append(loss.detach())
+                trained.images += len(batch)
+                progress(len(batch))
+            schedule.step()
+            steps = len(trained.losses)
+            trained.losses += torch.stack(losses).tolist()
+            trained.diverged = not_finite(trained.losses, steps, epoch)
+            if trained.diverged:
+                break
+    for key, where in pruned.items():
+        if grown := int((parameters[key][where] != 0).sum()):
+            raise RuntimeError(f"{key}: {grown} of {int(where.sum())} pruned weights are not zero after fine-tuning")
+    return trained
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, images: np.ndarray, canvas: int, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the logits, [N, classes], of the centre crops of uint8 images [N, 3, s, s], in evaluation mode.
+
+    The paper's code augments test images as well; a result should not depend on the luck of a crop.
+    """
+    network.eval()
+    size = inference.FORWARD_BATCH[mean.device.type]
+    batches = (torch.tensor(images[start : start + size]) for start in range(0, len(images), size))
+    return torch.cat([network(_normalised(center_crop(b.to(mean.device), canvas), mean, std)) for b in batches])
+
+
+def _without_single(batches: list[Tensor]) -> list[Tensor]:
+    """Join a last batch of one image to the one before: batch norm has no statistics of one."""
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return ((images.to(mean.dtype) / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device: torch.device) -> None:
+    """Train the runs of ft that the ledger does not hold yet, one after another, and write the rows of all.
+
+    See `pack.complete` for the request, whose `recipe` is a RunFineTuning, and for the output. The dataset is one
+    prepared at `finetuning_size` (ValueError otherwise). The ledger keeps the results alone: a network a run, 100 MB
+    of a ResNet-50, would fill the disk. Pruned weights stay zero, but weights that were quantised do not stay so.
+    """
+    recipe = RunFineTuning.model_validate(request["recipe"])
+    precision = resolve_precision(recipe.precision, device)
+
+    def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
+        expected = finetuning_size(recipe.canvas)
+        if (size := dataset.train_images.shape[-1]) != expected:
+            raise ValueError(
+                f"{inputs.dataset}: images of {size} pixels; expected {expected}, for a canvas of {recipe.canvas}"
+            )
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
+        torch.backends.cudnn.deterministic = True
+        source, masks, manifest = backbones.load(inputs.backbone)
+        head = layers.classifier_name(source)
+        masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
+        mean, std = backbones.normalisation(manifest, device)
+        test_labels = torch.tensor(dataset.test_labels)
+        total = recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
+        described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
+        with described as bar, logging_redirect_tqdm():
+            for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
+                start = time.perf_counter()
+                network = with_new_head(source, len(dataset.classes), request["seed"])
+                network = network.to(device, memory_format=torch.channels_last)
+                images = dataset.train_images, dataset.train_labels, chosen
+                trained = fine_tune(network, masks, *images, request["seed"], recipe, mean, std, bar.update)
+                result = timing(time.perf_counter() - start, trained.images, device, precision)
+                if trained.diverged:
+                    result |= {"status": "diverged", "reason": trained.diverged}
+                else:
+                    logits = logits_of(network, dataset.test_images, recipe.canvas, mean, std)
+                    result |= score(logits, test_labels, recipe.test_batch_size)
+                bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
+                yield run, {}, result
+
+    masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
+    complete(inputs, request, output, train, precision=precision, masks=masks)

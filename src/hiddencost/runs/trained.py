@@ -1,0 +1,224 @@
+"""What a run has learned, as a torch module that classifies images."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional
+
+from hiddencost.datasets import prepared
+from hiddencost.datasets.prepare import sized
+from hiddencost.datasets.splits import take_shots
+from hiddencost.files import atomic, canonical, read_json, sha256_file
+from hiddencost.messages import unknown
+from hiddencost.methods.registry import JOBS, PROMPTING
+from hiddencost.networks import backbones, build, layers
+from hiddencost.networks.clip.model import without_texts
+from hiddencost.networks.layers import is_clip
+from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
+from hiddencost.prompting.sharing import paste
+from hiddencost.runs import ledger, pack, packfile
+from hiddencost.runs.packfile import AXES
+
+
+class TrainedClassifier(nn.Module):
+    """A frozen network with a run's prompt and label mapping around it, or with its linear probe as the last layer.
+
+    `classes`: the names of the target classes; `run`: what the study's table says of the run (backbone, dataset,
+    method, shots, seed, accuracy, ...); `prompt`: W, float32 [3, S, S]; `mapping`: the network's class that stands
+    for each target class, int64 [K].
+    """
+
+    def __init__(self, network: nn.Module, about: dict):
+        """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
+
+        about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
+        `canvas` in pixels and, of a prompt that is added to the image, its `border`, and the `interpolation` that
+        enlarges images. On CLIP the network is a classifier over texts.
+        """
+        super().__init__()
+        self.about, self.classes, self.run = about, about["classes"], about["run"]
+        canvas = about["canvas"]
+        self.size = sized(about["size"])
+        if self.run["method"] in JOBS["probe"]:  # its image fills the canvas: no border is left to prompt
+            name, old = layers.classifier_name(network), layers.classifier(network)
+            bias = self.run["method"] == "lp"
+            network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
+        self.network = network
+        self.register_buffer("prompt", torch.zeros(3, canvas, canvas))
+        self.register_buffer("mapping", torch.arange(len(self.classes)))
+        border = about.get("border")
+        mask = border_mask(self.size[0], canvas) if border is None else frame_mask(border, canvas)
+        fixed = mask, *backbones.normalisation(about, torch.device("cpu"))
+        for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits over the target classes, [N, K], of uint8 images [N, 3, H, W].
+
+        Images of another size are resized as the study's were (see `prepare.pixels`). Raises ValueError for anything
+        but uint8 [N, 3, H, W].
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            raise ValueError(f"images: {found}; expected uint8 [N, 3, H, W], RGB from 0 to 255")
+        side, resize, interpolation = self.size
+        mode = functional.InterpolationMode(interpolation)
+        images = functional.resize(images, side if resize == "shortest" else [side, side], mode, antialias=True)
+        images = functional.center_crop(images, [side, side])
+        runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        inputs = images, self.prompt[None], runs, self.mask, self.mean, self.std
+        if self.about.get("border") is None:
+            canvases = paste(compose(*inputs))
+        else:
+            canvases = add(*inputs, self.about["interpolation"])
+        return self.network(canvases)[:, self.mapping]
+
+    def save(self, path: str | Path) -> None:
+        """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
+        state = {key: tensor.contiguous() for key, tensor in backbones.weights_of(self.state_dict()).items()}
+        with atomic(path) as temporary:
+            save_file(state, temporary, metadata={"hiddencost": canonical(self.about)})
+
+
+def load(
+    path: str | Path,
+    *,
+    backbone: str | None = None,
+    dataset: str | None = None,
+    method: str | None = None,
+    shots: int | str | None = None,
+    seed: int | None = None,
+) -> TrainedClassifier:
+    """Load what a run has learned (rlm, flm, ilm, lp) as a torch module: uint8 images in, logits out.
+
+    path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its
+    ledger, or a file that `TrainedClassifier.save` wrote. Of a folder, the others say which run, in the words of the
+    study; what is the same for all its runs may be left out. The module is on the CPU, in evaluation mode and in
+    float32, as in the study; on a GPU, cuDNN takes TF32 for it unless `torch.backends.cudnn.allow_tf32 = False`.
+
+    Raises ValueError, in one line, if no run or more than one fits, if the run has no result, if a file is damaged or
+    not what it should be, or if the run was trained with another backbone, data set, split or recipe than are there
+    now; FileNotFoundError if a file is missing.
+    """
+    path = Path(path)
+    asked = {"backbone": backbones, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
+    asked = {axis: str(value) for axis, value in asked.items() if value is not None}
+    if path.is_dir():
+        return _from_study(path, _find_run(path, asked))
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is none; expected a study's folder (results/NAME) or a run's file")
+    if asked:
+        raise ValueError(f"{path}: a file holds one run; expected no {', '.join(asked)} beside it")
+    in_ledger = path.absolute().parents[1]
+    if in_ledger.name == "ledger":
+        return _from_study(in_ledger.parent, _find_run(in_ledger.parent, {}, path.stem))
+    return _from_file(path)
+
+
+def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -> dict:
+    """Return the row of the one run that fits in a study's table, where it has to have a result."""
+    table = _existing(study / "tables/runs.parquet")
+    runs = pd.read_parquet(table)
+    if identity:
+        runs = runs[runs["run"] == identity].head(1)  # budgets that choose the same images are one run
+        if runs.empty:
+            raise ValueError(f"{table}: the run {identity} is not, or no longer, one of the study")
+    texts = runs[AXES].astype(str)
+    for axis, value in asked.items():
+        if value not in set(texts[axis]):
+            raise ValueError(f"{table}: {axis} {unknown(value, texts[axis].unique())}")
+        runs, texts = runs[texts[axis] == value], texts[texts[axis] == value]
+    if len(runs) > 1:
+        open_axes = {axis: texts[axis].unique() for axis in AXES if texts[axis].nunique() > 1}
+        more = "; ".join(f"{axis}: {', '.join(values)}" for axis, values in open_axes.items())
+        raise ValueError(f"{table}: {len(runs)} runs fit; expected one, by {more}")
+    (row,) = runs.to_dict("records")
+    name = f"{table}: the run {', '.join(str(row[axis]) for axis in AXES)}"
+    if row["status"] != "ok":
+        raise ValueError(f"{name} has no result: {row['status']}: {row['reason']}")
+    if row["method"] not in (*PROMPTING, *JOBS["probe"]):
+        raise ValueError(f"{name} kept no weights; expected a run of {', '.join(PROMPTING)}, lp or zs")
+    return row
+
+
+def _from_study(study: Path, row: dict) -> TrainedClassifier:
+    method, target, place = row["method"], row["dataset"], f"{row['dataset']}/seed{row['seed']}"
+    probed = method in JOBS["probe"]
+    table = f"{'probes' if probed else 'runs'}/{row['backbone']}/{place}.parquet"
+    request = packfile.stored_request(_existing(study / table))
+    size = request["size"]
+    resources = study.absolute().parents[1] / "resources"
+    dataset = read_json(_existing(resources / f"datasets/{target}/{size}/dataset.json"))
+    split = read_json(_existing(study / f"splits/{place}.json"))
+    entry = ledger.entry(study / "ledger", row["run"])
+    # Snakemake does not look into the ledger by itself
+    remedy = f"to train it again: snakemake --force results/{study.absolute().name}/{table}"
+    try:
+        learned, result = ledger.read(study / "ledger", row["run"])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{entry}: there is none; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    network, _, manifest = backbones.load(_existing(study / "backbones" / row["backbone"] / "manifest.json").parent)
+    images = [] if method == "zs" else take_shots(split["permutations"], row["shots"])
+    further = {key: result[key] for key in ("features" if probed else "precision", "texts") if key in result}
+    about = {}
+    if is_clip(network):
+        texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
+        if texts:
+            further["texts"] = sha256_file(texts)
+        recipe, preprocessing = request["recipe"], manifest["preprocessing"]
+        told = {"border": recipe.get("border", 0), "interpolation": preprocessing["interpolation"]}
+        network = without_texts(network, manifest) if probed else backbones.with_texts(network, texts)
+        about = told | {"widths": manifest.get("widths"), "texts": layers.classifier(network).out_features}
+    now = pack.identity(manifest, prepared.digest(dataset), images, method, request, **further)
+    if now != row["run"]:
+        raise ValueError(
+            f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "
+            "run the study again, then load"
+        )
+    about |= {
+        "architecture": manifest["architecture"],
+        "preprocessing": {key: manifest["preprocessing"][key] for key in ("mean", "std")},
+        "classes": dataset["classes"],
+        "size": size,
+        "canvas": request["canvas"],
+        "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
+    }
+    model = TrainedClassifier(network, about)
+    if probed:
+        backbones.load_strictly(layers.classifier(model.network), learned, str(entry))
+    else:
+        del learned["mappings"]  # of each epoch; the last is `mapping`
+        backbones.load_strictly(model, model.state_dict() | learned, str(entry))
+    return model
+
+
+def _from_file(path: Path) -> TrainedClassifier:
+    try:
+        with safe_open(path, "pt") as stored:
+            about = (stored.metadata() or {}).get("hiddencost")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+    if about is None:
+        raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
+    about = json.loads(about)
+    network = build.build(about["architecture"], about.get("widths"))
+    if is_clip(network):
+        network = without_texts(network, about)
+        network.head = nn.Linear(network.head.in_features, about["texts"], bias=False)
+    model = TrainedClassifier(network, about)
+    backbones.load_strictly(model, load_file(path), str(path))
+    return model
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is none; run the study, then load")
+    return path

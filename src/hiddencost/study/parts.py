@@ -1,0 +1,273 @@
+"""The parts of a study, each checked by itself."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hiddencost.compression import registry
+from hiddencost.messages import distinct, one_of
+from hiddencost.methods.registry import METHODS
+from hiddencost.study import recipes, upstream
+from hiddencost.study.recipes import Fraction
+
+
+def ascending(values: list) -> list:
+    """Sort shots by number, `full` last."""
+    return sorted(values, key=lambda shots: float("inf") if shots == "full" else shots)
+
+
+def _shots(value: Any) -> int | str:
+    if value == "full" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'")
+
+
+# diverging, from high to low, and told apart by all common kinds of colour vision
+PALETTES = ("RdBu_r", "PuOr_r", "BrBG_r", "PRGn_r")
+
+
+def _own_files(value: Any) -> str | dict[str, str]:
+    paths = value if isinstance(value, dict) else {"file": value}
+    if paths and all(isinstance(path, str) for path in paths.values()):
+        for key in paths:
+            if not (isinstance(key, str) and re.fullmatch(NAME, key) and len(key) <= NAME_LENGTH):
+                raise ValueError(f"{key!r} is not the name of a file of the catalog's entry")
+        return value
+    raise ValueError(f"{value!r} is not allowed: expected a path, or a path for each file of the catalog's entry")
+
+
+NAME, NAME_LENGTH = r"^[a-z0-9][a-z0-9._-]*$", 64
+Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
+Shots = Annotated[int | str, BeforeValidator(_shots)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+CLOSED = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
+OwnFiles = Annotated[
+    str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_own_files)
+]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class Part(BaseModel):
+    """A part of the study: immutable, without keys beyond its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Compression(Part):
+    """Compression made by this workflow: one-shot, without retraining."""
+
+    algorithm: one_of(*registry.SETTINGS) = Field(
+        description="magnitude: removes the smallest weights; random: any weights; nm: all but the n largest of "
+        "each m in a row; channel: the filters of smallest norm; quantise: none, but rounds all to `bits`"
+    )
+    sparsity: float | None = Field(None, gt=0, lt=1, description="share of the convolutions' weights set to zero")
+    scope: one_of("global", "layer", "erk") | None = Field(
+        None,
+        description="over what magnitude and random choose: all convolutions together (global, the default), the "
+        "same share of each (layer), or shares by layer size (erk: Erdős-Rényi-Kernel, as RigL)",
+    )
+    n: int | None = Field(None, ge=1, description="weights kept of each m")
+    m: int | None = Field(None, ge=2, description="weights in a group, along the input channels")
+    bits: int | None = Field(None, ge=2, le=8, description="of a weight; one scale an output channel")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_needs(self) -> "Compression":
+        given = {key for key in ("sparsity", "scope", "n", "m", "bits") if getattr(self, key) is not None}
+        needs = registry.SETTINGS[self.algorithm]
+        if missing := set(needs) - given - {"scope"}:
+            raise ValueError(f"{self.algorithm} needs {' and '.join(sorted(missing))}")
+        if surplus := given - set(needs):
+            raise ValueError(f"{self.algorithm} takes {', '.join(needs)}, not {' and '.join(sorted(surplus))}")
+        if self.algorithm == "nm" and self.n >= self.m:
+            raise ValueError(f"n is {self.n}; expected less than m, {self.m}")
+        return self
+
+
+class Sparsify(Part):
+    """How upstream training makes a sparse network. What is not said is as in `upstream.SPARSIFIERS`."""
+
+    algorithm: one_of(*upstream.SPARSIFIERS) = Field(
+        description="gmp: gradual magnitude pruning; acdc: alternating compressed and decompressed training; rigl: "
+        "sparse from the start, small weights dropped and grown by gradient; lth: lottery tickets, by iterative "
+        "magnitude pruning with rewinding, a training a round"
+    )
+    sparsity: float = Field(
+        ge=0.0001, le=0.9999, description="share of zeros, of the layers that the algorithm prunes, to six digits"
+    )
+    begin: Fraction | None = Field(None, description="gmp: share of the training before the first weight goes")
+    end: Fraction | None = Field(None, description="gmp, rigl: share of the training after which masks stay")
+    interval: int | None = Field(None, ge=1, description="gmp, rigl: steps between two changes of the masks")
+    warm_up: Fraction | None = Field(None, description="acdc: share of the training that is dense at first")
+    phase: Fraction | None = Field(None, description="acdc: share of the training of a phase")
+    fine_tuning: Fraction | None = Field(None, description="acdc: share of the training of the last sparse phase")
+    distribution: one_of("erk", "uniform") | None = Field(
+        None, description="rigl: sparsity by layer size (Erdős-Rényi-Kernel), or the same in each layer but the stem"
+    )
+    drop: Fraction | None = Field(None, description="rigl: share of the connections that the first change replaces")
+    share: Fraction | None = Field(None, description="lth: share of the weights that a round prunes")
+    rewind_epoch: int | None = Field(None, ge=0, description="lth: after which weights are rewound to")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_takes(self) -> "Sparsify":
+        given = {key for key, value in self if value is not None} - {"algorithm", "sparsity"}
+        takes = upstream.SPARSIFIERS[self.algorithm]
+        if surplus := given - set(takes):
+            raise ValueError(
+                f"{self.algorithm} takes sparsity, {', '.join(takes)}, not {' and '.join(sorted(surplus))}"
+            )
+        if upstream.as_level(self.sparsity) != self.sparsity:
+            raise ValueError(f"sparsity is {self.sparsity}; expected six digits behind the point at most")
+        told = self.settings()
+        if self.algorithm == "gmp" and told["begin"] >= told["end"]:
+            raise ValueError(f"begin is {told['begin']}; expected less than end, {told['end']}")
+        if self.algorithm == "acdc" and told["warm_up"] + 2 * told["phase"] + told["fine_tuning"] > 1 + 1e-9:
+            raise ValueError(
+                "warm_up, two phases and fine_tuning are more than the whole training; expected at most 1"
+            )
+        return self
+
+    def settings(self) -> dict:
+        """Return all settings, those that are not said too."""
+        return upstream.with_defaults(self.model_dump())
+
+
+class Upstream(Part):
+    """A network that this study trains itself, dense and sparsified: backbones name it as their checkpoint."""
+
+    name: Name = Field(description="what `checkpoint` of backbones calls it: none of the catalog's names")
+    architecture: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_./-]+$",
+        description="trained from scratch: a name of torchvision, timm/NAME, or for images of 32 pixels "
+        "resnet18_cifar or resnet20_cifar",
+    )
+    checkpoint: Name | None = Field(None, description="published weights to start from, instead of an architecture")
+    dataset: Name | None = Field(None, description="what it is trained on: a name of the catalog")
+    folder: str | None = Field(
+        None, description="or images of your own, such as ImageNet-1k: train/CLASS/*, val/CLASS/*"
+    )
+    image_size: int = Field(ge=8, description="side of the images that it sees, in pixels")
+    recipe: recipes.UpstreamRecipe
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "Upstream":
+        for one, other in (("architecture", "checkpoint"), ("dataset", "folder")):
+            if bool(getattr(self, one)) == bool(getattr(self, other)):
+                raise ValueError(f"expected either {one} or {other}")
+        return self
+
+
+class Backbone(Part):
+    """A checkpoint as it is, compressed here, or replaced by a control."""
+
+    name: Name
+    checkpoint: Name = Field(
+        description="a name of the catalog, timm-NAME for a model of timm, openclip-NAME.TAG for a CLIP of "
+        "open_clip, or a name under `upstream`"
+    )
+    sparsify: Sparsify | None = Field(None, description="of a checkpoint of `upstream`: how it becomes sparse")
+    upstream_seed: Seed | None = Field(
+        None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
+    )
+    compression: Compression | None = None
+    control: one_of("random_init", "shuffled") | None = Field(
+        None,
+        description="random_init: the checkpoint's architecture without its weights; shuffled: with its weights "
+        "permuted within each layer. Exempt from the photos",
+    )
+    dense: Name | None = Field(
+        None,
+        description="the backbone that this one is compared with; without it the dense one of the same checkpoint, "
+        "or of the checkpoint that the catalog names as its dense counterpart",
+    )
+
+    def training(self) -> tuple[dict | None, int]:
+        """Return how its checkpoint is trained, if the study trains it: all settings of the sparsifier (None: dense),
+        and the seed."""
+        return self.sparsify and self.sparsify.settings(), self.upstream_seed or 0
+
+    @model_validator(mode="after")
+    def _one_change(self) -> "Backbone":
+        if self.compression and self.control:
+            raise ValueError("a backbone has either a compression or a control, not both")
+        return self
+
+
+class TargetDataset(Part):
+    """A target task: a dataset of the catalog, or images of your own."""
+
+    name: Name = Field(description="a name of the catalog, or one of your own with folder or npz")
+    image_size: int | None = Field(
+        None, ge=1, description="side of the image within the canvas, in pixels; on CLIP the image fills the canvas"
+    )
+    folder: str | None = Field(
+        None, description="images of your own: train/CLASS/* and test/CLASS/*, or CLASS/* with a test_share"
+    )
+    npz: str | None = Field(None, description="arrays of your own: x_train, y_train, x_test, y_test")
+    test_share: Fraction | None = Field(None, description="share of the images of a folder of classes to test on")
+    batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
+    test_batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's, and not of the catalog."""
+        return bool(self.folder or self.npz)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "TargetDataset":
+        if self.folder and self.npz:
+            raise ValueError("a dataset of your own has either a folder or an npz, not both")
+        if self.test_share and not self.folder:
+            raise ValueError("test_share goes with folder alone")
+        return self
+
+
+class Expectation(Part):
+    """A published accuracy to stand beside ours."""
+
+    backbone: Name
+    dataset: Name
+    method: one_of(*METHODS)
+    shots: Shots
+    accuracy: float = Field(ge=0, le=100, description="%")
+    std: float | None = Field(None, ge=0, description="%, over the published trials")
+    source: str
+
+
+class Verification(Part):
+    """What a backbone must show before anything is trained on it."""
+
+    sparsity_tolerance: float = Field(ge=0, le=1, description="largest difference of declared and measured sparsity")
+    photos_top1: int = Field(ge=0, le=20, description="ImageNet photos, of 20, to classify rightly (controls exempt)")
+    upstream_top1: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="instead of the photos, of networks that the study trains itself: least top-1, %, on 1000 test "
+        "images (or all, if fewer) of their upstream data set (controls exempt)",
+    )
+
+
+class Figures(Part):
+    """Which figures there are and how they look. Nothing here retrains."""
+
+    width: float = Field(6.8, gt=0, description="inches")
+    panel_height: float = Field(2.3, gt=0, description="inches, of a panel of curves")
+    title: str | None = Field(None, description="stands on each figure; without it the study's name")
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None, description="those to show, in this order; without it all"
+    )
+    backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None, description="those to show, in this order; without it all"
+    )
+    labels: dict[Name, str] = Field(
+        default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
+    )
+    colours: dict[one_of(*METHODS), Colour] = Field(
+        default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
+    )
+    palette: one_of(*PALETTES) = Field(PALETTES[0], description="of the heat maps, as Matplotlib names it")
+    formats: Annotated[list[one_of("pdf", "svg")], AfterValidator(distinct)] = Field(
+        ["pdf"], description="in which figures are written beside png, which the report shows"
+    )

@@ -1,0 +1,192 @@
+"""The recipe of a run, as the study states it."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device computes in it, else fp32")
+]
+
+
+def different_epochs(milestones: list[float], epochs: int) -> None:
+    """Refuse, with ValueError, milestones (fractions of the epochs, rounded down) that do not fall on epochs of their
+    own, behind the first."""
+    found = [math.floor(fraction * epochs) for fraction in milestones]
+    if 0 in found or len(set(found)) < len(found):
+        raise ValueError(
+            f"milestones {milestones} of {epochs} epochs fall on the epochs {found}; expected each on another one, "
+            "none on 0"
+        )
+
+
+class Training(BaseModel):
+    """What all methods share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    epochs: int = Field(ge=1, description="passes over the chosen training images")
+    batch_size: int = Field(ge=1, description="training images a step")
+    shuffle: bool = Field(description="a new order each epoch")
+    test_batch_size: int = Field(
+        ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
+    )
+
+
+class Recipe(Training):
+    """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
+
+    learning_rate: float = Field(gt=0, description="Adam's")
+    milestones: list[Fraction] = Field(
+        description="as fractions of the epochs, rounded down: there the learning rate is multiplied by gamma"
+    )
+    gamma: float = Field(gt=0, le=1, description="factor at each milestone")
+
+    @model_validator(mode="after")
+    def _milestones_differ(self) -> "Recipe":
+        different_epochs(self.milestones, self.epochs)
+        return self
+
+
+class Protocol(Recipe):
+    """The recipe of visual prompting (rlm, flm, ilm)."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
+    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    precision: Precision
+
+
+class RunProtocol(Protocol):
+    """The recipe of one run: the study's protocol at its dataset's image size."""
+
+    image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+
+
+PUBLISHED_TEMPLATES = 81
+
+
+def _templates(value: Any) -> list[str] | str:
+    if value == "published":
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{value!r} is not allowed: expected a list of texts with {{}} for a class, or 'published'")
+    for text in value:
+        if not isinstance(text, str) or text.count("{}") != 1 or set("{}") & set(text.replace("{}", "")):
+            raise ValueError(
+                f"{text!r} is not allowed: expected one {{}}, for the name of a class, and no other brace"
+            )
+    return value
+
+
+class ClipRecipe(Training):
+    """What a study and a run state of visual prompting on CLIP: a border added to the image, and SGD along a cosine.
+
+    Source: the published code of arXiv 2308.14969 (experiments/ilm_clip.py) and of ILM-VP (experiments/clip).
+    """
+
+    learning_rate: float = Field(gt=0, description="SGD's at the start; a cosine, by steps, takes it to zero")
+    momentum: float = Field(ge=0, lt=1, description="SGD's")
+    border: int = Field(ge=1, description="width of the prompt, in pixels; the canvas is the network's own input")
+    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    precision: Precision
+
+
+class ClipProtocol(ClipRecipe):
+    """The recipe of visual prompting on CLIP, whose source classes are texts."""
+
+    templates: Annotated[list[str] | Literal["published"], BeforeValidator(_templates)] = Field(
+        description="texts with {} for the name of a class: each with each class of the dataset is a source class. "
+        "published: the 81 of the paper's code, one of its own and the 80 of CLIP's authors for ImageNet"
+    )
+
+
+class RunClipProtocol(ClipRecipe):
+    """The recipe of one run on CLIP: the study's on the network's canvas. Its texts are an input of their own."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels")
+    interpolation: Literal["bilinear", "bicubic"] = Field(description="of images that are smaller than the canvas")
+
+
+def run_protocol(recipe: dict) -> RunProtocol | RunClipProtocol:
+    """Return the recipe of a prompting run, as a request states it: of one with a `border`, CLIP's."""
+    return (RunClipProtocol if "border" in recipe else RunProtocol).model_validate(recipe)
+
+
+class FineTuning(Training):
+    """The recipe of full fine-tuning (ft): Adam, whose rate falls to zero along a cosine."""
+
+    learning_rate: float = Field(gt=0, description="Adam's at the start; a cosine, by epochs, takes it to zero")
+    weight_decay: float = Field(ge=0, description="Adam's, on all weights: added to the gradient, times the weight")
+    precision: Precision
+
+
+class RunFineTuning(FineTuning):
+    """The recipe of one run: the study's fine-tuning on its canvas."""
+
+    canvas: int = Field(ge=8, description="side of the network's input in pixels, cropped from a larger image")
+
+
+def finetuning_size(canvas: int) -> int:
+    """Return the side in pixels of the images that are cropped to the canvas: 256 for 224, as published."""
+    return round(canvas * 256 / 224)
+
+
+class UpstreamRecipe(BaseModel):
+    """The recipe of upstream training, in the words of timm's recipes, whose code trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    epochs: int = Field(ge=1, description="passes over the training images")
+    batch_size: int = Field(
+        ge=1, description="training images a step, of all GPUs together; a last, smaller one is left"
+    )
+    optimiser: Literal["sgd", "adam", "adamw", "nadamw", "lamb", "rmsproptf"] = Field(
+        "sgd", description="timm's; sgd is with Nesterov momentum"
+    )
+    learning_rate: float = Field(gt=0, description="at its highest")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of optimisers that have it")
+    weight_decay: float = Field(ge=0, description="on weights alone, not on biases and batch norm")
+    schedule: Literal["cosine", "multistep"] = Field("cosine", description="of the rate, by steps; timm's")
+    milestones: list[Fraction] = Field(
+        [],
+        description="of schedule multistep: fractions of the epochs, rounded down, where the rate falls to a tenth",
+    )
+    warmup_epochs: int = Field(0, ge=0, description="in which the rate rises linearly")
+    clip_gradient: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    loss: Literal["cross_entropy", "bce"] = Field("cross_entropy", description="bce: binary, a class at a time")
+    mixup: float = Field(0.0, ge=0, description="alpha of Mixup; 0: none")
+    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix; 0: none")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the mean of weights that is kept in place of the last; none: no mean"
+    )
+    crop: Literal["resized", "padded"] = Field(
+        description="how training images are cropped: resized, a random part of `scale` made as large as the image; "
+        "padded, shifted by up to an eighth"
+    )
+    scale: list[Fraction | Literal[1.0]] = Field(
+        [0.08, 1.0], min_length=2, max_length=2, description="of crop resized: the least and the largest share"
+    )
+    mirror: bool = Field(True, description="half of the training images left to right: not for letters and digits")
+    colour_jitter: float = Field(0.0, ge=0, description="of brightness, contrast and saturation; 0: none")
+    auto_augment: str | None = Field(
+        None, description="timm's words: rand-m7-mstd0.5-inc1, augmix-m5-w4-d2, original"
+    )
+    random_erase: float = Field(0.0, ge=0, lt=1, description="share of the training images of which a part is erased")
+    test_crop: float = Field(1.0, gt=0, le=1, description="share of a test image's side that is seen: its centre")
+    precision: Precision
+
+    @model_validator(mode="after")
+    def _fits(self) -> "UpstreamRecipe":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; expected less than epochs, {self.epochs}")
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise ValueError("milestones go with schedule multistep, and it needs them")
+        different_epochs(self.milestones, self.epochs)
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is {self.scale}; expected the least share before the largest")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"batch_size is {self.batch_size}; expected an even number, as mixup pairs images")
+        return self

@@ -1,0 +1,384 @@
+"""study.study."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hiddencost import catalog
+from hiddencost.compression import registry
+from hiddencost.messages import StudyError, checked, distinct, one_of, unknown
+from hiddencost.methods.registry import JOBS, METHODS, PROMPTING
+from hiddencost.study import upstream
+from hiddencost.study.parts import (
+    CLOSED,
+    Backbone,
+    Expectation,
+    Figures,
+    Name,
+    OwnFiles,
+    Part,
+    Seed,
+    Shots,
+    TargetDataset,
+    Upstream,
+    Verification,
+    ascending,
+)
+from hiddencost.study.recipes import ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
+
+
+class Study(Part):
+    """The grid of runs, and the recipes."""
+
+    study: Name = Field(description="name of the study: its results are in results/{study}/")
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
+    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct), AfterValidator(ascending)] = Field(
+        description="images per class, or full"
+    )
+    methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
+    upstream: Annotated[list[Upstream], AfterValidator(distinct)] = Field(
+        default_factory=list,
+        description="networks that the study trains itself, for `checkpoint` of backbones to name",
+    )
+    backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
+    datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
+    paths: dict[Name, OwnFiles] = Field(
+        default_factory=dict,
+        json_schema_extra=CLOSED,
+        description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
+        "be downloaded: a path, or a path for each of its files",
+    )
+    protocol: Protocol | None = Field(
+        None, description="the recipe of rlm, flm and ilm, and the canvas of all methods, but on CLIP"
+    )
+    clip: ClipProtocol | None = Field(None, description="the recipe of rlm, flm and ilm on CLIP, and its texts")
+    probe: Recipe | None = Field(None, description="the recipe of lp")
+    finetune: FineTuning | None = Field(None, description="the recipe of ft")
+    verification: Verification
+    jobs_per_gpu: Literal[1, 2, 3, 4, 6, 12] = Field(
+        1,
+        description="training jobs that share a GPU of a workstation; results depend on it by rounding alone",
+    )
+    expectations: list[Expectation] = Field(
+        default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"
+    )
+    figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _checkpoints_are_known(self) -> "Study":
+        published = catalog.load("checkpoints")
+        own = [one.name for one in self.upstream]
+
+        def check(where: str, name: str, others: list[str]) -> None:
+            if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
+                raise ValueError(f"{where}: {unknown(name, [*others, *published])}, or {catalog.ANY}")
+
+        for index, one in enumerate(self.upstream):
+            where = f"upstream[{index}]"
+            if one.name in published or one.name.startswith(catalog.FAMILIES):
+                raise ValueError(f"{where}.name: {one.name!r} is of the catalog; expected another")
+            if one.checkpoint:
+                check(f"{where}.checkpoint", one.checkpoint, [])
+                if catalog.is_clip(one.checkpoint):
+                    raise ValueError(f"{where}.checkpoint: {one.checkpoint} is a CLIP, which is not trained upstream")
+            if one.dataset and one.dataset not in catalog.load("datasets"):
+                raise ValueError(f"{where}.dataset: {unknown(one.dataset, catalog.load('datasets'))}, or folder")
+        for index, one in enumerate(self.backbones):
+            check(f"backbones[{index}].checkpoint", one.checkpoint, own)
+            for key in ("sparsify", "upstream_seed"):
+                if getattr(one, key) is not None and one.checkpoint not in own:
+                    raise ValueError(
+                        f"backbones[{index}].{key}: goes with a checkpoint under upstream, which trains it"
+                    )
+            if one.sparsify and one.sparsify.algorithm == "lth":
+                epochs, rewound = self.trained(one.checkpoint).recipe.epochs, one.sparsify.settings()["rewind_epoch"]
+                if rewound >= epochs:
+                    raise ValueError(
+                        f"backbones[{index}].sparsify.rewind_epoch: {rewound}; expected less than the epochs of its "
+                        f"upstream training, {epochs}"
+                    )
+            if one.checkpoint in own and self.verification.upstream_top1 is None:
+                raise ValueError("verification.upstream_top1: the key is missing: upstream trains networks to verify")
+        for name in set(own) - {one.checkpoint for one in self.backbones}:
+            raise ValueError(f"upstream: no backbone has the checkpoint {name}; expected one")
+        return self
+
+    @model_validator(mode="after")
+    def _backbones_differ(self) -> "Study":
+        seen: dict[tuple, str] = {}
+        for one in self.backbones:
+            settings = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
+            made = (one.checkpoint, str(one.training()), str(settings), one.control)
+            if made in seen:
+                raise ValueError(
+                    f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
+                )
+            seen[made] = one.name
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_fit(self) -> "Study":
+        known = catalog.load("datasets")
+        bordered = next((one.name for one in self.backbones if not self.is_clip(one)), None)
+        if bordered and self.protocol is None:
+            raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
+        for index, dataset in enumerate(self.datasets):
+            if not dataset.own and dataset.name not in known:
+                raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
+            if dataset.own and dataset.name in known:
+                raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
+            if bordered and dataset.image_size is None:
+                raise ValueError(
+                    f"datasets[{index}].image_size: the key is missing: {bordered} is prompted by a border around it"
+                )
+            if bordered and dataset.image_size >= self.protocol.canvas:
+                raise ValueError(
+                    f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
+                    f"expected less than protocol.canvas, {self.protocol.canvas}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _clip_fits(self) -> "Study":
+        for index, one in enumerate(self.backbones):
+            where = f"backbones[{index}]"
+            if not self.methods_of(one):
+                what, others = ("a CLIP", "rlm, flm, ilm, lp or zs") if self.is_clip(one) else ("no CLIP", "another")
+                raise ValueError(
+                    f"{where}: {one.name} is {what}, and methods has {self.methods[0]}; expected {others}"
+                )
+            if not self.is_clip(one):
+                continue
+            if self.clip is None:
+                raise ValueError(f"clip: the key is missing: {one.name} is a CLIP, whose recipe and texts it states")
+            canvas = catalog.checkpoint(one.checkpoint)["canvas"]
+            if 2 * self.clip.border > canvas:
+                raise ValueError(
+                    f"clip.border: {self.clip.border} on either side is more than the {canvas} pixels of {one.name}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trainings_are_long_enough(self) -> "Study":
+        known = catalog.load("datasets")
+        for index, one in enumerate(self.upstream):
+            counts = known[one.dataset]["counts"] if one.dataset else None
+            if counts and one.recipe.batch_size > counts["train"]:
+                raise ValueError(
+                    f"upstream[{index}].recipe.batch_size: {one.recipe.batch_size}; expected at most the "
+                    f"{counts['train']} training images of {one.dataset}"
+                )
+        for index, one in enumerate(self.backbones):
+            trained = self.trained(one.checkpoint)
+            counts = known[trained.dataset]["counts"] if trained and trained.dataset else None
+            if one.sparsify and counts:
+                steps = trained.recipe.epochs * (counts["train"] // trained.recipe.batch_size)
+                try:
+                    upstream.check_schedule(one.sparsify.settings(), steps)
+                except ValueError as error:
+                    raise ValueError(f"backbones[{index}].sparsify: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _classes_suffice(self) -> "Study":
+        known = catalog.load("datasets")
+        for one in self.backbones:
+            trained = self.trained(one.checkpoint)
+            source = known[trained.dataset]["classes"] if trained and trained.dataset else None
+            for index, dataset in enumerate(self.datasets):
+                target = None if dataset.own else known[dataset.name]["classes"]
+                if source and target and len(target) > len(source) and set(self.methods) & set(PROMPTING):
+                    raise ValueError(
+                        f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
+                        f"{len(source)} of {one.checkpoint}; label mapping gives each a class of its own"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _recipes(self) -> "Study":
+        for method, recipe in (("lp", "probe"), ("ft", "finetune")):
+            if method in self.methods and getattr(self, recipe) is None:
+                raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
+        for index, one in enumerate(self.backbones):
+            if "ft" in self.methods_of(one) and one.compression and one.compression.bits:
+                raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
+        return self
+
+    @model_validator(mode="after")
+    def _references(self) -> "Study":
+        names, datasets = ([one.name for one in part] for part in (self.backbones, self.datasets))
+        for index, one in enumerate(self.backbones):
+            if one.dense and one.dense not in names:
+                raise ValueError(f"backbones[{index}].dense: {unknown(one.dense, names)}")
+        for index, one in enumerate(self.expectations):
+            for key, allowed in (("backbone", names), ("dataset", datasets)):
+                if getattr(one, key) not in allowed:
+                    raise ValueError(f"expectations[{index}].{key}: {unknown(getattr(one, key), allowed)}")
+        for key, allowed in (("backbones", names), ("datasets", datasets)):
+            for index, name in enumerate(getattr(self.figures, key) or []):
+                if name not in allowed:
+                    raise ValueError(f"figures.{key}[{index}]: {unknown(name, allowed)}")
+        for name in self.figures.labels:
+            if name not in (allowed := [*names, *datasets, *METHODS]):
+                raise ValueError(f"figures.labels: {unknown(name, allowed)}")
+        used = {name for one in self.backbones if (name := self.published_checkpoint(one.checkpoint))}
+        used |= {one.name for one in self.datasets if not one.own} | set(self.upstream_datasets())
+        for name in self.paths:
+            if name not in used:
+                raise ValueError(f"paths: {unknown(name, sorted(used))}")
+        return self
+
+    def backbone(self, name: str) -> Backbone:
+        """Return a backbone by name."""
+        return next(backbone for backbone in self.backbones if backbone.name == name)
+
+    def dataset(self, name: str) -> TargetDataset:
+        """Return a dataset by name."""
+        return next(dataset for dataset in self.datasets if dataset.name == name)
+
+    def is_clip(self, backbone: Backbone) -> bool:
+        """Return whether a backbone is a CLIP, prompted by the recipe `clip` and read through texts."""
+        return catalog.is_clip(backbone.checkpoint)
+
+    def methods_of(self, backbone: Backbone) -> list[str]:
+        """Return the study's methods that there are for a backbone: zs for CLIP alone, ft for all others."""
+        other = "ft" if self.is_clip(backbone) else "zs"
+        return [method for method in self.methods if method != other]
+
+    def trained(self, checkpoint: str) -> Upstream | None:
+        """Return how a checkpoint is trained, None of one that is published."""
+        return next((one for one in self.upstream if one.name == checkpoint), None)
+
+    def published_checkpoint(self, name: str) -> str | None:
+        """Return the published checkpoint that one is, or is trained from; None where it is trained from scratch."""
+        trained = self.trained(name)
+        return trained.checkpoint if trained else name
+
+    def upstream_datasets(self) -> list[str]:
+        """Return the datasets of the catalog that networks are trained on upstream."""
+        return list(dict.fromkeys(one.dataset for one in self.upstream if one.dataset))
+
+    def checkpoint(self, name: str) -> dict:
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths; of one that the
+        study trains an entry of the same keys."""
+        if trained := self.trained(name):
+            start = catalog.checkpoint(trained.checkpoint) if trained.checkpoint else {}
+            return catalog.DEFAULTS | {
+                "title": f"{name}, trained by this study",
+                "architecture": start.get("architecture", trained.architecture),
+                "files": {},
+                "upstream_top1": None,  # measured: its manifest has it
+                "gmacs": start.get("gmacs"),
+            }
+        return self._with_own_files(name, catalog.checkpoint(name))
+
+    def published(self, name: str) -> dict:
+        """Return a dataset of the catalog, with the user's own files where the study has paths."""
+        return self._with_own_files(name, catalog.load("datasets")[name])
+
+    def own_files(self, name: str) -> list[str]:
+        """Return the user's own files for a checkpoint or dataset of the catalog, as absolute paths."""
+        paths = self.paths.get(name, {})
+        return [_absolute(path) for path in ([paths] if isinstance(paths, str) else paths.values())]
+
+    def _with_own_files(self, name: str, entry: dict) -> dict:
+        if name not in self.paths:
+            return entry
+        files, paths = entry["files"], self.paths[name]
+        if isinstance(paths, str):
+            paths = dict.fromkeys(files, paths)
+            if len(files) > 1:
+                raise StudyError(f"paths.{name}: it has the files {', '.join(files)}; expected a path for each")
+        if unexpected := sorted(paths.keys() - files.keys()):
+            raise StudyError(f"paths.{name}.{unexpected[0]}: the key {unknown(unexpected[0], files)}")
+        own = {key: files[key] | {"sources": [{"path": _absolute(path)}]} for key, path in paths.items()}
+        missing = [key for key, file in (files | own).items() if "sources" not in file]
+        if missing:
+            raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
+        # here, as Snakemake goes on with old results where an input is missing
+        if absent := [path for path in self.own_files(name) if not Path(path).is_file()]:
+            raise StudyError(f"paths.{name}: there is no file {absent[0]}")
+        if braced := [path for path in self.own_files(name) if set("{}") & set(path)]:
+            raise StudyError(f"paths.{name}: {braced[0]} has a brace, a wildcard of Snakemake; expected none")
+        return {key: value for key, value in entry.items() if key != "unavailable"} | {"files": files | own}
+
+    def dense_of(self, backbone: Backbone) -> str | None:
+        """Return the name of the dense backbone that one is compared with, None where the study has none."""
+        if backbone.dense:
+            return backbone.dense
+        trained = self.trained(backbone.checkpoint)
+        checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint)["dense"]) or backbone.checkpoint
+        _, seed = backbone.training()
+        dense = (
+            one.name
+            for one in self.backbones
+            if one.checkpoint == checkpoint
+            and not (one.compression or one.control)
+            and one.training() == (None, seed)
+        )
+        return next(dense, None)
+
+    def stated(self, backbone: Backbone) -> dict:
+        """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
+        name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
+        entry, made, sparsify = self.checkpoint(backbone.checkpoint), backbone.compression, backbone.sparsify
+        if sparsify:
+            entry |= {"compression": sparsify.algorithm, "sparsity": sparsify.sparsity}
+        settings = made.model_dump() if made else {}
+        random = backbone.control == "random_init"
+        names = [entry["compression"]] if entry["compression"] != "none" and not random else []
+        sparsity = 0.0 if random else entry["sparsity"]
+        return {
+            "checkpoint": backbone.checkpoint,
+            "compression": "+".join(names + ([registry.label(settings)] if made else [])) or "none",
+            "control": backbone.control,
+            "sparsity_declared": registry.sparsity(settings, sparsity) if made else sparsity,
+            "dense": self.dense_of(backbone),
+        }
+
+    def recipe(self, name: str, dataset: str, backbone: str) -> dict:
+        """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset and a backbone: for CLIP that of
+        `clip` stands for `protocol`."""
+        one = self.dataset(dataset)
+        own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
+        own = {key: value for key, value in own.items() if value}
+        if name != "protocol":
+            return getattr(self, name).model_dump() | own
+        if not self.is_clip(self.backbone(backbone)):
+            return self.protocol.model_dump() | own | {"image_size": one.image_size}
+        entry = catalog.checkpoint(self.backbone(backbone).checkpoint)
+        told = {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
+        return self.clip.model_dump(exclude={"templates"}) | own | told
+
+    def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
+        """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and
+        `finetune` on a backbone, of those that it has methods for.
+
+        On CLIP an image fills the canvas. Images that are smaller squares as published are kept at their own size,
+        and enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB.
+        """
+        native = catalog.load("datasets").get(dataset, {}).get("native_size")
+        canvas, methods = self.canvas(backbone), self.methods_of(backbone)
+        if self.is_clip(backbone):
+            told = catalog.checkpoint(backbone.checkpoint)["preprocessing"]
+            small = native is not None and native <= canvas
+            size = str(native) if small else f"{canvas}-{told['resize']}-{told['interpolation']}"
+            sizes = {"train": size, "probe": size}
+        else:
+            image_size = self.dataset(dataset).image_size
+            sizes = {"train": str(image_size), "probe": str(canvas), "finetune": str(finetuning_size(canvas))}
+        return {job: size for job, size in sizes.items() if set(methods) & set(JOBS[job])}
+
+    def canvas(self, backbone: Backbone) -> int:
+        """Return the side of a backbone's input, in pixels."""
+        return catalog.checkpoint(backbone.checkpoint)["canvas"] if self.is_clip(backbone) else self.protocol.canvas
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def load_study(config: dict, file: str) -> Study:
+    """Check a study's config. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
+    return checked(Study, config, file)

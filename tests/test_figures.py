@@ -247,8 +247,8 @@ FULL = [
 def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
     listed, files, settings = full_grid
     kind, drawn = listed[name]["kind"], []
-    draw = DRAW[kind]
-    monkeypatch.setitem(DRAW, kind, lambda *arguments: drawn.append(draw(*arguments)) or drawn[0])
+    drawing = DRAW[kind]
+    monkeypatch.setitem(DRAW, kind, lambda *arguments: drawn.append(drawing(*arguments)) or drawn[0])
     draw.draw(listed[name], files, settings, [tmp_path / "it.png"])
     assert Image.open(tmp_path / "it.png").width == pytest.approx(6.8 * 200, abs=1)
     (figure,) = drawn

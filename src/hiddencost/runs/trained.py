@@ -107,7 +107,7 @@ def load(
     now; FileNotFoundError if a file is missing.
     """
     path = Path(path)
-    asked = {"backbone": backbones, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
+    asked = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
     asked = {axis: str(value) for axis, value in asked.items() if value is not None}
     if path.is_dir():
         return _from_study(path, _find_run(path, asked))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hiddencost.messages import StudyError, checked
+from hiddencost.messages import StudyError, validate
 from hiddencost.results import claims, verdicts
 from hiddencost.results.claims import Claim
 
@@ -320,7 +320,7 @@ def test_the_published_value_and_the_published_ece_stand_beside():
 def test_a_claim_that_makes_no_sense_is_told_in_a_line(change, message):
     sound = {"text": "t", "source": "s", "measure": "accuracy_lost", "cells": {"backbones": "gmp"}, "more_than": 0}
     with pytest.raises(StudyError) as error:
-        checked(Claim, sound | change, "claims.yaml: mine")
+        validate(Claim, sound | change, "claims.yaml: mine")
     (line,) = str(error.value).splitlines()
     assert line.startswith("claims.yaml: mine: ")
     assert message in line

@@ -5,8 +5,9 @@ import re
 import pytest
 import yaml
 from conftest import ROOT
+from pydantic import TypeAdapter, ValidationError
 
-from hiddencost.messages import StudyError
+from hiddencost.messages import StudyError, one_of
 from hiddencost.study.study import Study, load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -508,3 +509,13 @@ def test_the_studies_of_the_repository_are_valid(file):
     assert study.study == file.removesuffix(".yaml")
     for one in study.backbones:
         study.checkpoint(one.checkpoint)
+
+
+def test_a_name_is_looked_up_when_it_is_checked():
+    registry = {"flm": ..., "ilm": ...}
+    name = TypeAdapter(one_of(registry, "prompting"))
+    with pytest.raises(ValidationError, match="'frequent' is unknown; allowed: flm, ilm, prompting"):
+        name.validate_python("frequent")
+    registry["frequent"] = ...
+    assert [name.validate_python(each) for each in ("frequent", "prompting")] == ["frequent", "prompting"]
+    assert name.json_schema() == {"type": "string", "enum": ["flm", "ilm", "frequent", "prompting"]}

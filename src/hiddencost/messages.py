@@ -1,47 +1,73 @@
 """Errors of a user's input: one line each, with the place, the value and what was expected."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError, WithJsonSchema
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 
 class StudyError(ValueError):
     """What is wrong in a study, a line each: file, key, value and what was expected."""
 
 
-def unknown(name: object, allowed: Iterable[str]) -> str:
+def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
     """Say that a name is not one of those allowed, with the nearest of them."""
-    allowed = [str(one) for one in allowed]
+    allowed = [str(other) for other in allowed]
     near = get_close_matches(str(name), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
 
 
-def one_of(*allowed: str) -> Any:
-    """The type of a name out of a fixed list."""
+@dataclass(frozen=True)
+class _KnownName:
+    """The check of a name, as pydantic asks for it: the names are looked up at each validation and each schema."""
 
-    def check(name: str) -> str:
-        if name not in allowed:
-            raise ValueError(unknown(name, allowed))
+    registry: Collection[str]
+    others: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        return [*self.registry, *self.others]
+
+    def check(self, name: str) -> str:
+        if name not in self.names():
+            raise ValueError(describe_unknown_name(name, self.names()))
         return name
 
-    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(allowed)})]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict:
+        return {"type": "string", "enum": self.names()}
 
 
-def distinct(values: list) -> list:
-    """Refuse a list in which something stands twice."""
+def one_of(registry: Collection[str], *others: str) -> Any:
+    """Return the type of a name that is in a registry.
+
+    The registry is looked into when a value is validated and when a JSON schema is made, not when the class is: an
+    entry that is registered later is allowed.
+
+    Args:
+        registry: a mapping by name, or any collection of names.
+        others: further names that are allowed.
+    """
+    return Annotated[str, _KnownName(registry, others)]
+
+
+def refuse_duplicates(values: list) -> list:
+    """Return a list as it is. Raises ValueError where a value, or the `name` of one, is in it more than once."""
     names = [getattr(value, "name", value) for value in values]
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(twice)} stands there more than once; each must be different")
     return values
 
 
-Checked = TypeVar("Checked", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(model: type[Checked], value: object, file: str) -> Checked:
+def validate(model: type[Model], value: object, file: str) -> Model:
     """Return a value as a model. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
     try:
         return model.model_validate(value)
@@ -58,7 +84,7 @@ def _explain(root: type[BaseModel], problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         fields = _model_at(root, location[:-1]).model_fields
-        return f"{where}: the key {unknown(location[-1], fields)}"
+        return f"{where}: the key {describe_unknown_name(location[-1], fields)}"
     if problem["type"] in ("model_type", "dict_type"):
         return f"{where}: {problem['input']!r} is not allowed: expected a mapping of keys to values"
     if problem["type"] == "missing":

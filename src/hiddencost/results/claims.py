@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hiddencost import catalog
 from hiddencost.compression import registry
-from hiddencost.messages import checked, one_of, unknown
+from hiddencost.messages import describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, PROMPTING
 from hiddencost.study.parts import Name, Part, Shots
 
@@ -33,7 +33,7 @@ def _backbones(name: str) -> str:
     known = catalog.load("checkpoints")
     made = {entry.get("compression", "none") for entry in known.values()} | set(registry.SETTINGS)
     if name not in (allowed := [*KINDS, *sorted(made - {"none", "quantise"}), *known]):
-        raise ValueError(unknown(name, allowed))
+        raise ValueError(describe_unknown_name(name, allowed))
     return name
 
 
@@ -58,7 +58,7 @@ class Cells(Part):
         None, description="any dataset but these"
     )
     methods: (
-        Annotated[list[one_of(*METHODS, "prompting")], BeforeValidator(_listed), AfterValidator(_methods)] | None
+        Annotated[list[one_of(METHODS, "prompting")], BeforeValidator(_listed), AfterValidator(_methods)] | None
     ) = Field(None, description="prompting stands for rlm, flm and ilm")
     shots: Annotated[list[Shots], BeforeValidator(_listed)] | None = None
 
@@ -82,13 +82,13 @@ class Claim(Part):
 
     text: str = Field(description="the claim in a sentence")
     source: str
-    measure: one_of(*MEASURES) = Field(
+    measure: one_of(MEASURES) = Field(
         description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed"
     )
     cells: Cells = Field(Cells(), description="what both sides have in common")
     left: Cells | None = None
     right: Cells | None = None
-    networks: one_of("same", "any") = Field(
+    networks: one_of(("same", "any")) = Field(
         "same", description="whether two sides that name backbones must share the dense one"
     )
     more_than: float | None = Field(None, description="the claim holds if the mean is greater")
@@ -124,4 +124,4 @@ class Claim(Part):
 def load() -> dict[str, Claim]:
     """Return the claims of catalog/claims.yaml, by name. Raises StudyError, a line for each thing that is wrong."""
     file = resources.files(catalog.__name__).joinpath("claims.yaml")
-    return {name: checked(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}
+    return {name: validate(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}

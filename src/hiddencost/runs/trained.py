@@ -14,7 +14,7 @@ from hiddencost.datasets import prepared
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import atomic, canonical, read_json, sha256_file
-from hiddencost.messages import unknown
+from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, PROMPTING
 from hiddencost.networks import backbones, build, layers
 from hiddencost.networks.clip.model import without_texts
@@ -132,7 +132,7 @@ def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -
     texts = runs[AXES].astype(str)
     for axis, value in asked.items():
         if value not in set(texts[axis]):
-            raise ValueError(f"{table}: {axis} {unknown(value, texts[axis].unique())}")
+            raise ValueError(f"{table}: {axis} {describe_unknown_name(value, texts[axis].unique())}")
         runs, texts = runs[texts[axis] == value], texts[texts[axis] == value]
     if len(runs) > 1:
         open_axes = {axis: texts[axis].unique() for axis in AXES if texts[axis].nunique() > 1}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hiddencost.compression import registry
-from hiddencost.messages import distinct, one_of
+from hiddencost.messages import one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
 from hiddencost.study import recipes, upstream
 from hiddencost.study.recipes import Fraction
@@ -57,12 +57,12 @@ class Part(BaseModel):
 class Compression(Part):
     """Compression made by this workflow: one-shot, without retraining."""
 
-    algorithm: one_of(*registry.SETTINGS) = Field(
+    algorithm: one_of(registry.SETTINGS) = Field(
         description="magnitude: removes the smallest weights; random: any weights; nm: all but the n largest of "
         "each m in a row; channel: the filters of smallest norm; quantise: none, but rounds all to `bits`"
     )
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of the convolutions' weights set to zero")
-    scope: one_of("global", "layer", "erk") | None = Field(
+    scope: one_of(("global", "layer", "erk")) | None = Field(
         None,
         description="over what magnitude and random choose: all convolutions together (global, the default), the "
         "same share of each (layer), or shares by layer size (erk: Erdős-Rényi-Kernel, as RigL)",
@@ -87,7 +87,7 @@ class Compression(Part):
 class Sparsify(Part):
     """How upstream training makes a sparse network. What is not said is as in `upstream.SPARSIFIERS`."""
 
-    algorithm: one_of(*upstream.SPARSIFIERS) = Field(
+    algorithm: one_of(upstream.SPARSIFIERS) = Field(
         description="gmp: gradual magnitude pruning; acdc: alternating compressed and decompressed training; rigl: "
         "sparse from the start, small weights dropped and grown by gradient; lth: lottery tickets, by iterative "
         "magnitude pruning with rewinding, a training a round"
@@ -101,7 +101,7 @@ class Sparsify(Part):
     warm_up: Fraction | None = Field(None, description="acdc: share of the training that is dense at first")
     phase: Fraction | None = Field(None, description="acdc: share of the training of a phase")
     fine_tuning: Fraction | None = Field(None, description="acdc: share of the training of the last sparse phase")
-    distribution: one_of("erk", "uniform") | None = Field(
+    distribution: one_of(("erk", "uniform")) | None = Field(
         None, description="rigl: sparsity by layer size (Erdős-Rényi-Kernel), or the same in each layer but the stem"
     )
     drop: Fraction | None = Field(None, description="rigl: share of the connections that the first change replaces")
@@ -171,7 +171,7 @@ class Backbone(Part):
         None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
     )
     compression: Compression | None = None
-    control: one_of("random_init", "shuffled") | None = Field(
+    control: one_of(("random_init", "shuffled")) | None = Field(
         None,
         description="random_init: the checkpoint's architecture without its weights; shuffled: with its weights "
         "permuted within each layer. Exempt from the photos",
@@ -228,7 +228,7 @@ class Expectation(Part):
 
     backbone: Name
     dataset: Name
-    method: one_of(*METHODS)
+    method: one_of(METHODS)
     shots: Shots
     accuracy: float = Field(ge=0, le=100, description="%")
     std: float | None = Field(None, ge=0, description="%, over the published trials")
@@ -255,19 +255,19 @@ class Figures(Part):
     width: float = Field(6.8, gt=0, description="inches")
     panel_height: float = Field(2.3, gt=0, description="inches, of a panel of curves")
     title: str | None = Field(None, description="stands on each figure; without it the study's name")
-    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"
     )
-    backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+    backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"
     )
     labels: dict[Name, str] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )
-    colours: dict[one_of(*METHODS), Colour] = Field(
+    colours: dict[one_of(METHODS), Colour] = Field(
         default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
     )
-    palette: one_of(*PALETTES) = Field(PALETTES[0], description="of the heat maps, as Matplotlib names it")
-    formats: Annotated[list[one_of("pdf", "svg")], AfterValidator(distinct)] = Field(
+    palette: one_of(PALETTES) = Field(PALETTES[0], description="of the heat maps, as Matplotlib names it")
+    formats: Annotated[list[one_of(("pdf", "svg"))], AfterValidator(refuse_duplicates)] = Field(
         ["pdf"], description="in which figures are written beside png, which the report shows"
     )

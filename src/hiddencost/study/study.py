@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hiddencost import catalog
 from hiddencost.compression import registry
-from hiddencost.messages import StudyError, checked, distinct, one_of, unknown
+from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates, validate
 from hiddencost.methods.registry import JOBS, METHODS, PROMPTING
 from hiddencost.study import upstream
 from hiddencost.study.parts import (
@@ -32,17 +32,17 @@ class Study(Part):
     """The grid of runs, and the recipes."""
 
     study: Name = Field(description="name of the study: its results are in results/{study}/")
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
-    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct), AfterValidator(ascending)] = Field(
-        description="images per class, or full"
-    )
-    methods: Annotated[list[one_of(*METHODS)], Field(min_length=1), AfterValidator(distinct)]
-    upstream: Annotated[list[Upstream], AfterValidator(distinct)] = Field(
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    shots: Annotated[
+        list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates), AfterValidator(ascending)
+    ] = Field(description="images per class, or full")
+    methods: Annotated[list[one_of(METHODS)], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    upstream: Annotated[list[Upstream], AfterValidator(refuse_duplicates)] = Field(
         default_factory=list,
         description="networks that the study trains itself, for `checkpoint` of backbones to name",
     )
-    backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(distinct)]
-    datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(distinct)]
+    backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(refuse_duplicates)]
     paths: dict[Name, OwnFiles] = Field(
         default_factory=dict,
         json_schema_extra=CLOSED,
@@ -72,7 +72,7 @@ class Study(Part):
 
         def check(where: str, name: str, others: list[str]) -> None:
             if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
-                raise ValueError(f"{where}: {unknown(name, [*others, *published])}, or {catalog.ANY}")
+                raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
 
         for index, one in enumerate(self.upstream):
             where = f"upstream[{index}]"
@@ -83,7 +83,9 @@ class Study(Part):
                 if catalog.is_clip(one.checkpoint):
                     raise ValueError(f"{where}.checkpoint: {one.checkpoint} is a CLIP, which is not trained upstream")
             if one.dataset and one.dataset not in catalog.load("datasets"):
-                raise ValueError(f"{where}.dataset: {unknown(one.dataset, catalog.load('datasets'))}, or folder")
+                raise ValueError(
+                    f"{where}.dataset: {describe_unknown_name(one.dataset, catalog.load('datasets'))}, or folder"
+                )
         for index, one in enumerate(self.backbones):
             check(f"backbones[{index}].checkpoint", one.checkpoint, own)
             for key in ("sparsify", "upstream_seed"):
@@ -125,7 +127,9 @@ class Study(Part):
             raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
         for index, dataset in enumerate(self.datasets):
             if not dataset.own and dataset.name not in known:
-                raise ValueError(f"datasets[{index}].name: {unknown(dataset.name, known)}, or folder or npz")
+                raise ValueError(
+                    f"datasets[{index}].name: {describe_unknown_name(dataset.name, known)}, or folder or npz"
+                )
             if dataset.own and dataset.name in known:
                 raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
             if bordered and dataset.image_size is None:
@@ -210,23 +214,25 @@ class Study(Part):
         names, datasets = ([one.name for one in part] for part in (self.backbones, self.datasets))
         for index, one in enumerate(self.backbones):
             if one.dense and one.dense not in names:
-                raise ValueError(f"backbones[{index}].dense: {unknown(one.dense, names)}")
+                raise ValueError(f"backbones[{index}].dense: {describe_unknown_name(one.dense, names)}")
         for index, one in enumerate(self.expectations):
             for key, allowed in (("backbone", names), ("dataset", datasets)):
                 if getattr(one, key) not in allowed:
-                    raise ValueError(f"expectations[{index}].{key}: {unknown(getattr(one, key), allowed)}")
+                    raise ValueError(
+                        f"expectations[{index}].{key}: {describe_unknown_name(getattr(one, key), allowed)}"
+                    )
         for key, allowed in (("backbones", names), ("datasets", datasets)):
             for index, name in enumerate(getattr(self.figures, key) or []):
                 if name not in allowed:
-                    raise ValueError(f"figures.{key}[{index}]: {unknown(name, allowed)}")
+                    raise ValueError(f"figures.{key}[{index}]: {describe_unknown_name(name, allowed)}")
         for name in self.figures.labels:
             if name not in (allowed := [*names, *datasets, *METHODS]):
-                raise ValueError(f"figures.labels: {unknown(name, allowed)}")
+                raise ValueError(f"figures.labels: {describe_unknown_name(name, allowed)}")
         used = {name for one in self.backbones if (name := self.published_checkpoint(one.checkpoint))}
         used |= {one.name for one in self.datasets if not one.own} | set(self.upstream_datasets())
         for name in self.paths:
             if name not in used:
-                raise ValueError(f"paths: {unknown(name, sorted(used))}")
+                raise ValueError(f"paths: {describe_unknown_name(name, sorted(used))}")
         return self
 
     def backbone(self, name: str) -> Backbone:
@@ -291,7 +297,7 @@ class Study(Part):
             if len(files) > 1:
                 raise StudyError(f"paths.{name}: it has the files {', '.join(files)}; expected a path for each")
         if unexpected := sorted(paths.keys() - files.keys()):
-            raise StudyError(f"paths.{name}.{unexpected[0]}: the key {unknown(unexpected[0], files)}")
+            raise StudyError(f"paths.{name}.{unexpected[0]}: the key {describe_unknown_name(unexpected[0], files)}")
         own = {key: files[key] | {"sources": [{"path": _absolute(path)}]} for key, path in paths.items()}
         missing = [key for key, file in (files | own).items() if "sources" not in file]
         if missing:
@@ -381,4 +387,4 @@ def _absolute(path: str) -> str:
 
 def load_study(config: dict, file: str) -> Study:
     """Check a study's config. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
-    return checked(Study, config, file)
+    return validate(Study, config, file)

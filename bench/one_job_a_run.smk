@@ -12,7 +12,7 @@ os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
 from hiddencost.datasets import ARRAYS
 from hiddencost.files import canonical, code_digest
-from hiddencost.study import load_study
+from hiddencost.study.load import load_study
 
 study = load_study(config, "the study")
 config["jobs_per_gpu"] = study.jobs_per_gpu  # the script reads it

@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 
 from hiddencost.results import gallery, matched, tables
-from hiddencost.study.study import Study, load_study
+from hiddencost.study.load import load_study
+from hiddencost.study.study import Study
 
 TITLE = "made-up numbers"
 CANVAS = 224

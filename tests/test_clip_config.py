@@ -7,7 +7,7 @@ from test_clip_study import CONFIG
 
 from hiddencost.jobs import cost
 from hiddencost.messages import StudyError
-from hiddencost.study.study import load_study
+from hiddencost.study.load import load_study
 
 CLIP = "openclip-vit-b-32.openai"
 CNN = {"name": "cnn", "checkpoint": "mobilenetv2"}

@@ -3,7 +3,7 @@ import yaml
 from conftest import ROOT
 
 from hiddencost.jobs import cost
-from hiddencost.study.study import load_study
+from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 NETWORK = {"gmacs": 0.5, "files": {"weights": {"name": "a.pth", "size": 14_000_000}, "mask": {"size": 1000}}}

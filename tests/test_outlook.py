@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from hiddencost.jobs import outlook
 from hiddencost.methods.registry import JOBS
-from hiddencost.study.study import load_study
+from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 CHECKPOINTS = {

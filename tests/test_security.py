@@ -21,7 +21,7 @@ from hiddencost.datasets.readers.archives import unpack
 from hiddencost.datasets.readers.arrays import read_npz
 from hiddencost.fetch import fetch_all
 from hiddencost.messages import StudyError
-from hiddencost.study.study import load_study
+from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "workflow/schemas/study.schema.json").read_text()))

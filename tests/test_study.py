@@ -8,7 +8,8 @@ from conftest import ROOT
 from pydantic import TypeAdapter, ValidationError
 
 from hiddencost.messages import StudyError, one_of
-from hiddencost.study.study import Study, load_study
+from hiddencost.study.load import load_study
+from hiddencost.study.study import Study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 

@@ -31,7 +31,7 @@ from hiddencost.results import claims, gallery
 from hiddencost.runs import packfile
 from hiddencost.study import upstream
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
-from hiddencost.study.study import load_study
+from hiddencost.study.load import load_study
 
 for variable, value in machine.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)

@@ -1,15 +1,14 @@
-"""study.study."""
+"""A study: the grid of runs, their recipes, and what can be asked of it before anything is made."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from hiddencost import catalog
 from hiddencost.compression import registry
-from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates, validate
-from hiddencost.methods.registry import JOBS, METHODS, PROMPTING
-from hiddencost.study import upstream
+from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates
+from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import (
     CLOSED,
     Backbone,
@@ -64,176 +63,6 @@ class Study(Part):
         default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"
     )
     figures: Figures = Figures()
-
-    @model_validator(mode="after")
-    def _checkpoints_are_known(self) -> "Study":
-        published = catalog.load("checkpoints")
-        own = [one.name for one in self.upstream]
-
-        def check(where: str, name: str, others: list[str]) -> None:
-            if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
-                raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
-
-        for index, one in enumerate(self.upstream):
-            where = f"upstream[{index}]"
-            if one.name in published or one.name.startswith(catalog.FAMILIES):
-                raise ValueError(f"{where}.name: {one.name!r} is of the catalog; expected another")
-            if one.checkpoint:
-                check(f"{where}.checkpoint", one.checkpoint, [])
-                if catalog.is_clip(one.checkpoint):
-                    raise ValueError(f"{where}.checkpoint: {one.checkpoint} is a CLIP, which is not trained upstream")
-            if one.dataset and one.dataset not in catalog.load("datasets"):
-                raise ValueError(
-                    f"{where}.dataset: {describe_unknown_name(one.dataset, catalog.load('datasets'))}, or folder"
-                )
-        for index, one in enumerate(self.backbones):
-            check(f"backbones[{index}].checkpoint", one.checkpoint, own)
-            for key in ("sparsify", "upstream_seed"):
-                if getattr(one, key) is not None and one.checkpoint not in own:
-                    raise ValueError(
-                        f"backbones[{index}].{key}: goes with a checkpoint under upstream, which trains it"
-                    )
-            if one.sparsify and one.sparsify.algorithm == "lth":
-                epochs, rewound = self.trained(one.checkpoint).recipe.epochs, one.sparsify.settings()["rewind_epoch"]
-                if rewound >= epochs:
-                    raise ValueError(
-                        f"backbones[{index}].sparsify.rewind_epoch: {rewound}; expected less than the epochs of its "
-                        f"upstream training, {epochs}"
-                    )
-            if one.checkpoint in own and self.verification.upstream_top1 is None:
-                raise ValueError("verification.upstream_top1: the key is missing: upstream trains networks to verify")
-        for name in set(own) - {one.checkpoint for one in self.backbones}:
-            raise ValueError(f"upstream: no backbone has the checkpoint {name}; expected one")
-        return self
-
-    @model_validator(mode="after")
-    def _backbones_differ(self) -> "Study":
-        seen: dict[tuple, str] = {}
-        for one in self.backbones:
-            settings = one.compression and {"scope": "global"} | one.compression.model_dump(exclude_none=True)
-            made = (one.checkpoint, str(one.training()), str(settings), one.control)
-            if made in seen:
-                raise ValueError(
-                    f"backbones: {seen[made]} and {one.name} are the same network; expected different ones"
-                )
-            seen[made] = one.name
-        return self
-
-    @model_validator(mode="after")
-    def _datasets_fit(self) -> "Study":
-        known = catalog.load("datasets")
-        bordered = next((one.name for one in self.backbones if not self.is_clip(one)), None)
-        if bordered and self.protocol is None:
-            raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
-        for index, dataset in enumerate(self.datasets):
-            if not dataset.own and dataset.name not in known:
-                raise ValueError(
-                    f"datasets[{index}].name: {describe_unknown_name(dataset.name, known)}, or folder or npz"
-                )
-            if dataset.own and dataset.name in known:
-                raise ValueError(f"datasets[{index}].name: {dataset.name!r} is of the catalog; expected another")
-            if bordered and dataset.image_size is None:
-                raise ValueError(
-                    f"datasets[{index}].image_size: the key is missing: {bordered} is prompted by a border around it"
-                )
-            if bordered and dataset.image_size >= self.protocol.canvas:
-                raise ValueError(
-                    f"datasets[{index}].image_size: {dataset.image_size} leaves no border on the canvas; "
-                    f"expected less than protocol.canvas, {self.protocol.canvas}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _clip_fits(self) -> "Study":
-        for index, one in enumerate(self.backbones):
-            where = f"backbones[{index}]"
-            if not self.methods_of(one):
-                what, others = ("a CLIP", "rlm, flm, ilm, lp or zs") if self.is_clip(one) else ("no CLIP", "another")
-                raise ValueError(
-                    f"{where}: {one.name} is {what}, and methods has {self.methods[0]}; expected {others}"
-                )
-            if not self.is_clip(one):
-                continue
-            if self.clip is None:
-                raise ValueError(f"clip: the key is missing: {one.name} is a CLIP, whose recipe and texts it states")
-            canvas = catalog.checkpoint(one.checkpoint)["canvas"]
-            if 2 * self.clip.border > canvas:
-                raise ValueError(
-                    f"clip.border: {self.clip.border} on either side is more than the {canvas} pixels of {one.name}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _trainings_are_long_enough(self) -> "Study":
-        known = catalog.load("datasets")
-        for index, one in enumerate(self.upstream):
-            counts = known[one.dataset]["counts"] if one.dataset else None
-            if counts and one.recipe.batch_size > counts["train"]:
-                raise ValueError(
-                    f"upstream[{index}].recipe.batch_size: {one.recipe.batch_size}; expected at most the "
-                    f"{counts['train']} training images of {one.dataset}"
-                )
-        for index, one in enumerate(self.backbones):
-            trained = self.trained(one.checkpoint)
-            counts = known[trained.dataset]["counts"] if trained and trained.dataset else None
-            if one.sparsify and counts:
-                steps = trained.recipe.epochs * (counts["train"] // trained.recipe.batch_size)
-                try:
-                    upstream.check_schedule(one.sparsify.settings(), steps)
-                except ValueError as error:
-                    raise ValueError(f"backbones[{index}].sparsify: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _classes_suffice(self) -> "Study":
-        known = catalog.load("datasets")
-        for one in self.backbones:
-            trained = self.trained(one.checkpoint)
-            source = known[trained.dataset]["classes"] if trained and trained.dataset else None
-            for index, dataset in enumerate(self.datasets):
-                target = None if dataset.own else known[dataset.name]["classes"]
-                if source and target and len(target) > len(source) and set(self.methods) & set(PROMPTING):
-                    raise ValueError(
-                        f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
-                        f"{len(source)} of {one.checkpoint}; label mapping gives each a class of its own"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _recipes(self) -> "Study":
-        for method, recipe in (("lp", "probe"), ("ft", "finetune")):
-            if method in self.methods and getattr(self, recipe) is None:
-                raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
-        for index, one in enumerate(self.backbones):
-            if "ft" in self.methods_of(one) and one.compression and one.compression.bits:
-                raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
-        return self
-
-    @model_validator(mode="after")
-    def _references(self) -> "Study":
-        names, datasets = ([one.name for one in part] for part in (self.backbones, self.datasets))
-        for index, one in enumerate(self.backbones):
-            if one.dense and one.dense not in names:
-                raise ValueError(f"backbones[{index}].dense: {describe_unknown_name(one.dense, names)}")
-        for index, one in enumerate(self.expectations):
-            for key, allowed in (("backbone", names), ("dataset", datasets)):
-                if getattr(one, key) not in allowed:
-                    raise ValueError(
-                        f"expectations[{index}].{key}: {describe_unknown_name(getattr(one, key), allowed)}"
-                    )
-        for key, allowed in (("backbones", names), ("datasets", datasets)):
-            for index, name in enumerate(getattr(self.figures, key) or []):
-                if name not in allowed:
-                    raise ValueError(f"figures.{key}[{index}]: {describe_unknown_name(name, allowed)}")
-        for name in self.figures.labels:
-            if name not in (allowed := [*names, *datasets, *METHODS]):
-                raise ValueError(f"figures.labels: {describe_unknown_name(name, allowed)}")
-        used = {name for one in self.backbones if (name := self.published_checkpoint(one.checkpoint))}
-        used |= {one.name for one in self.datasets if not one.own} | set(self.upstream_datasets())
-        for name in self.paths:
-            if name not in used:
-                raise ValueError(f"paths: {describe_unknown_name(name, sorted(used))}")
-        return self
 
     def backbone(self, name: str) -> Backbone:
         """Return a backbone by name."""
@@ -383,8 +212,3 @@ class Study(Part):
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def load_study(config: dict, file: str) -> Study:
-    """Check a study's config. Raises StudyError, a line for each thing that is wrong; `file` is named in it."""
-    return validate(Study, config, file)

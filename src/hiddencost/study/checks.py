@@ -1,0 +1,205 @@
+"""What the parts of a study must be to each other. Each check raises ValueError, which names key, value and what is
+expected."""
+
+from collections.abc import Collection
+
+from hiddencost import catalog
+from hiddencost.messages import describe_unknown_name
+from hiddencost.methods.registry import METHODS, PROMPTING
+from hiddencost.study import upstream
+from hiddencost.study.study import Study
+
+
+def check_upstream_networks(study: Study) -> None:
+    """Networks that the study trains have names of their own, and start from what there is."""
+    checkpoints, datasets = catalog.load("checkpoints"), catalog.load("datasets")
+    for index, network in enumerate(study.upstream):
+        where = f"upstream[{index}]"
+        if network.name in checkpoints or network.name.startswith(catalog.FAMILIES):
+            raise ValueError(f"{where}.name: {network.name!r} is of the catalog; expected another")
+        if network.checkpoint:
+            _check_checkpoint(f"{where}.checkpoint", network.checkpoint, others=())
+            if catalog.is_clip(network.checkpoint):
+                raise ValueError(f"{where}.checkpoint: {network.checkpoint} is a CLIP, which is not trained upstream")
+        if network.dataset and network.dataset not in datasets:
+            raise ValueError(f"{where}.dataset: {describe_unknown_name(network.dataset, datasets)}, or folder")
+
+
+def check_checkpoints(study: Study) -> None:
+    """Each backbone has a checkpoint that there is, and each network that the study trains has a backbone."""
+    trained_here = [network.name for network in study.upstream]
+    for index, backbone in enumerate(study.backbones):
+        where = f"backbones[{index}]"
+        _check_checkpoint(f"{where}.checkpoint", backbone.checkpoint, trained_here)
+        for key in ("sparsify", "upstream_seed"):
+            if getattr(backbone, key) is not None and backbone.checkpoint not in trained_here:
+                raise ValueError(f"{where}.{key}: goes with a checkpoint under upstream, which trains it")
+        if backbone.sparsify and backbone.sparsify.algorithm == "lth":
+            epochs = study.trained(backbone.checkpoint).recipe.epochs
+            rewind_epoch = backbone.sparsify.settings()["rewind_epoch"]
+            if rewind_epoch >= epochs:
+                raise ValueError(
+                    f"{where}.sparsify.rewind_epoch: {rewind_epoch}; expected less than the epochs of its upstream "
+                    f"training, {epochs}"
+                )
+        if backbone.checkpoint in trained_here and study.verification.upstream_top1 is None:
+            raise ValueError("verification.upstream_top1: the key is missing: upstream trains networks to verify")
+    for name in set(trained_here) - {backbone.checkpoint for backbone in study.backbones}:
+        raise ValueError(f"upstream: no backbone has the checkpoint {name}; expected one")
+
+
+def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
+    published = catalog.load("checkpoints")
+    if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
+        raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
+
+
+def check_backbones_differ(study: Study) -> None:
+    """No two backbones are the same network."""
+    names: dict[tuple, str] = {}
+    for backbone in study.backbones:
+        compression = backbone.compression
+        settings = compression and {"scope": "global"} | compression.model_dump(exclude_none=True)
+        network = (backbone.checkpoint, str(backbone.training()), str(settings), backbone.control)
+        if network in names:
+            raise ValueError(
+                f"backbones: {names[network]} and {backbone.name} are the same network; expected different ones"
+            )
+        names[network] = backbone.name
+
+
+def check_datasets(study: Study) -> None:
+    """Each dataset is of the catalog or the user's own, and leaves a border on the canvas."""
+    known = catalog.load("datasets")
+    bordered = next((backbone.name for backbone in study.backbones if not study.is_clip(backbone)), None)
+    if bordered and study.protocol is None:
+        raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
+    for index, dataset in enumerate(study.datasets):
+        where = f"datasets[{index}]"
+        if not dataset.own and dataset.name not in known:
+            raise ValueError(f"{where}.name: {describe_unknown_name(dataset.name, known)}, or folder or npz")
+        if dataset.own and dataset.name in known:
+            raise ValueError(f"{where}.name: {dataset.name!r} is of the catalog; expected another")
+        if bordered and dataset.image_size is None:
+            raise ValueError(f"{where}.image_size: the key is missing: {bordered} is prompted by a border around it")
+        if bordered and dataset.image_size >= study.protocol.canvas:
+            raise ValueError(
+                f"{where}.image_size: {dataset.image_size} leaves no border on the canvas; expected less than "
+                f"protocol.canvas, {study.protocol.canvas}"
+            )
+
+
+def check_clip(study: Study) -> None:
+    """Each backbone has a method; CLIP has its recipe, whose prompt its canvas holds."""
+    for index, backbone in enumerate(study.backbones):
+        is_clip = study.is_clip(backbone)
+        if not study.methods_of(backbone):
+            kind, expected = ("a CLIP", "rlm, flm, ilm, lp or zs") if is_clip else ("no CLIP", "another")
+            raise ValueError(
+                f"backbones[{index}]: {backbone.name} is {kind}, and methods has {study.methods[0]}; "
+                f"expected {expected}"
+            )
+        if not is_clip:
+            continue
+        if study.clip is None:
+            raise ValueError(f"clip: the key is missing: {backbone.name} is a CLIP, whose recipe and texts it states")
+        canvas = catalog.checkpoint(backbone.checkpoint)["canvas"]
+        if 2 * study.clip.border > canvas:
+            raise ValueError(
+                f"clip.border: {study.clip.border} on either side is more than the {canvas} pixels of {backbone.name}"
+            )
+
+
+def check_upstream_lengths(study: Study) -> None:
+    """Upstream training has a batch at least, and steps enough for its sparsifiers."""
+    known = catalog.load("datasets")
+    for index, network in enumerate(study.upstream):
+        counts = known[network.dataset]["counts"] if network.dataset else None
+        if counts and network.recipe.batch_size > counts["train"]:
+            raise ValueError(
+                f"upstream[{index}].recipe.batch_size: {network.recipe.batch_size}; expected at most the "
+                f"{counts['train']} training images of {network.dataset}"
+            )
+    for index, backbone in enumerate(study.backbones):
+        network = study.trained(backbone.checkpoint)
+        counts = known[network.dataset]["counts"] if network and network.dataset else None
+        if backbone.sparsify and counts:
+            steps = network.recipe.epochs * (counts["train"] // network.recipe.batch_size)
+            try:
+                upstream.check_schedule(backbone.sparsify.settings(), steps)
+            except ValueError as error:
+                raise ValueError(f"backbones[{index}].sparsify: {error}") from None
+
+
+def check_class_counts(study: Study) -> None:
+    """A network that is trained here has a class for each class of a dataset that it is prompted for."""
+    known = catalog.load("datasets")
+    for backbone in study.backbones:
+        network = study.trained(backbone.checkpoint)
+        source = known[network.dataset]["classes"] if network and network.dataset else None
+        for index, dataset in enumerate(study.datasets):
+            target = None if dataset.own else known[dataset.name]["classes"]
+            if source and target and len(target) > len(source) and set(study.methods) & set(PROMPTING):
+                raise ValueError(
+                    f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
+                    f"{len(source)} of {backbone.checkpoint}; label mapping gives each a class of its own"
+                )
+
+
+def check_recipes(study: Study) -> None:
+    """Each method has its recipe, and fine-tuning a network whose weights may change."""
+    for method, recipe in (("lp", "probe"), ("ft", "finetune")):
+        if method in study.methods and getattr(study, recipe) is None:
+            raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
+    for index, backbone in enumerate(study.backbones):
+        if "ft" in study.methods_of(backbone) and backbone.compression and backbone.compression.bits:
+            raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
+
+
+def check_references(study: Study) -> None:
+    """What names a backbone, a dataset or a checkpoint names one of the study."""
+    backbones = [backbone.name for backbone in study.backbones]
+    datasets = [dataset.name for dataset in study.datasets]
+    references = [
+        *(
+            (f"backbones[{index}].dense", one.dense, backbones)
+            for index, one in enumerate(study.backbones)
+            if one.dense
+        ),
+        *(
+            (f"expectations[{index}].{key}", getattr(expectation, key), allowed)
+            for index, expectation in enumerate(study.expectations)
+            for key, allowed in (("backbone", backbones), ("dataset", datasets))
+        ),
+        *(
+            (f"figures.{key}[{index}]", name, allowed)
+            for key, allowed in (("backbones", backbones), ("datasets", datasets))
+            for index, name in enumerate(getattr(study.figures, key) or [])
+        ),
+        *(("figures.labels", name, [*backbones, *datasets, *METHODS]) for name in study.figures.labels),
+        *(("paths", name, sorted(_published_names(study))) for name in study.paths),
+    ]
+    for where, name, allowed in references:
+        if name not in allowed:
+            raise ValueError(f"{where}: {describe_unknown_name(name, allowed)}")
+
+
+def _published_names(study: Study) -> set[str]:
+    """Return the checkpoints and datasets of the catalog that a study uses."""
+    checkpoints = {study.published_checkpoint(backbone.checkpoint) for backbone in study.backbones} - {None}
+    return (
+        checkpoints | {dataset.name for dataset in study.datasets if not dataset.own} | set(study.upstream_datasets())
+    )
+
+
+CHECKS = (
+    check_upstream_networks,
+    check_checkpoints,
+    check_backbones_differ,
+    check_datasets,
+    check_clip,
+    check_upstream_lengths,
+    check_class_counts,
+    check_recipes,
+    check_references,
+)

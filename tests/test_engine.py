@@ -17,7 +17,7 @@ from hiddencost.networks import backbones, inference
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.prompts import border_mask
 from hiddencost.prompting.schedule import resolve_precision
-from hiddencost.prompting.train import Trained, train_prompts
+from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.study.recipes import RunProtocol
 
@@ -40,7 +40,7 @@ PROTOCOL = RunProtocol(
 BORDER = border_mask(64, 80)[0]
 
 
-def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> Trained:
+def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> TrainedPrompt:
     """One run alone, on all images."""
     ((_, run),) = train_prompts(prompted, images, labels, classes, [(method, range(len(labels)))], seed, protocol)
     return run

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
-from hiddencost.prompting.train import Trained, train_prompts
+from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.study.recipes import RunProtocol
 
 METHODS = ("rlm", "flm", "ilm")
@@ -35,7 +35,7 @@ def run_parity(stage: Stage) -> None:
 
 
 @cache
-def expected(dry: bool) -> tuple[dict[int, Trained], Chunk, Tensor, Tensor]:
+def expected(dry: bool) -> tuple[dict[int, TrainedPrompt], Chunk, Tensor, Tensor]:
     """Return what the CPU makes in float64: trained runs; and of a chunk its logits and gradient."""
     shots, size, canvas = sizes(dry)
     recipe = protocol(size, canvas, "fp32", epochs=EPOCHS, batch_size=5)
@@ -57,7 +57,7 @@ def _first(runs: int) -> Tensor:
     return torch.arange(10).expand(runs, -1)
 
 
-def train(prompted: PromptedNetwork, images: Tensor, labels: Tensor, recipe: RunProtocol) -> dict[int, Trained]:
+def train(prompted: PromptedNetwork, images: Tensor, labels: Tensor, recipe: RunProtocol) -> dict[int, TrainedPrompt]:
     """Return a run of each method on all images, by number."""
     there = images.to(prompted.device), labels.to(prompted.device)
     runs = [(method, range(len(images))) for method in METHODS]

@@ -16,13 +16,13 @@ from hiddencost.prompting.engine import Chunk, PromptedNetwork, runs_of_images, 
 from hiddencost.prompting.schedule import epoch_batches, not_finite, optimiser, stream
 from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
-Progress = Callable[[int], object]  # told how many images were trained on since the last call
+Progress = Callable[[int], object]  # gets the number of images trained on since the last call
 State = dict[str, Any]  # of a run half-way: tensors, numbers, lists and dicts of them
 Keep = Callable[[Callable[[], dict[int, State]]], object]  # given, after each step, the way to the states of all runs
 
 
 @dataclass
-class Trained:
+class TrainedPrompt:
     """A finished run: the prompt W, float32 [3, S, S], its label mapping, int64 [K], and how they came about."""
 
     prompt: Tensor
@@ -34,7 +34,7 @@ class Trained:
     diverged: str | None = None  # where the loss ceased to be finite
 
 
-TOLD = ("losses", "mappings", "images", "seconds")  # of Trained, what grows while a run is under way
+HISTORY = ("losses", "mappings", "images", "seconds")  # of TrainedPrompt, what grows while a run is under way
 
 
 @lru_cache(maxsize=64)
@@ -54,7 +54,7 @@ class _Run:
     optimiser: Optimizer
     schedule: LRScheduler
     shuffle: torch.Generator
-    trained: Trained
+    outcome: TrainedPrompt
     epoch: int = 0
     batches: list[Tensor] = field(default_factory=list)  # left in the epoch: places among those chosen
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
@@ -70,8 +70,8 @@ class _Run:
             "epoch": self.epoch,
             "batches": self.batches,
             "losses of the epoch": self.losses,
-            "mapping": self.trained.mapping,
-            **{key: getattr(self.trained, key) for key in TOLD},
+            "mapping": self.outcome.mapping,
+            **{key: getattr(self.outcome, key) for key in HISTORY},
         }
 
     def resume(self, state: State) -> None:
@@ -85,8 +85,8 @@ class _Run:
         self.shuffle.set_state(state["shuffle"].cpu())
         self.epoch, self.losses = state["epoch"], state["losses of the epoch"]
         self.batches = [batch.cpu() for batch in state["batches"]]
-        for key in TOLD:
-            setattr(self.trained, key, state[key])
+        for key in HISTORY:
+            setattr(self.outcome, key, state[key])
 
 
 def train_prompts(
@@ -100,7 +100,7 @@ def train_prompts(
     progress: Progress = lambda images: None,
     states: dict[int, State] | None = None,
     keep: Keep = lambda states: None,
-) -> Iterator[tuple[int, Trained]]:
+) -> Iterator[tuple[int, TrainedPrompt]]:
     """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
     W starts at zero. The mapping is drawn at random (rlm), by frequency under the untrained prompt (flm), or by
@@ -118,112 +118,140 @@ def train_prompts(
     runs the result is the same, on a CPU to the bit (a GPU adds up in no certain order), with some (as others have
     finished) up to the rounding of other chunks.
     """
-    states, labels = states or {}, labels.cpu()
-    grey = prompted.new_prompt()
-    new = [(method, chosen) for number, (method, chosen) in enumerate(runs) if number not in states]
-    mapped = sorted({int(index) for method, chosen in new if method != "rlm" for index in chosen})
-    predictions = torch.zeros(len(labels), dtype=torch.int64)
-    start = time.perf_counter()
-    if mapped:  # the border is still the same for all: each image once
-        predictions[mapped] = prompted.predict(images, [torch.tensor(mapped)], grey[None])
-
-    def frequency_mapping(chosen: Tensor, predictions: Tensor) -> Tensor:
-        return greedy_mapping(count_predictions(predictions, labels[chosen], prompted.source_classes, classes))
-
-    def begin(number: int, method: str, chosen: Tensor) -> _Run:
-        prompt = grey.clone().requires_grad_()
-        if number in states:
-            mapping = states[number]["mapping"].cpu()
-        elif method == "rlm":
-            mapping = random_mapping(prompted.source_classes, classes, stream(seed, "mapping"))
-        else:
-            mapping = frequency_mapping(chosen, predictions[chosen])
-        steps = optimiser([prompt], protocol, len(chosen))
-        run = _Run(number, method, chosen, prompt, *steps, stream(seed, "batches"), Trained(prompt, mapping))
-        if number in states:
-            run.resume(states[number])
-        return run
-
-    active = [begin(number, method, torch.as_tensor(chosen)) for number, (method, chosen) in enumerate(runs)]
-    for run in active:
-        if run.method == "ilm":
-            same = (other for other in active if other.method == "flm" and torch.equal(other.chosen, run.chosen))
-            run.twin = next((flm for flm in same if _equal(flm, run)), None)
-    began = [run for run in active if run.number not in states]
-    _share(began, [len(run.chosen) * (run.method != "rlm") for run in began], start)
-    progress(sum(run.trained.images for run in active))
+    pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol)
+    active = pack.begin(runs, states or {})
+    progress(sum(run.outcome.images for run in active))
     while active:
-        beginning = [run for run in active if not run.batches]
-        due = [
-            run
-            for run in beginning
-            if run.method == "ilm" and run.epoch and not run.epoch % protocol.mapping_interval
-        ]
-        if due:
-            start = time.perf_counter()
-            counts = [len(run.chosen) for run in due]
-            prompts = torch.stack([run.prompt.detach() for run in due])
-            predictions = prompted.predict(images, [run.chosen for run in due], prompts)
-            for run, some in zip(due, predictions.split(counts), strict=True):
-                run.trained.mapping = frequency_mapping(run.chosen, some)
-                if run.twin and not torch.equal(run.trained.mapping, run.twin.trained.mapping):
-                    run.twin = None
-            _share(due, counts, start)
-        for run in beginning:
-            run.trained.mappings.append(run.trained.mapping.tolist())
-            run.batches = list(epoch_batches(len(run.chosen), protocol, run.shuffle))
+        pack.begin_epochs([run for run in active if not run.batches])
         start = time.perf_counter()
-        counts = _step(prompted, images, labels, active)
+        counts = pack.step(active)
         ended = [run for run in active if not run.batches]
         _end_epoch(ended)
         _share(active, counts, start)
         progress(sum(counts))
-        active = [run for run in active if run.epoch < protocol.epochs and not run.trained.diverged]
+        active = [run for run in active if run.epoch < protocol.epochs and not run.outcome.diverged]
         for run in ended:
             if run not in active:
-                run.trained.prompt = run.prompt.detach()
-                yield run.number, run.trained
+                run.outcome.prompt = run.prompt.detach()
+                yield run.number, run.outcome
         keep(partial(_states, active))
 
 
+@dataclass(frozen=True)
+class _Pack:
+    """What the runs of a pack share (see `train_prompts`), and what is done for several of them at once."""
+
+    prompted: PromptedNetwork
+    images: Tensor
+    labels: Tensor  # on the host
+    classes: int
+    seed: int
+    protocol: RunProtocol | RunClipProtocol
+
+    def begin(self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State]) -> list[_Run]:
+        """Return the runs at their beginning, with their first mappings, or where `states` were taken of them."""
+        chosen = [torch.as_tensor(indices) for _, indices in runs]
+        new = [number for number in range(len(runs)) if number not in states]
+        start = time.perf_counter()
+        predictions = self._predict_unprompted([chosen[number] for number in new if runs[number][0] != "rlm"])
+        begun = []
+        for number, (method, _) in enumerate(runs):
+            prompt = self.prompted.new_prompt().requires_grad_()
+            if number in states:
+                mapping = states[number]["mapping"].cpu()
+            elif method == "rlm":
+                mapping = random_mapping(self.prompted.source_classes, self.classes, stream(self.seed, "mapping"))
+            else:
+                mapping = self._frequency_mapping(chosen[number], predictions[chosen[number]])
+            steps = optimiser([prompt], self.protocol, len(chosen[number]))
+            shuffle = stream(self.seed, "batches")
+            run = _Run(number, method, chosen[number], prompt, *steps, shuffle, TrainedPrompt(prompt, mapping))
+            if number in states:
+                run.resume(states[number])
+            begun.append(run)
+        for run in begun:
+            if run.method == "ilm":
+                run.twin = next((flm for flm in begun if flm.method == "flm" and _equal(flm, run)), None)
+        passes = [len(chosen[number]) * (runs[number][0] != "rlm") for number in new]
+        _share([begun[number] for number in new], passes, start)
+        return begun
+
+    def _predict_unprompted(self, chosen: list[Tensor]) -> Tensor:
+        """Return the source class of each image that a run has chosen, int64 [M]: under the new prompt, which is the
+        same for all runs, each goes through the network once."""
+        predictions = torch.zeros(len(self.labels), dtype=torch.int64)
+        if chosen:
+            used = torch.cat(chosen).unique()
+            predictions[used] = self.prompted.predict(self.images, [used], self.prompted.new_prompt()[None])
+        return predictions
+
+    def _frequency_mapping(self, chosen: Tensor, predictions: Tensor) -> Tensor:
+        counts = count_predictions(predictions, self.labels[chosen], self.prompted.source_classes, self.classes)
+        return greedy_mapping(counts)
+
+    def begin_epochs(self, runs: list[_Run]) -> None:
+        """Draw the batches of the runs that begin an epoch, and the mappings that are due anew."""
+        due = [run for run in runs if run.method == "ilm" and run.epoch % self.protocol.mapping_interval == 0]
+        self._map_anew([run for run in due if run.epoch])
+        for run in runs:
+            run.outcome.mappings.append(run.outcome.mapping.tolist())
+            run.batches = list(epoch_batches(len(run.chosen), self.protocol, run.shuffle))
+
+    def _map_anew(self, runs: list[_Run]) -> None:
+        if not runs:
+            return
+        start = time.perf_counter()
+        counts = [len(run.chosen) for run in runs]
+        prompts = torch.stack([run.prompt.detach() for run in runs])
+        predictions = self.prompted.predict(self.images, [run.chosen for run in runs], prompts)
+        for run, of_run in zip(runs, predictions.split(counts), strict=True):
+            run.outcome.mapping = self._frequency_mapping(run.chosen, of_run)
+            if run.twin and not torch.equal(run.outcome.mapping, run.twin.outcome.mapping):
+                run.twin = None
+        _share(runs, counts, start)
+
+    def step(self, runs: list[_Run]) -> list[int]:
+        """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
+        batches = {run: run.chosen[run.batches.pop(0)] for run in runs}
+        computed = [run for run in runs if not run.twin]
+        losses, gradients = self._gradients(computed, [batches[run] for run in computed])
+        results = dict(zip(computed, zip(losses, gradients, strict=True), strict=True))
+        for run in runs:
+            loss, run.prompt.grad = results[run.twin or run]
+            run.optimiser.step()
+            run.schedule.step()
+            run.losses.append(loss)
+            run.outcome.images += len(batches[run])
+        return [len(batch) for batch in batches.values()]
+
+    def _gradients(self, runs: list[_Run], batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of each run on its batch, [R], and its gradient, [R, 3, S, S]."""
+        prompted, counts, together = self.prompted, [len(batch) for batch in batches], torch.cat(batches)
+        read = prompted.reader(self.images, together, self.labels[together], runs_of_images(counts))
+        weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
+        prompts = torch.stack([run.prompt.detach() for run in runs])
+        mappings = to_device(torch.stack([run.outcome.mapping for run in runs]), prompted.device)
+
+        def compute(part: slice, present: slice) -> tuple[Tensor, Tensor]:
+            pictures, labels, of_run = read(part)
+            inputs = pictures, labels, weights[part], of_run - present.start
+            return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
+
+        losses, gradients = prompts.new_zeros(len(runs)), torch.zeros_like(prompts)
+        for (loss, gradient), _, present in prompted.in_chunks(counts, compute, gradient=True):
+            losses[present] += loss
+            gradients[present] += gradient
+        return losses, gradients
+
+
 def _equal(flm: _Run, ilm: _Run) -> bool:
-    """Say whether two runs on the same images have come to the same place by the same way."""
-    ways = [(run.trained.images, run.trained.mappings) for run in (flm, ilm)]
-    return ways[0] == ways[1] and torch.equal(flm.prompt, ilm.prompt)
+    """Say whether two runs, on the same images, have come to the same place by the same way."""
+    ways = [(run.outcome.images, run.outcome.mappings) for run in (flm, ilm)]
+    return torch.equal(flm.chosen, ilm.chosen) and ways[0] == ways[1] and torch.equal(flm.prompt, ilm.prompt)
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:
     return {run.number: run.state() for run in runs}
-
-
-def _step(prompted: PromptedNetwork, images: Tensor, labels: Tensor, runs: list[_Run]) -> list[int]:
-    """Take one step of each run, with one batch of its own. Returns the sizes of the batches."""
-    batches = {run: run.chosen[run.batches.pop(0)] for run in runs}
-    computed = [run for run in runs if not run.twin]
-    counts = [len(batches[run]) for run in computed]
-    together = torch.cat([batches[run] for run in computed])
-    read = prompted.reader(images, together, labels[together], runs_of_images(counts))
-    weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
-    prompts = torch.stack([run.prompt.detach() for run in computed])
-    mappings = to_device(torch.stack([run.trained.mapping for run in computed]), prompted.device)
-
-    def compute(some: slice, present: slice) -> tuple[Tensor, Tensor]:
-        pictures, their_labels, of_run = read(some)
-        inputs = pictures, their_labels, weights[some], of_run - present.start
-        return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
-
-    losses, gradients = prompts.new_zeros(len(computed)), torch.zeros_like(prompts)
-    for (loss, gradient), _, present in prompted.in_chunks(counts, compute, gradient=True):
-        losses[present] += loss
-        gradients[present] += gradient
-    found = dict(zip(computed, zip(losses, gradients, strict=True), strict=True))
-    for run in runs:
-        loss, run.prompt.grad = found[run.twin or run]
-        run.optimiser.step()
-        run.schedule.step()
-        run.losses.append(loss)
-        run.trained.images += len(batches[run])
-    return [len(batch) for batch in batches.values()]
 
 
 def _end_epoch(runs: list[_Run]) -> None:
@@ -231,16 +259,16 @@ def _end_epoch(runs: list[_Run]) -> None:
     if not runs:
         return
     losses = torch.stack([loss for run in runs for loss in run.losses]).cpu()
-    for run, own in zip(runs, losses.split([len(run.losses) for run in runs]), strict=True):
-        steps = len(run.trained.losses)
-        run.trained.losses += own.tolist()
+    for run, of_run in zip(runs, losses.split([len(run.losses) for run in runs]), strict=True):
+        steps = len(run.outcome.losses)
+        run.outcome.losses += of_run.tolist()
         run.losses = []
         run.epoch += 1
-        run.trained.diverged = not_finite(run.trained.losses, steps, run.epoch)
+        run.outcome.diverged = not_finite(run.outcome.losses, steps, run.epoch)
 
 
 def _share(runs: list[_Run], counts: list[int], start: float) -> None:
     """Charge the time since `start` to runs by their numbers of images."""
     seconds = (time.perf_counter() - start) / max(1, sum(counts))
     for run, count in zip(runs, counts, strict=True):
-        run.trained.seconds += seconds * count
+        run.outcome.seconds += seconds * count

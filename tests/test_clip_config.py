@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from tiny_clip import CONFIG
+from test_clip_study import CONFIG
 
 from hiddencost.jobs import cost
 from hiddencost.messages import StudyError

@@ -13,6 +13,7 @@ from PIL import Image
 from hiddencost.figures import draw, style
 from hiddencost.figures.captions import CAPTIONS
 from hiddencost.figures.draw import DRAW, _read
+from hiddencost.methods import registry
 from hiddencost.results import gallery, matched, verdicts
 from hiddencost.results.tables import AXES, summarise
 
@@ -303,7 +304,7 @@ def test_accuracy_has_a_line_for_each_method_and_network_and_a_gap_where_nothing
     by_method = [lines[i : i + 3] for i in range(0, 12, 3)]
     assert [[line.get_linestyle() for line in three][:2] for three in by_method] == [["-", "--"]] * 4
     assert [[line.get_marker() for line in three] for three in by_method] == [["o", "s", "None"]] * 4
-    assert [three[0].get_color() for three in by_method] == [style.COLOURS[method] for method in METHODS]
+    assert [three[0].get_color() for three in by_method] == [registry.METHODS[method].colour for method in METHODS]
     missing = by_method[2][1].get_ydata().astype(float)
     assert np.isnan(missing).tolist() == [False, True, False]
     cell = tables["runs"].query("dataset == 'two' and backbone == 'dense' and method == 'rlm' and shots == '1'")
@@ -527,7 +528,8 @@ def test_the_cost_at_matched_upstream_accuracy_is_a_diamond_where_all_is_kept(ta
 
 
 def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():
-    assert style.colours({"colours": {"ilm": "#123456"}}) == style.COLOURS | {"ilm": "#123456"}
+    colours = {name: method.colour for name, method in registry.METHODS.items()}
+    assert style.colours({"colours": {"ilm": "#123456"}}) == colours | {"ilm": "#123456"}
 
 
 def test_networks_of_one_name_are_told_apart_by_their_own():

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 
 from hiddencost.jobs import outlook
-from hiddencost.methods.registry import JOBS
+from hiddencost.methods.registry import run_by
 from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -58,7 +58,7 @@ def describe(tmp_path, monkeypatch):
             {"backbone": name, "dataset": one.name, "seed": seed}
             for name, one, seed in product(names, study.datasets, study.seeds)
         ]
-        asked = [job for job in PACKS if set(JOBS[job]) & set(study.methods)]
+        asked = [job for job in PACKS if set(run_by(job)) & set(study.methods)]
         packs = {job: [Path(PACKS[job].format(**one)) for one in axes] for job in asked}
         trainings = trainings or {}
         return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, packs, trainings, bench, gpus, at_a_time)

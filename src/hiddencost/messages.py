@@ -21,7 +21,7 @@ def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
     return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a registry has no hash
 class _KnownName:
     """The check of a name, as pydantic asks for it: the names are looked up at each validation and each schema."""
 

@@ -26,8 +26,7 @@ from hiddencost.figures import captions
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.jobs import outlook
 from hiddencost.messages import StudyError
-from hiddencost.methods.registry import JOBS
-from hiddencost.networks.families import family_of
+from hiddencost.methods.registry import METHODS
 from hiddencost.results import claims, gallery
 from hiddencost.runs import packfile
 from hiddencost.study import upstream
@@ -173,7 +172,7 @@ def constant(settings):
 
 def methods_of(job, backbone):
     """The study's methods that `train`, `probe` or `finetune` runs of a backbone, by its name."""
-    return [method for method in study.methods_of(study.backbone(backbone)) if method in JOBS[job]]
+    return [method for method in study.methods_of(study.backbone(backbone)) if METHODS[method].job == job]
 
 
 def packs(job):
@@ -352,7 +351,8 @@ def texts_of(wildcards):
 
 def texts_to_try(wildcards):
     """The texts of a CLIP for its zero-shot classifier, where it is asked for."""
-    return texts_of(wildcards) if "zs" in methods_of("probe", wildcards.backbone) else []
+    probes = methods_of("probe", wildcards.backbone)
+    return texts_of(wildcards) if any(not METHODS[method].trains for method in probes) else []
 
 
 # Upstream training: inputs and params of rules/upstream.smk

@@ -4,6 +4,7 @@ from functools import cache
 
 from hiddencost import machine
 from hiddencost.jobs import cost
+from hiddencost.methods.registry import run_by
 
 config["jobs_per_gpu"] = study.jobs_per_gpu  # for the scripts: as a param it would run jobs again
 
@@ -76,7 +77,7 @@ def prepare_memory(wildcards, attempt):
 
 def train_runtime(wildcards, attempt):
     backbone = study.backbone(wildcards.backbone)
-    return cost.minutes(cost.train_seconds(study, backbone, JOBS["train"], *pack(wildcards)), attempt)
+    return cost.minutes(cost.train_seconds(study, backbone, run_by("train"), *pack(wildcards)), attempt)
 
 
 def train_memory(wildcards, attempt):
@@ -94,7 +95,7 @@ def texts_runtime(wildcards, attempt):
 
 def finetune_runtime(wildcards, attempt):
     backbone = study.backbone(wildcards.backbone)
-    return cost.minutes(cost.train_seconds(study, backbone, JOBS["finetune"], *pack(wildcards)), attempt)
+    return cost.minutes(cost.train_seconds(study, backbone, run_by("finetune"), *pack(wildcards)), attempt)
 
 
 def finetune_memory(wildcards, attempt):
@@ -132,9 +133,11 @@ def upstream_arithmetic(name):
 # in the process that plans alone, as it takes seconds
 if workflow.is_main_process:
     for name, entry in PUBLISHED.items():
-        if entry["gmacs"] is None:
+        if catalog.is_clip(name) and entry["gmacs"] is None:
+            from hiddencost.networks.clip import model
+
             try:
-                gmacs, parameters = family_of(entry["architecture"]).count_multiply_adds(entry["architecture"])
+                _, gmacs, parameters = model.arithmetic(model.name_of(entry))
             except ValueError as error:
                 raise WorkflowError(f"{STUDY_FILE}: checkpoint {name}: {error}") from None
             # a new entry: that of the catalog is kept for others

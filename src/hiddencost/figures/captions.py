@@ -28,8 +28,8 @@ CAPTIONS = {
     "compressed one with a result: the first classes in the dataset's order, at the largest number of shots, and "
     "the first seed, that both ran. Grey where both chose the same. The shares are of all target classes, means over "
     "seeds: where both networks chose alike and, to hold that against, where two seeds of the dense network did.",
-    "movement": "How ILM's label mapping moves: the share of target classes that were mapped otherwise than in the "
-    f"epoch before, mean over seeds, at the largest number of shots with a result. {BANDS}",
+    "movement": "How a label mapping that is redrawn moves: the share of target classes that were mapped otherwise "
+    f"than in the epoch before, mean over seeds, at the largest number of shots with a result. {BANDS}",
     "prompts": "What was learned: the prompt (the border) around an image of the training set, dense beside the "
     "most compressed network with a result, at the largest number of shots, and the first seed, that both ran. Grey "
     "is where training began; the contrast of all borders is raised by the factor that the title names.",

@@ -21,10 +21,10 @@ SAME = "0.55"  # where both networks chose the same
 def draw(tables: dict, shown: dict, settings: dict) -> Figure:
     """A list a dataset: an example, the target class, and the source classes that each network chose.
 
-    Of ilm, or of flm where that did not run.
+    Of one method: see `gallery.whose_mapping`.
     """
     mappings, backbones = tables["mappings"], shown["backbones"]
-    method = "ilm" if (mappings["method"] == "ilm").any() else "flm"
+    method = gallery.whose_mapping(settings["methods"], set(mappings["method"]))
     mappings = mappings[mappings["method"] == method]
     kept = gallery.kept(mappings[AXES].drop_duplicates(), backbones)
     pair = gallery.pair(backbones, mappings["backbone"])

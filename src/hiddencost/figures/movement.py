@@ -1,4 +1,4 @@
-"""How ILM moves its label mapping while it trains."""
+"""How a method moves its label mapping while it trains."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,9 +19,12 @@ BESIDE = 0.04  # epochs between points of the only one
 def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
     """A panel a dataset, a line a network: the share of target classes mapped otherwise than in the epoch before.
 
-    At each dataset's largest number of shots with a result, with a band over seeds (see `style.reach`).
+    Of one method (see `gallery.whose_mapping`), at each dataset's largest number of shots with a result, with a band
+    over seeds (see `style.reach`).
     """
     remapped, backbones, datasets = tables["remapped"], shown["backbones"], shown["datasets"]
+    method = gallery.whose_mapping(settings["methods"], set(remapped["method"]))
+    remapped = remapped[remapped["method"] == method]
     lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
     for index, (name, line) in enumerate(lines.items()):
         control = backbones[name]["role"] == "control"
@@ -64,5 +67,5 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
     cells = len(backbones) * len(datasets)
     note = style.missing_note(cells - ran, cells)
-    style.title(figure, f"how {style.named('ilm', settings)} moves its mapping, {style.over(seeds)}{note}", settings)
+    style.title(figure, f"how {style.named(method, settings)} moves its mapping, {style.over(seeds)}{note}", settings)
     return figure

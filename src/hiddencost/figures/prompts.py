@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hiddencost.figures import style
+from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.runs.packfile import AXES
 
@@ -14,7 +15,8 @@ def draw(tables: dict, shown: dict, settings: dict) -> Figure:
     keys = [key.split("/") for key in prompts if key != "gain"]
     there = style.in_order(pd.DataFrame(keys, columns=AXES), shown)
     kept = {tuple(run[:3]): run for run in gallery.kept(there, backbones)}
-    methods = [method for method in settings["methods"] if method in set(there["method"])] or ["ilm"]
+    prompting = [name for name in settings["methods"] if METHODS[name].prompts]
+    methods = [name for name in prompting if name in set(there["method"])] or prompting
     datasets = shown["datasets"]
     names = gallery.pair(backbones, there["backbone"])
     columns = len(methods) * len(names)

@@ -13,19 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import stdtrit
 
+from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.results.tables import CONFIDENCE
 
-# Okabe and Ito's colours, told apart by all common kinds of colour vision
-COLOURS = {"rlm": "#E69F00", "flm": "#0072B2", "ilm": "#D55E00", "lp": "#555555", "ft": "#009E73", "zs": "#CC79A7"}
-LABELS = {
-    "rlm": "RLM-VP",
-    "flm": "FLM-VP",
-    "ilm": "ILM-VP",
-    "lp": "linear probe",
-    "ft": "fine-tuning",
-    "zs": "zero-shot",
-}
 DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
 DENSE_MARKERS = ["o", "P"]
 COMPRESSED = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
@@ -55,12 +46,12 @@ def paper() -> Iterator[None]:
 
 def colours(settings: dict) -> dict[str, str]:
     """Return the colour of each method: the study's, else the default."""
-    return COLOURS | settings["colours"]
+    return {name: method.colour for name, method in METHODS.items()} | settings["colours"]
 
 
 def labels(settings: dict) -> dict[str, str]:
     """Return what methods, datasets and backbones are called where it is not by their names."""
-    return LABELS | settings["labels"]
+    return {name: method.label for name, method in METHODS.items()} | settings["labels"]
 
 
 def named(name: str, settings: dict) -> str:

@@ -8,7 +8,7 @@ import psutil
 
 from hiddencost.datasets.prepare import sized
 from hiddencost.machine import WORK
-from hiddencost.methods.registry import PROMPTING
+from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
 from hiddencost.study.study import Study
 
@@ -61,17 +61,17 @@ def pack_gflop(
     dataset: catalog entries; those without gmacs or counts cost nothing.
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
-    recipe = study.clip if study.is_clip(backbone) else study.protocol
+    prompting = study.clip if study.is_clip(backbone) else study.protocol
     for shots in study.shots if dataset["counts"] else ():
         images, test = chosen(shots, dataset), dataset["counts"]["test"]
-        for method in set(methods) & set(study.methods_of(backbone)):
-            if method in PROMPTING:  # backward, to the image alone, costs as much as forward
-                mappings = {"rlm": 0, "flm": 1, "ilm": -(-recipe.epochs // recipe.mapping_interval)}[method]
-                passes["training"] += 2 * images * recipe.epochs
-                passes["mapping and test"] += images * mappings + test
-            elif method == "ft":  # and to the weights as much again
-                passes["training"] += 3 * images * study.finetune.epochs
-                passes["mapping and test"] += test
+        for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
+            if not (of_image := JOBS[method.job].passes):
+                continue
+            recipe = prompting if method.prompts else getattr(study, method.recipe)
+            passes["training"] += of_image * images * recipe.epochs
+            passes["mapping and test"] += test
+            if method.prompts:
+                passes["mapping and test"] += images * method.mapping_passes(recipe.epochs, recipe.mapping_interval)
     return {kind: count * image_gflop(study, backbone, checkpoint) for kind, count in passes.items()}
 
 
@@ -112,8 +112,8 @@ def features_seconds(study: Study, backbone: Backbone, checkpoint: dict, dataset
 
 def probe_seconds(study: Study, dataset: dict) -> float:
     """Return how long the linear probes of a pack may take on one core."""
-    epochs = study.probe.epochs if "lp" in study.methods else 0  # zs trains nothing
-    return epochs * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
+    trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
+    return study.probe.epochs * trained * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
 
 
 def prepare_seconds(dataset: dict) -> float:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import cost
-from hiddencost.methods.registry import JOBS, PROMPTING
+from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.study.study import Study
 
 # matrix products of a present-day GPU in bf16 (training) and fp32 (mapping, test): assumptions, for a number of hours
@@ -152,7 +152,7 @@ def _disk(study: Study, backbones: list, targets: list, checkpoints: dict, datas
     }
     used = {one.checkpoint for one in backbones}
     networks = sum(weights[name] for name in used) + sum(weights[one.checkpoint] for one in backbones)
-    prompts = sum(method in PROMPTING for method in study.methods) * len(study.shots) * len(study.seeds)
+    prompts = sum(METHODS[name].prompts for name in study.methods) * len(study.shots) * len(study.seeds)
     prompts *= len(targets) * sum(3 * study.canvas(one) ** 2 * 4 for one in backbones)
     parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"
     return f"about {_size(arrays + networks + prompts)}, beside the downloads: {parts}"
@@ -172,7 +172,7 @@ def jobs_left(study: Study, checkpoints: dict, datasets: dict, packs: dict[str, 
             backbone, target = study.backbone(table.parts[-3]), study.dataset(table.parts[-2])
             network, dataset = checkpoints[backbone.checkpoint], datasets[target.name]
             is_clip, canvas = study.is_clip(backbone), study.canvas(backbone)
-            gflop = cost.pack_gflop(study, backbone, JOBS[kind], network, dataset)
+            gflop = cost.pack_gflop(study, backbone, run_by(kind), network, dataset)
             share = target.image_size / canvas if kind == "train" and not is_clip else 1.0
             if kind == "probe":
                 if (backbone.name, target.name) in featured:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hiddencost.methods.mapping import count_predictions, greedy_mapping, random_mapping
+from hiddencost.messages import describe_unknown_name
+from hiddencost.methods.registry import METHODS, Method, run_by
 from hiddencost.prompting.engine import Chunk, PromptedNetwork, runs_of_images, to_device
 from hiddencost.prompting.schedule import epoch_batches, not_finite, optimiser, stream
 from hiddencost.study.recipes import RunClipProtocol, RunProtocol
@@ -48,7 +49,7 @@ class _Run:
     """A run on its way."""
 
     number: int
-    method: str
+    method: Method
     chosen: Tensor  # indices of its images, on the host, as are all indices and mappings
     prompt: Tensor
     optimiser: Optimizer
@@ -58,7 +59,7 @@ class _Run:
     epoch: int = 0
     batches: list[Tensor] = field(default_factory=list)  # left in the epoch: places among those chosen
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
-    twin: "_Run | None" = None  # the flm run that this ilm run has been the same as so far
+    twin: "_Run | None" = None  # a run, not redrawn, that this one has been the same as so far
 
     def state(self) -> State:
         """Return all that the run needs to go on as if it had not been interrupted: on a CPU equal to the bit."""
@@ -103,15 +104,16 @@ def train_prompts(
 ) -> Iterator[tuple[int, TrainedPrompt]]:
     """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
-    W starts at zero. The mapping is drawn at random (rlm), by frequency under the untrained prompt (flm), or by
-    frequency under the current prompt at the start of each `mapping_interval`-th epoch (ilm). Cross-entropy on
-    the mapped logits, the protocol's optimiser on W. The random streams depend on `seed` alone: one for rlm's
-    mapping, one for the order of the batches. So a run sees the same batches alone and beside others, and runs on the
-    same images see the same whatever their method: until its mapping changes, ilm is flm, and is not computed twice.
+    W starts at zero. The method draws the mapping under the untrained prompt and, if it redraws, under the current
+    one at the start of each `mapping_interval`-th epoch. Cross-entropy on the mapped logits, the protocol's optimiser
+    on W. The random streams depend on `seed` alone: one for mappings, one for the order of the batches. So a run sees
+    the same batches alone and beside others, and runs on the same images see the same whatever their method: until
+    its mapping changes, a run of ilm is that of flm, and is not computed twice.
 
-    images: uint8 [M, 3, s, s], on the device or on the host; labels: int64 [M]. runs: the method of each, and the
-    indices of its images. Each step takes every run's next batch through the network. Yields a run's number and
-    result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
+    images: uint8 [M, 3, s, s], on the device or on the host; labels: int64 [M]. runs: the name of each
+    one's method, and the indices of its images. Each step takes every run's next batch through the network. Yields a
+    run's number and result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
+    Raises ValueError for the name of no prompting method.
 
     keep: called after each step; what it is given returns the states, by number, of the runs under way, to be stored
     at once, as the next step changes them. states: such, on the network's device, to go on from: with those of all
@@ -150,19 +152,21 @@ class _Pack:
 
     def begin(self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State]) -> list[_Run]:
         """Return the runs at their beginning, with their first mappings, or where `states` were taken of them."""
+        if strange := [name for name, _ in runs if name not in run_by("train")]:
+            raise ValueError(f"method {describe_unknown_name(strange[0], run_by('train'))}")
+        methods = [METHODS[name] for name, _ in runs]
         chosen = [torch.as_tensor(indices) for _, indices in runs]
         new = [number for number in range(len(runs)) if number not in states]
         start = time.perf_counter()
-        predictions = self._predict_unprompted([chosen[number] for number in new if runs[number][0] != "rlm"])
+        predictions = self._predict_unprompted([chosen[number] for number in new if methods[number].first_pass])
         begun = []
-        for number, (method, _) in enumerate(runs):
+        for number, method in enumerate(methods):
             prompt = self.prompted.new_prompt().requires_grad_()
             if number in states:
                 mapping = states[number]["mapping"].cpu()
-            elif method == "rlm":
-                mapping = random_mapping(self.prompted.source_classes, self.classes, stream(self.seed, "mapping"))
             else:
-                mapping = self._frequency_mapping(chosen[number], predictions[chosen[number]])
+                of_run = predictions[chosen[number]] if method.first_pass else None
+                mapping = self._draw_mapping(method, chosen[number], of_run)
             steps = optimiser([prompt], self.protocol, len(chosen[number]))
             shuffle = stream(self.seed, "batches")
             run = _Run(number, method, chosen[number], prompt, *steps, shuffle, TrainedPrompt(prompt, mapping))
@@ -170,9 +174,9 @@ class _Pack:
                 run.resume(states[number])
             begun.append(run)
         for run in begun:
-            if run.method == "ilm":
-                run.twin = next((flm for flm in begun if flm.method == "flm" and _equal(flm, run)), None)
-        passes = [len(chosen[number]) * (runs[number][0] != "rlm") for number in new]
+            if run.method.redraws:
+                run.twin = next((other for other in begun if not other.method.redraws and _equal(other, run)), None)
+        passes = [len(chosen[number]) * methods[number].first_pass for number in new]
         _share([begun[number] for number in new], passes, start)
         return begun
 
@@ -185,14 +189,13 @@ class _Pack:
             predictions[used] = self.prompted.predict(self.images, [used], self.prompted.new_prompt()[None])
         return predictions
 
-    def _frequency_mapping(self, chosen: Tensor, predictions: Tensor) -> Tensor:
-        counts = count_predictions(predictions, self.labels[chosen], self.prompted.source_classes, self.classes)
-        return greedy_mapping(counts)
+    def _draw_mapping(self, method: Method, chosen: Tensor, predictions: Tensor | None) -> Tensor:
+        sizes = self.prompted.source_classes, self.classes
+        return method.draw(predictions, self.labels[chosen], *sizes, stream(self.seed, "mapping"))
 
     def begin_epochs(self, runs: list[_Run]) -> None:
         """Draw the batches of the runs that begin an epoch, and the mappings that are due anew."""
-        due = [run for run in runs if run.method == "ilm" and run.epoch % self.protocol.mapping_interval == 0]
-        self._map_anew([run for run in due if run.epoch])
+        self._map_anew([run for run in runs if run.method.redraws_at(run.epoch, self.protocol.mapping_interval)])
         for run in runs:
             run.outcome.mappings.append(run.outcome.mapping.tolist())
             run.batches = list(epoch_batches(len(run.chosen), self.protocol, run.shuffle))
@@ -205,7 +208,7 @@ class _Pack:
         prompts = torch.stack([run.prompt.detach() for run in runs])
         predictions = self.prompted.predict(self.images, [run.chosen for run in runs], prompts)
         for run, of_run in zip(runs, predictions.split(counts), strict=True):
-            run.outcome.mapping = self._frequency_mapping(run.chosen, of_run)
+            run.outcome.mapping = self._draw_mapping(run.method, run.chosen, of_run)
             if run.twin and not torch.equal(run.outcome.mapping, run.twin.outcome.mapping):
                 run.twin = None
         _share(runs, counts, start)
@@ -244,10 +247,10 @@ class _Pack:
         return losses, gradients
 
 
-def _equal(flm: _Run, ilm: _Run) -> bool:
-    """Say whether two runs, on the same images, have come to the same place by the same way."""
-    ways = [(run.outcome.images, run.outcome.mappings) for run in (flm, ilm)]
-    return torch.equal(flm.chosen, ilm.chosen) and ways[0] == ways[1] and torch.equal(flm.prompt, ilm.prompt)
+def _equal(one: _Run, other: _Run) -> bool:
+    """Say whether two runs are on the same images, in one order, and have come to the same place by the same way."""
+    ways = [(run.outcome.images, run.outcome.mappings, run.outcome.mapping.tolist()) for run in (one, other)]
+    return torch.equal(one.chosen, other.chosen) and ways[0] == ways[1] and torch.equal(one.prompt, other.prompt)
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from hiddencost.figures import style
-from hiddencost.methods import registry
+from hiddencost.methods.registry import METHODS
 
 # what the charts show: column, label, factor and unit; `cost`: the sign that makes a cost of dense minus backbone
 MEASURES = [
@@ -18,7 +18,6 @@ MEASURES = [
     {"key": "brier", "label": "Brier score", "factor": 1, "unit": "", "cost": None},
     {"key": "ece_published", "label": "ECE as published (of logits)", "factor": 1, "unit": "", "cost": None},
 ]
-JOBS = {method: job for job, methods in registry.JOBS.items() for method in methods}  # which log a run is in
 LONG = 1_000_000  # bytes of an image that is not kept exactly
 
 
@@ -30,11 +29,8 @@ def headline(summary: pd.DataFrame) -> list[dict]:
     """
     name = "accuracy_dense_minus_backbone"
     cells = summary[(summary["compression"] != "none") & summary["control"].isna() & (summary["paired_seeds"] > 0)]
-    groups = (
-        cells["method"]
-        .map({method: style.LABELS[method] for method in ("lp", "ft", "zs")})
-        .fillna("visual prompting")
-    )
+    names = {name: "visual prompting" if method.prompts else method.label for name, method in METHODS.items()}
+    groups = cells["method"].map(names)
     return [
         {
             "method": method,
@@ -79,7 +75,7 @@ def devices(runs: pd.DataFrame) -> list[dict]:
 def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, beside: Path) -> list[dict]:
     """Return what a reader must know before trusting the numbers: `what`, `why`, and the `logs` that tell more, as
     paths from the folder `beside`."""
-    found = []
+    found, job_of = [], {name: method.job for name, method in METHODS.items()}
 
     def warn(what: str, why: str, logs: Iterable[str] = ()) -> None:
         there = [os.path.relpath(results / "logs" / log, beside) for log in logs if (results / "logs" / log).exists()]
@@ -92,7 +88,8 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
     failed = runs[runs["status"] != "ok"]
     for (status, reason), group in failed.groupby(["status", "reason"], sort=False, dropna=False):
         names, datasets = (_enumerated(style.order(group, axis)) for axis in ("backbone", "dataset"))
-        packs = group.assign(job=group["method"].map(JOBS))[["job", "backbone", "dataset", "seed"]].drop_duplicates()
+        group = group.assign(job=group["method"].map(job_of))
+        packs = group[["job", "backbone", "dataset", "seed"]].drop_duplicates()
         logs = [f"{job}/{backbone}/{dataset}/seed{seed}.log" for job, backbone, dataset, seed in packs.to_numpy()]
         why = reason if isinstance(reason, str) else "no reason was told"
         warn(f"{len(group)} of {len(runs)} runs {status}: {names}; on {datasets}", why, logs)
@@ -105,7 +102,7 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
     elif seeds == 2:
         warn("two seeds", "their intervals are wide, and their standard deviations rough")
     finished = style.finished(runs)
-    ways = finished.groupby(finished["method"].map(JOBS))[["device", "precision"]].nunique(dropna=False)
+    ways = finished.groupby(finished["method"].map(job_of))[["device", "precision"]].nunique(dropna=False)
     if (ways > 1).any(axis=None):
         warn("runs of a method come from several kinds of hardware or precision", "each rounds in its own way")
     if state["changed"]:

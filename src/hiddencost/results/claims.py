@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from hiddencost import catalog
 from hiddencost.compression import registry
 from hiddencost.messages import describe_unknown_name, one_of, validate
-from hiddencost.methods.registry import METHODS, PROMPTING
+from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.study.parts import Name, Part, Shots
 
 # what is compared: a column of runs.parquet and, of what is lost or added against the dense backbone, the sign that
@@ -38,7 +38,7 @@ def _backbones(name: str) -> str:
 
 
 def _methods(names: list[str]) -> list[str]:
-    return [method for name in names for method in (PROMPTING if name == "prompting" else (name,))]
+    return [method for name in names for method in (run_by("train") if name == "prompting" else (name,))]
 
 
 class Cells(Part):

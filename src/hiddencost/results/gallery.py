@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from hiddencost.methods.registry import PROMPTING
+from hiddencost.methods.registry import METHODS
 
 if TYPE_CHECKING:  # the Snakefile, which asks for the list alone, does not wait for pandas
     from pandas import DataFrame
@@ -42,9 +42,9 @@ def listed(backbones: dict[str, dict], datasets: list[str], methods: list[str], 
     Of "glance" `references` are networks that others are compared with and that are not shown themselves.
     """
     kinds = ["accuracy", "heatmap", "calibration", "reliability"]
-    kinds += ["mapping"] if {"flm", "ilm"} & set(methods) else []
-    kinds += ["movement"] if "ilm" in methods else []
-    kinds += ["prompts"] if set(PROMPTING) & set(methods) else []
+    kinds += ["mapping"] if any(METHODS[name].maps_by_predictions for name in methods) else []
+    kinds += ["movement"] if any(METHODS[name].redraws for name in methods) else []
+    kinds += ["prompts"] if any(METHODS[name].prompts for name in methods) else []
     figures = {}
     for suffix, (dense, names) in grouped(backbones).items():
         shown = described({name: backbones[name] for name in names}, dense, labels)
@@ -110,6 +110,14 @@ def algorithm(compression: str) -> str:
     if re.fullmatch(r"\d+:\d+", last):
         return "nm"
     return "quantised" if re.fullmatch(r"int\d", last) else last.split("-")[0]
+
+
+def whose_mapping(methods: list[str], ran: Container[str]) -> str:
+    """Return the method whose label mappings figures show: the first of the study's with a result (of all, if none
+    has), those that are redrawn before those that are not."""
+    by_predictions = [name for name in methods if METHODS[name].maps_by_predictions]
+    there = [name for name in by_predictions if name in ran] or by_predictions
+    return min(there, key=lambda name: not METHODS[name].redraws)
 
 
 def in_role(shown: dict[str, dict], role: str) -> list[str]:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from hiddencost.datasets.prepared import Dataset, load
 from hiddencost.files import atomic, read_json
-from hiddencost.methods.registry import PROMPTING
+from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.prompting.prompts import padding
 from hiddencost.results import gallery, tables
 from hiddencost.runs import ledger
@@ -28,8 +28,9 @@ REMAPPED = [*AXES, "epoch", "share"]
 class Learned(NamedTuple):
     """What `collect` returns.
 
-    mappings: a row a run and target class, at the end of training. remapped: a row a run of ilm and epoch (from the
-    second, `epoch` 2): the `share` of the target classes that were mapped otherwise than in the epoch before.
+    mappings: a row a run and target class, at the end of training. remapped: a row an epoch, from the second (`epoch`
+    2), of each run of a method that redraws: the `share` of the target classes that were mapped otherwise than in the
+    epoch before.
     prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
     image (as a share of a pixel's range), around an image (around grey where there is none), its contrast raised by
     the factor "gain", one for all, that makes the strongest fill the range.
@@ -84,7 +85,7 @@ def collect(
     dataset the names of its source classes, None where they are those of ImageNet-1k;
     additive: of a CLIP, by name, the width of its prompts (`border`) and the `std` of its input.
     """
-    runs = runs[(runs["status"] == "ok") & runs["method"].isin(PROMPTING)]
+    runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
     for name, path in prepared.items():
         if (told := Path(path, "dataset.json")).exists() and not read_json(told)["failed"]:
@@ -96,7 +97,7 @@ def collect(
         with safe_open(ledger.entry(folder, run.run), "np") as stored:
             mapping = stored.get_tensor("mapping")
             mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
-            if run.method == "ilm":
+            if METHODS[run.method].redraws:
                 drawn = stored.get_tensor("mappings")
                 share = (drawn[1:] != drawn[:-1]).mean(1)
                 remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})

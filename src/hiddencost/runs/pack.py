@@ -14,6 +14,7 @@ from hiddencost.datasets import prepared
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.machine import device_name
+from hiddencost.methods.registry import METHODS
 from hiddencost.runs import ledger, packfile
 from hiddencost.runs.metrics import evaluate
 from hiddencost.runs.packfile import PackInputs
@@ -61,7 +62,7 @@ def complete(
     further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request["runs"]}
     wanted: Runs = {}  # by identity: budgets that choose the same images are one run
     for method, shots in request["runs"]:
-        chosen = [] if method == "zs" else take_shots(permutations, shots)
+        chosen = take_shots(permutations, shots) if METHODS[method].trains else []
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
         run = identity(manifest, dataset.digest, chosen, method, request, **further[method])
         rows.append(row | {"run": run})

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
+from hiddencost.methods.registry import METHODS
 from hiddencost.networks.clip.texts import read_texts, zero_shot_head
 from hiddencost.prompting.schedule import epoch_batches, optimiser, stream
 from hiddencost.runs.pack import Runs, complete, score, timing
@@ -55,15 +56,15 @@ def probe_pack(
     `clip.write_texts`, for zs: its texts classify the features as they are (`clip.zero_shot_head`), without a
     training image, whatever the shots.
     """
-    lp = any(method == "lp" for method, _ in request["runs"])
-    recipe = Recipe.model_validate(request["recipe"]) if lp else None
+    untrained = [method for method, _ in request["runs"] if not METHODS[method].trains]
+    recipe = Recipe.model_validate(request["recipe"])
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
         train_features, test_features = load_features(features)
         train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
         for run, (method, chosen) in runs.items():
             start = time.perf_counter()
-            if method == "zs":
+            if method in untrained:
                 learned = {"weight": zero_shot_head(*read_texts(texts))}
                 epochs = 0
             else:
@@ -75,5 +76,5 @@ def probe_pack(
             logits = functional.linear(test_features, **learned)
             yield run, learned, result | score(logits, test_labels, request["recipe"]["test_batch_size"])
 
-    of_texts = {"zs": {"texts": sha256_file(texts)}} if texts else {}
+    of_texts = {method: {"texts": sha256_file(texts)} for method in untrained}
     complete(inputs, request, output, train, of_texts, features=sha256_file(features))

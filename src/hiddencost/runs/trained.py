@@ -15,9 +15,10 @@ from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import atomic, canonical, read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
-from hiddencost.methods.registry import JOBS, PROMPTING
-from hiddencost.networks import backbones, layers
-from hiddencost.networks.families import family_of
+from hiddencost.methods.registry import JOBS, METHODS
+from hiddencost.networks import backbones, build, layers
+from hiddencost.networks.clip.model import without_texts
+from hiddencost.networks.layers import is_clip
 from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
 from hiddencost.prompting.sharing import paste
 from hiddencost.runs import ledger, pack, packfile
@@ -43,9 +44,9 @@ class TrainedClassifier(nn.Module):
         self.about, self.classes, self.run = about, about["classes"], about["run"]
         canvas = about["canvas"]
         self.size = sized(about["size"])
-        if self.run["method"] in JOBS["probe"]:  # its image fills the canvas: no border is left to prompt
+        if METHODS[self.run["method"]].probes:  # its image fills the canvas: no border is left to prompt
             name, old = layers.classifier_name(network), layers.classifier(network)
-            bias = self.run["method"] == "lp"
+            bias = METHODS[self.run["method"]].trains
             network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
         self.network = network
         self.register_buffer("prompt", torch.zeros(3, canvas, canvas))
@@ -141,15 +142,15 @@ def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -
     name = f"{table}: the run {', '.join(str(row[axis]) for axis in AXES)}"
     if row["status"] != "ok":
         raise ValueError(f"{name} has no result: {row['status']}: {row['reason']}")
-    if row["method"] not in (*PROMPTING, *JOBS["probe"]):
-        raise ValueError(f"{name} kept no weights; expected a run of {', '.join(PROMPTING)}, lp or zs")
+    if METHODS[row["method"]].changes_weights:
+        *others, last = [method.name for method in METHODS.values() if not method.changes_weights]
+        raise ValueError(f"{name} kept no weights; expected a run of {', '.join(others)} or {last}")
     return row
 
 
 def _from_study(study: Path, row: dict) -> TrainedClassifier:
-    method, target, place = row["method"], row["dataset"], f"{row['dataset']}/seed{row['seed']}"
-    probed = method in JOBS["probe"]
-    table = f"{'probes' if probed else 'runs'}/{row['backbone']}/{place}.parquet"
+    method, target, place = METHODS[row["method"]], row["dataset"], f"{row['dataset']}/seed{row['seed']}"
+    table = f"{JOBS[method.job].folder}/{row['backbone']}/{place}.parquet"
     request = packfile.stored_request(_existing(study / table))
     size = request["size"]
     resources = study.absolute().parents[1] / "resources"
@@ -165,19 +166,18 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     except ValueError as error:
         raise ValueError(f"{error}; {remedy}") from None
     network, _, manifest = backbones.load(_existing(study / "backbones" / row["backbone"] / "manifest.json").parent)
-    images = [] if method == "zs" else take_shots(split["permutations"], row["shots"])
-    further = {key: result[key] for key in ("features" if probed else "precision", "texts") if key in result}
+    images = take_shots(split["permutations"], row["shots"]) if method.trains else []
+    further = {key: result[key] for key in ("features" if method.probes else "precision", "texts") if key in result}
     about = {}
-    texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
-    if texts:
-        further["texts"] = sha256_file(texts)
-    family = family_of(manifest["architecture"])
-    network = family.classifier(network, manifest, None if probed else texts)
-    if family.prompt == "additive":
-        about["border"] = request["recipe"].get("border", 0)
-        about["interpolation"] = manifest["preprocessing"]["interpolation"]
-    about |= family.saved_settings(network, manifest)
-    now = pack.identity(manifest, prepared.digest(dataset), images, method, request, **further)
+    if is_clip(network):
+        texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
+        if texts:
+            further["texts"] = sha256_file(texts)
+        recipe, preprocessing = request["recipe"], manifest["preprocessing"]
+        told = {"border": recipe.get("border", 0), "interpolation": preprocessing["interpolation"]}
+        network = without_texts(network, manifest) if method.probes else backbones.with_texts(network, texts)
+        about = told | {"widths": manifest.get("widths"), "texts": layers.classifier(network).out_features}
+    now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
     if now != row["run"]:
         raise ValueError(
             f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "
@@ -192,7 +192,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)
-    if probed:
+    if method.probes:
         backbones.load_strictly(layers.classifier(model.network), learned, str(entry))
     else:
         del learned["mappings"]  # of each epoch; the last is `mapping`
@@ -209,7 +209,10 @@ def _from_file(path: Path) -> TrainedClassifier:
     if about is None:
         raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
     about = json.loads(about)
-    network = family_of(about["architecture"]).saved_classifier(about)
+    network = build.build(about["architecture"], about.get("widths"))
+    if is_clip(network):
+        network = without_texts(network, about)
+        network.head = nn.Linear(network.head.in_features, about["texts"], bias=False)
     model = TrainedClassifier(network, about)
     backbones.load_strictly(model, load_file(path), str(path))
     return model

@@ -5,8 +5,7 @@ from collections.abc import Collection
 
 from hiddencost import catalog
 from hiddencost.messages import describe_unknown_name
-from hiddencost.methods.registry import METHODS, PROMPTING
-from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.methods.registry import METHODS
 from hiddencost.study import upstream
 from hiddencost.study.study import Study
 
@@ -16,15 +15,12 @@ def check_upstream_networks(study: Study) -> None:
     checkpoints, datasets = catalog.load("checkpoints"), catalog.load("datasets")
     for index, network in enumerate(study.upstream):
         where = f"upstream[{index}]"
-        if network.name in checkpoints or network.name.startswith(tuple(catalog.ARCHITECTURES)):
+        if network.name in checkpoints or network.name.startswith(catalog.FAMILIES):
             raise ValueError(f"{where}.name: {network.name!r} is of the catalog; expected another")
         if network.checkpoint:
             _check_checkpoint(f"{where}.checkpoint", network.checkpoint, others=())
-            family = family_of_checkpoint(network.checkpoint)
-            if not family.trained_upstream:
-                raise ValueError(
-                    f"{where}.checkpoint: {network.checkpoint} is {family.title}, which is not trained upstream"
-                )
+            if catalog.is_clip(network.checkpoint):
+                raise ValueError(f"{where}.checkpoint: {network.checkpoint} is a CLIP, which is not trained upstream")
         if network.dataset and network.dataset not in datasets:
             raise ValueError(f"{where}.dataset: {describe_unknown_name(network.dataset, datasets)}, or folder")
 
@@ -54,7 +50,7 @@ def check_checkpoints(study: Study) -> None:
 
 def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
     published = catalog.load("checkpoints")
-    if not name.startswith(tuple(catalog.ARCHITECTURES)) and name not in (*published, *others):
+    if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
         raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
 
 
@@ -138,12 +134,14 @@ def check_upstream_lengths(study: Study) -> None:
 def check_class_counts(study: Study) -> None:
     """A network that is trained here has a class for each class of a dataset that it is prompted for."""
     known = catalog.load("datasets")
+    if not any(METHODS[name].prompts for name in study.methods):
+        return
     for backbone in study.backbones:
         network = study.trained(backbone.checkpoint)
         source = known[network.dataset]["classes"] if network and network.dataset else None
         for index, dataset in enumerate(study.datasets):
             target = None if dataset.own else known[dataset.name]["classes"]
-            if source and target and len(target) > len(source) and set(study.methods) & set(PROMPTING):
+            if source and target and len(target) > len(source):
                 raise ValueError(
                     f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
                     f"{len(source)} of {backbone.checkpoint}; label mapping gives each a class of its own"
@@ -152,12 +150,15 @@ def check_class_counts(study: Study) -> None:
 
 def check_recipes(study: Study) -> None:
     """Each method has its recipe, and fine-tuning a network whose weights may change."""
-    for method, recipe in (("lp", "probe"), ("ft", "finetune")):
-        if method in study.methods and getattr(study, recipe) is None:
+    for method in study.methods:
+        recipe = METHODS[method].recipe
+        if not METHODS[method].prompts and getattr(study, recipe) is None:
             raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
     for index, backbone in enumerate(study.backbones):
-        if "ft" in study.methods_of(backbone) and backbone.compression and backbone.compression.bits:
-            raise ValueError(f"backbones[{index}].compression: ft, of methods, would undo the quantisation")
+        quantised = backbone.compression and backbone.compression.bits
+        trained = [method for method in study.methods_of(backbone) if METHODS[method].changes_weights]
+        if quantised and trained:
+            raise ValueError(f"backbones[{index}].compression: {trained[0]}, of methods, would undo the quantisation")
 
 
 def check_references(study: Study) -> None:

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader
 
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
-from hiddencost.networks.inference import for_inference
+from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.plan import choose
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import RunClipProtocol
 
+CLIP = FAMILIES["clip"]
 NETWORKS = {"ViT-B-32-quickgelu": 48, "ViT-L-14-336-quickgelu": 4}  # with the images of a measurement on a CPU
 BATCH, BORDER, TEMPLATES = 16, 30, 81  # as published
 MEAN, STD = (torch.tensor(v, device=DEVICE).reshape(3, 1, 1) for v in ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28]))
@@ -78,7 +79,7 @@ def engine(classifier: nn.Module, images: Tensor, labels: Tensor) -> tuple[float
         **{"shuffle": True, "test_batch_size": 128, "mapping_interval": 1, "precision": "auto"},
         **{"canvas": images.shape[-1], "interpolation": "bicubic"},
     )
-    arguments = for_inference(classifier, DEVICE), MEAN, STD, protocol
+    arguments = CLIP.for_inference(classifier, DEVICE), MEAN, STD, protocol
     with TemporaryDirectory() as plans:
         prompted = PromptedNetwork(*arguments, choose(*arguments, plans, 8 * 2**30))
 
@@ -97,16 +98,14 @@ def compare(name: str, count: int) -> list[dict]:
     """Measure one network. Returns the records."""
     torch.manual_seed(0)
     network = build(f"clip/{name}").requires_grad_(False).to(DEVICE)
-    canvas, gmacs, _ = model.arithmetic(name)
+    canvas, (gmacs, _) = model.image_size(network), CLIP.count_multiply_adds(f"clip/{name}")
     images = torch.randint(0, 256, (count, 3, canvas, canvas), dtype=torch.uint8, device=DEVICE)
     labels = torch.arange(count, device=DEVICE) % CLASSES
     texts = functional.normalize(
         torch.randn(TEMPLATES * CLASSES, network.text_projection.shape[1], device=DEVICE), dim=1
     )
     step, test = published_loop(network, texts, count, canvas)
-    classifier = (
-        model.TextClassifier(model.image_tower(network), texts, model.scale(network)).requires_grad_(False).eval()
-    )
+    classifier = model.text_classifier(network, texts, model.scale(network))
     ours, our_test, pack, prompted = engine(classifier, images, labels)
     gflop = 4 * gmacs * (canvas / 224) ** 2  # forward and backward to the image
     rate = peak_rate(torch.bfloat16 if prompted.precision == "bf16" else torch.float32)

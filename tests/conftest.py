@@ -1,10 +1,12 @@
 import http.server
+import os
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from hiddencost import catalog
 from hiddencost.fetch import fetch_all
@@ -49,6 +51,47 @@ def photos(downloads):
     """The foolbox wheel with its ImageNet photos."""
     report = read_json(fetched(downloads, "imagenet20", catalog.load("photos")["imagenet20"]["files"]))
     return Path(report["files"]["photos"]["path"])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, worker_id):
+    """A copy of the project with stubs, its study run to the end: once for all test processes."""
+    from stubbed_project import make_finished_project
+
+    # the processes' own folders are side by side in one of the test run
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    project = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not (shared / "finished.made").exists():
+            make_finished_project(project)
+            (shared / "finished.made").touch()
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """The finished project, to edit."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy, symlinks=True)  # with the time stamps
+    return copy
+
+
+class Attack:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """A path that must not come to be."""
+    path = tmp_path / "evil"
+    yield path
+    assert not path.exists()
 
 
 @pytest.fixture

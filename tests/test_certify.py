@@ -14,9 +14,10 @@ from hiddencost import catalog
 from hiddencost.compression.controls import random_network
 from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.arrays import read_cifar_binary
-from hiddencost.networks import backbones, inference
+from hiddencost.networks import backbones
 from hiddencost.networks.clip import model
 from hiddencost.networks.clip.texts import classifier
+from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally, first_classes
 from hiddencost.prompting.engine import Plan, PromptedNetwork
@@ -300,14 +301,15 @@ def case(request, mobilenetv2, tmp_path):
     if request.param == "clip":
         architecture = tiny_clip.configure(tmp_path / "clip")
         texts = [f"a photo of number {number}" for number in range(30)]
-        name = model.name_of({"architecture": architecture})
+        name = model.configuration_of(architecture)
         network = classifier(tiny_clip.network(architecture), texts, name).requires_grad_(False)
         protocol = RunClipProtocol(**RECIPE, border=8, canvas=canvas, interpolation="bicubic", momentum=0.9)
     elif request.param == "resnet18":
         network = random_network("resnet18")
     else:
         network, _, manifest = backbones.load(mobilenetv2)
-    return inference.for_inference(network, CPU), *backbones.normalisation(manifest, CPU), protocol, size
+    family = FAMILIES["clip" if request.param == "clip" else "convolutional"]
+    return family.for_inference(network, CPU), *backbones.normalisation(manifest, CPU), protocol, size
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True)

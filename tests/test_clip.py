@@ -19,10 +19,12 @@ from hiddencost.compression.make import compress
 from hiddencost.compression.photos import imagenet_photos
 from hiddencost.datasets.prepare import pixels
 from hiddencost.files import read_json, write_json
-from hiddencost.networks import backbones, build, inference
+from hiddencost.networks import backbones, build
 from hiddencost.networks.checkpoint import import_checkpoint
-from hiddencost.networks.clip import model, texts
-from hiddencost.networks.clip.texts import read_texts, templates, write_texts, zero_shot_head
+from hiddencost.networks.clip import model
+from hiddencost.networks.clip.texts import classifier as text_classifier
+from hiddencost.networks.clip.texts import read_texts, templates, words, write_texts, zero_shot_head
+from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.layers import prunable, weights
 from hiddencost.prompting.engine import Plan, PromptedNetwork
@@ -136,25 +138,25 @@ def test_the_lean_classifier_is_the_network_up_to_rounding(architecture, name):
     for norm in (module for module in made.visual.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.uniform_(0.5, 2)
     images = torch.randn(2, 3, model.image_size(made), model.image_size(made), generator=stream(0, "images"))
-    classifier = texts.classifier(made, ["a cat", "a dog", "a house"], model.name_of({"architecture": architecture}))
+    classifier = text_classifier(made, ["a cat", "a dog", "a house"], model.configuration_of(architecture))
     classifier, images = classifier.double(), images.double()
-    lean = inference.for_inference(classifier, CPU)
+    lean = FAMILIES["clip"].for_inference(classifier, CPU)
     kinds = {type(module).__name__ for module in lean.modules()}
     assert not kinds & {"MultiheadAttention", "BatchNorm2d", "QuickGELU"}
     torch.testing.assert_close(lean(images), classifier(images), rtol=1e-9, atol=1e-9)
 
 
 def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(network, architecture):
-    name = model.name_of({"architecture": architecture})
+    name = model.configuration_of(architecture)
     texts = ["a cat", "a dog"]
     images = torch.randn(3, 3, CANVAS, CANVAS)
     embeddings = network.encode_image(images), network.encode_text(clip_tokens(architecture, texts))
     cosines = functional.cosine_similarity(embeddings[0][:, None], embeddings[1][None], dim=2)
-    classifier = texts.classifier(network, texts, name).requires_grad_(False)
+    classifier = text_classifier(network, texts, name).requires_grad_(False)
     torch.testing.assert_close(classifier(images), math.exp(3.0) * cosines, rtol=1e-4, atol=1e-4)
     from hiddencost.prompting.engine import in_bf16
 
-    low = in_bf16(inference.for_inference(classifier, CPU))
+    low = in_bf16(FAMILIES["clip"].for_inference(classifier, CPU))
     assert low(images.bfloat16()).dtype == torch.float32
     torch.testing.assert_close(low(images.bfloat16()), classifier(images), rtol=0, atol=0.5)
 
@@ -162,7 +164,7 @@ def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(ne
 def clip_tokens(architecture, texts):
     import open_clip
 
-    return open_clip.get_tokenizer(model.name_of({"architecture": architecture}))(texts)
+    return open_clip.get_tokenizer(model.configuration_of(architecture))(texts)
 
 
 def test_towers_are_those_of_openai_written_out(network, architecture):
@@ -183,8 +185,8 @@ def test_names_of_configurations_and_tokenizers(architecture):
     entry = catalog.checkpoint("openclip-vit-b-32.openai")
     assert entry["architecture"] == "clip/ViT-B-32-quickgelu"  # these weights want it
     assert entry["files"]["weights"]["sources"][0]["hf"] == "timm/vit_base_patch32_clip_224.openai"
-    canvas, gmacs, parameters = model.arithmetic(model.name_of(entry))
-    assert (canvas, round(gmacs, 1), parameters) == (entry["canvas"], 4.4, 151_277_313)
+    gmacs, parameters = FAMILIES["clip"].count_multiply_adds(entry["architecture"])
+    assert (round(gmacs, 1), parameters) == (4.4, 151_277_313)
     with pytest.raises(ValueError, match=r"near it: openclip-vit-b-32\.openai"):
         catalog.checkpoint("openclip-vit-b-31.openai")
 
@@ -372,7 +374,7 @@ def test_a_network_without_its_weights_does_not_know_the_photos(imported, photos
 
 
 def test_texts_are_each_template_with_each_class_as_words(network, architecture, tmp_path):
-    name, path = model.name_of({"architecture": architecture}), tmp_path / "texts.safetensors"
+    name, path = model.configuration_of(architecture), tmp_path / "texts.safetensors"
     write_texts(network, name, TEMPLATES, CLASSES, path, lambda count: None)
     embeddings, scale = read_texts(path)
     assert embeddings.shape == (3, 4, 24)
@@ -458,13 +460,15 @@ def plain_training(classifier, images, labels, classes, method, seed, protocol, 
 def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, architecture, threads):
     """In float64, all methods and two budgets side by side: the tower lean, or narrow, and images in chunks."""
     network, _, manifest = backbones.load(imported(layout))
-    texts = [template.format(texts.words(name)) for template in TEMPLATES for name in CLASSES]
-    classifier = texts.classifier(network, texts, model.name_of(manifest)).double().requires_grad_(False)
+    texts = [template.format(words(name)) for template in TEMPLATES for name in CLASSES]
+    name = model.configuration_of(manifest["architecture"])
+    classifier = text_classifier(network, texts, name).double().requires_grad_(False)
     images = torch.randint(0, 256, (24, 3, CANVAS, CANVAS), dtype=torch.uint8, generator=stream(0, "noise"))
     labels = torch.arange(24) % 4
     protocol = RunClipProtocol.model_validate(PROTOCOL)
     mean, std = (t.double() for t in backbones.normalisation(manifest, CPU))
-    prompted = PromptedNetwork(inference.for_inference(classifier, CPU), mean, std, protocol, Plan(None, chunk=7))
+    computed = FAMILIES["clip"].for_inference(classifier, CPU)
+    prompted = PromptedNetwork(computed, mean, std, protocol, Plan(None, chunk=7))
     budgets = [list(range(12)), list(range(24))]
     runs = [(method, chosen) for method in ("rlm", "flm", "ilm") for chosen in budgets]
     found = dict(train_prompts(prompted, images, labels, 4, runs, 3, protocol))
@@ -482,13 +486,13 @@ def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, ar
 
 
 def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, threads):
-    name, protocol = model.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
-    texts = [template.format(texts.words(one)) for template in TEMPLATES for one in CLASSES]
-    classifier = texts.classifier(network, texts, name).requires_grad_(False)
+    name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
+    texts = [template.format(words(one)) for template in TEMPLATES for one in CLASSES]
+    classifier = text_classifier(network, texts, name).requires_grad_(False)
     mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "noise"))
     data = images, torch.arange(12) % 4, 4, [("ilm", list(range(12)))], 0, protocol
-    prompted = PromptedNetwork(inference.for_inference(classifier, CPU), mean, std, protocol, Plan())
+    prompted = PromptedNetwork(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol, Plan())
     kept = []
     import copy
 
@@ -500,10 +504,10 @@ def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, thre
 
 def test_the_plan_is_whole_canvases_and_chunks_that_fit(network, architecture, tmp_path, caplog, threads):
     caplog.set_level("INFO")
-    name, protocol = model.name_of({"architecture": architecture}), RunClipProtocol.model_validate(PROTOCOL)
-    classifier = texts.classifier(network, ["a cat", "a dog"], name).requires_grad_(False)
+    name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
+    classifier = text_classifier(network, ["a cat", "a dog"], name).requires_grad_(False)
     mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
-    plan = choose(inference.for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
+    plan = choose(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
     assert (plan.cover, plan.graphs) == (None, False)
     assert plan.chunk >= 8
     assert "whole canvases, as the prompt is added to the images" in caplog.text

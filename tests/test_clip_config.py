@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from test_clip_study import CONFIG
+from tiny_clip import CONFIG
 
 from hiddencost.jobs import cost
 from hiddencost.messages import StudyError

@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import copy_project
 from safetensors import safe_open
-from test_workflow import configure, snakemake
+from stubbed_project import configure, snakemake
 
 import hiddencost
 from hiddencost.datasets import prepared
@@ -33,38 +33,6 @@ ENTRY = {
     "read_from": "none",
 }
 MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.5}
-BACKBONES = [
-    {"name": "clip-dense", "checkpoint": "clip-tiny"},
-    {
-        "name": "clip-magnitude50",
-        "checkpoint": "clip-tiny",
-        "compression": {"algorithm": "magnitude", "sparsity": 0.5},
-    },
-    {"name": "clip-upop", "checkpoint": "clip-tiny-upop"},
-    {"name": "cnn", "checkpoint": "mobilenetv2"},
-]
-CONFIG = {
-    "study": "words",
-    "seeds": [0],
-    "shots": [1, 2],
-    "methods": ["rlm", "flm", "ilm", "lp", "zs"],
-    "backbones": BACKBONES,
-    "datasets": [{"name": "cifar10-part", "image_size": 28}],
-    "protocol": {
-        **{"canvas": 32, "epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 16},
-        **{"shuffle": True, "mapping_interval": 1, "precision": "fp32", "test_batch_size": 128},
-    },
-    "clip": {
-        **{"border": 8, "epochs": 2, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 16, "shuffle": True},
-        **{"mapping_interval": 1, "precision": "fp32", "test_batch_size": 128},
-        "templates": ["This is a photo of a {}.", "a drawing of the {}.", "graffiti of a {}."],
-    },
-    "probe": {
-        **{"epochs": 5, "learning_rate": 0.01, "milestones": [0.5], "gamma": 0.1, "batch_size": 16, "shuffle": True},
-        "test_batch_size": 128,
-    },
-    "verification": {"sparsity_tolerance": 0.005, "photos_top1": 0},
-}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +52,7 @@ def project(tmp_path_factory):
     entries["clip-tiny-upop"] |= {"format": "upop", "compression": "upop", "sparsity": None, "dense": "clip-tiny"}
     with open(project / "src/hiddencost/catalog/checkpoints.yaml", "a") as catalog:
         catalog.write("\n" + yaml.safe_dump(entries))
-    (project / "words.yaml").write_text(yaml.safe_dump(CONFIG))
+    (project / "words.yaml").write_text(yaml.safe_dump(tiny_clip.CONFIG))
     ran, output = snakemake(project, *STUDY)
     assert ran["embed_texts"] == 3
     assert (ran["train"], ran["probe"], ran["extract_features"]) == (4, 4, 4)
@@ -132,7 +100,7 @@ def check_mappings_name_texts(project):
     assert not mappings.loc[of_cnn, "source_name"].str.contains("photo of").any()  # those of ImageNet
     mappings = mappings[~of_cnn]
     assert set(mappings["source"]) <= set(range(30))
-    templates = CONFIG["clip"]["templates"]
+    templates = tiny_clip.CONFIG["clip"]["templates"]
     classes = prepared.load(project / "resources/datasets/cifar10-part/32").classes
     expected = [template.format(name) for template in templates for name in classes]
     assert (mappings["source_name"] == mappings["source"].map(dict(enumerate(expected)))).all()
@@ -177,7 +145,8 @@ def check_other_templates_embed_anew_and_run_what_depends_on_them(project):
     logs = "".join(path.read_text() for path in (project / RESULTS / "logs/probe").rglob("*.log"))
     assert "1 of 1: zs" in logs
     assert json.dumps("lp, 10 images") not in logs
-    configure(project, lambda config: config["clip"].update(templates=CONFIG["clip"]["templates"]), "words.yaml")
+    templates = tiny_clip.CONFIG["clip"]["templates"]
+    configure(project, lambda config: config["clip"].update(templates=templates), "words.yaml")
 
 
 def test_a_study_of_a_tiny_clip_beside_a_convolutional_network(project, tmp_path):

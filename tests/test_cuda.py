@@ -21,6 +21,7 @@ from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, inference
 from hiddencost.networks.clip import model, texts
+from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting import certify, fusion, plan
 from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
 from hiddencost.prompting.graphs import Replayed
@@ -121,9 +122,14 @@ def few(cifar):
     return images.unflatten(0, (10, 25))[:, :2].flatten(0, 1), labels.reshape(10, 25)[:, :2].flatten()
 
 
+def for_inference(network, device):
+    is_clip = isinstance(network, model.TextClassifier)
+    return FAMILIES["clip" if is_clip else "convolutional"].for_inference(network, device)
+
+
 def prompted_on(device, network, protocol=PROTOCOL, chosen=Plan()):  # noqa: B008 (frozen)
     constants = backbones.normalisation({"preprocessing": PREPROCESSING}, device)
-    return PromptedNetwork(inference.for_inference(copy.deepcopy(network), device), *constants, protocol, chosen)
+    return PromptedNetwork(for_inference(copy.deepcopy(network), device), *constants, protocol, chosen)
 
 
 def chunk_of(images, runs=3, canvas=64, seed=0):
@@ -576,7 +582,7 @@ def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision
 def test_a_step_of_clip_is_captured(tmp_path, size, precision):
     architecture = tiny_clip.configure(tmp_path / "clip")
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen")]
-    made = texts.classifier(tiny_clip.network(architecture), words, model.name_of({"architecture": architecture}))
+    made = texts.classifier(tiny_clip.network(architecture), words, model.configuration_of(architecture))
     recipe = {"epochs": 1, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 4, "shuffle": True}
     recipe |= {"test_batch_size": 8, "border": 7, "mapping_interval": 1, "precision": precision}
     protocol = RunClipProtocol(**recipe, canvas=tiny_clip.CANVAS, interpolation="bicubic")

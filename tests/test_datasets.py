@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, fetched
+from conftest import ROOT, Attack, fetched
 from PIL import Image
 
 from hiddencost import catalog
@@ -634,3 +634,16 @@ def test_digits_are_read_and_parted_in_halves(tmp_path):
 def test_another_table_is_no_digits(tmp_path, text):
     with pytest.raises(ValueError, match=r"digits\.csv\.gz: (expected rows of 64|cannot be read as a table)"):
         digits(tmp_path, text)
+
+
+@pytest.mark.parametrize("member", ["data_batch_1", "test_batch", "batches.meta"])
+def test_a_pickle_in_cifar10_is_not_read_unless_it_is_the_published_one(member, tmp_path, monkeypatch, evil):
+    files, counts = make_cifar10(tmp_path, monkeypatch)
+    content = pickle.dumps(Attack(evil))
+    with tarfile.open(files["archive"]) as whole, tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as spoilt:
+        for info in whole:
+            body = content if info.name.endswith(member) else whole.extractfile(info).read()
+            info.size = len(body)
+            spoilt.addfile(info, io.BytesIO(body))
+    with pytest.raises(ValueError, match=r"torchvision's CIFAR10: .* not found or corrupted"):
+        prepared(CATALOG["cifar10"] | {"counts": counts}, {"archive": tmp_path / "evil.tar.gz"}, tmp_path)

@@ -11,18 +11,7 @@ from functools import partial
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from test_workflow import (
-    NEW_BACKBONE,
-    TRAINING,
-    call,
-    configure,
-    finished,  # noqa: F401 (a fixture)
-    nothing_to_do,
-    project,  # noqa: F401 (a fixture)
-    replace,
-    snakemake,
-    trained,
-)
+from stubbed_project import NEW_BACKBONE, TRAINING, call, configure, nothing_to_do, replace, snakemake, trained
 
 LOCKED = "Error: Directory cannot be locked."
 TRAINED = [f"{b} 1 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "lp", "rlm") for n in (1, 2)]
@@ -44,7 +33,7 @@ def jobs_of(process):
 
 
 @pytest.fixture
-def training(project):  # noqa: F811
+def training(project):
     """A call of the study, with a new seed, that stays in its two training jobs until the file `slow` is gone."""
     configure(project, lambda config: config["seeds"].append(1))
     (project / "slow").touch()
@@ -60,7 +49,7 @@ def training(project):  # noqa: F811
             one.kill()
 
 
-def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(project, training):  # noqa: F811
+def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(project, training):
     jobs, half = jobs_of(training), trained(project)
     training.kill()
     training.wait()
@@ -81,7 +70,7 @@ def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(pro
     assert nothing_to_do(project)
 
 
-def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, training):  # noqa: F811
+def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, training):
     half = trained(project)
     os.killpg(training.pid, signal.SIGHUP)  # a shell tells all processes of its jobs
     assert training.wait(timeout=300) == 1
@@ -92,7 +81,7 @@ def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, tra
     assert nothing_to_do(project)
 
 
-def test_nohup_outlives_its_terminal(project):  # noqa: F811
+def test_nohup_outlives_its_terminal(project):
     configure(project, lambda config: config["seeds"].append(1))
     (project / "slow").touch()
     ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # as nohup does
@@ -105,7 +94,7 @@ def test_nohup_outlives_its_terminal(project):  # noqa: F811
     assert trained(project) == TRAINED
 
 
-def test_a_second_call_of_a_study_stops_and_does_no_harm_and_none_listens(project, training):  # noqa: F811
+def test_a_second_call_of_a_study_stops_and_does_no_harm_and_none_listens(project, training):
     processes = [psutil.Process(training.pid), *psutil.Process(training.pid).children(recursive=True)]
     assert len(processes) >= 3
     for process in processes:
@@ -123,13 +112,13 @@ def test_a_second_call_of_a_study_stops_and_does_no_harm_and_none_listens(projec
     assert nothing_to_do(project)
 
 
-def other_study(project):  # noqa: F811
+def other_study(project):
     shutil.copy(project / "config.yaml", project / "studies/other.yaml")
     configure(project, lambda config: config.update(study="other", seeds=[0]), "studies/other.yaml")
     return "--configfile", "studies/other.yaml"
 
 
-def test_two_studies_run_at_once_where_what_they_share_is_made(project, training):  # noqa: F811
+def test_two_studies_run_at_once_where_what_they_share_is_made(project, training):
     half = trained(project)
     (project / "slow").unlink()
     other = call(project, *other_study(project))
@@ -142,7 +131,7 @@ def test_two_studies_run_at_once_where_what_they_share_is_made(project, training
     assert nothing_to_do(project, *other_study(project))
 
 
-def test_a_study_that_needs_what_another_one_is_making_stops(project):  # noqa: F811
+def test_a_study_that_needs_what_another_one_is_making_stops(project):
     configure(project, lambda config: config["protocol"].update(canvas=120))
     (project / "slow").touch()
     with open(project / "first.log", "w") as log:
@@ -169,11 +158,11 @@ def mounted(*command):
         subprocess.run(["umount", "--lazy", command[-1]], check=True)
 
 
-def entries(project):  # noqa: F811
+def entries(project):
     return {path: path.stat().st_ino for path in (project / "results/small/ledger").rglob("*.safetensors")}
 
 
-def test_a_full_disk_is_told_and_costs_what_was_not_written(project):  # noqa: F811
+def test_a_full_disk_is_told_and_costs_what_was_not_written(project):
     configure(project, lambda config: config["seeds"].append(1))
     results = project / "results"
     before = results.rename(project / "before")
@@ -201,7 +190,7 @@ def test_a_full_disk_is_told_and_costs_what_was_not_written(project):  # noqa: F
         assert nothing_to_do(project)
 
 
-def test_a_disk_too_small_for_a_dataset_is_told(project):  # noqa: F811
+def test_a_disk_too_small_for_a_dataset_is_told(project):
     folder = project / "resources/datasets/cifar10-part/88"
     folder.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=1m", "none", folder):
@@ -220,7 +209,7 @@ def read_only(folder):
         yield
 
 
-def test_a_read_only_folder_is_told_before_any_job_and_a_plan_can_be_made(project):  # noqa: F811
+def test_a_read_only_folder_is_told_before_any_job_and_a_plan_can_be_made(project):
     study = other_study(project)
     for folder, where in (("results", "results/other"), ("resources", "resources")):
         with read_only(project / folder):
@@ -233,7 +222,7 @@ def test_a_read_only_folder_is_told_before_any_job_and_a_plan_can_be_made(projec
             assert "Study other: 12 runs" in output
 
 
-def test_the_time_stamps_of_the_ledger_do_not_matter(project):  # noqa: F811
+def test_the_time_stamps_of_the_ledger_do_not_matter(project):
     for index, path in enumerate([*entries(project), *(project / "results/small/ledger").iterdir()]):
         os.utime(path, ((0, 0), (2**32, 2**32))[index % 2])  # in 1970, in 2106
     assert nothing_to_do(project)
@@ -247,13 +236,13 @@ def test_the_time_stamps_of_the_ledger_do_not_matter(project):  # noqa: F811
     assert nothing_to_do(project)
 
 
-def set_clock(project, seconds):  # noqa: F811
+def set_clock(project, seconds):
     """Let the clock of every process differ from that of the file system, as it may on a file server."""
     text = f"import time\nnow = time.time\ntime.time = lambda: now() + {seconds}\n"
     (project / "src/sitecustomize.py").write_text(text)
 
 
-def test_the_clock_of_a_file_server_may_differ(project):  # noqa: F811
+def test_the_clock_of_a_file_server_may_differ(project):
     compression = {"algorithm": "magnitude", "sparsity": 0.5}
     broken = {"name": "broken", "checkpoint": "mobilenetv2", "compression": compression}
     configure(project, lambda config: config["backbones"].append(broken))

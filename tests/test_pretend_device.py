@@ -17,8 +17,9 @@ from torch.autograd import Function
 
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
-from hiddencost.networks import backbones, build, inference
+from hiddencost.networks import backbones, build
 from hiddencost.networks.clip import model, texts
+from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting import engine
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.schedule import stream
@@ -293,15 +294,20 @@ def tiny_texts(tmp_path_factory):
     """A tiny CLIP as a classifier over eight texts."""
     architecture = tiny_clip.configure(tmp_path_factory.mktemp("clip"))
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen", "owl", "bee", "ant", "fox")]
-    made = texts.classifier(tiny_clip.network(architecture), words, model.name_of({"architecture": architecture}))
+    made = texts.classifier(tiny_clip.network(architecture), words, model.configuration_of(architecture))
     return made.requires_grad_(False)
+
+
+def for_inference(network, device):
+    is_clip = isinstance(network, model.TextClassifier)
+    return FAMILIES["clip" if is_clip else "convolutional"].for_inference(network, device)
 
 
 def prompted_on(device, network=None, protocol=PROTOCOL, cover=None, dtype=torch.float64):
     network = copy.deepcopy(network or tiny()).to(dtype)
     constants = (part.to(dtype) for part in backbones.normalisation({"preprocessing": PREPROCESSING}, device))
     plan = Plan(cover, chunk=40)  # a step of nine runs has 36 images, or 99
-    return PromptedNetwork(inference.for_inference(network, device), *constants, protocol, plan)
+    return PromptedNetwork(for_inference(network, device), *constants, protocol, plan)
 
 
 def train(device, runs=RUNS, protocol=PROTOCOL, network=None, cover=None, dtype=torch.float64, images=IMAGES, **told):

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, copy_project
 from PIL import Image
 from safetensors import safe_open
-from test_workflow import configure, snakemake
+from stubbed_project import configure, snakemake
 
 import hiddencost
 from hiddencost.datasets import prepared

@@ -4,7 +4,6 @@ import copy
 import io
 import json
 import os
-import pickle
 import tarfile
 import zipfile
 
@@ -12,9 +11,8 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
-from test_datasets import CATALOG, make_cifar10, prepared
-from test_workflow import configure, finished, project, snakemake  # noqa: F401 (fixtures)
+from conftest import ROOT, Attack
+from stubbed_project import configure, snakemake
 
 from hiddencost.catalog import checkpoint
 from hiddencost.datasets.readers.archives import unpack
@@ -95,14 +93,14 @@ def test_the_schema_takes_the_quickstart():
     SCHEMA.validate(CONFIG)
 
 
-def test_a_study_runs_no_code_of_its_own(project):  # noqa: F811
+def test_a_study_runs_no_code_of_its_own(project):
     (project / "studies/evil.yaml").write_text("study: !!python/object/apply:os.mkdir [evil]\n")
     _, output = snakemake(project, "--configfile", "studies/evil.yaml", status=1)
     assert "Config file is not valid JSON or YAML." in output
     assert not (project / "evil").exists()
 
 
-def test_a_path_is_not_taken_for_a_pattern_or_a_command(project):  # noqa: F811
+def test_a_path_is_not_taken_for_a_pattern_or_a_command(project):
     own = project / "own $(touch evil); * ü"
     own.mkdir()
     for file in ("w.pth", "m.pth"):
@@ -122,37 +120,6 @@ def test_a_brace_in_a_path_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"paths\.mobilenetv2: .*\{seed\}\.pth has a brace") as caught:
         study.checkpoint("mobilenetv2")
     assert len(str(caught.value).splitlines()) == 1
-
-
-class Attack:
-    """A pickle that makes a folder when it is read."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.fixture
-def evil(tmp_path):
-    """A path that must not come to be."""
-    path = tmp_path / "evil"
-    yield path
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("member", ["data_batch_1", "test_batch", "batches.meta"])
-def test_a_pickle_in_cifar10_is_not_read_unless_it_is_the_published_one(member, tmp_path, monkeypatch, evil):
-    files, counts = make_cifar10(tmp_path, monkeypatch)
-    content = pickle.dumps(Attack(evil))
-    with tarfile.open(files["archive"]) as whole, tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as spoilt:
-        for info in whole:
-            body = content if info.name.endswith(member) else whole.extractfile(info).read()
-            info.size = len(body)
-            spoilt.addfile(info, io.BytesIO(body))
-    with pytest.raises(ValueError, match=r"torchvision's CIFAR10: .* not found or corrupted"):
-        prepared(CATALOG["cifar10"] | {"counts": counts}, {"archive": tmp_path / "evil.tar.gz"}, tmp_path)
 
 
 def test_a_pickle_in_an_npz_is_not_read(tmp_path, evil):

@@ -98,3 +98,38 @@ def upop_file(state: dict) -> dict:
     full |= {f"{kind}_queue": torch.randn(24, 100) for kind in ("image", "text")}
     full |= {"idx_queue": torch.full((1, 100), -100), "ptr_queue": torch.zeros(1, dtype=torch.int64)}
     return {"model": full}
+
+
+# a study of it, beside a convolutional network
+BACKBONES = [
+    {"name": "clip-dense", "checkpoint": "clip-tiny"},
+    {
+        "name": "clip-magnitude50",
+        "checkpoint": "clip-tiny",
+        "compression": {"algorithm": "magnitude", "sparsity": 0.5},
+    },
+    {"name": "clip-upop", "checkpoint": "clip-tiny-upop"},
+    {"name": "cnn", "checkpoint": "mobilenetv2"},
+]
+CONFIG = {
+    "study": "words",
+    "seeds": [0],
+    "shots": [1, 2],
+    "methods": ["rlm", "flm", "ilm", "lp", "zs"],
+    "backbones": BACKBONES,
+    "datasets": [{"name": "cifar10-part", "image_size": 28}],
+    "protocol": {
+        **{"canvas": 32, "epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 16},
+        **{"shuffle": True, "mapping_interval": 1, "precision": "fp32", "test_batch_size": 128},
+    },
+    "clip": {
+        **{"border": 8, "epochs": 2, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 16, "shuffle": True},
+        **{"mapping_interval": 1, "precision": "fp32", "test_batch_size": 128},
+        "templates": ["This is a photo of a {}.", "a drawing of the {}.", "graffiti of a {}."],
+    },
+    "probe": {
+        **{"epochs": 5, "learning_rate": 0.01, "milestones": [0.5], "gamma": 0.1, "batch_size": 16, "shuffle": True},
+        "test_batch_size": 128,
+    },
+    "verification": {"sparsity_tolerance": 0.005, "photos_top1": 0},
+}

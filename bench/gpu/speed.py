@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
-from hiddencost.networks.inference import for_inference
+from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting.engine import Chunk, PromptedNetwork
 from hiddencost.prompting.plan import choose
 from hiddencost.study.recipes import RunClipProtocol, RunProtocol
@@ -161,15 +161,13 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
     whole = build(f"clip/{network}").requires_grad_(False)
     canvas, (runs, shown) = model.image_size(whole), (1, 2) if dry else (len(METHODS), clip_bench.BATCH)
     texts = torch.randn(clip_bench.TEMPLATES * 10, whole.text_projection.shape[1])
-    classifier = model.TextClassifier(
-        model.image_tower(whole), functional.normalize(texts, dim=1), model.scale(whole)
-    )
+    classifier = model.text_classifier(whole, functional.normalize(texts, dim=1), model.scale(whole))
     recipe = RunClipProtocol(
         **{"epochs": 1, "learning_rate": 40.0, "momentum": 0.9, "border": clip_bench.BORDER, "canvas": canvas},
         **{"batch_size": clip_bench.BATCH, "shuffle": True, "test_batch_size": 128, "mapping_interval": 1},
         **{"precision": "auto", "interpolation": "bicubic"},
     )
-    arguments = for_inference(classifier.requires_grad_(False).eval(), DEVICE), *normalisation(), recipe
+    arguments = FAMILIES["clip"].for_inference(classifier, DEVICE), *normalisation(), recipe
     with TemporaryDirectory() as plans:
         plan = choose(*arguments, plans, 8 * 2**30)
     images = chunk(runs, shown, canvas, canvas)

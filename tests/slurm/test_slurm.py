@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, copy_project
-from test_workflow import RANDOM, configure, finished, in_a_terminal, nothing_to_do, project, trained  # noqa: F401
+from stubbed_project import RANDOM, configure, in_a_terminal, nothing_to_do, trained
 
 FILE = "studies/smoke.yaml"
 # Slurm's own, with what Torque's tells of a finished job besides

@@ -27,6 +27,7 @@ from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.jobs import outlook
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.families import family_of
 from hiddencost.results import claims, gallery
 from hiddencost.runs import packfile
 from hiddencost.study import upstream

@@ -133,11 +133,9 @@ def upstream_arithmetic(name):
 # in the process that plans alone, as it takes seconds
 if workflow.is_main_process:
     for name, entry in PUBLISHED.items():
-        if catalog.is_clip(name) and entry["gmacs"] is None:
-            from hiddencost.networks.clip import model
-
+        if entry["gmacs"] is None:
             try:
-                _, gmacs, parameters = model.arithmetic(model.name_of(entry))
+                gmacs, parameters = family_of(entry["architecture"]).count_multiply_adds(entry["architecture"])
             except ValueError as error:
                 raise WorkflowError(f"{STUDY_FILE}: checkpoint {name}: {error}") from None
             # a new entry: that of the catalog is kept for others

@@ -16,7 +16,8 @@ DEFAULTS = {
     "dense": None,
     "unavailable": None,
 }
-FAMILIES = ("timm-", "openclip-")  # of checkpoints whose entries are made from a library's own
+# what the names of checkpoints begin with whose entries are made from a library's own, and their architectures' names
+ARCHITECTURES = {"timm-": "timm/", "openclip-": "clip/"}
 ANY = "timm-NAME, or openclip-NAME.TAG"
 
 
@@ -46,7 +47,10 @@ def checkpoint(name: str) -> dict:
     return DEFAULTS | entries[name]
 
 
-def is_clip(name: str) -> bool:
-    """Return whether a checkpoint is a CLIP, without making its entry; not, where there is none of that name."""
-    architecture = load("checkpoints").get(name, {}).get("architecture", "")
-    return name.startswith("openclip-") or architecture.startswith("clip/")
+def architecture(name: str) -> str:
+    """Return a checkpoint's architecture, without making its entry: of a library's model what the name of its
+    architecture begins with; "" where there is no checkpoint of that name."""
+    for library, of_library in ARCHITECTURES.items():
+        if name.startswith(library):
+            return of_library
+    return load("checkpoints").get(name, {}).get("architecture", "")

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from hiddencost.networks import build
-from hiddencost.networks.clip import model
-from hiddencost.networks.layers import is_clip, weights
+from hiddencost.networks.families import family_of
+from hiddencost.networks.layers import weights
 
 
 def random_network(architecture: str) -> nn.Module:
@@ -14,17 +13,17 @@ def random_network(architecture: str) -> nn.Module:
     With the statistics that batch norm starts from, the signal of a deep network fades (MobileNetV2's logits vary by
     1e-10 over images): it would give every image the same answer, whatever it is asked.
     """
+    family = family_of(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the seeds of a study vary the adaptation, not this
-        network = build.build(architecture).train()
+        network = family.build(architecture).train()
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = None  # the plain mean over what follows
         if norms:
             with torch.no_grad():
-                tower = model.image_tower(network) if is_clip(network) else network
-                side = model.image_size(network) if is_clip(network) else 64
-                tower(torch.randn(32, 3, side, side))
+                side = family.input_side(network) or 64
+                family.image_encoder(network)(torch.randn(32, 3, side, side))
     return network.eval()
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from hiddencost.compression.photos import Recognised, fingerprint, fixed_outputs
 from hiddencost.compression.prune import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
-from hiddencost.networks import backbones, build
+from hiddencost.networks import backbones
+from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import convolutions, is_clip, prunable, weights
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def verify(
         network, masks, manifest = backbones.load(folder)
     except ValueError as error:
         return failed(folder, str(error))
-    gone = build.removed(network, manifest["architecture"]) if manifest.get("widths") else 0
+    architecture = manifest["architecture"]
+    gone = family_of(architecture).count_removed_weights(network, architecture) if manifest.get("widths") else 0
     measured = measure_sparsity(network, manifest["stem"], removed=gone)
     masked = measure_sparsity(network, manifest["stem"], masks, removed=gone)
     own = "towers" if is_clip(network) else "convolutions"

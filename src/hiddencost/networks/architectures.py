@@ -1,5 +1,5 @@
-"""Networks that torchvision and timm do not have: ResNet-50 as TensorFlow's and Keras' published weights need it, and
-ResNets for images of 32 pixels."""
+"""Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has, which are
+ResNet-50 as TensorFlow's and Keras' published weights need it and ResNets for images of 32 pixels."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -113,3 +113,29 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet18_cifar": resnet18_cifar,
     "resnet20_cifar": resnet20_cifar,
 }
+
+
+def build(architecture: str) -> nn.Module:
+    """Return a network, randomly initialised, in evaluation mode.
+
+    Args:
+        architecture: a name of torchvision, one of ARCHITECTURES, or timm/NAME; with :K behind it, the network has K
+            classes.
+
+    Raises:
+        ValueError: there is no such network, or it cannot have another number of classes.
+    """
+    name, _, count = architecture.partition(":")
+    try:
+        classes = {"num_classes": int(count)} if count else {}
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name](**classes).eval()
+        if name.startswith("timm/"):
+            import timm  # takes seconds, and only its own networks need it
+
+            return timm.create_model(name.removeprefix("timm/"), pretrained=False, **classes).eval()
+        if name not in torchvision.models.list_models(module=torchvision.models):
+            raise ValueError("torchvision has no such classifier")
+        return torchvision.models.get_model(name, weights=None, **classes).eval()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"architecture {architecture!r}: {error}") from error

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from hiddencost.files import atomic, read_json, sha256_file, write_json
 from hiddencost.networks.build import build
-from hiddencost.networks.clip import model
-from hiddencost.networks.clip.texts import read_texts
+from hiddencost.networks.families import family_of
 
 
 def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,20 +79,9 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
 
 
 def load_classifier(folder: str | Path, texts: str | Path | None = None) -> tuple[nn.Module, dict]:
-    """Load a backbone as a classifier over its source classes, and its manifest; see `load`.
-
-    texts: of a CLIP, the file of `clip.write_texts`, whose texts are its source classes, template by template.
-    """
+    """Load a backbone as a classifier over its source classes, and its manifest; see `load`, `Family.classifier`."""
     network, _, manifest = load(folder)
-    return (with_texts(network, texts) if texts else network), manifest
-
-
-def with_texts(network: nn.Module, texts: str | Path) -> nn.Module:
-    """Return the classifier of a CLIP over the texts of a file of `clip.write_texts`."""
-    embeddings, scale = read_texts(texts)
-    return (
-        model.TextClassifier(model.image_tower(network), embeddings.flatten(0, 1), scale).requires_grad_(False).eval()
-    )
+    return family_of(manifest["architecture"]).classifier(network, manifest, texts), manifest
 
 
 def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:

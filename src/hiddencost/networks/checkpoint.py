@@ -5,9 +5,9 @@ from pathlib import Path
 
 from hiddencost import catalog
 from hiddencost.files import fetched_files, read_json
-from hiddencost.networks import backbones, build
+from hiddencost.networks import backbones
+from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.registry import READERS
-from hiddencost.networks.layers import is_clip, prunable
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
     written says why, and the error is logged; nothing is raised.
     """
     entry = catalog.DEFAULTS | entry
-    report = read_json(fetched)
+    report, family = read_json(fetched), family_of(entry["architecture"])
     manifest = {
         "checkpoint": name,
         "architecture": entry["architecture"],
@@ -36,10 +36,10 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
     try:
         files = fetched_files(fetched)
         state, masks, counts, widths = READERS[entry["format"]](files)
-        network = build.build(entry["architecture"], widths)
+        network = family.build(entry["architecture"], widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
-        weights = [weight.tensor for weight in prunable(network).values()]
-        narrowed = build.removed(network, entry["architecture"]) if widths else 0
+        weights = [weight.tensor for weight in family.prunable_weights(network).values()]
+        narrowed = family.count_removed_weights(network, entry["architecture"]) if widths else 0
         gone = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = gone / (narrowed + sum(weight.numel() for weight in weights))
         if entry["compression"] != "none" and not sparsity:
@@ -51,7 +51,7 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
         backbones.save_failure(folder, str(error), manifest)
         return
     log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
-    log.info("%s: sparsity of the %s is %.4f", name, "towers" if is_clip(network) else "convolutions", sparsity)
+    log.info("%s: sparsity of the %s is %.4f", name, family.sparsity_over, sparsity)
     if entry["sparsity"] is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
         manifest["sparsity_declared"] = sparsity

@@ -60,14 +60,16 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
     The outputs are those of the network up to rounding. It has no trainable weight. A network that torch.fx cannot
     walk keeps its batch norm.
     """
+    try:
+        network = fuse(_with_plain_layers(network), inplace=True)
+    except (TraceError, TypeError) as reason:  # control flow that depends on the data
+        log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
+    return placed(network, device)
+
+
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network without trainable weights, in channels-last layout, on the device."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
-    if hasattr(network, "lean"):  # a CLIP
-        network = network.lean()
-    else:
-        try:
-            network = fuse(_with_plain_layers(network), inplace=True)
-        except (TraceError, TypeError) as reason:  # control flow that depends on the data
-            log.warning("batch norm is not folded, as torch.fx cannot walk the network: %s", reason)
     for name, module in list(network.named_modules()):
         if type(module) is nn.ReLU6 and module.inplace:
             network.set_submodule(name, ReLU6(inplace=True))

@@ -1,4 +1,4 @@
-"""The layers of a network that can be pruned, and how sparsity is shared among them."""
+"""The layers of a network, their weights, and how sparsity is shared among them."""
 
 from math import prod
 from typing import NamedTuple
@@ -48,13 +48,15 @@ def weights(network: nn.Module) -> dict[str, Weight]:
     return found
 
 
+def convolution_weights(network: nn.Module) -> dict[str, Weight]:
+    """Return the weights of all convolutions, by their keys, in order."""
+    return {f"{name}.weight": Weight(module, "weight") for name, module in convolutions(network).items()}
+
+
 def prunable(network: nn.Module) -> dict[str, Weight]:
     """Return the weights that pruning reaches, by their keys: of the convolutions, the head stays dense; of a CLIP,
     which has texts for a head, all `weights` of both towers."""
-    found = weights(network)
-    if is_clip(network):
-        return found
-    return {key: weight for key, weight in found.items() if isinstance(weight.module, nn.Conv2d)}
+    return weights(network) if is_clip(network) else convolution_weights(network)
 
 
 def is_clip(network: nn.Module) -> bool:

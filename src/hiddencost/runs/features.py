@@ -10,8 +10,7 @@ from tqdm import tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import atomic, read_json
 from hiddencost.networks import backbones, inference, layers
-from hiddencost.networks.clip import model
-from hiddencost.networks.layers import is_clip
+from hiddencost.networks.families import family_of
 from hiddencost.prompting.prompts import fill
 
 
@@ -44,12 +43,11 @@ def extract_features(
             save_file({}, temporary)
         return
     network, _, manifest = backbones.load(folder)
+    family = family_of(manifest["architecture"])
     mean, std = backbones.normalisation(manifest, device)
     dataset = prepared.load(dataset_folder)
-    canvas = dataset.test_images.shape[-1]
-    if is_clip(network):
-        canvas, network = model.image_size(network), model.without_texts(network, manifest)
-    network = inference.for_inference(network, device)
+    canvas = family.input_side(network) or dataset.test_images.shape[-1]
+    network = family.for_inference(family.classifier(network, manifest), device)
     parts = {"train": dataset.train_images, "test": dataset.test_images}  # files that are mapped into memory
     size = inference.FORWARD_BATCH[device.type]
     features: dict[str, Tensor] = {}

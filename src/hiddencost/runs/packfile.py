@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.families import family_of
 
 AXES = ["backbone", "dataset", "method", "shots", "seed"]
-SOURCE_CLASSES = 1000  # of published networks: ImageNet-1k's
 
 
 @dataclass
@@ -57,16 +57,14 @@ def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
     verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
     manifest = read_json(inputs.backbone / "manifest.json")
     mapped = any(METHODS[name].prompts for name, _ in request["runs"])
-    sources = len(manifest.get("classes") or range(SOURCE_CLASSES))
-    if manifest["architecture"].startswith("clip/"):  # texts: as many as classes, at least
-        mapped = False
+    sources = family_of(manifest["architecture"]).source_classes(manifest)
     if why := manifest.get("failed"):
         reason = f"the backbone is not there: {why}"
     elif not verification["passed"]:
         reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
     elif dataset["failed"]:
         reason = f"the dataset is not there: {dataset['failed']}"
-    elif mapped and len(dataset["classes"]) > sources:
+    elif mapped and sources and len(dataset["classes"]) > sources:
         reason = (
             f"the dataset has {len(dataset['classes'])} classes, the network {sources}: too few to map one to each"
         )

@@ -13,7 +13,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
 from hiddencost.machine import free_memory
-from hiddencost.networks import backbones, inference
+from hiddencost.networks import backbones
+from hiddencost.networks.families import family_of
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.plan import choose
 from hiddencost.prompting.schedule import resolve_precision
@@ -49,7 +50,7 @@ def train_pack(
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
         network, manifest = backbones.load_classifier(inputs.backbone, texts)
-        network = inference.for_inference(network, device)
+        network = family_of(manifest["architecture"]).for_inference(network, device)
         mean, std = backbones.normalisation(manifest, device)
         used, runs_on = _used(runs)
         images, labels = _on(device, dataset.train_images, used), torch.tensor(dataset.train_labels[used])

@@ -16,9 +16,8 @@ from hiddencost.datasets.splits import take_shots
 from hiddencost.files import atomic, canonical, read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
-from hiddencost.networks import backbones, build, layers
-from hiddencost.networks.clip.model import without_texts
-from hiddencost.networks.layers import is_clip
+from hiddencost.networks import backbones, layers
+from hiddencost.networks.families import family_of
 from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
 from hiddencost.prompting.sharing import paste
 from hiddencost.runs import ledger, pack, packfile
@@ -169,14 +168,15 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     images = take_shots(split["permutations"], row["shots"]) if method.trains else []
     further = {key: result[key] for key in ("features" if method.probes else "precision", "texts") if key in result}
     about = {}
-    if is_clip(network):
-        texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
-        if texts:
-            further["texts"] = sha256_file(texts)
-        recipe, preprocessing = request["recipe"], manifest["preprocessing"]
-        told = {"border": recipe.get("border", 0), "interpolation": preprocessing["interpolation"]}
-        network = without_texts(network, manifest) if method.probes else backbones.with_texts(network, texts)
-        about = told | {"widths": manifest.get("widths"), "texts": layers.classifier(network).out_features}
+    texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
+    if texts:
+        further["texts"] = sha256_file(texts)
+    family = family_of(manifest["architecture"])
+    network = family.classifier(network, manifest, None if method.probes else texts)
+    if family.prompt == "additive":
+        about["border"] = request["recipe"].get("border", 0)
+        about["interpolation"] = manifest["preprocessing"]["interpolation"]
+    about |= family.saved_settings(network, manifest)
     now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
     if now != row["run"]:
         raise ValueError(
@@ -209,10 +209,7 @@ def _from_file(path: Path) -> TrainedClassifier:
     if about is None:
         raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
     about = json.loads(about)
-    network = build.build(about["architecture"], about.get("widths"))
-    if is_clip(network):
-        network = without_texts(network, about)
-        network.head = nn.Linear(network.head.in_features, about["texts"], bias=False)
+    network = family_of(about["architecture"]).saved_classifier(about)
     model = TrainedClassifier(network, about)
     backbones.load_strictly(model, load_file(path), str(path))
     return model

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from hiddencost import catalog
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.study import upstream
 from hiddencost.study.study import Study
 
@@ -15,12 +16,15 @@ def check_upstream_networks(study: Study) -> None:
     checkpoints, datasets = catalog.load("checkpoints"), catalog.load("datasets")
     for index, network in enumerate(study.upstream):
         where = f"upstream[{index}]"
-        if network.name in checkpoints or network.name.startswith(catalog.FAMILIES):
+        if network.name in checkpoints or network.name.startswith(tuple(catalog.ARCHITECTURES)):
             raise ValueError(f"{where}.name: {network.name!r} is of the catalog; expected another")
         if network.checkpoint:
             _check_checkpoint(f"{where}.checkpoint", network.checkpoint, others=())
-            if catalog.is_clip(network.checkpoint):
-                raise ValueError(f"{where}.checkpoint: {network.checkpoint} is a CLIP, which is not trained upstream")
+            family = family_of_checkpoint(network.checkpoint)
+            if not family.trained_upstream:
+                raise ValueError(
+                    f"{where}.checkpoint: {network.checkpoint} is {family.title}, which is not trained upstream"
+                )
         if network.dataset and network.dataset not in datasets:
             raise ValueError(f"{where}.dataset: {describe_unknown_name(network.dataset, datasets)}, or folder")
 
@@ -50,7 +54,7 @@ def check_checkpoints(study: Study) -> None:
 
 def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
     published = catalog.load("checkpoints")
-    if not name.startswith(catalog.FAMILIES) and name not in (*published, *others):
+    if not name.startswith(tuple(catalog.ARCHITECTURES)) and name not in (*published, *others):
         raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
 
 

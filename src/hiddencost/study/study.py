@@ -9,6 +9,8 @@ from hiddencost import catalog
 from hiddencost.compression import registry
 from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.networks.family import Family
 from hiddencost.study.parts import (
     CLOSED,
     Backbone,
@@ -72,13 +74,17 @@ class Study(Part):
         """Return a dataset by name."""
         return next(dataset for dataset in self.datasets if dataset.name == name)
 
+    def family(self, backbone: Backbone) -> Family:
+        """Return the family of a backbone's network."""
+        return family_of_checkpoint(backbone.checkpoint)
+
     def is_clip(self, backbone: Backbone) -> bool:
         """Return whether a backbone is a CLIP, prompted by the recipe `clip` and read through texts."""
-        return catalog.is_clip(backbone.checkpoint)
+        return self.family(backbone).has_texts
 
     def methods_of(self, backbone: Backbone) -> list[str]:
         """Return the study's methods that serve a backbone's family of networks."""
-        family = "clip" if self.is_clip(backbone) else "convolutional"
+        family = self.family(backbone).name
         return [name for name in self.methods if family in METHODS[name].families]
 
     def trained(self, checkpoint: str) -> Upstream | None:
@@ -180,34 +186,25 @@ class Study(Part):
         own = {key: value for key, value in own.items() if value}
         if name != "protocol":
             return getattr(self, name).model_dump() | own
-        if not self.is_clip(self.backbone(backbone)):
-            return self.protocol.model_dump() | own | {"image_size": one.image_size}
-        entry = catalog.checkpoint(self.backbone(backbone).checkpoint)
-        told = {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
-        return self.clip.model_dump(exclude={"templates"}) | own | told
+        checkpoint = self.backbone(backbone).checkpoint
+        family = family_of_checkpoint(checkpoint)
+        stated = getattr(self, family.recipe).model_dump(exclude={"templates"})
+        return stated | own | family.run_settings(checkpoint, one.image_size)
 
     def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
         """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and
-        `finetune` on a backbone, of those that it has methods for.
-
-        On CLIP an image fills the canvas. Images that are smaller squares as published are kept at their own size,
-        and enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB.
-        """
+        `finetune` on a backbone, of those that it has methods for; see `Family.prepared_sizes`."""
         native = catalog.load("datasets").get(dataset, {}).get("native_size")
         canvas, jobs = self.canvas(backbone), {METHODS[name].job for name in self.methods_of(backbone)}
-        if self.is_clip(backbone):
-            told = catalog.checkpoint(backbone.checkpoint)["preprocessing"]
-            small = native is not None and native <= canvas
-            size = str(native) if small else f"{canvas}-{told['resize']}-{told['interpolation']}"
-            sizes = {"train": size, "probe": size}
-        else:
-            image_size = self.dataset(dataset).image_size
-            sizes = {"train": str(image_size), "probe": str(canvas), "finetune": str(finetuning_size(canvas))}
+        image_size = self.dataset(dataset).image_size
+        sizes = self.family(backbone).prepared_sizes(backbone.checkpoint, image_size, canvas, native)
+        sizes["finetune"] = str(finetuning_size(canvas))
         return {job: size for job, size in sizes.items() if job in jobs}
 
     def canvas(self, backbone: Backbone) -> int:
         """Return the side of a backbone's input, in pixels."""
-        return catalog.checkpoint(backbone.checkpoint)["canvas"] if self.is_clip(backbone) else self.protocol.canvas
+        own = self.protocol.canvas if self.protocol else None
+        return self.family(backbone).canvas(backbone.checkpoint, own)
 
 
 def _absolute(path: str) -> str:

@@ -4,17 +4,18 @@ import torch
 from torch import Tensor
 
 from hiddencost.networks import build
+from hiddencost.networks.families import family_of
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING, train_transform
 
 
 def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[float, int]:
-    """Return what `backbone.arithmetic` does of a network that is to be trained by a recipe.
+    """Return what `Family.count_multiply_adds` does of a network that is to be trained by a recipe.
 
     Raises ValueError where there is no such network, where it gives something else than logits in training mode, or
     where timm does not know the recipe's augmentation."""
     train_transform(recipe, size, PREPROCESSING)
-    found = build.arithmetic(architecture, size)
+    found = family_of(architecture).count_multiply_adds(architecture, size)
     with torch.device("meta"):
         logits = build.build(architecture).train()(torch.empty(2, 3, size, size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:

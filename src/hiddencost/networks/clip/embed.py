@@ -34,7 +34,8 @@ def embed_texts(
         return
     templates = texts.templates(templates)
     network, _, manifest = backbones.load(folder)
+    name = model.configuration_of(manifest["architecture"])
     bar = tqdm(total=len(templates) * len(classes), unit=" texts", mininterval=10)
     with bar, logging_redirect_tqdm():
-        texts.write_texts(network.to(device), model.name_of(manifest), templates, classes, output, bar.update)
+        texts.write_texts(network.to(device), name, templates, classes, output, bar.update)
     log.info("%s: %d templates with %d classes", output, len(templates), len(classes))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.flop_counter import FlopCounterMode
 
 QUICK = 1.702  # of QuickGELU
 CONVOLUTION_OF = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "1": "0"}  # of a batch norm, in CLIP's ResNets
@@ -52,21 +51,9 @@ def _config(name: str) -> dict:
     return config
 
 
-def name_of(manifest: dict) -> str:
-    """Return the name of a backbone's configuration, which its manifest's architecture has behind clip/."""
-    return manifest["architecture"].removeprefix("clip/")
-
-
-def arithmetic(name: str) -> tuple[int, float, int]:
-    """Return the side of an image tower's input, in pixels; its multiply-adds, in billions, scaled to 224 pixels by
-    the square of the side; and the number of parameters of both towers."""
-    with torch.device("meta"):
-        network = build(name)
-        canvas = image_size(network)
-        with FlopCounterMode(display=False) as counter:
-            image_tower(network)(torch.empty(1, 3, canvas, canvas))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return canvas, counter.get_total_flops() / 2e9 * (224 / canvas) ** 2, parameters
+def configuration_of(architecture: str) -> str:
+    """Return the name of a configuration, which an architecture has behind clip/."""
+    return architecture.removeprefix("clip/")
 
 
 def image_size(network: nn.Module) -> int:
@@ -182,7 +169,22 @@ def scale(network: nn.Module) -> float:
     return network.logit_scale.exp().item()
 
 
-def without_texts(network: nn.Module, manifest: dict) -> TextClassifier:
-    """Return the classifier of a CLIP over nothing: an image tower and unit length, with a head of one zero."""
-    dimensions = _config(name_of(manifest))["embed_dim"]
-    return TextClassifier(image_tower(network), torch.zeros(1, dimensions), 1.0).requires_grad_(False).eval()
+def text_classifier(network: nn.Module, embeddings: Tensor, scale: float) -> TextClassifier:
+    """Return the classifier of a CLIP over texts, in evaluation mode, without gradients.
+
+    Args:
+        network: both towers.
+        embeddings: of the texts, float32 [texts, D], of unit length.
+        scale: what cosines are multiplied by.
+    """
+    return TextClassifier(image_tower(network), embeddings, scale).requires_grad_(False).eval()
+
+
+def without_texts(network: nn.Module, name: str) -> TextClassifier:
+    """Return the classifier of a CLIP over nothing: an image tower and unit length, with a head of one zero.
+
+    Args:
+        network: both towers.
+        name: of its configuration, see `build`.
+    """
+    return text_classifier(network, torch.zeros(1, _config(name)["embed_dim"]), 1.0)

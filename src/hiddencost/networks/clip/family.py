@@ -1,0 +1,128 @@
+"""The family of CLIP: networks that tell images by texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiddencost import catalog
+from hiddencost.networks.family import Family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from hiddencost.networks.layers import Weight
+
+
+class Clip(Family):
+    """Networks with an image and a text tower (`networks.clip`), both of which pruning reaches.
+
+    Their input is a square of one size, which images fill; their source classes are texts.
+    """
+
+    name = "clip"
+    title = "a CLIP"
+    architectures = "clip/"
+    recipe = "clip"
+    prompt = "additive"
+    has_texts = True
+    trained_upstream = False
+    sparsity_over = "towers"
+    pruned_layers = "all towers' layers"
+    photos = "ImageNet photos, among their classes"
+
+    def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
+        return catalog.checkpoint(checkpoint)["canvas"]
+
+    def prepared_sizes(
+        self, checkpoint: str, image_size: int | None, canvas: int, native_size: int | None
+    ) -> dict[str, str]:
+        """Images fill the canvas. Those that are smaller squares as published are kept at their own size, and
+        enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB."""
+        preprocessing = catalog.checkpoint(checkpoint)["preprocessing"]
+        size = f"{canvas}-{preprocessing['resize']}-{preprocessing['interpolation']}"
+        if native_size is not None and native_size <= canvas:
+            size = str(native_size)
+        return {"train": size, "probe": size}
+
+    def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
+        entry = catalog.checkpoint(checkpoint)
+        return {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
+
+    def source_classes(self, manifest: dict) -> int | None:
+        return None
+
+    def build(self, architecture: str, widths: dict | None = None) -> nn.Module:
+        from hiddencost.networks.clip import model
+
+        return model.build(model.configuration_of(architecture), widths)
+
+    def classifier(self, network: nn.Module, manifest: dict, texts: str | Path | None = None) -> nn.Module:
+        from hiddencost.networks.clip import model
+        from hiddencost.networks.clip.texts import read_texts
+
+        if texts is None:
+            return model.without_texts(network, model.configuration_of(manifest["architecture"]))
+        embeddings, scale = read_texts(texts)
+        return model.text_classifier(network, embeddings.flatten(0, 1), scale)
+
+    def saved_settings(self, classifier: nn.Module, manifest: dict) -> dict:
+        return {"widths": manifest.get("widths"), "texts": classifier.head.out_features}
+
+    def saved_classifier(self, saved: dict) -> nn.Module:
+        from torch import nn
+
+        network = self.classifier(self.build(saved["architecture"], saved["widths"]), saved)
+        network.head = nn.Linear(network.head.in_features, saved["texts"], bias=False)
+        return network
+
+    def for_inference(self, network: nn.Module, device: torch.device) -> nn.Module:
+        from hiddencost.networks import inference
+
+        return inference.placed(network.lean(), device)
+
+    def input_side(self, network: nn.Module) -> int | None:
+        from hiddencost.networks.clip import model
+
+        return model.image_size(network)
+
+    def image_encoder(self, network: nn.Module) -> nn.Module:
+        from hiddencost.networks.clip import model
+
+        return model.image_tower(network)
+
+    def prunable_weights(self, network: nn.Module) -> dict[str, Weight]:
+        from hiddencost.networks import layers
+
+        return layers.weights(network)
+
+    def sparsity_groups(self, network: nn.Module, stem: str | None) -> dict[str, list[str]]:
+        return {"towers": list(self.prunable_weights(network))}
+
+    def layer_keys(self, network: nn.Module) -> dict[str, str]:
+        return {key: key for key in self.prunable_weights(network)}
+
+    def photo_classifier(
+        self, network: nn.Module, manifest: dict, labels: Sequence[int], class_names: Sequence[str]
+    ) -> tuple[nn.Module, list[int]]:
+        """Among the photos' own classes, by their names: of a thousand it would miss many that it was not trained to
+        tell apart, and the question is whether it is really loaded."""
+        from hiddencost.networks.clip import model
+        from hiddencost.networks.clip.texts import DEFAULT_TEMPLATE, classifier
+
+        classes = sorted(set(labels))
+        texts = [DEFAULT_TEMPLATE.format(class_names[label]) for label in classes]
+        name = model.configuration_of(manifest["architecture"])
+        return classifier(network, texts, name), [classes.index(label) for label in labels]
+
+    def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
+        """The embedding of the image, and that of a fixed text."""
+        import torch
+
+        from hiddencost.networks.clip import model
+        from hiddencost.networks.clip.texts import DEFAULT_TEMPLATE, embed
+
+        text = embed(network, [DEFAULT_TEMPLATE.format("wave")], model.configuration_of(manifest["architecture"]))
+        return torch.cat([self.image_encoder(network)(images)[0], text[0]]).double()

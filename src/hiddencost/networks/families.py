@@ -1,0 +1,23 @@
+"""The families of networks, by name.
+
+A study asks by a checkpoint's name (`family_of_checkpoint`), without making its entry of the catalog; a job by the
+architecture in a backbone's manifest (`family_of`).
+"""
+
+from hiddencost import catalog
+from hiddencost.networks.clip.family import Clip
+from hiddencost.networks.convolutional import Convolutional
+from hiddencost.networks.family import Family
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (Convolutional(), Clip())}
+
+
+def family_of(architecture: str) -> Family:
+    """Return the family of an architecture: the one whose prefix is the longest that it begins with."""
+    fitting = (family for family in FAMILIES.values() if architecture.startswith(family.architectures))
+    return max(fitting, key=lambda family: len(family.architectures))
+
+
+def family_of_checkpoint(checkpoint: str) -> Family:
+    """Return the family of a checkpoint of the catalog, or of one that a study trains, by its name."""
+    return family_of(catalog.architecture(checkpoint))

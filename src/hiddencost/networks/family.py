@@ -1,0 +1,182 @@
+"""A family of networks: all that the rest of the code asks of a kind of network.
+
+PyTorch is imported where networks are made, in each family too: the Snakefile reads these modules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from hiddencost.networks.layers import Weight
+
+
+class Family(ABC):
+    """A kind of network.
+
+    Attributes:
+        name: its key in FAMILIES.
+        title: what messages call one of its networks, with its article.
+        architectures: what the names of its architectures begin with.
+        recipe: the key of a study that holds the recipe of visual prompting on it.
+        prompt: the kind of prompt, by its name in `prompting.prompts.PROMPTS`.
+        has_texts: whether its source classes are texts, which a study embeds for each dataset.
+        trained_upstream: whether a study can train such a network itself.
+        sparsity_over: the weights that pruning reaches, of which sparsity is declared and measured.
+        pruned_layers: what messages call the layers of these weights, all together.
+        photos: what messages call the photos that its networks are verified on.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    architectures: ClassVar[str]
+    recipe: ClassVar[str]
+    prompt: ClassVar[str]
+    has_texts: ClassVar[bool]
+    trained_upstream: ClassVar[bool]
+    sparsity_over: ClassVar[str]
+    pruned_layers: ClassVar[str]
+    photos: ClassVar[str]
+
+    # what a study asks
+    @abstractmethod
+    def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
+        """Return the side of a network's input, in pixels: the study's, or the checkpoint's own."""
+
+    @abstractmethod
+    def prepared_sizes(
+        self, checkpoint: str, image_size: int | None, canvas: int, native_size: int | None
+    ) -> dict[str, str]:
+        """Return the sizes at which a dataset is prepared, in the words of `datasets.prepare.sized`.
+
+        Args:
+            checkpoint: its name.
+            image_size: of the dataset in the study, in pixels.
+            canvas: the side of the network's input, in pixels.
+            native_size: of images that are published as squares of one size, in pixels; None of others.
+
+        Returns:
+            The size for jobs that prompt (`train`), and for those that probe features (`probe`).
+        """
+
+    @abstractmethod
+    def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
+        """Return what the recipe of a prompting run states beyond the study's recipe."""
+
+    @abstractmethod
+    def source_classes(self, manifest: dict) -> int | None:
+        """Return how many classes a backbone has to map target classes to; None: as many as the target needs."""
+
+    # networks
+    @abstractmethod
+    def build(self, architecture: str, widths: dict | None = None) -> nn.Module:
+        """Return a network, randomly initialised, in evaluation mode; see `build.build`."""
+
+    @abstractmethod
+    def classifier(self, network: nn.Module, manifest: dict, texts: str | Path | None = None) -> nn.Module:
+        """Return a backbone's network as one that gives logits over source classes for images [N, 3, S, S].
+
+        Args:
+            network: as `backbones.load` returns it.
+            manifest: the backbone's.
+            texts: the file of the embedded texts, for a family whose source classes are texts. Without it the
+                classifier has the features of one, in front of a head of zeros.
+        """
+
+    @abstractmethod
+    def saved_settings(self, classifier: nn.Module, manifest: dict) -> dict:
+        """Return what a saved classifier keeps beside its architecture, for `saved_classifier`."""
+
+    @abstractmethod
+    def saved_classifier(self, saved: dict) -> nn.Module:
+        """Return a classifier to load saved weights into, of its `architecture` and `saved_settings`."""
+
+    @abstractmethod
+    def for_inference(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """Return a classifier that computes the same up to rounding with less; see `inference.for_inference`."""
+
+    @abstractmethod
+    def input_side(self, network: nn.Module) -> int | None:
+        """Return the side of the images that a network takes, in pixels; None: any."""
+
+    @abstractmethod
+    def image_encoder(self, network: nn.Module) -> nn.Module:
+        """Return the part of a network that reads images, normalised [N, 3, S, S]."""
+
+    def count_multiply_adds(self, architecture: str, side: int = 224) -> tuple[float, int]:
+        """Return the multiply-adds, in billions, of an image, and the number of all parameters.
+
+        Args:
+            architecture: see `build`.
+            side: of the image, in pixels. Networks that take images of another size alone are counted at theirs, and
+                the number is scaled by the square of the sides.
+
+        Raises:
+            ValueError: there is no such network, or it does not take such images.
+        """
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.device("meta"):
+            network = self.build(architecture)
+            own_side = self.input_side(network) or side
+            try:
+                with FlopCounterMode(display=False) as counter:
+                    self.image_encoder(network)(torch.empty(1, 3, own_side, own_side))
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(f"architecture {architecture!r}: images of {own_side} pixels: {error}") from error
+        multiply_adds = counter.get_total_flops() / 2e9 * (side / own_side) ** 2
+        return multiply_adds, sum(parameter.numel() for parameter in network.parameters())
+
+    # its weights
+    @abstractmethod
+    def prunable_weights(self, network: nn.Module) -> dict[str, Weight]:
+        """Return the weights that pruning reaches, by their keys, in order."""
+
+    @abstractmethod
+    def sparsity_groups(self, network: nn.Module, stem: str | None) -> dict[str, list[str]]:
+        """Return the keys of the weights that sparsity is measured over, by what manifests call them together.
+
+        Args:
+            network: as `backbones.load` returns it.
+            stem: the name of its first convolution, where it has one that others leave out of their counts.
+        """
+
+    @abstractmethod
+    def layer_keys(self, network: nn.Module) -> dict[str, str]:
+        """Return the key of the weight of each layer whose sparsity is measured by itself, by the layer's name."""
+
+    def count_removed_weights(self, network: nn.Module, architecture: str) -> int:
+        """Return how many of its prunable weights a network lacks, where its blocks are narrower than its
+        architecture's."""
+        import torch
+
+        with torch.device("meta"):
+            whole = self.build(architecture)
+        in_whole, in_network = (
+            sum(weight.tensor.numel() for weight in self.prunable_weights(one).values()) for one in (whole, network)
+        )
+        return in_whole - in_network
+
+    # its verification
+    @abstractmethod
+    def photo_classifier(
+        self, network: nn.Module, manifest: dict, labels: Sequence[int], class_names: Sequence[str]
+    ) -> tuple[nn.Module, list[int]]:
+        """Return a classifier of photos, and the photos' labels among its classes.
+
+        Args:
+            network, manifest: as `backbones.load` returns them.
+            labels: of the photos, among ImageNet-1k's classes.
+            class_names: of ImageNet-1k.
+        """
+
+    @abstractmethod
+    def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
+        """Return what a network says of a normalised image [1, 3, S, S], to recognise it by: float64 [outputs]."""

@@ -1,0 +1,290 @@
+"""A copy of the project with the science stubbed, for tests of what Snakemake runs, and what is asked of it there."""
+
+import compileall
+import os
+import py_compile
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from conftest import copy_project
+
+# Stand-ins for the modules that need torch, the network or time. `prompting` and `probe` complete packs through the
+# real ledger and tell in trained.log which runs they trained.
+STUBS = {
+    "torch.py": """
+        class Tensor: pass
+        class cuda:
+            def is_available(): return False
+        def device(name): return name
+        def set_num_threads(number): pass
+    """,
+    "hiddencost/fetch.py": """
+        from pathlib import Path
+        def fetch_all(name, files, folder, lock, offline, root):
+            if offline or Path(f"{name}.dead").exists():
+                return {"failed": f"no source gave {name}", "files": {}}
+            found = {}
+            for key, file in files.items():
+                (source, *_) = file["sources"]
+                path = root / source["path"] if "path" in source else Path(folder, file["name"])
+                if "path" not in source:
+                    path.write_text(file.get("sha256", file["name"]))
+                found[key] = {"path": str(path), "sha256": file.get("sha256", "first use"), "source": str(source)}
+            return {"failed": None, "files": found}
+    """,
+    "hiddencost/networks/backbones.py": """
+        from pathlib import Path
+        from hiddencost.files import write_json
+        def save(folder, weights, manifest):
+            for name in ("weights", "masks"):
+                Path(folder, f"{name}.safetensors").write_text(weights)
+            write_json(Path(folder, "manifest.json"), manifest | {"weights_sha256": weights})
+    """,
+    "hiddencost/networks/checkpoint.py": """
+        from hiddencost.networks.backbones import save
+        from hiddencost.files import read_json
+        def import_checkpoint(name, entry, fetched, folder):
+            report = read_json(fetched)
+            manifest = {"checkpoint": name, "architecture": "net", "preprocessing": entry["preprocessing"]}
+            manifest |= {"failed": report["failed"]} if report["failed"] else {}
+            save(folder, str(report["files"]), manifest)
+    """,
+    "hiddencost/compression/make.py": """
+        from pathlib import Path
+        from hiddencost.networks.backbones import save
+        from hiddencost.files import read_json
+        def compress(source, folder, compression, control):
+            more = {"compression": (compression or {}).get("algorithm", "none"), "control": control}
+            more["sparsity_declared"] = (compression or {}).get("sparsity", 0.0)
+            manifest = read_json(Path(source, "manifest.json"))
+            save(folder, f"{manifest['weights_sha256']} {compression} {control}", manifest | more)
+    """,
+    "hiddencost/compression/photos.py": """
+        def imagenet_photos(path, entry, least):
+            pass
+    """,
+    "hiddencost/compression/gate.py": """
+        from pathlib import Path
+        from hiddencost.files import read_json
+        def failed(folder, reason):
+            return {"sparsity_declared": None, "sparsity_measured": None, "passed": False, "reasons": [reason]}
+        def verify(folder, settings, recognise, masked=None):
+            manifest = read_json(Path(folder, "manifest.json"))
+            sparsity = manifest["sparsity_declared"]
+            reasons = ["5 of 20 photos"] if sparsity > 0.4 else []
+            reasons += [manifest["failed"]] if "failed" in manifest else []
+            measured = {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
+            return measured | {"passed": not reasons, "reasons": reasons}
+    """,
+    "hiddencost/figures/draw.py": """
+        from pathlib import Path
+        from hiddencost.figures.style import look
+        def draw(figure, files, settings, outputs):
+            for output in outputs:
+                Path(output).write_text(f"{look} {' '.join(figure['backbones'])}")
+    """,
+    "hiddencost/figures/style.py": """
+        look = {"font.size": 8}
+    """,
+    "hiddencost/results/learned.py": """
+        from pathlib import Path
+        def write(runs, settings, paths):
+            for path in paths.values():
+                Path(path).write_text("learned")
+    """,
+    "hiddencost/results/matched.py": """
+        from pathlib import Path
+        def write(runs, upstream, path):
+            Path(path).write_text("matched")
+    """,
+    "hiddencost/upstream/check.py": """
+        def arithmetic(architecture, size, recipe):
+            return 0.1, 1000
+    """,
+    "hiddencost/upstream/gate.py": """
+        def recognised(network, manifest, least): pass
+        def masked_keys(network, manifest): pass
+    """,
+    "hiddencost/upstream/launch.py": """
+        from pathlib import Path
+        from hiddencost.networks.backbones import save
+        from hiddencost.files import canonical, sha256_text
+        def run(what, job, leased, jobs_per_gpu, threads, workers):
+            with open("upstream.log", "a") as log:
+                print(job["output"].partition("/upstream/")[2], file=log)
+            if what == "rewind_point":
+                Path(job["output"]).write_text(f"state of epoch {job['until']}")
+                return
+            manifest = {"checkpoint": job["checkpoint"], "architecture": "net:10", "classes": list("abcdefghij")}
+            manifest |= {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"}}
+            save(job["output"], sha256_text(canonical([job["sparsify"], job["recipe"], job["seed"]])), manifest)
+    """,
+    "hiddencost/results/typeset.py": """
+        from pathlib import Path
+        def write(runs, paths):
+            for path in paths:
+                Path(path).write_text("set")
+    """,
+    "hiddencost/results/verdicts.py": """
+        from pathlib import Path
+        def write(runs, claims, path):
+            Path(path).write_text("verdict" + "\\nsupported" * len(claims))
+        def count(verdicts):
+            return f"{len(verdicts)} supported"
+    """,
+    "hiddencost/report/page.py": """
+        import json
+        def write(output, tables, settings, root):
+            page = (root / "workflow/report/report.html.j2").stat().st_size
+            output.write_text(json.dumps({"tables": tables, "settings": settings, "page": page}))
+    """,
+    "hiddencost/runs/features.py": """
+        from pathlib import Path
+        def extract_features(folder, verification, dataset_folder, output, device):
+            Path(output).write_text("features")
+    """,
+    "hiddencost/prompting/engine.py": '''
+        """The training code."""
+        def update(prompt):
+            """Update."""
+            return prompt + 1  # step
+    ''',
+    "hiddencost/runs/metrics.py": """
+        def evaluate(): pass
+    """,
+    "hiddencost/stub.py": """
+        import time
+        from pathlib import Path
+        from hiddencost.runs.pack import complete
+        def run(inputs, request, output, value):
+            def train(dataset, runs):
+                for run, (method, chosen) in runs.items():
+                    with open("trained.log", "a") as log:
+                        print(request["backbone"], request["seed"], method, len(chosen) // 10, file=log, flush=True)
+                    while method == "flm" and Path("slow").exists():
+                        time.sleep(0.1)
+                    result = {"status": "ok", "accuracy": value, "train_seconds": 1.0}
+                    result |= dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), 0.1)
+                    result |= {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
+                    yield run, {}, result
+            complete(inputs, request, output, train)
+    """,
+    "hiddencost/runs/prompting.py": """
+        from hiddencost.prompting.engine import update
+        from hiddencost.stub import run
+        def train_pack(inputs, request, plans, output, device, memory, texts):
+            run(inputs, request, output, 0.1 * update(1))
+    """,
+    "hiddencost/runs/finetune.py": """
+        from hiddencost.stub import run
+        def finetune_pack(inputs, request, output, device):
+            run(inputs, request, output, 0.9)
+    """,
+    "hiddencost/runs/probe.py": """
+        from hiddencost.stub import run
+        def probe_pack(inputs, features, request, output, texts):
+            run(inputs, request, output, 0.7)
+    """,
+}
+CONFIG = {
+    "study": "small",
+    "seeds": [0],
+    "shots": [1, 2],
+    "methods": ["rlm", "flm", "lp"],
+    "backbones": [
+        {"name": "dense", "checkpoint": "mobilenetv2"},
+        {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
+    ],
+}
+RESULTS = {
+    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 7, "report": 1, "conclude": 1}
+}
+TRAINING = {"train": 2, **RESULTS}
+RANDOM = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
+NEW_SEED = {"draw_splits": 1, "probe": 2, **TRAINING}
+NEW_BACKBONE = {"compress": 1, "verify_backbone": 1, "extract_features": 1, "train": 1, "probe": 1, **RESULTS}
+WHOLE_BRANCH = {
+    **{"fetch_checkpoint": 1, "import_checkpoint": 1, "compress": 2, "verify_backbone": 2, "extract_features": 2},
+    **{"probe": 2, **TRAINING},
+}
+
+
+def make_finished_project(project: Path) -> None:
+    """Copy the project into a folder, with the stubs, and run its study to the end."""
+    project.mkdir()
+    copy_project(project)
+    for name, text in STUBS.items():
+        (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
+    replace(project, "src/hiddencost/runs/ledger.py", "from safetensors.torch", "from safetensors.numpy")
+    replace(project, "src/hiddencost/runs/ledger.py", 'safe_open(path, "pt")', 'safe_open(path, "np")')
+    # once for all jobs of all tests; by content, as an edit can leave the time and the size of a file as they were
+    compileall.compile_dir(project / "src", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    (project / "config.yaml").write_text(yaml.safe_dump(config | CONFIG, sort_keys=False))
+    ran, _ = snakemake(project)
+    assert ran == {
+        **{"fetch_checkpoint": 1, "fetch_photos": 1, "import_checkpoint": 1, "compress": 2, "verify_backbone": 2},
+        **{"fetch_dataset": 1, "prepare_dataset": 2, "draw_splits": 1, "extract_features": 2, "probe": 2},
+        **TRAINING,
+    }
+    assert nothing_to_do(project)
+    (project / "trained.log").unlink()
+
+
+def in_a_terminal():
+    """Take signals as what is called in a terminal does, whatever these tests inherited: nohup and & ignore some."""
+    for one in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(one, signal.SIG_DFL)
+
+
+def call(project, *arguments, **options):
+    environment = os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", *arguments]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": in_a_terminal} | options
+    return subprocess.Popen(command, cwd=project, env=environment, text=True, **options)
+
+
+def snakemake(project, *arguments, status=0):
+    """Run the workflow. Returns how many jobs of each rule ran, and the output."""
+    process = call(project, *arguments)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == status, output
+    ran = Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
+    ran.pop("all", None)
+    return dict(ran), output
+
+
+def nothing_to_do(project, *arguments):
+    return "Nothing to be done" in snakemake(project, "--dry-run", *arguments)[1]
+
+
+def trained(project):
+    """The runs that were trained: (backbone, seed, method, shots)."""
+    log = project / "trained.log"
+    return sorted(log.read_text().splitlines()) if log.exists() else []
+
+
+def replace(project, file, old, new):
+    path = project / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def configure(project, change, file="config.yaml"):
+    path = project / file
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def touch_everything(project):
+    """What a git checkout does to the files of the repository."""
+    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "data", "src", "envs"):
+        for path in [project / name, *(project / name).rglob("*")]:
+            os.utime(path)

@@ -6,7 +6,6 @@ Files are empty, but for those that planning reads: the reports of downloads, an
 request that their job was given. Snakemake records each job as it does one that ran.
 """
 
-import json
 from pathlib import Path
 
 from snakemake.cli import main
@@ -23,8 +22,8 @@ def make(job) -> None:
         if path.name == "fetched.json":
             write_json(path, {"failed": None, "files": {}, "attempt": 0})
         elif job.rule.name == "train":  # a pack; what one_job_a_run.smk makes is not read
-            request = json.loads(job.params.settings)
-            rows = [{"method": method, "shots": str(shots)} for method, shots in request["runs"]]
+            request = packfile.PackRequest.from_json(job.params.settings)
+            rows = [{"method": method, "shots": str(shots)} for method, shots in request.runs]
             packfile.write(rows, request, path)
         else:
             path.touch()

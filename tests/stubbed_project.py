@@ -154,9 +154,6 @@ STUBS = {
             """Update."""
             return prompt + 1  # step
     ''',
-    "hiddencost/runs/metrics.py": """
-        def evaluate(): pass
-    """,
     "hiddencost/stub.py": """
         import time
         from pathlib import Path
@@ -165,7 +162,7 @@ STUBS = {
             def train(dataset, runs):
                 for run, (method, chosen) in runs.items():
                     with open("trained.log", "a") as log:
-                        print(request["backbone"], request["seed"], method, len(chosen) // 10, file=log, flush=True)
+                        print(request.backbone, request.seed, method, len(chosen) // 10, file=log, flush=True)
                     while method == "flm" and Path("slow").exists():
                         time.sleep(0.1)
                     result = {"status": "ok", "accuracy": value, "train_seconds": 1.0}

@@ -19,7 +19,7 @@ from hiddencost.networks import backbones, layers
 from hiddencost.prompting.schedule import stream
 from hiddencost.runs import ledger
 from hiddencost.runs.finetune import augment, fine_tune, finetune_pack, logits_of, with_new_head
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
 CPU = torch.device("cpu")
@@ -269,7 +269,8 @@ def pack(pruned, tmp_path, monkeypatch):
 def run_pack(pack, *shots, folder="ledger", **changes):
     request = {"study": "s", "backbone": "pruned", "dataset": "colours", "seed": 0, "code": "c1", "ledger": folder}
     recipe = RECIPE.model_dump() | {"epochs": 6, "batch_size": 9} | changes
-    finetune_pack(pack, request | {"recipe": recipe, "runs": [["ft", n] for n in shots]}, "out.parquet", CPU)
+    asked = PackRequest(**request, canvas=64, size="73", recipe=recipe, runs=[("ft", n) for n in shots])
+    finetune_pack(pack, asked, "out.parquet", CPU)
     return pd.read_parquet("out.parquet")
 
 

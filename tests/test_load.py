@@ -23,7 +23,7 @@ from hiddencost.networks import backbones, build
 from hiddencost.results.tables import RUN_COLUMNS, write
 from hiddencost.runs import ledger
 from hiddencost.runs.pack import complete
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 RESULT = {"status": "ok", "accuracy": 0.5, "ece": 0.1, "train_seconds": 1.0}
@@ -79,7 +79,7 @@ def complete_packs(folder, **recipe):
             "runs": [[one, shots] for one in methods for shots in (2, "full")],
         }
         path = folder / f"{kind}/net/toy/seed0.parquet"
-        complete(inputs, request, path, train, **determines)
+        complete(inputs, PackRequest(**request), path, train, **determines)
         rows.append(pd.read_parquet(path))
     return pd.concat(rows)
 

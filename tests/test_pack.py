@@ -13,7 +13,7 @@ from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import read_json, write_json
 from hiddencost.runs import ledger, packfile
 from hiddencost.runs.pack import complete
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.probe import probe_pack, train_probe
 from hiddencost.study.recipes import Recipe
 
@@ -43,8 +43,8 @@ def pack(tmp_path, monkeypatch):
 
 def request(*runs, **changes):
     base = {"study": "s", "backbone": "net-dense", "dataset": "toy", "seed": 0, "recipe": RECIPE, "code": "c1"}
-    base |= {"ledger": "ledger"}
-    return base | {"runs": [list(run) for run in runs]} | changes
+    base |= {"ledger": "ledger", "canvas": 48, "size": "32"}
+    return PackRequest(**base | {"runs": runs} | changes)
 
 
 class Trainer:
@@ -74,7 +74,7 @@ def test_a_finished_run_is_never_trained_again(pack):
     assert rows()["n_train"].tolist() == [3, 15, 3]
     assert rows()["accuracy"].tolist() == [0.03, 0.15, 0.03]
     assert rows()["shots"].tolist() == ["1", "5", "1"]
-    assert packfile.stored_request(pack.split.parent / "out.parquet")["runs"][-1] == ["ilm", 1]
+    assert packfile.stored_request(pack.split.parent / "out.parquet").runs[-1] == ("ilm", 1)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_says_nothing_of_the_outputs_does_not_make_another_run(pack):
     complete(pack, request(("flm", 1)), "out.parquet", trainer)
     manifest = read_json(pack.backbone / "manifest.json")
     write_json(pack.backbone / "manifest.json", manifest | {"upstream_top1": 71.0, "sparsity_declared": 0.3})
-    complete(pack, request(("flm", 1), upstream="other"), "out.parquet", trainer)
+    complete(pack, request(("flm", 1), origin="other"), "out.parquet", trainer)
     assert len(trainer.asked) == 1
     complete(pack, request(("flm", 1)), "out.parquet", trainer, precision="bf16")
     assert len(trainer.asked) == 2
@@ -175,6 +175,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from hiddencost.runs.pack import PackInputs, complete
+from hiddencost.runs.packfile import PackRequest
 def train(dataset, runs):
     for run in runs:
         Path(sys.argv[1]).touch()

@@ -7,7 +7,7 @@ from hiddencost.compression.make import compress
 from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import write_json
 from hiddencost.runs import prompting
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 
 CPU = torch.device("cpu")
 RECIPE = {
@@ -34,8 +34,10 @@ def pack(mobilenetv2, tmp_path, monkeypatch, threads):
 
 
 def train(pack, name):
-    request = {"study": "s", "backbone": "net", "dataset": "toy", "seed": 0, "recipe": RECIPE, "runs": RUNS}
-    request |= {"ledger": f"{name}/ledger", "code": "c"}
+    request = PackRequest(
+        **{"study": "s", "backbone": "net", "dataset": "toy", "seed": 0, "recipe": RECIPE, "runs": RUNS},
+        **{"canvas": 48, "size": "32", "ledger": f"{name}/ledger", "code": "c"},
+    )
     prompting.train_pack(pack, request, "plans", f"{name}/seed0.parquet", CPU, 2**32)
     return pd.read_parquet(f"{name}/seed0.parquet").drop(columns=TIMING)
 

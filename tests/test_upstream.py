@@ -28,7 +28,7 @@ from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, build, families
 from hiddencost.runs import interrupted, ledger
-from hiddencost.runs.packfile import PackInputs, write_not_run
+from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 from hiddencost.runs.prompting import train_pack
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.upstream import folder_entry, with_defaults
@@ -146,15 +146,17 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     inputs = PackInputs(tmp_path / "backbone", tmp_path / "verification.json", images, tmp_path / "split.json")
     recipe = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 20, "shuffle": True}
     recipe |= {"mapping_interval": 1, "precision": "fp32", "test_batch_size": 100, "canvas": 40, "image_size": 32}
-    request = {
-        "study": "tiny",
-        "backbone": name,
-        "dataset": "cifar10-part",
-        "seed": 0,
-        "recipe": recipe,
-        "canvas": 40,
-    }
-    request |= {"runs": [["ilm", 2]], "ledger": str(tmp_path / "ledger"), "code": "c", "upstream": "u"}
+    request = PackRequest(
+        study="tiny",
+        backbone=name,
+        dataset="cifar10-part",
+        seed=0,
+        recipe=recipe,
+        canvas=40,
+        size="32",
+        runs=[("ilm", 2)],
+        ledger=str(tmp_path / "ledger"),
+    )
     train_pack(inputs, request, tmp_path / "plans", tmp_path / "pack.parquet", CPU, 2**31)
     (row,) = pq.read_table(tmp_path / "pack.parquet").to_pylist()
     assert row["status"] == "ok"
@@ -530,14 +532,15 @@ def test_a_network_with_too_few_classes_is_not_prompted_and_the_reason_is_told(m
     write_json(tmp_path / "verification.json", {"passed": True, "sparsity_declared": 0, "sparsity_measured": 0})
     write_json(tmp_path / "dataset.json", {"failed": None, "classes": [str(number) for number in range(11)]})
     inputs = PackInputs(tmp_path, tmp_path / "verification.json", tmp_path, tmp_path / "split.json")
-    request = {"study": "s", "backbone": "b", "dataset": "d", "seed": 0, "runs": [["ilm", 1], ["flm", 1]]}
+    of = {"study": "s", "backbone": "b", "dataset": "d", "seed": 0, "recipe": {}, "canvas": 40, "size": "32"}
+    request = PackRequest(**of, runs=[("ilm", 1), ("flm", 1)], ledger="ledger")
     assert write_not_run(inputs, request, tmp_path / "pack.parquet")
     rows = pq.read_table(tmp_path / "pack.parquet").to_pylist()
     assert {row["reason"] for row in rows} == {
         "the dataset has 11 classes, the network 10: too few to map one to each"
     }
     # a linear probe maps nothing
-    assert not write_not_run(inputs, request | {"runs": [["lp", 1]]}, tmp_path / "probe.parquet")
+    assert not write_not_run(inputs, request.asking((("lp", 1),)), tmp_path / "probe.parquet")
 
 
 # ------------------------------------------------------------------------------------------------- published weights

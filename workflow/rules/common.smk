@@ -29,7 +29,7 @@ from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
 from hiddencost.results import claims, gallery
-from hiddencost.runs import packfile
+from hiddencost.runs import metrics, packfile
 from hiddencost.study import upstream
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
 from hiddencost.study.load import load_study
@@ -465,33 +465,21 @@ def origin(wildcards):
 
 
 def request(job, recipe, wildcards):
-    """The runs that a pack's table must hold, and their recipe.
-
-    What is asked for is what the study wants, unless the table on disk holds all of that and more, of the same recipe,
-    code and origin: then it is what the table holds, so that a value taken out of the study does not make it stale.
-    """
-    wanted = {
-        "study": study.study,
-        "backbone": wildcards.backbone,
-        "dataset": wildcards.dataset,
-        "seed": int(wildcards.seed),
-        "recipe": recipe,
-        "canvas": study.canvas(study.backbone(wildcards.backbone)),
-        "size": study.sizes(wildcards.dataset, study.backbone(wildcards.backbone))[job],
-        "runs": [[method, shots] for method in methods_of(job, wildcards.backbone) for shots in study.shots],
-        "ledger": f"{RESULTS}/ledger",
-        "code": code(job),
-        "upstream": origin(wildcards),
-    }
+    """The runs that a pack's table must hold, and what they stand on."""
     axes = {"backbone": wildcards.backbone, "dataset": wildcards.dataset, "seed": wildcards.seed}
-    stored = packfile.stored_request(Path(PACK[job].format(**axes)))
-    if (
-        stored
-        and stored | {"runs": wanted["runs"]} == wanted
-        and all(run in stored["runs"] for run in wanted["runs"])
-    ):
-        return canonical(stored)
-    return canonical(wanted)
+    wanted = packfile.PackRequest(
+        study=study.study,
+        **axes,
+        recipe=recipe,
+        canvas=study.canvas(study.backbone(wildcards.backbone)),
+        size=str(study.sizes(wildcards.dataset, study.backbone(wildcards.backbone))[job]),
+        runs=[(method, shots) for method in methods_of(job, wildcards.backbone) for shots in study.shots],
+        ledger=f"{RESULTS}/ledger",
+        code=code(job),
+        metrics=metrics.digest(),
+        origin=origin(wildcards),
+    )
+    return packfile.settled(wanted, packfile.stored_request(Path(PACK[job].format(**axes)))).to_json()
 
 
 def train_request(wildcards):
@@ -518,8 +506,8 @@ def packs_so_far():
                 continue
             pack = SimpleNamespace(backbone=backbone, dataset=dataset, seed=seed)
             path = Path(PACK[job].format(**vars(pack)))
-            stored, wanted = packfile.stored_request(path), json.loads(asked_of[job](pack))
-            if stored and stored | {"runs": []} == wanted | {"runs": []}:
+            stored, wanted = packfile.stored_request(path), packfile.PackRequest.from_json(asked_of[job](pack))
+            if stored and stored.asking(()) == wanted.asking(()):
                 found[str(path)] = path.stat().st_mtime_ns
     return found
 

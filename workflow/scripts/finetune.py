@@ -1,11 +1,10 @@
-import json
-
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
-from hiddencost.runs.packfile import PackInputs, write_not_run
+from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 
 log_to(snakemake.log[0])
-inputs, request, output = PackInputs.of(snakemake.input), json.loads(snakemake.params.settings), snakemake.output[0]
+inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]
+request = PackRequest.from_json(snakemake.params.settings)
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
     jobs_per_gpu = snakemake.config["jobs_per_gpu"]

@@ -21,7 +21,7 @@ from hiddencost.files import read_json
 from hiddencost.networks import backbones, inference, layers
 from hiddencost.prompting.schedule import epoch_batches, not_finite, resolve_precision, stream
 from hiddencost.runs.pack import Runs, complete, score, timing
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
 
@@ -154,14 +154,14 @@ def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((images.to(mean.dtype) / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device: torch.device) -> None:
+def finetune_pack(inputs: PackInputs, request: PackRequest, output: str | Path, device: torch.device) -> None:
     """Train the runs of ft that the ledger does not hold yet, one after another, and write the rows of all.
 
     See `pack.complete` for the request, whose `recipe` is a RunFineTuning, and for the output. The dataset is one
     prepared at `finetuning_size` (ValueError otherwise). The ledger keeps the results alone: a network a run, 100 MB
     of a ResNet-50, would fill the disk. Pruned weights stay zero, but weights that were quantised do not stay so.
     """
-    recipe = RunFineTuning.model_validate(request["recipe"])
+    recipe = RunFineTuning.model_validate(request.recipe)
     precision = resolve_precision(recipe.precision, device)
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
@@ -182,10 +182,10 @@ def finetune_pack(inputs: PackInputs, request: dict, output: str | Path, device:
         with described as bar, logging_redirect_tqdm():
             for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
-                network = with_new_head(source, len(dataset.classes), request["seed"])
+                network = with_new_head(source, len(dataset.classes), request.seed)
                 network = network.to(device, memory_format=torch.channels_last)
                 images = dataset.train_images, dataset.train_labels, chosen
-                trained = fine_tune(network, masks, *images, request["seed"], recipe, mean, std, bar.update)
+                trained = fine_tune(network, masks, *images, request.seed, recipe, mean, std, bar.update)
                 result = timing(time.perf_counter() - start, trained.images, device, precision)
                 if trained.diverged:
                     result |= {"status": "diverged", "reason": trained.diverged}

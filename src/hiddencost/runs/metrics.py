@@ -1,42 +1,165 @@
-"""Accuracy and calibration over a whole test set."""
+"""Metrics of a run over the whole test set: accuracy and calibration.
+
+They stand apart from training: a run's identity does not contain their code, so a new metric scores what is stored
+and trains nothing (see `pack.complete`). A new one is a function of `Predictions` and its line in METRICS.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from hiddencost.digest import code_digest
+from hiddencost.files import canonical, sha256_text
+
+if TYPE_CHECKING:  # the Snakefile reads this module, and does without the seconds that PyTorch takes
+    from torch import Tensor
 
 BINS = 15
 EDGES = np.arange(1, BINS + 1) / BINS
 
 
-def evaluate(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of a test set, in test order.
+
+    Attributes:
+        logits: float64 [N, K] over the target classes, finite, on the CPU.
+        labels: int64 [N], each in 0..K-1.
+        batch_size: images a batch, which `ece_published` alone depends on.
+    """
+
+    logits: "Tensor"
+    labels: "Tensor"
+    batch_size: int
+
+    @cached_property
+    def log_probabilities(self) -> "Tensor":
+        """float64 [N, K]."""
+        return self.logits.log_softmax(1)
+
+    @cached_property
+    def probabilities(self) -> "Tensor":
+        """float64 [N, K]."""
+        return self.log_probabilities.exp()
+
+    @cached_property
+    def confidence(self) -> "Tensor":
+        """The probability of the predicted class, float64 [N]."""
+        return self.probabilities.max(1).values
+
+    @cached_property
+    def correct(self) -> "Tensor":
+        """Whether the predicted class is the label, bool [N]."""
+        return self.probabilities.max(1).indices == self.labels
+
+    @cached_property
+    def bins(self) -> dict[str, list]:
+        """The reliability bins, see `calibration_bins`."""
+        return calibration_bins(self.confidence.numpy(), self.correct.numpy())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tables, figures and report show of a run.
+
+    Attributes:
+        label: what it is called in figures and report.
+        compute: its value, of the predictions over a test set.
+        percent: whether it is a share of 1 that is shown in %.
+        unit: of what is shown, of a difference too.
+        higher_is_better: whether more of it is better.
+        paired: whether tables hold its difference from the dense network, paired by seed: a cost of compression.
+    """
+
+    label: str
+    compute: Callable[[Predictions], float]
+    percent: bool = False
+    unit: str = ""
+    higher_is_better: bool = False
+    paired: bool = False
+
+    @property
+    def factor(self) -> int:
+        """What a value is multiplied by to be shown."""
+        return 100 if self.percent else 1
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Return the share of images whose predicted class is the label."""
+    return predictions.correct.double().mean().item()
+
+
+def mean_class_accuracy(predictions: Predictions) -> float:
+    """Return the mean accuracy of the classes that occur."""
+    labels, correct = predictions.labels, predictions.correct
+    return float(np.mean([correct[labels == label].double().mean().item() for label in labels.unique()]))
+
+
+def nll(predictions: Predictions) -> float:
+    """Return the mean negative log-likelihood of the labels, in nats."""
+    return -predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean().item()
+
+
+def brier(predictions: Predictions) -> float:
+    """Return the mean over images of the squared error of the probabilities, summed over classes: 0..2."""
+    truth = predictions.labels.new_zeros(predictions.logits.shape).scatter_(1, predictions.labels[:, None], 1)
+    return (predictions.probabilities - truth).square().sum(1).mean().item()
+
+
+def ece(predictions: Predictions) -> float:
+    """Return the expected calibration error of the reliability bins."""
+    return expected_calibration_error(predictions.bins)
+
+
+def published_ece(predictions: Predictions) -> float:
+    """Return the "ECE" of the paper's published code, see `ece_published`."""
+    top = predictions.logits.max(1).values
+    return ece_published(top.numpy(), predictions.correct.numpy(), predictions.batch_size)
+
+
+# by the name of their column, in the order of the tables
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("Test accuracy", accuracy, percent=True, unit="%", higher_is_better=True, paired=True),
+    "mean_class_accuracy": Metric(
+        "Mean accuracy of the classes", mean_class_accuracy, percent=True, unit="%", higher_is_better=True
+    ),
+    "nll": Metric("Negative log-likelihood", nll, unit="nats"),
+    "brier": Metric("Brier score", brier),
+    "ece": Metric("Calibration error (ECE)", ece, percent=True, unit="points", paired=True),
+    "ece_published": Metric("ECE as published (of logits)", published_ece),
+}
+
+
+def digest() -> str:
+    """Return the digest of the code that scores: of the modules that METRICS' functions stand in, and its names."""
+    files = {str(inspect.getsourcefile(metric.compute)) for metric in METRICS.values()}
+    return sha256_text(canonical([sorted(METRICS), *sorted(code_digest(file) for file in files)]))
+
+
+def evaluate(logits: "Tensor", labels: "Tensor", test_batch_size: int) -> dict:
     """Score logits over the target classes.
 
-    logits: [N, K], for label mapping the K mapped ones; labels: int64 [N], each in 0..K-1.
+    Args:
+        logits: [N, K], for label mapping the K mapped ones.
+        labels: int64 [N], each in 0..K-1.
+        test_batch_size: images a batch, of `ece_published` alone.
 
-    Returns `accuracy` and `mean_class_accuracy` (over the classes that occur), in 0..1; `nll`, mean, in nats;
-    `brier`, the mean over images of the squared error summed over classes (0..2); `ece`, see `calibration_bins`;
-    `ece_published`; and `bin_count`, `bin_confidence`, `bin_accuracy`, lists of 15 (None where a bin is empty).
-    Raises ValueError if a logit is not finite.
+    Returns:
+        The value of each of METRICS by name; and `bin_count`, `bin_confidence`, `bin_accuracy`, see
+        `calibration_bins`.
+
+    Raises:
+        ValueError: if a logit is not finite.
     """
-    logits, labels = logits.detach().cpu().double(), labels.cpu()
-    if not torch.isfinite(logits).all():
+    logits = logits.detach().cpu().double()
+    if not logits.isfinite().all():
         raise ValueError("the logits hold values that are not finite")
-    log_probabilities = logits.log_softmax(1)
-    probabilities = log_probabilities.exp()
-    confidence, predicted = probabilities.max(1)
-    correct = predicted == labels
-    truth = torch.nn.functional.one_hot(labels, logits.shape[1])
-    per_class = [correct[labels == label].double().mean().item() for label in labels.unique()]
-    bins = calibration_bins(confidence.numpy(), correct.numpy())
-    return {
-        "accuracy": correct.double().mean().item(),
-        "mean_class_accuracy": float(np.mean(per_class)),
-        "nll": -log_probabilities.gather(1, labels[:, None]).mean().item(),
-        "brier": (probabilities - truth).square().sum(1).mean().item(),
-        "ece": expected_calibration_error(bins),
-        "ece_published": ece_published(logits.max(1).values.numpy(), correct.numpy(), test_batch_size),
-        **bins,
-    }
+    predictions = Predictions(logits, labels.cpu(), test_batch_size)
+    return {name: metric.compute(predictions) for name, metric in METRICS.items()} | predictions.bins
 
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> dict[str, list]:

@@ -17,7 +17,7 @@ from hiddencost.machine import device_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.runs import ledger, packfile
 from hiddencost.runs.metrics import evaluate
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 
 log = logging.getLogger(__name__)
 VERSIONS = ("torch", "torchvision", "timm")
@@ -40,7 +40,7 @@ def _alone(output: Path) -> AcquireReturnProxy:
 
 def complete(
     inputs: PackInputs,
-    request: dict,
+    request: PackRequest,
     output: str | Path,
     train: Train,
     of_method: dict[str, dict[str, str]] | None = None,
@@ -59,29 +59,31 @@ def complete(
     permutations = read_json(inputs.split)["permutations"]
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     rows: list[dict] = []
-    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request["runs"]}
+    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request.runs}
     wanted: Runs = {}  # by identity: budgets that choose the same images are one run
-    for method, shots in request["runs"]:
+    for method, shots in request.runs:
         chosen = take_shots(permutations, shots) if METHODS[method].trains else []
         row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
         run = identity(manifest, dataset.digest, chosen, method, request, **further[method])
         rows.append(row | {"run": run})
         wanted[run] = method, chosen
     with _alone(Path(output)):
-        missing = {run: one for run, one in wanted.items() if ledger.find(request["ledger"], run) is None}
+        missing = {run: one for run, one in wanted.items() if ledger.find(request.ledger, run) is None}
         if missing:
             others = "" if len(missing) == len(wanted) else ", the others are in the ledger"
             log.info("%d of %d runs to train%s", len(missing), len(wanted), others)
             for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
                 method, chosen = missing[run]
-                ledger.record(request["ledger"], run, tensors, result | further[method])
+                ledger.record(request.ledger, run, tensors, result | further[method])
                 log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
-        rows = [row | ledger.find(request["ledger"], row["run"]) for row in rows]
+        rows = [row | ledger.find(request.ledger, row["run"]) for row in rows]
         packfile.write(rows, request, Path(output))
     log.info("%s: %d runs, %d of them trained now", output, len(rows), len(missing))
 
 
-def identity(manifest: dict, dataset: str, images: list[int], method: str, request: dict, **determines: str) -> str:
+def identity(
+    manifest: dict, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str
+) -> str:
     """Return a run's identity in the ledger.
 
     manifest: the backbone's; dataset: its digest; images: the indices of those chosen; request, determines: see
@@ -94,9 +96,9 @@ def identity(manifest: dict, dataset: str, images: list[int], method: str, reque
         dataset=dataset,
         images=images,
         method=method,
-        recipe=request["recipe"],
-        seed=request["seed"],
-        code=request["code"],
+        recipe=request.recipe,
+        seed=request.seed,
+        code=request.code,
         **determines,
     )
 

@@ -1,18 +1,103 @@
 """A pack on disk: its input files, and its table, a row a run, with the request that it answers in its metadata."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
 
 AXES = ["backbone", "dataset", "method", "shots", "seed"]
+
+
+class PackRequest(BaseModel):
+    """What a pack's table must hold, and what its runs stand on; the table carries it as JSON in its metadata.
+
+    Attributes:
+        study, backbone, dataset, seed: whose runs they are.
+        recipe: of training, as JSON values: a RunProtocol, RunClipProtocol, Recipe or RunFineTuning (study.recipes).
+        canvas: side of the network's input, in pixels.
+        size: at which the dataset is prepared, see `datasets.prepare.sized`.
+        runs: (method, shots) pairs, shots a number of images per class or "full".
+        ledger: folder of the study's finished runs.
+        code: digest of the code that trains.
+        metrics: digest of the code that scores, see `metrics.digest`.
+        origin: digest of the settings and the code that make the pack's inputs.
+    """
+
+    # tables of older versions state more, or less, and must be told from those of today, not refused
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    study: str
+    backbone: str
+    dataset: str
+    seed: int
+    recipe: Mapping[str, Any]
+    canvas: int
+    size: str
+    runs: tuple[tuple[str, int | str], ...]
+    ledger: str
+    code: str = ""
+    metrics: str = ""
+    origin: str = ""
+
+    def to_json(self) -> str:
+        """Return the request as canonical JSON: the same text for the same request."""
+        return canonical(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "PackRequest":
+        """Read what `to_json` wrote. Raises ValueError (pydantic's) if a part is missing."""
+        return cls.model_validate_json(text)
+
+    def asking(self, runs: tuple[tuple[str, int | str], ...]) -> "PackRequest":
+        """Return the same request for other runs."""
+        return self.model_copy(update={"runs": runs})
+
+
+def settled(wanted: PackRequest, stored: PackRequest | None) -> PackRequest:
+    """Return the request to make a pack for: what is wanted, or what the table answers if that is all of it and more.
+
+    So a value that is taken out of a study does not make its tables stale.
+    """
+    if stored and stored.asking(wanted.runs) == wanted and set(wanted.runs) <= set(stored.runs):
+        return stored
+    return wanted
+
+
+def why_stale(stored: PackRequest | None, wanted: PackRequest) -> str | None:
+    """Say in plain words how code that has changed makes a pack's table stale.
+
+    Args:
+        stored: the request that the table answers, None where there is no table.
+        wanted: the request that it should answer.
+
+    Returns:
+        What is said of its runs ("were trained by an older version of the code: they are trained anew"), or None
+        where there is no table, where it is up to date, and where something else than code differs.
+    """
+    if stored is None:
+        return None
+    digests = {"code": "", "metrics": "", "origin": ""}
+    settings = [request.asking(()).model_copy(update=digests) for request in (stored, wanted)]
+    if settings[0] != settings[1]:
+        return None
+    if stored.code != wanted.code:
+        return "were trained by an older version of the code: they are trained anew"
+    if stored.origin != wanted.origin:
+        return (
+            "stand on networks, images or splits that older code or other settings made: "
+            "those of them whose inputs changed are trained anew"
+        )
+    if stored.metrics != wanted.metrics:
+        return "were scored by an older version of the metrics: they are scored anew, and not trained"
+    return None
 
 
 @dataclass
@@ -32,23 +117,23 @@ class PackInputs:
         return cls(**{n: Path(v) if isinstance(v, str) else Path(v[0]).parent for n, v in values.items()})
 
 
-def common(inputs: PackInputs, request: dict) -> dict:
+def common(inputs: PackInputs, request: PackRequest) -> dict:
     """Return what the rows of a pack have in common."""
     manifest, verification = read_json(inputs.backbone / "manifest.json"), read_json(inputs.verification)
     return {
-        "study": request["study"],
+        "study": request.study,
         "checkpoint": manifest["checkpoint"],
-        "backbone": request["backbone"],
+        "backbone": request.backbone,
         "compression": manifest["compression"],
         "control": manifest["control"],
         "sparsity_declared": verification["sparsity_declared"],
         "sparsity_measured": verification["sparsity_measured"],
-        "dataset": request["dataset"],
-        "seed": request["seed"],
+        "dataset": request.dataset,
+        "seed": request.seed,
     }
 
 
-def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
+def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> bool:
     """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where label
     mapping has not a source class for each target class.
 
@@ -56,7 +141,7 @@ def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
     """
     verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
     manifest = read_json(inputs.backbone / "manifest.json")
-    mapped = any(METHODS[name].prompts for name, _ in request["runs"])
+    mapped = any(METHODS[name].prompts for name, _ in request.runs)
     sources = family_of(manifest["architecture"]).source_classes(manifest)
     if why := manifest.get("failed"):
         reason = f"the backbone is not there: {why}"
@@ -71,18 +156,23 @@ def write_not_run(inputs: PackInputs, request: dict, output: Path) -> bool:
     else:
         return False
     row = common(inputs, request) | {"status": "not run", "reason": reason}
-    write([row | {"method": method, "shots": str(shots)} for method, shots in request["runs"]], request, output)
+    write([row | {"method": method, "shots": str(shots)} for method, shots in request.runs], request, output)
     return True
 
 
-def write(rows: list[dict], request: dict, path: Path) -> None:
+def write(rows: list[dict], request: PackRequest, path: Path) -> None:
     """Write rows (dicts of one run each) as parquet."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     table = pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows])
     with atomic(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"request": canonical(request)}), temporary)
+        pq.write_table(table.replace_schema_metadata({"request": request.to_json()}), temporary)
 
 
-def stored_request(path: Path) -> dict | None:
-    """Return the request that a pack's table answers, or None if there is no table."""
-    return json.loads(pq.read_schema(path).metadata[b"request"]) if path.exists() else None
+def stored_request(path: Path) -> PackRequest | None:
+    """Return the request that a pack's table answers, or None if there is no table, or one that states no request."""
+    if not path.exists():
+        return None
+    try:
+        return PackRequest.from_json((pq.read_schema(path).metadata or {}).get(b"request", b""))
+    except ValidationError:
+        return None

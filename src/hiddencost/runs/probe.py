@@ -15,7 +15,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.networks.clip.texts import read_texts, zero_shot_head
 from hiddencost.prompting.schedule import epoch_batches, optimiser, stream
 from hiddencost.runs.pack import Runs, complete, score, timing
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import Recipe
 
 
@@ -48,7 +48,11 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
 
 
 def probe_pack(
-    inputs: PackInputs, features: str | Path, request: dict, output: str | Path, texts: str | Path | None = None
+    inputs: PackInputs,
+    features: str | Path,
+    request: PackRequest,
+    output: str | Path,
+    texts: str | Path | None = None,
 ) -> None:
     """Train the runs of lp on stored features, and on CLIP try those of zs; see `pack.complete`.
 
@@ -56,8 +60,8 @@ def probe_pack(
     `clip.write_texts`, for zs: its texts classify the features as they are (`clip.zero_shot_head`), without a
     training image, whatever the shots.
     """
-    untrained = [method for method, _ in request["runs"] if not METHODS[method].trains]
-    recipe = Recipe.model_validate(request["recipe"])
+    untrained = [method for method, _ in request.runs if not METHODS[method].trains]
+    recipe = Recipe.model_validate(request.recipe)
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
         train_features, test_features = load_features(features)
@@ -69,12 +73,12 @@ def probe_pack(
                 epochs = 0
             else:
                 inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
-                learned = dict(train_probe(*inputs, request["seed"], recipe).named_parameters())
+                learned = dict(train_probe(*inputs, request.seed, recipe).named_parameters())
                 epochs = recipe.epochs
             seconds = time.perf_counter() - start
             result = timing(seconds, len(chosen) * epochs, torch.device("cpu"), "fp32")
             logits = functional.linear(test_features, **learned)
-            yield run, learned, result | score(logits, test_labels, request["recipe"]["test_batch_size"])
+            yield run, learned, result | score(logits, test_labels, request.recipe["test_batch_size"])
 
     of_texts = {method: {"texts": sha256_file(texts)} for method in untrained}
     complete(inputs, request, output, train, of_texts, features=sha256_file(features))

@@ -21,7 +21,7 @@ from hiddencost.prompting.schedule import resolve_precision
 from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.runs.pack import Runs, complete, score, timing
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import run_protocol
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ KEEP_SECONDS = 60  # what a killed job loses at most of its training
 
 def train_pack(
     inputs: PackInputs,
-    request: dict,
+    request: PackRequest,
     plans: str | Path,
     output: str | Path,
     device: torch.device,
@@ -43,10 +43,10 @@ def train_pack(
     output; `plan.choose` for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a
     minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
     """
-    protocol = run_protocol(request["recipe"])
+    protocol = run_protocol(request.recipe)
     precision = resolve_precision(protocol.precision, device)
-    pack = "_".join(str(request[axis]) for axis in ("backbone", "dataset", "seed"))
-    unfinished = Path(request["ledger"], "unfinished", f"{pack}.states")
+    pack = "_".join(str(getattr(request, axis)) for axis in ("backbone", "dataset", "seed"))
+    unfinished = Path(request.ledger, "unfinished", f"{pack}.states")
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
         network, manifest = backbones.load_classifier(inputs.backbone, texts)
@@ -76,7 +76,7 @@ def train_pack(
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
             data = images, labels, len(dataset.classes), runs_on
-            steps = train_prompts(prompted, *data, request["seed"], protocol, bar.update, states, keep)
+            steps = train_prompts(prompted, *data, request.seed, protocol, bar.update, states, keep)
             for done, (number, run) in enumerate(steps, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 result = timing(run.seconds, run.images, device, precision)

@@ -151,7 +151,9 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     method, target, place = METHODS[row["method"]], row["dataset"], f"{row['dataset']}/seed{row['seed']}"
     table = f"{JOBS[method.job].folder}/{row['backbone']}/{place}.parquet"
     request = packfile.stored_request(_existing(study / table))
-    size = request["size"]
+    if request is None:
+        raise ValueError(f"{study / table}: not a table of this version; run the study again, then load")
+    size = request.size
     resources = study.absolute().parents[1] / "resources"
     dataset = read_json(_existing(resources / f"datasets/{target}/{size}/dataset.json"))
     split = read_json(_existing(study / f"splits/{place}.json"))
@@ -174,7 +176,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     family = family_of(manifest["architecture"])
     network = family.classifier(network, manifest, None if method.probes else texts)
     if family.prompt == "additive":
-        about["border"] = request["recipe"].get("border", 0)
+        about["border"] = request.recipe.get("border", 0)
         about["interpolation"] = manifest["preprocessing"]["interpolation"]
     about |= family.saved_settings(network, manifest)
     now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
@@ -188,7 +190,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "preprocessing": {key: manifest["preprocessing"][key] for key in ("mean", "std")},
         "classes": dataset["classes"],
         "size": size,
-        "canvas": request["canvas"],
+        "canvas": request.canvas,
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)

@@ -31,7 +31,7 @@ from hiddencost.networks.layers import classifier_name
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.engine import Plan, PromptedNetwork
-from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.prompting.precision import resolve_precision
 from hiddencost.runs.metrics import evaluate
 from hiddencost.study.recipes import RunProtocol
 

@@ -13,8 +13,9 @@ from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.networks import backbones, build, inference
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.layers import classifier
+from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import border_mask, compose
-from hiddencost.prompting.sharing import SharedNetwork, paste
+from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
 ENTRY = catalog.checkpoint("mobilenetv2")

@@ -154,7 +154,7 @@ def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(ne
     cosines = functional.cosine_similarity(embeddings[0][:, None], embeddings[1][None], dim=2)
     classifier = text_classifier(network, texts, name).requires_grad_(False)
     torch.testing.assert_close(classifier(images), math.exp(3.0) * cosines, rtol=1e-4, atol=1e-4)
-    from hiddencost.prompting.engine import in_bf16
+    from hiddencost.prompting.precision import in_bf16
 
     low = in_bf16(FAMILIES["clip"].for_inference(classifier, CPU))
     assert low(images.bfloat16()).dtype == torch.float32

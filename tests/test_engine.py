@@ -15,8 +15,8 @@ from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.networks import backbones, inference
 from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.prompts import border_mask
-from hiddencost.prompting.schedule import resolve_precision
 from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.study.recipes import RunProtocol

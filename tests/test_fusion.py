@@ -18,10 +18,11 @@ from hiddencost.networks.build import build
 from hiddencost.networks.inference import for_inference
 from hiddencost.networks.layers import classifier
 from hiddencost.prompting import fusion
-from hiddencost.prompting.engine import in_bf16
 from hiddencost.prompting.fusion import BiasActivation, fuse_pointwise, kernels_run
+from hiddencost.prompting.maps import paste
+from hiddencost.prompting.precision import in_bf16
 from hiddencost.prompting.prompts import border_mask, compose
-from hiddencost.prompting.sharing import SharedNetwork, paste
+from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels run on the CPU, one program after another

@@ -9,7 +9,7 @@ from hiddencost.machine import device_name
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting import engine, plan
 from hiddencost.prompting.engine import Plan
-from hiddencost.prompting.sharing import Float32Conv2d
+from hiddencost.prompting.precision import Float32Conv2d
 from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import border_mask, compose, padding
-from hiddencost.prompting.sharing import paste
 
 
 @pytest.mark.parametrize(

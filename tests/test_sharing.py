@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.maps import SharedMaps, paste, slide
 from hiddencost.prompting.prompts import border_mask, compose
-from hiddencost.prompting.sharing import SharedNetwork, Split, paste, slide
+from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
 
@@ -141,7 +142,7 @@ def split_canvas(window, runs, prompts, images):
     (top, bottom), (left, right) = window
     mask = torch.ones(prompts.shape[2:], dtype=prompts.dtype)
     mask[top:bottom, left:right] = 0
-    return Split(prompts * mask, images, window, runs, is_canvas=True)
+    return SharedMaps(prompts * mask, images, window, runs, is_canvas=True)
 
 
 @pytest.mark.parametrize("seed", range(120))

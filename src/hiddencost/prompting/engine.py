@@ -1,9 +1,7 @@
 """A frozen network behind prompted canvases: forward passes, gradients, and how they are cut into chunks."""
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -15,14 +13,15 @@ from torch.nn import functional
 
 from hiddencost.machine import clear_memory, out_of_memory
 from hiddencost.networks.inference import FORWARD_BATCH
-from hiddencost.networks.layers import classifier, classifier_name
+from hiddencost.networks.layers import classifier
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
+from hiddencost.prompting.maps import SharedMaps, cast, paste
+from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
 from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
-from hiddencost.prompting.schedule import resolve_precision
-from hiddencost.prompting.sharing import Float32Conv2d, SharedNetwork, Split, cast, paste
+from hiddencost.prompting.sharing import SharedNetwork
 from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
 log = logging.getLogger(__name__)
@@ -46,33 +45,6 @@ class Plan:
     fused: bool = False
     in_float32: tuple[str, ...] = ()
     forward_ms: Mapping[str, float] = field(default_factory=dict)
-
-
-class _FullHead(nn.Linear):
-    """A classifier in float32 behind a network of lower precision: its logits do not tie by rounding."""
-
-    def __init__(self, head: nn.Linear):
-        nn.Module.__init__(self)  # nn.Linear's own would draw random weights
-        self.in_features, self.out_features = head.in_features, head.out_features
-        self.weight, self.bias = head.weight, head.bias
-
-    def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.float())
-
-
-def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
-    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32.
-
-    in_float32: names of convolutions that do so, too.
-    """
-    head = _FullHead(classifier(network))
-    copied = copy.deepcopy(network).bfloat16()
-    copied.set_submodule(classifier_name(copied), head)
-    for name in in_float32:
-        convolution = copy.deepcopy(network.get_submodule(name))
-        convolution.__class__ = Float32Conv2d
-        copied.set_submodule(name, convolution)
-    return copied
 
 
 @dataclass
@@ -291,9 +263,9 @@ class PromptedNetwork:
         return losses.detach(), gradient
 
 
-def _executor(network: nn.Module, cover: float | None) -> Callable[[Split | Tensor], Tensor]:
-    def whole(canvas: Split | Tensor) -> Tensor:
-        return network(paste(canvas) if isinstance(canvas, Split) else canvas)
+def _executor(network: nn.Module, cover: float | None) -> Callable[[SharedMaps | Tensor], Tensor]:
+    def whole(canvas: SharedMaps | Tensor) -> Tensor:
+        return network(paste(canvas) if isinstance(canvas, SharedMaps) else canvas)
 
     return whole if cover is None else SharedNetwork(network, cover)
 
@@ -301,20 +273,6 @@ def _executor(network: nn.Module, cover: float | None) -> Callable[[Split | Tens
 def runs_of_images(counts: Sequence[int]) -> Tensor:
     """Return the run of each image, int64 on the host, of counts[r] images of run r one after another."""
     return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-
-
-@contextmanager
-def tf32() -> Iterator[None]:
-    """Let a GPU's products of float32 be those of TF32, which has a mantissa of 10 bits."""
-    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    kept = [flag.fp32_precision for flag in flags]
-    try:
-        for flag in flags:
-            flag.fp32_precision = "tf32"
-        yield
-    finally:
-        for flag, before in zip(flags, kept, strict=True):
-            flag.fp32_precision = before
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -20,10 +20,10 @@ from hiddencost.files import canonical, read_json, sha256_text, write_json
 from hiddencost.machine import WORK, clear_memory, device_name, free_memory, out_of_memory
 from hiddencost.networks.inference import FORWARD_BATCH
 from hiddencost.networks.layers import classifier
-from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork, in_bf16
+from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
 from hiddencost.prompting.fusion import kernels_run
 from hiddencost.prompting.graphs import Replayed
-from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.prompting.precision import in_bf16, resolve_precision
 from hiddencost.study.recipes import RunClipProtocol, RunProtocol
 
 AnyProtocol = RunProtocol | RunClipProtocol

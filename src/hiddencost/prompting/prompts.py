@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-from hiddencost.prompting.sharing import Split
+from hiddencost.prompting.maps import SharedMaps
 
 
 def padding(image_size: int, canvas: int) -> tuple[int, int]:
@@ -19,7 +19,7 @@ def border_mask(image_size: int, canvas: int) -> Tensor:
     return functional.pad(torch.zeros(1, image_size, image_size, dtype=torch.bool), (before, after) * 2, value=True)
 
 
-def compose(images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor) -> Split:
+def compose(images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor) -> SharedMaps:
     """Put images on their runs' canvases: Normalize(ZeroPad(x) + σ(W) ⊙ M), with normalisation last.
 
     Source: arXiv 2308.14969, section 3, and the published code of ILM-VP (arXiv 2211.11635).
@@ -33,7 +33,7 @@ def compose(images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: T
     border = torch.where(mask, (torch.sigmoid(prompts) - mean) / std, 0)
     patch = (images.to(mean.dtype) / 255 - mean) / std
     border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
-    return Split(border, patch, (side, side), runs, is_canvas=True)
+    return SharedMaps(border, patch, (side, side), runs, is_canvas=True)
 
 
 def frame_mask(border: int, canvas: int) -> Tensor:

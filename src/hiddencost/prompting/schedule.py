@@ -49,15 +49,3 @@ def not_finite(losses: list[float], before: int, epoch: int) -> str | None:
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {step}, epoch {epoch}"
     return None
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        features = torch.cpu.get_capabilities()
-        native = features.get("avx512_bf16", False) or features.get("amx_bf16", False)
-    return "bf16" if native else "fp32"

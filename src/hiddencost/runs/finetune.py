@@ -19,7 +19,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import read_json
 from hiddencost.networks import backbones, inference, layers
-from hiddencost.prompting.schedule import epoch_batches, not_finite, resolve_precision, stream
+from hiddencost.prompting.precision import resolve_precision
+from hiddencost.prompting.schedule import epoch_batches, not_finite, stream
 from hiddencost.runs.pack import Runs, complete, score, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size

@@ -17,7 +17,7 @@ from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.plan import choose
-from hiddencost.prompting.schedule import resolve_precision
+from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.runs.pack import Runs, complete, score, timing

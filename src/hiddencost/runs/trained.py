@@ -18,8 +18,8 @@ from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, layers
 from hiddencost.networks.families import family_of
+from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
-from hiddencost.prompting.sharing import paste
 from hiddencost.runs import ledger, pack, packfile
 from hiddencost.runs.packfile import AXES
 

@@ -32,7 +32,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.machine import device_name
 from hiddencost.networks import backbones, build, layers
 from hiddencost.networks.layers import convolutions
-from hiddencost.prompting.schedule import resolve_precision, stream
+from hiddencost.prompting.precision import resolve_precision
+from hiddencost.prompting.schedule import stream
 from hiddencost.runs import interrupted
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream import sparsifiers

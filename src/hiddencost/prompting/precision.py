@@ -1,0 +1,70 @@
+"""Number formats: what computes in bfloat16, in a GPU's TF32, and what stays in float32."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hiddencost.networks.layers import classifier, classifier_name
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities()
+        native = features.get("avx512_bf16", False) or features.get("amx_bf16", False)
+    return "bf16" if native else "fp32"
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 within a network of bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).bfloat16()
+
+
+class _FullHead(nn.Linear):
+    """A classifier in float32 behind a network of lower precision: its logits do not tie by rounding."""
+
+    def __init__(self, head: nn.Linear):
+        nn.Module.__init__(self)  # nn.Linear's own would draw random weights
+        self.in_features, self.out_features = head.in_features, head.out_features
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.float())
+
+
+def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
+    """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32.
+
+    in_float32: names of convolutions that do so, too.
+    """
+    head = _FullHead(classifier(network))
+    copied = copy.deepcopy(network).bfloat16()
+    copied.set_submodule(classifier_name(copied), head)
+    for name in in_float32:
+        convolution = copy.deepcopy(network.get_submodule(name))
+        convolution.__class__ = Float32Conv2d
+        copied.set_submodule(name, convolution)
+    return copied
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Let a GPU's products of float32 be those of TF32, which has a mantissa of 10 bits."""
+    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    kept = [flag.fp32_precision for flag in flags]
+    try:
+        for flag in flags:
+            flag.fp32_precision = "tf32"
+        yield
+    finally:
+        for flag, before in zip(flags, kept, strict=True):
+            flag.fp32_precision = before

@@ -2,13 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test test-slurm test-browser lint bench clean
+.PHONY: help install quickstart test test-slow test-slurm test-browser lint bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
-	@echo "make test         install and run all tests"
+	@echo "make test         install and run the tests"
+	@echo "make test-slow    the tests that take long: whole studies, faults of machines and file systems"
 	@echo "make test-slurm   install a Slurm (Debian, as root) and run the tests on it"
 	@echo "make test-browser the report in Chromium, which root on Debian gets by apt-get where it is missing"
-	@echo "make lint         ruff, snakefmt, snakemake --lint"
+	@echo "make lint         ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
 
@@ -30,6 +31,9 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-slow: install
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 # the refusal where there is no root or no apt-get comes before the installation
 test-slurm:

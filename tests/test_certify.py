@@ -16,7 +16,7 @@ from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.networks import backbones
 from hiddencost.networks.clip import model
-from hiddencost.networks.clip.texts import classifier
+from hiddencost.networks.clip.texts import classifier_of_texts
 from hiddencost.networks.families import FAMILIES
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally, first_classes
@@ -302,7 +302,7 @@ def case(request, mobilenetv2, tmp_path):
         architecture = tiny_clip.configure(tmp_path / "clip")
         texts = [f"a photo of number {number}" for number in range(30)]
         name = model.configuration_of(architecture)
-        network = classifier(tiny_clip.network(architecture), texts, name).requires_grad_(False)
+        network = classifier_of_texts(tiny_clip.network(architecture), texts, name).requires_grad_(False)
         protocol = RunClipProtocol(**RECIPE, border=8, canvas=canvas, interpolation="bicubic", momentum=0.9)
     elif request.param == "resnet18":
         network = random_network("resnet18")

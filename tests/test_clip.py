@@ -22,8 +22,14 @@ from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, build
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.clip import model
-from hiddencost.networks.clip.texts import classifier as text_classifier
-from hiddencost.networks.clip.texts import read_texts, templates, words, write_texts, zero_shot_head
+from hiddencost.networks.clip.texts import (
+    class_words,
+    classifier_of_texts,
+    expand_templates,
+    read_texts,
+    write_texts,
+    zero_shot_head,
+)
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.layers import prunable, weights
@@ -138,7 +144,7 @@ def test_the_lean_classifier_is_the_network_up_to_rounding(architecture, name):
     for norm in (module for module in made.visual.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.uniform_(0.5, 2)
     images = torch.randn(2, 3, model.image_size(made), model.image_size(made), generator=stream(0, "images"))
-    classifier = text_classifier(made, ["a cat", "a dog", "a house"], model.configuration_of(architecture))
+    classifier = classifier_of_texts(made, ["a cat", "a dog", "a house"], model.configuration_of(architecture))
     classifier, images = classifier.double(), images.double()
     lean = FAMILIES["clip"].for_inference(classifier, CPU)
     kinds = {type(module).__name__ for module in lean.modules()}
@@ -152,7 +158,7 @@ def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(ne
     images = torch.randn(3, 3, CANVAS, CANVAS)
     embeddings = network.encode_image(images), network.encode_text(clip_tokens(architecture, texts))
     cosines = functional.cosine_similarity(embeddings[0][:, None], embeddings[1][None], dim=2)
-    classifier = text_classifier(network, texts, name).requires_grad_(False)
+    classifier = classifier_of_texts(network, texts, name).requires_grad_(False)
     torch.testing.assert_close(classifier(images), math.exp(3.0) * cosines, rtol=1e-4, atol=1e-4)
     from hiddencost.prompting.precision import in_bf16
 
@@ -392,7 +398,7 @@ def test_texts_are_each_template_with_each_class_as_words(network, architecture,
 
 
 def test_the_published_templates_are_81():
-    found = templates("published")
+    found = expand_templates("published")
     assert len(found) == len(set(found)) == PUBLISHED_TEMPLATES
     assert found[:2] == ["This is a photo of a {}.", "a bad photo of a {}."]
     assert all(template.count("{}") == 1 for template in found)
@@ -460,9 +466,9 @@ def plain_training(classifier, images, labels, classes, method, seed, protocol, 
 def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, architecture, threads):
     """In float64, all methods and two budgets side by side: the tower lean, or narrow, and images in chunks."""
     network, _, manifest = backbones.load(imported(layout))
-    texts = [template.format(words(name)) for template in TEMPLATES for name in CLASSES]
+    texts = [template.format(class_words(name)) for template in TEMPLATES for name in CLASSES]
     name = model.configuration_of(manifest["architecture"])
-    classifier = text_classifier(network, texts, name).double().requires_grad_(False)
+    classifier = classifier_of_texts(network, texts, name).double().requires_grad_(False)
     images = torch.randint(0, 256, (24, 3, CANVAS, CANVAS), dtype=torch.uint8, generator=stream(0, "noise"))
     labels = torch.arange(24) % 4
     protocol = RunClipProtocol.model_validate(PROTOCOL)
@@ -487,8 +493,8 @@ def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, ar
 
 def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, threads):
     name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
-    texts = [template.format(words(one)) for template in TEMPLATES for one in CLASSES]
-    classifier = text_classifier(network, texts, name).requires_grad_(False)
+    texts = [template.format(class_words(one)) for template in TEMPLATES for one in CLASSES]
+    classifier = classifier_of_texts(network, texts, name).requires_grad_(False)
     mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "noise"))
     data = images, torch.arange(12) % 4, 4, [("ilm", list(range(12)))], 0, protocol
@@ -505,7 +511,7 @@ def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, thre
 def test_the_plan_is_whole_canvases_and_chunks_that_fit(network, architecture, tmp_path, caplog, threads):
     caplog.set_level("INFO")
     name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
-    classifier = text_classifier(network, ["a cat", "a dog"], name).requires_grad_(False)
+    classifier = classifier_of_texts(network, ["a cat", "a dog"], name).requires_grad_(False)
     mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
     plan = choose(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
     assert (plan.cover, plan.graphs) == (None, False)

@@ -582,7 +582,7 @@ def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision
 def test_a_step_of_clip_is_captured(tmp_path, size, precision):
     architecture = tiny_clip.configure(tmp_path / "clip")
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen")]
-    made = texts.classifier(tiny_clip.network(architecture), words, model.configuration_of(architecture))
+    made = texts.classifier_of_texts(tiny_clip.network(architecture), words, model.configuration_of(architecture))
     recipe = {"epochs": 1, "learning_rate": 40.0, "momentum": 0.9, "batch_size": 4, "shuffle": True}
     recipe |= {"test_batch_size": 8, "border": 7, "mapping_interval": 1, "precision": precision}
     protocol = RunClipProtocol(**recipe, canvas=tiny_clip.CANVAS, interpolation="bicubic")

@@ -294,7 +294,7 @@ def tiny_texts(tmp_path_factory):
     """A tiny CLIP as a classifier over eight texts."""
     architecture = tiny_clip.configure(tmp_path_factory.mktemp("clip"))
     words = [f"a photo of a {word}" for word in ("cat", "dog", "cow", "hen", "owl", "bee", "ant", "fox")]
-    made = texts.classifier(tiny_clip.network(architecture), words, model.configuration_of(architecture))
+    made = texts.classifier_of_texts(tiny_clip.network(architecture), words, model.configuration_of(architecture))
     return made.requires_grad_(False)
 
 

@@ -28,6 +28,7 @@ from hiddencost.jobs import outlook
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
+from hiddencost.networks.formats.registry import READERS
 from hiddencost.results import claims, gallery
 from hiddencost.runs import metrics, packfile
 from hiddencost.study import upstream
@@ -260,7 +261,9 @@ def layout_of(checkpoint):
         "sparsity_over",
     )
     entry = CHECKPOINTS[checkpoint]
-    return canonical(entry_part(entry, *keys) | {"files": checksums(entry)})
+    # the code that reads it: of its own format alone
+    read_by = {"reader": code_digest(READERS[entry["format"]].file)}
+    return canonical(entry_part(entry, *keys) | {"files": checksums(entry)} | read_by)
 
 
 def checkpoint_layout(wildcards):

@@ -23,16 +23,21 @@ def embed_texts(
     output: str | Path,
     device: torch.device,
 ) -> None:
-    """Write the texts of a CLIP, in a folder of a backbone, for a dataset's classes; see `clip.write_texts`.
+    """Write the texts of a CLIP for a dataset's classes; see `texts.write_texts`.
 
-    templates: as a study tells them (`clip.templates`). The output is without tensors where the backbone or the
-    dataset has failed (it has no classes then).
+    Args:
+        folder: of the backbone.
+        verification: its verification.json.
+        classes: the dataset's; none where it has failed.
+        templates: as a study states them, see `texts.expand_templates`.
+        output: without tensors where the backbone or the dataset has failed.
+        device: that embeds.
     """
     if not read_json(verification)["passed"] or not classes:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return
-    templates = texts.templates(templates)
+    templates = texts.expand_templates(templates)
     network, _, manifest = backbones.load(folder)
     name = model.configuration_of(manifest["architecture"])
     bar = tqdm(total=len(templates) * len(classes), unit=" texts", mininterval=10)

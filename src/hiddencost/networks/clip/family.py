@@ -110,12 +110,12 @@ class Clip(Family):
         """Among the photos' own classes, by their names: of a thousand it would miss many that it was not trained to
         tell apart, and the question is whether it is really loaded."""
         from hiddencost.networks.clip import model
-        from hiddencost.networks.clip.texts import DEFAULT_TEMPLATE, classifier
+        from hiddencost.networks.clip.texts import DEFAULT_TEMPLATE, classifier_of_texts
 
         classes = sorted(set(labels))
         texts = [DEFAULT_TEMPLATE.format(class_names[label]) for label in classes]
         name = model.configuration_of(manifest["architecture"])
-        return classifier(network, texts, name), [classes.index(label) for label in labels]
+        return classifier_of_texts(network, texts, name), [classes.index(label) for label in labels]
 
     def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
         """The embedding of the image, and that of a fixed text."""

@@ -93,8 +93,8 @@ class Attention(nn.Module):
         nn.MultiheadAttention does, and None for its weights."""
         projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         heads = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        found = functional.scaled_dot_product_attention(*heads, attn_mask=attn_mask)
-        return self.out_proj(found.transpose(1, 2).flatten(2)), None
+        attended = functional.scaled_dot_product_attention(*heads, attn_mask=attn_mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 def _as_attention(old: nn.MultiheadAttention) -> Attention:
@@ -111,8 +111,8 @@ class ImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.visual(images)
-        return found[0] if isinstance(found, tuple) else found  # CoCa's gives its tokens, too
+        outputs = self.visual(images)
+        return outputs[0] if isinstance(outputs, tuple) else outputs  # CoCa's gives its tokens, too
 
 
 def image_tower(network: nn.Module) -> ImageTower:

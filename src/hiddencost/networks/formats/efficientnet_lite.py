@@ -4,7 +4,7 @@ blocks numbered through, brought to those of timm's `tf_efficientnet_lite0`, whi
 import re
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import Imported, state_dict
+from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
 
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each (Tan & Le, EfficientNet, 2019, table 1)
 BLOCKS = [f"{stage}.{block}" for stage, blocks in enumerate(STAGES) for block in range(blocks)]
@@ -16,10 +16,10 @@ INNER |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
 
 def timm_name(key: str) -> str | None:
     """Return timm's name for a key, None for one that is not of EfficientNet-Lite0."""
-    found = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
-    if not found or (found[1] and int(found[1]) >= len(BLOCKS)):
+    match = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
+    if not match or (match[1] and int(match[1]) >= len(BLOCKS)):
         return None
-    number, layer, parameter = found.groups()
+    number, layer, parameter = match.groups()
     names = OUTER if number is None else INNER if int(number) else FIRST
     if layer not in names:
         return None
@@ -27,12 +27,12 @@ def timm_name(key: str) -> str | None:
     return f"{block}{names[layer]}.{parameter}"
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read EfficientNet-Lite0. Raises ValueError if the file is damaged or has a key of another network."""
     path = files["weights"]
     state = {}
-    for key, tensor in state_dict(path).items():
+    for key, tensor in read_state_dict(path).items():
         if (name := timm_name(key)) is None:
             raise ValueError(f"{path}: unexpected key {key}; expected those of EfficientNet-Lite0")
         state[name] = tensor
-    return Imported(state, {}, {"keys": len(state)})
+    return ImportedCheckpoint(state, {}, {"keys": len(state)})

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hiddencost.networks.formats.reading import Imported, masked, state_dict, without_prefix
+from hiddencost.networks.formats.reading import ImportedCheckpoint, apply_masks, read_state_dict, strip_prefix
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read and unwrap a checkpoint, masks multiplied in.
 
     Raises ValueError if the file is damaged, some keys have the prefix and some not, a wrapped layer has no mask or a
     mask no wrapped layer, or a mask does not fit.
     """
     path = files["weights"]
-    state = without_prefix(state_dict(path, "model_state_dict", "state_dict"), "module.", path)
+    state = strip_prefix(read_state_dict(path, "model_state_dict", "state_dict"), "module.", path)
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     wrapped = set()
     for key, tensor in state.items():
-        if found := re.fullmatch(r"(.+)\._(weight|bias)_mask", key):
-            masks[f"{found[1]}.{found[2]}"] = tensor
+        if match := re.fullmatch(r"(.+)\._(weight|bias)_mask", key):
+            masks[f"{match[1]}.{match[2]}"] = tensor
             continue
         name = key.replace("._layer.", ".")
         if name in weights:
@@ -39,4 +39,4 @@ def read(files: dict[str, Path]) -> Imported:
         raise ValueError(
             f"{path}: {name} has " + ("a wrapped layer, no mask" if name in wrapped else "a mask, no wrapped layer")
         )
-    return masked(weights, masks, path)
+    return apply_masks(weights, masks, path)

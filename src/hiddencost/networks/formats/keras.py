@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from hiddencost.networks.formats.reading import Imported, first_line
+from hiddencost.networks.formats.reading import ImportedCheckpoint, first_line
 
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -23,9 +23,9 @@ def torchvision_layer(name: str) -> str | None:
     """Return torchvision's name for a layer of Keras' ResNet-50, None for one that is not of it."""
     if name in (outer := {"conv1": "conv1", "bn_conv1": "bn1", "fc1000": "fc"}):
         return outer[name]
-    if not (found := re.fullmatch(r"(res|bn)([2-5])([a-f])_branch(1|2a|2b|2c)", name)):
+    if not (match := re.fullmatch(r"(res|bn)([2-5])([a-f])_branch(1|2a|2b|2c)", name)):
         return None
-    kind, stage, block, branch = found.groups()
+    kind, stage, block, branch = match.groups()
     if branch == "1":
         layer = "downsample.0" if kind == "res" else "downsample.1"
     else:
@@ -33,7 +33,7 @@ def torchvision_layer(name: str) -> str | None:
     return f"layer{int(stage) - 1}.{'abcdef'.index(block)}.{layer}"
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read ResNet-50 out of the package (.tgz, not unpacked) and bring it to the layout of `resnet50_keras`.
 
     Kernels are transposed, the stem's input channels turned to RGB, and each convolution's bias is taken off the
@@ -66,7 +66,7 @@ def read(files: dict[str, Path]) -> Imported:
             raise ValueError(f"{path}: the bias of {layer} has no batch norm of its size to go into")
         state[mean] = state[mean] - bias
     report = {"keys": len(state), "tensors": len(tensors), "biases_folded": len(biases)}
-    return Imported({key: tensor.contiguous() for key, tensor in state.items()}, {}, report)
+    return ImportedCheckpoint({key: tensor.contiguous() for key, tensor in state.items()}, {}, report)
 
 
 def published(path: Path) -> dict[str, Tensor]:

@@ -6,17 +6,17 @@ what it masked with the unmasked weights (github.com/landskape-ai/Reprogram_LT).
 
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import Imported, masked, state_dict, without_prefix
+from hiddencost.networks.formats.reading import ImportedCheckpoint, apply_masks, read_state_dict, strip_prefix
 
 PREFIX = "model."
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read weights and masks, and multiply them.
 
     Raises ValueError if a file is damaged, some of its keys have the prefix and some not, or a mask does not fit.
     """
     weights, masks = (
-        without_prefix(state_dict(files[key], "state_dict"), PREFIX, files[key]) for key in ("weights", "mask")
+        strip_prefix(read_state_dict(files[key], "state_dict"), PREFIX, files[key]) for key in ("weights", "mask")
     )
-    return masked(weights, masks, files["mask"])
+    return apply_masks(weights, masks, files["mask"])

@@ -1,36 +1,60 @@
-"""Readers of published checkpoint formats, a module each.
+"""Readers of published checkpoint formats, by name, a module each.
 
-READERS[format](files) takes the paths of a checkpoint's files by their key in the catalog (`weights`, for lottery
-tickets also `mask`) and returns what they hold under the names of the catalog's architecture. A reader raises
-ValueError, in one line with file and key, for anything it does not know; which keys the architecture wants is
-checked afterwards (backbone.load_strictly).
+A reader is imported when it reads, and no other module imports it: an imported checkpoint stands on the reader of its
+own format alone (`Reader.file`). A new one is a module here and its line in READERS.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hiddencost.networks.formats import (
-    efficientnet_lite,
-    ist,
-    keras,
-    lth,
-    open_clip,
-    sparseml,
-    timm,
-    torchvision,
-    upop,
-)
-from hiddencost.networks.formats.reading import Imported
+if TYPE_CHECKING:
+    from hiddencost.networks.formats.reading import ImportedCheckpoint
 
-READERS: dict[str, Callable[[dict[str, Path]], Imported]] = {
-    "torchvision": torchvision.read,
-    "timm": timm.read,
-    "ist": ist.read,
-    "rigl": ist.read,  # RigL's networks in IST's layout, with the module names of `resnet50_rigl`
-    "sparseml": sparseml.read,
-    "lth": lth.read,
-    "keras": keras.read,
-    "efficientnet_lite": efficientnet_lite.read,
-    "open_clip": open_clip.read,
-    "upop": upop.read,
+
+@dataclass(frozen=True)
+class Reader:
+    """The reader of a format: the function `read` of a module."""
+
+    module: str  # its full name
+
+    def __call__(self, files: dict[str, Path]) -> ImportedCheckpoint:
+        """Read a checkpoint.
+
+        Args:
+            files: by their key in the catalog (`weights`, for lottery tickets also `mask`).
+
+        Returns:
+            What they hold, under the names of the catalog's architecture. Which keys the architecture has is checked
+            afterwards (`backbones.load_strictly`).
+
+        Raises:
+            ValueError: in one line, with file and key, for anything that the reader does not know.
+        """
+        return import_module(self.module).read(files)
+
+    @property
+    def file(self) -> Path:
+        """The file of the module."""
+        return Path(find_spec(self.module).origin)
+
+
+READERS: dict[str, Reader] = {
+    name: Reader(f"hiddencost.networks.formats.{module}")
+    for name, module in {
+        "torchvision": "torchvision",
+        "timm": "timm",
+        "ist": "ist",
+        "rigl": "ist",  # RigL's networks in IST's layout, with the module names of `resnet50_rigl`
+        "sparseml": "sparseml",
+        "lth": "lth",
+        "keras": "keras",
+        "efficientnet_lite": "efficientnet_lite",
+        "open_clip": "open_clip",
+        "upop": "upop",
+    }.items()
 }

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import Imported, weights
+from hiddencost.networks.formats.reading import ImportedCheckpoint, read_weights
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read a state dict. Raises ValueError if it is damaged or not one."""
-    state = weights(files["weights"])
-    return Imported(state, {}, {"keys": len(state)})
+    state = read_weights(files["weights"])
+    return ImportedCheckpoint(state, {}, {"keys": len(state)})

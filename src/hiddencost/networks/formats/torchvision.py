@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import Imported, state_dict
+from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read a state dict. Raises ValueError if the file is not one, or holds anything but tensors."""
-    state = state_dict(files["weights"])
-    return Imported(state, {}, {"keys": len(state)})
+    state = read_state_dict(files["weights"])
+    return ImportedCheckpoint(state, {}, {"keys": len(state)})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hiddencost.networks.formats.reading import Imported, state_dict
+from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
 
 BLOCK = re.compile(r"((?:visual\.)?transformer\.resblocks\.\d+)\.attn\.in_proj_weight")
 MOMENTUM = ("visual_m.", "transformer_m.", "token_embedding_m.", "ln_final_m.")
@@ -18,27 +18,27 @@ QUEUES = ("image_queue", "text_queue", "idx_queue", "ptr_queue", "text_projectio
 HEAD = 64  # the width of a head before pruning, in both towers of all of OpenAI's ViTs
 
 
-def read(files: dict[str, Path]) -> Imported:
+def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read a network, compressed or not, and how wide its blocks are.
 
     Raises ValueError, with file and key, if the file is damaged, a copy kept for training has no original or another
     shape, or the layers of a block do not fit each other. That no other key is there is checked by who loads it.
     """
     path = files["weights"]
-    found = state_dict(path, "model")
-    training = {key for key in found if key.startswith(MOMENTUM) or key in QUEUES}
-    state = {key: tensor for key, tensor in found.items() if key not in training}
+    stored = read_state_dict(path, "model")
+    training = {key for key in stored if key.startswith(MOMENTUM) or key in QUEUES}
+    state = {key: tensor for key, tensor in stored.items() if key not in training}
     blocks = [match[1] for key in state if (match := BLOCK.fullmatch(key))]
     if not blocks:
         raise ValueError(f"{path}: no block of a CLIP, such as visual.transformer.resblocks.0, is in it")
     widths = {block: _widths(block, state, path) for block in blocks}
     for key in sorted(training - {name for name in QUEUES if name.endswith("queue")}):
         original = re.sub(r"_m(?=\.|$)", "", key, count=1)
-        if original not in state or state[original].shape != found[key].shape:
+        if original not in state or state[original].shape != stored[key].shape:
             has = list(state[original].shape) if original in state else "nothing"
-            raise ValueError(f"{path}: {key} has shape {list(found[key].shape)}, its original {original} {has}")
-    narrower = {block: own for block, (*own, width) in widths.items() if own != [HEAD, 4 * width]}
-    return Imported(state, {}, {"keys": len(state), "of_its_training": len(training)}, narrower)
+            raise ValueError(f"{path}: {key} has shape {list(stored[key].shape)}, its original {original} {has}")
+    narrower = {block: inner for block, (*inner, width) in widths.items() if inner != [HEAD, 4 * width]}
+    return ImportedCheckpoint(state, {}, {"keys": len(state), "of_its_training": len(training)}, narrower)
 
 
 def _widths(block: str, state: dict[str, Tensor], path: Path) -> tuple[int, int, int]:
@@ -58,8 +58,10 @@ def _widths(block: str, state: dict[str, Tensor], path: Path) -> tuple[int, int,
     head = projection[0] // (3 * heads)
     expected = (3 * heads * head, width), (3 * heads * head,), (width, heads * head), (first[0], width)
     expected = (*expected, (width, first[0]))
-    for name, shape, one in zip(names, (projection, bias, out, first, second), expected, strict=True):
-        if shape != one or 0 in shape:
-            told = f"expected {list(one)}, of {heads} heads, as its other layers have them"
-            raise ValueError(f"{path}: {block}.{name} has shape {list(shape)}, {told}")
+    for name, shape, expected_shape in zip(names, (projection, bias, out, first, second), expected, strict=True):
+        if shape != expected_shape or 0 in shape:
+            raise ValueError(
+                f"{path}: {block}.{name} has shape {list(shape)}, expected {list(expected_shape)}, of {heads} heads, "
+                "as its other layers have them"
+            )
     return head, first[0], width

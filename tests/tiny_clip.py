@@ -11,7 +11,7 @@ from torch import nn
 from hiddencost.networks import build
 
 CANVAS = 48
-CONFIG = {
+MODEL_CONFIG = {
     "embed_dim": 24,
     "quick_gelu": True,
     "vision_cfg": {"image_size": CANVAS, "layers": 2, "width": 128, "patch_size": 16},
@@ -29,7 +29,7 @@ KEPT = {"visual": ([40, 64], [300, 200]), "text": ([20, 33], [256, 111])}  # of 
 def configure(folder: Path) -> str:
     """Write open_clip's configuration into a folder, and return the architecture that names it."""
     folder.mkdir(exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {}}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CONFIG, "preprocess_cfg": {}}))
     return f"clip/local-dir:{folder}"
 
 

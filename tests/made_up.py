@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 from conftest import ROOT
 
+from hiddencost.compression.registry import applied
 from hiddencost.results import gallery, matched, tables
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
@@ -55,7 +56,8 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
     spread = {name: random.uniform(-0.2, 2.2) for name in axes["dataset"]}
     logit = -1.0 + table["dataset"].map(DIFFICULTY).fillna(0.2) + table["method"].map(EASE) + 2.2 * step
     for name, one in told.items():
-        kind, sparsity = gallery.algorithm(one["compression"]), one["sparsity_declared"]
+        kinds, sparsity = [entry.kind for entry in applied(one["compression"])], one["sparsity_declared"]
+        kind = kinds[-1] if kinds else "none"
         level = 1 if kind == "quantised" else 0.9 if sparsity is None else sparsity**3
         cost = COSTS.get(kind, 0) * level * table["dataset"].map(spread)
         prompted = (table["method"] != "lp") * 0.75 + 0.25

@@ -5,11 +5,10 @@ from torch import nn
 from torchvision.models import resnet50
 
 from hiddencost.compression.controls import shuffle
-from hiddencost.compression.gate import mask_violations, settings_violations
+from hiddencost.compression.gate import mask_violations
 from hiddencost.compression.make import compress
-from hiddencost.compression.prune import prune_weights
 from hiddencost.compression.quantise import quantise
-from hiddencost.compression.registry import label
+from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.files import read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.layers import convolutions, erk_densities
@@ -30,6 +29,16 @@ def network():
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5)).requires_grad_(False)
 
 
+def prune(network, settings):
+    """Prune a network in place as a study's settings say; return the masks."""
+    compression = COMPRESSIONS[settings["algorithm"]]
+    return compression.apply(network, compression.complete(settings))
+
+
+def violations(network, settings):
+    return COMPRESSIONS[settings["algorithm"]].check(network, settings)
+
+
 def weights_of(folder):
     return load_file(folder / "weights.safetensors")
 
@@ -43,7 +52,7 @@ def sparse(mobilenetv2, tmp_path_factory):
     """MobileNetV2, a fifth of it zero, as an imported sparse checkpoint."""
     folder = tmp_path_factory.mktemp("sparse")
     pruned, masks, manifest = backbones.load(mobilenetv2)
-    masks |= prune_weights(pruned, {"algorithm": "magnitude", "sparsity": 0.2, "scope": "global"})
+    masks |= prune(pruned, {"algorithm": "magnitude", "sparsity": 0.2, "scope": "global"})
     # a published mask can reach the head, too
     head = pruned.classifier[1].weight
     masks["classifier.1.weight"] = head.abs() > 0.01
@@ -99,7 +108,7 @@ def test_global_magnitude_pruning_removes_the_smallest_weights_and_keeps_the_res
 
 def test_with_scope_layer_each_convolution_loses_the_smallest_of_its_own():
     pruned, dense = network(), network()
-    masks = prune_weights(pruned, MAGNITUDE | {"scope": "layer"})
+    masks = prune(pruned, MAGNITUDE | {"scope": "layer"})
     for name, layer in convolutions(dense).items():
         mask = masks[f"{name}.weight"]
         assert int((~mask).sum()) == round(0.3 * mask.numel())
@@ -135,7 +144,7 @@ def test_erk_costs_a_resnet50_the_multiplications_that_rigl_publishes(sparsity, 
 
 
 def test_with_scope_erk_each_layer_gets_its_share():
-    masks = prune_weights(network(), MAGNITUDE | {"sparsity": 0.8, "scope": "erk"})
+    masks = prune(network(), MAGNITUDE | {"sparsity": 0.8, "scope": "erk"})
     densities = erk_densities({key: mask.shape for key, mask in masks.items()}, 1 - 0.8)
     assert densities["1.weight"] == 1
     assert densities["0.weight"] != densities["2.weight"]
@@ -147,7 +156,7 @@ def test_with_scope_erk_each_layer_gets_its_share():
 def test_random_pruning_is_always_the_same_spares_no_size_and_leaves_the_generator_alone(scope):
     before = torch.get_rng_state()
     settings = {"algorithm": "random", "sparsity": 0.5, "scope": scope}
-    one, two = (prune_weights(network(), settings) for _ in range(2))
+    one, two = (prune(network(), settings) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[key], two[key]) for key in one)
     removed = torch.cat([~one[f"{name}.weight"].flatten() for name in convolutions(network())])
@@ -164,12 +173,12 @@ def test_two_of_four_neighbours_among_the_input_channels_are_kept():
     weight = pruned[2].weight
     weight[5, :4, 1, 2] = torch.tensor([0.1, -4.0, 3.0, 0.2])
     weight[5, 4:8, 1, 2] = torch.tensor([9.0, 8.0, -7.0, 6.0])
-    masks = prune_weights(pruned, TWO_OF_FOUR)
+    masks = prune(pruned, TWO_OF_FOUR)
     assert masks["2.weight"][5, :8, 1, 2].tolist() == [False, True, True, False, True, True, False, False]
     assert (masks["2.weight"].unflatten(1, (8, 4)).sum(2) == 2).all()
     assert masks.keys() == {"2.weight", "3.weight"}  # neither the stem of 3 channels nor the depthwise layer of 1
     assert (pruned[0].weight != 0).all()
-    assert settings_violations(pruned, TWO_OF_FOUR) == []
+    assert violations(pruned, TWO_OF_FOUR) == []
 
 
 def test_groups_that_fit_no_layer_are_a_failure_that_names_them(mobilenetv2, tmp_path):
@@ -180,7 +189,7 @@ def test_groups_that_fit_no_layer_are_a_failure_that_names_them(mobilenetv2, tmp
 
 def test_channel_pruning_removes_the_weakest_filters_whole():
     pruned, dense = network(), network()
-    masks = prune_weights(pruned, {"algorithm": "channel", "sparsity": 0.25})
+    masks = prune(pruned, {"algorithm": "channel", "sparsity": 0.25})
     for name, layer in convolutions(dense).items():
         kept = masks[f"{name}.weight"].flatten(1)
         assert (kept.all(1) | ~kept.any(1)).all()
@@ -210,8 +219,8 @@ def test_quantised_weights_are_those_of_pytorchs_own_rounding(bits):
     assert not quantised[2].weight[3].any()
     assert not quantised[2].weight[4, 0].any()
     assert torch.equal(quantised[5].bias, dense[5].bias)
-    assert settings_violations(quantised, {"algorithm": "quantise", "bits": bits}) == []
-    assert "2: " in str(settings_violations(dense, {"algorithm": "quantise", "bits": bits}))
+    assert violations(quantised, {"algorithm": "quantise", "bits": bits}) == []
+    assert "2: " in str(violations(dense, {"algorithm": "quantise", "bits": bits}))
 
 
 # ----------------------------------------------------------------------------------------- of sparse checkpoints
@@ -234,12 +243,12 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
     compress(sparse, tmp_path, compression, None)
     made, masks, manifest = backbones.load(tmp_path)
     before = load_file(sparse / "masks.safetensors")
-    assert manifest["compression"] == f"acdc+{label(compression)}"
+    assert manifest["compression"] == f"acdc+{COMPRESSIONS[compression['algorithm']].label(compression)}"
     assert masks.keys() == before.keys()
     assert all(not (masks[key] & ~before[key]).any() for key in before)
     assert torch.equal(masks["classifier.1.weight"], before["classifier.1.weight"])
     assert mask_violations(made, masks, keys_of(made), kept_are_nonzero="bits" not in compression) == []
-    assert settings_violations(made, manifest["compression_settings"]) == []
+    assert violations(made, manifest["compression_settings"]) == []
     gone = [int((~masks[f"{name}.weight"]).sum()) for name in convolutions(made)]
     share = sum(gone) / sum(layer.weight.numel() for layer in convolutions(made).values())
     assert manifest["sparsity_declared"] == pytest.approx(share, abs=1e-4)
@@ -295,7 +304,7 @@ def test_shuffling_keeps_each_layers_values_and_nothing_of_their_places(mobilene
 
 def test_shuffling_moves_masks_with_their_weights():
     shuffled = network()
-    masks = prune_weights(shuffled, MAGNITUDE | {"scope": "global"})
+    masks = prune(shuffled, MAGNITUDE | {"scope": "global"})
     moved = shuffle(shuffled, masks)
     assert mask_violations(shuffled, moved, keys_of(shuffled), kept_are_nonzero=True) == []
     assert {key: int(mask.sum()) for key, mask in moved.items()} == {key: int(m.sum()) for key, m in masks.items()}

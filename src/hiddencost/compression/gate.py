@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hiddencost.compression.photos import Recognised, fingerprint, fixed_outputs
-from hiddencost.compression.prune import UNSTRUCTURED, filters_wanted, groups_of_inputs, reached, zeros_wanted
+from hiddencost.compression.registry import COMPRESSIONS, CONTROLS
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
-from hiddencost.networks.layers import convolutions, is_clip, prunable, weights
+from hiddencost.networks.layers import convolutions, is_clip, prunable
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,13 @@ def verify(
     except ValueError as error:
         return failed(folder, str(error))
     outputs = fixed_outputs(network, manifest)
-    made, quantised = manifest["compression_settings"], manifest["quantisation_bits"] is not None
-    pruned_here = list(reached(network, made)) if made and not quantised else []
+    compression_settings = manifest["compression_settings"]
+    compression = COMPRESSIONS[compression_settings["algorithm"]] if compression_settings else None
+    quantised = compression is not None and compression.quantises
+    pruned_here = list(compression.reached(network, compression_settings)) if compression else []
     pruned_here += with_masks(network, manifest)
     reasons = mask_violations(network, masks, pruned_here, kept_are_nonzero=not quantised)
-    reasons += settings_violations(network, made) if made else []
+    reasons += compression.check(network, compression_settings) if compression else []
     over = manifest["sparsity_over"]
     where = over.replace("_", " ")
     shares = {f"share of the {where} that the masks leave out": masked[over]}
@@ -62,7 +64,8 @@ def verify(
                 f"{what} is {share:.4f}, declared {manifest['sparsity_declared']:.4f}, "
                 f"tolerance {settings['sparsity_tolerance']:g}"
             )
-    if manifest["control"] is None and photos < least:
+    exempt = manifest["control"] is not None and CONTROLS[manifest["control"]].exempt
+    if not exempt and photos < least:
         comma = "," if "," in images else ""
         reasons.append(f"{photos} of {count} {images}{comma} classified rightly, at least {least} expected")
     if not outputs.isfinite().all():
@@ -84,7 +87,7 @@ def verify(
             f"share_of_{own}": masked[own],
         },
         "keys_matched": manifest["keys_matched"],
-        "photos": {"top1": photos, "count": count, "of": images, "exempt": manifest["control"] is not None},
+        "photos": {"top1": photos, "count": count, "of": images, "exempt": exempt},
         "fingerprint": fingerprint(outputs),
     }
 
@@ -149,53 +152,3 @@ def mask_violations(
         if count := int((nonzero != mask if kept_are_nonzero else nonzero & ~mask).sum()):
             found.append(f"{key}: mask and weights disagree in {count} places")
     return found
-
-
-def settings_violations(network: nn.Module, settings: dict) -> list[str]:
-    """Hold a network against the settings of a compression made here (the manifest's `compression_settings`).
-
-    Returns a line for each layer that does not keep to them: too few zeros (with scope global, another number in all
-    layers together; in one layer a sparse source may have more), too few zero filters, groups of m with
-    more than n weights, or an output channel with more values than the bits give.
-    """
-    algorithm, found = settings["algorithm"], []
-    if algorithm == "quantise":
-        for key, weight in weights(network).items():
-            values = weight.tensor.flatten(1).sort(1).values
-            most = 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())
-            if most > 2 ** settings["bits"]:
-                found.append(f"{_layer(key)}: {most} values in an output channel, expected {settings['bits']} bits")
-        return found
-    layers = reached(network, settings)
-    for key, (module, name) in layers.items():
-        weight = getattr(module, name)
-        if algorithm == "nm":
-            most = int((groups_of_inputs(weight, settings["m"]) != 0).sum(1).max())
-            if most > settings["n"]:
-                found.append(
-                    f"{_layer(key)}: {most} of {settings['m']} weights kept, expected at most {settings['n']}"
-                )
-        elif algorithm == "channel":
-            zeros = int((weight == 0).flatten(1).all(1).sum())
-            if zeros < (wanted := filters_wanted(weight, settings["sparsity"])):
-                found.append(f"{_layer(key)}: {zeros} filters are zero, expected {wanted} at least")
-    if algorithm in UNSTRUCTURED:
-        sparsity, scope = settings["sparsity"], settings["scope"]
-        zeros = {key: int((weight.tensor == 0).sum()) for key, weight in layers.items()}
-        if scope == "global":
-            together = "all towers' layers" if is_clip(network) else "all convolutions"
-            wanted = {together: round(sparsity * sum(weight.tensor.numel() for weight in layers.values()))}
-            zeros = {together: sum(zeros.values())}
-        else:
-            wanted = zeros_wanted(layers, sparsity, scope)
-        at_least = "" if scope == "global" else " at least"
-        found += [
-            f"{_layer(key)}: {zeros[key]} weights are zero, expected {count}{at_least}"
-            for key, count in wanted.items()
-            if zeros[key] < count or (scope == "global" and zeros[key] > count)
-        ]
-    return found
-
-
-def _layer(key: str) -> str:
-    return key.removesuffix(".weight")

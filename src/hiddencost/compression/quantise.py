@@ -1,8 +1,9 @@
 """Quantisation of weights, without retraining."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from hiddencost.compression.prune import layer_name
 from hiddencost.networks.layers import weights
 
 
@@ -30,3 +31,18 @@ def quantise(network: nn.Module, bits: int) -> None:
         scale, zero = choose_qparams_affine(weight, MappingType.SYMMETRIC, block, torch.int8, **grid)
         integers = quantize_affine(weight, block, scale, zero, torch.int8, **grid)
         weight.copy_(dequantize_affine(integers, block, scale, zero, torch.int8, **grid))
+
+
+def quantisation_violations(network: nn.Module, bits: int) -> list[str]:
+    """Return a line for each layer with an output channel of more values than the bits give."""
+    counts = {key: _most_values(weight.tensor) for key, weight in weights(network).items()}
+    return [
+        f"{layer_name(key)}: {most} values in an output channel, expected {bits} bits"
+        for key, most in counts.items()
+        if most > 2**bits
+    ]
+
+
+def _most_values(weight: Tensor) -> int:
+    values = weight.flatten(1).sort(1).values
+    return 1 + int((values[:, 1:] != values[:, :-1]).sum(1).max())

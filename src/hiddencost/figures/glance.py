@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
-from hiddencost.results import gallery
 from hiddencost.results.matched import ALL, LOST
 from hiddencost.results.verdicts import differences, interval
 
@@ -65,7 +65,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
             axis.tick_params(labelbottom=True)
     there = points[~points["off"]]
     handles = [
-        Line2D([], [], color=colours[kind], marker="o", ms=4, ls="", label=gallery.ALGORITHMS.get(kind, kind))
+        Line2D([], [], color=colours[kind], marker="o", ms=4, ls="", label=kind)
         for kind in kinds
         if kind in set(there["kind"])
     ]
@@ -134,11 +134,11 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
             continue
         one, role = about.loc[name], backbones[name]["role"]
         bounds, _ = interval(pairs, fixed=False)
-        control = one["control"].replace("_", " ") if isinstance(one["control"], str) else one["checkpoint"]
+        control = CONTROLS[one["control"]].title if isinstance(one["control"], str) else one["checkpoint"]
         rows.append(
             {
                 **{"backbone": name, "dense": dense, "method": method, "role": role},
-                "kind": "controls" if role == "control" else gallery.algorithm(one["compression"]),
+                "kind": "controls" if role == "control" else last_applied(one["compression"]).title,
                 "what": control if role == "control" else np.nan_to_num(one["sparsity_declared"]),
                 **{"lost": pairs["difference"].mean(), "datasets": pairs["dataset"].nunique()},
                 "partial": len(pairs) < len(every),

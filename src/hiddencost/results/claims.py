@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hiddencost import catalog
-from hiddencost.compression import registry
+from hiddencost.compression.registry import CONTROLS, kinds
 from hiddencost.messages import describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.study.parts import Name, Part, Shots
@@ -19,9 +19,8 @@ MEASURES = {
     "ece": ("ece", None),
     "ece_added": ("ece", 1),
 }
-CONTROLS = ("random_init", "shuffled")
 # dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
-KINDS = ("dense", "compressed", "sparse", "quantised", *CONTROLS)
+KINDS = ("dense", "compressed", "sparse", "quantised")
 SIDES = {"backbones", "methods", "shots"}  # what two sides may differ in
 
 
@@ -31,8 +30,7 @@ def _listed(value: Any) -> Any:
 
 def _backbones(name: str) -> str:
     known = catalog.load("checkpoints")
-    made = {entry.get("compression", "none") for entry in known.values()} | set(registry.SETTINGS)
-    if name not in (allowed := [*KINDS, *sorted(made - {"none", "quantise"}), *known]):
+    if name not in (allowed := [*KINDS, *CONTROLS, *sorted(kinds().keys() - set(KINDS)), *known]):
         raise ValueError(describe_unknown_name(name, allowed))
     return name
 

@@ -1,24 +1,15 @@
 """The study's figures: which there are, which networks stand together in one, and what each shows."""
 
-import re
 from collections.abc import Container, Iterable
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
+from hiddencost.compression.registry import CONTROLS, entry_of, last_applied
 from hiddencost.methods.registry import METHODS
 
 if TYPE_CHECKING:  # the Snakefile, which asks for the list alone, does not wait for pandas
     from pandas import DataFrame
 FEW = 4  # compressed networks that one figure of curves can show
-ALGORITHMS = {  # as the field writes them
-    "acdc": "AC/DC",
-    "rigl": "RigL",
-    "gmp": "GMP",
-    "lth": "LT",
-    "nm": "N:M",
-    "random": "random pruning",
-    "upop": "UPop",
-}
 # what each kind of figure reads, of the study's tables
 TABLES = {
     "accuracy": ("summary",),
@@ -89,27 +80,22 @@ def grouped(backbones: dict[str, dict]) -> dict[tuple[str, ...], tuple[str | Non
         if dense in alone:
             continue
         others = [name for name in members[dense] if name != dense]
-        made = {name: algorithm(backbones[name]["compression"]) for name in others if _is_made(backbones[name])}
-        algorithms = list(dict.fromkeys(kind for kind in made.values() if kind != "quantised")) or ["quantised"]
+        made = {name: last_applied(backbones[name]["compression"]) for name in others if _is_made(backbones[name])}
+        removing = dict.fromkeys(entry.kind for entry in made.values() if not entry.quantises)
+        kinds = list(removing or dict.fromkeys(entry.kind for entry in made.values()))
         stem = stem if stems.count(stem) == 1 else dense
         first = [dense] if dense in backbones else []
-        if not made or (len(algorithms) > 1 and len(made) <= FEW):
+        if not made or (len(kinds) > 1 and len(made) <= FEW):
             found[_free(stem, found)] = dense, [*first, *others]
             continue
-        for one in algorithms:
-            own = [name for name in others if made.get(name, one) in (one, "quantised")]
-            found[_free(f"{stem}-{one}", found)] = dense, [*first, *own]
+        for kind in kinds:
+            others_of_kind = [
+                name for name in others if name not in made or made[name].quantises or made[name].kind == kind
+            ]
+            found[_free(f"{stem}-{kind}", found)] = dense, [*first, *others_of_kind]
     if alone:
         found = {_free("dense", found): (None, alone)} | found
     return {() if len(found) == 1 else (name,): group for name, group in found.items()}
-
-
-def algorithm(compression: str) -> str:
-    """Name the kind of a compression: magnitude-erk is "magnitude", 2:4 is "nm", acdc+int8 is "quantised"."""
-    last = compression.split("+")[-1]
-    if re.fullmatch(r"\d+:\d+", last):
-        return "nm"
-    return "quantised" if re.fullmatch(r"int\d", last) else last.split("-")[0]
 
 
 def whose_mapping(methods: list[str], ran: Container[str]) -> str:
@@ -199,7 +185,7 @@ def described(backbones: dict[str, dict], dense: str | None, labels: dict[str, s
             "role": "control" if one["control"] else role,
             "label": _label(one, role),
             "sparsity": one["sparsity_declared"],
-            "quantised": algorithm(one["compression"]) == "quantised",
+            "quantised": one["compression"] != "none" and last_applied(one["compression"]).quantises,
         }
     plain = [one["label"] for one in told.values()]
     for name, one in told.items():
@@ -210,12 +196,13 @@ def described(backbones: dict[str, dict], dense: str | None, labels: dict[str, s
 
 def _label(one: dict, role: str) -> str:
     if one["control"]:
-        return one["control"].replace("_", " ")
+        return CONTROLS[one["control"]].title
     if one["compression"] == "none":
         return "dense" if role == "dense" else one["checkpoint"]
     first, _, rest = one["compression"].partition("+")
-    what = ALGORITHMS.get(algorithm(first), first) + (f" + {rest}" if rest else "")
-    if not one["sparsity_declared"] or ":" in first:
+    entry = entry_of(first)
+    what = entry.in_figures(first) + (f" + {rest}" if rest else "")
+    if not one["sparsity_declared"] or not entry.shows_sparsity:
         return what
     return f"{what} {one['sparsity_declared']:.0%}".replace("%", " %")
 

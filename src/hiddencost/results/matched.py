@@ -7,9 +7,9 @@ import pandas as pd
 from scipy.special import stdtrit
 from scipy.stats import linregress
 
+from hiddencost.compression.registry import last_applied
 from hiddencost.results import tables
 from hiddencost.results.claims import Claim
-from hiddencost.results.gallery import algorithm
 from hiddencost.results.tables import CONFIDENCE
 from hiddencost.results.verdicts import differences
 
@@ -45,7 +45,7 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     complete = found.transform("count") == found.transform("size")
     cells = lost[complete].groupby(["dense", "method", "backbone", "seed"], sort=False)["difference"]
     table = cells.agg(lost="mean", cells="size").reset_index()
-    table["compression"] = table["backbone"].map(about["compression"].map(algorithm))
+    table["compression"] = table["backbone"].map(about["compression"]).map(lambda label: last_applied(label).kind)
     own, dense = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
     return table.assign(upstream_lost=dense - own)
 

@@ -7,9 +7,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hiddencost import catalog
+from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
-from hiddencost.results.claims import CONTROLS, MEASURES, Cells, Claim
-from hiddencost.results.gallery import algorithm
+from hiddencost.results.claims import MEASURES, Cells, Claim
 from hiddencost.results.tables import CONFIDENCE, ROUNDING, paired_interval
 from hiddencost.study.upstream import SPARSIFIERS
 
@@ -175,7 +175,7 @@ def _is(backbone: pd.Series, kind: str) -> bool:
     """Whether a backbone (its `checkpoint`, `compression`, `control`) is of a kind that `Cells.backbones` names."""
     if kind in CONTROLS or isinstance(backbone["control"], str):
         return backbone["control"] == kind
-    made = {algorithm(name) for name in backbone["compression"].split("+")} - {"none"}
+    made = {entry.kind for entry in applied(backbone["compression"])}
     if kind in catalog.load("checkpoints"):
         return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind)["compression"]
     match kind:

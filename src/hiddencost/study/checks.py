@@ -62,8 +62,7 @@ def check_backbones_differ(study: Study) -> None:
     """No two backbones are the same network."""
     names: dict[tuple, str] = {}
     for backbone in study.backbones:
-        compression = backbone.compression
-        settings = compression and {"scope": "global"} | compression.model_dump(exclude_none=True)
+        settings = backbone.compression and backbone.compression.settings()
         network = (backbone.checkpoint, str(backbone.training()), str(settings), backbone.control)
         if network in names:
             raise ValueError(
@@ -159,7 +158,7 @@ def check_recipes(study: Study) -> None:
         if not METHODS[method].prompts and getattr(study, recipe) is None:
             raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
     for index, backbone in enumerate(study.backbones):
-        quantised = backbone.compression and backbone.compression.bits
+        quantised = backbone.compression and backbone.compression.entry.quantises
         trained = [method for method in study.methods_of(backbone) if METHODS[method].changes_weights]
         if quantised and trained:
             raise ValueError(f"backbones[{index}].compression: {trained[0]}, of methods, would undo the quantisation")

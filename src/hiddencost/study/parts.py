@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from hiddencost.compression import registry
+from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
 from hiddencost.messages import one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
 from hiddencost.study import recipes, upstream
@@ -57,9 +57,8 @@ class Part(BaseModel):
 class Compression(Part):
     """Compression made by this workflow: one-shot, without retraining."""
 
-    algorithm: one_of(registry.SETTINGS) = Field(
-        description="magnitude: removes the smallest weights; random: any weights; nm: all but the n largest of "
-        "each m in a row; channel: the filters of smallest norm; quantise: none, but rounds all to `bits`"
+    algorithm: one_of(COMPRESSIONS) = Field(
+        description="; ".join(f"{name}: {entry.description}" for name, entry in COMPRESSIONS.items())
     )
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of the convolutions' weights set to zero")
     scope: one_of(("global", "layer", "erk")) | None = Field(
@@ -71,16 +70,25 @@ class Compression(Part):
     m: int | None = Field(None, ge=2, description="weights in a group, along the input channels")
     bits: int | None = Field(None, ge=2, le=8, description="of a weight; one scale an output channel")
 
+    @property
+    def entry(self) -> OneShotCompression:
+        """What the registry has of its algorithm."""
+        return COMPRESSIONS[self.algorithm]
+
+    def settings(self) -> dict:
+        """Return all settings, those that are not said too, and the algorithm."""
+        return self.entry.complete(self.model_dump())
+
     @model_validator(mode="after")
     def _what_the_algorithm_needs(self) -> "Compression":
-        given = {key for key in ("sparsity", "scope", "n", "m", "bits") if getattr(self, key) is not None}
-        needs = registry.SETTINGS[self.algorithm]
-        if missing := set(needs) - given - {"scope"}:
+        given, entry = self.model_dump(exclude_none=True, exclude={"algorithm"}), self.entry
+        if missing := set(entry.required) - set(given):
             raise ValueError(f"{self.algorithm} needs {' and '.join(sorted(missing))}")
-        if surplus := given - set(needs):
-            raise ValueError(f"{self.algorithm} takes {', '.join(needs)}, not {' and '.join(sorted(surplus))}")
-        if self.algorithm == "nm" and self.n >= self.m:
-            raise ValueError(f"n is {self.n}; expected less than m, {self.m}")
+        if surplus := set(given) - set(entry.settings):
+            raise ValueError(
+                f"{self.algorithm} takes {', '.join(entry.settings)}, not {' and '.join(sorted(surplus))}"
+            )
+        entry.check_settings(given)
         return self
 
 
@@ -171,10 +179,10 @@ class Backbone(Part):
         None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
     )
     compression: Compression | None = None
-    control: one_of(("random_init", "shuffled")) | None = Field(
+    control: one_of(CONTROLS) | None = Field(
         None,
-        description="random_init: the checkpoint's architecture without its weights; shuffled: with its weights "
-        "permuted within each layer. Exempt from the photos",
+        description="; ".join(f"{name}: {entry.description}" for name, entry in CONTROLS.items())
+        + ". Exempt from the photos",
     )
     dense: Name | None = Field(
         None,

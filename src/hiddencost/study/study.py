@@ -166,15 +166,12 @@ class Study(Part):
         entry, made, sparsify = self.checkpoint(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
             entry |= {"compression": sparsify.algorithm, "sparsity": sparsify.sparsity}
-        settings = made.model_dump() if made else {}
-        random = backbone.control == "random_init"
-        names = [entry["compression"]] if entry["compression"] != "none" and not random else []
-        sparsity = 0.0 if random else entry["sparsity"]
+        settings, control = made and made.settings(), backbone.control
         return {
             "checkpoint": backbone.checkpoint,
-            "compression": "+".join(names + ([registry.label(settings)] if made else [])) or "none",
-            "control": backbone.control,
-            "sparsity_declared": registry.sparsity(settings, sparsity) if made else sparsity,
+            "compression": registry.label(entry["compression"], settings, control),
+            "control": control,
+            "sparsity_declared": registry.sparsity(entry["sparsity"], settings, control),
             "dense": self.dense_of(backbone),
         }
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hiddencost.compression.photos import Recognised
+from hiddencost.compression.registry import CONTROLS
 from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import load
 from hiddencost.upstream.testing import correct_of
@@ -29,4 +30,7 @@ def recognised(network: nn.Module, manifest: dict, least: float) -> Recognised:
 def masked_keys(network: nn.Module, manifest: dict) -> list[str]:
     """Return the keys of weights that must have masks: those that its sparsifier prunes, unless it never learned."""
     settings = manifest["upstream"]["sparsify"]
-    return list(sparsifiers.reached(network, settings)) if settings and manifest["control"] != "random_init" else []
+    control = manifest["control"]
+    if settings is None or (control and not CONTROLS[control].keeps_weights):
+        return []
+    return list(sparsifiers.reached(network, settings))

@@ -1,70 +1,169 @@
-"""The digest of the code that a result stands on."""
+"""The digest of the code that a result stands on.
+
+It follows the imports of a job's script, so that no module is forgotten, and counts all that it finds but the modules
+declared here to compute no number. A module enters as its parsed tree without comments, docstrings, log calls and the
+messages of errors, and without its name: an edit of a log line, or a module that moves, makes nothing stale.
+"""
 
 import ast
 import os
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from hiddencost.files import canonical, sha256_text
 
 PACKAGE = Path(__file__).parent
+# Modules that no number depends on: they carry, keep, say or name what others compute. What they import is followed.
+# Entries of the catalog enter a result by their values, readers that a registry names as `further` files.
+NO_NUMBERS = frozenset(
+    {
+        "hiddencost.catalog",
+        "hiddencost.catalog.libraries",
+        "hiddencost.digest",
+        "hiddencost.fetch",
+        "hiddencost.files",
+        "hiddencost.logs",
+        "hiddencost.machine",
+        "hiddencost.messages",
+        "hiddencost.networks.formats.registry",
+        "hiddencost.runs.ledger",
+        "hiddencost.runs.packfile",
+    }
+)
+# Modules that the products of some jobs do not stand on, with what they import: metrics score what is stored, see
+# runs/pack.py.
+APART = dict.fromkeys(("train", "probe", "finetune"), frozenset({"hiddencost.runs.metrics"}))
+LOGGERS, LEVELS = {"log", "logging"}, {"debug", "info", "warning", "error", "exception", "critical"}
+EMPTY = "pass"  # what is left of a file without code, which may come or go
+
+
+class Code(NamedTuple):
+    """What counts of a file's code.
+
+    Attributes:
+        text: the code, without what it imports from this package.
+        names: what it imports from this package: the file that it is from, its name there, and its name here.
+        imported: all files of this package that the imports load, their packages' __init__.py included.
+    """
+
+    text: str
+    names: list[tuple[Path, str, str | None]]
+    imported: list[Path]
 
 
 @lru_cache
-def code_digest(script: str | os.PathLike) -> str:
-    """SHA-256 over a script and every module of this package that it imports, directly or not.
+def code_digest(script: str | os.PathLike, *further: str | os.PathLike) -> str:
+    """Return the SHA-256 over a script and the modules of this package that its product stands on.
 
-    The imports are read from the code. Comments, docstrings and layout do not count: each file enters as its
-    parsed tree, written out again.
+    Where a module imports from another, the code of that one stands in place of its name.
+
+    Args:
+        script: of a job, or a module.
+        further: files that the job comes to without an import, such as the reader that a catalog entry names.
     """
-    closure: dict[str, str] = {}
-    pending = [Path(script)]
+    apart = APART.get(Path(script).stem, frozenset())
+    pieces = []
+    for path in modules([script, *further], apart):
+        if module_name(path) not in NO_NUMBERS:
+            code = read_code(path)
+            uncounted = NO_NUMBERS | apart
+            texts = {
+                file: "" if module_name(file) in uncounted else read_code(file).text for file, _, _ in code.names
+            }
+            pieces.append([code.text, *sorted([texts[file], name, str(to)] for file, name, to in code.names)])
+    return sha256_text(canonical(sorted(piece for piece in pieces if piece != [EMPTY])))
+
+
+def modules(files: Iterable[str | os.PathLike], apart: Container[str | None] = ()) -> set[Path]:
+    """Return some files, and those of this package that their imports lead to, but for the modules `apart`."""
+    found: set[Path] = set()
+    pending = [Path(file) for file in files]
     while pending:
         path = pending.pop()
-        # a script may have the name of a module
-        name = path.relative_to(PACKAGE.parent).as_posix() if path.is_relative_to(PACKAGE) else path.name
-        if name not in closure:
-            closure[name], imported = _read_code(path)
-            pending += imported
-    return sha256_text(canonical(closure))
+        if path not in found and module_name(path) not in apart:
+            found.add(path)
+            pending += read_code(path).imported
+    return found
+
+
+def module_name(path: Path) -> str | None:
+    """Return the name that a file of this package is imported by, None of any other file."""
+    if not path.is_relative_to(PACKAGE):
+        return None
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 @lru_cache
-def _read_code(path: Path) -> tuple[str, list[Path]]:
-    """Return a file's code without comments and docstrings, and the files of this package that it imports."""
-    tree = ast.parse(path.read_text(), filename=str(path))
-    imported = imported_modules(tree)
-    return ast.unparse(_without_docstrings(tree)), imported
-
-
-def imported_modules(tree: ast.AST) -> list[Path]:
-    """Return the files of this package that a parsed module imports, their packages' __init__.py included.
+def read_code(path: Path) -> Code:
+    """Read what counts of a file's code.
 
     Imports are absolute in this project; a relative one is refused (ValueError), as it would be overlooked.
     """
-    names: set[str] = set()
+    tree = ast.parse(path.read_text(), filename=str(path))
+    loaded, names = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            loaded += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"line {node.lineno}: relative import; write `from hiddencost... import ...`")
-            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
-    files: set[Path] = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] != PACKAGE.name:
-            continue
-        for depth in range(len(parts)):
-            base = PACKAGE.joinpath(*parts[1 : depth + 1])
-            files |= {file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()}
-    return sorted(files)
+                raise ValueError(
+                    f"{path}, line {node.lineno}: relative import; write `from hiddencost... import ...`"
+                )
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                loaded.append(name)
+                if file := _file_of(name) or _file_of(str(node.module)):
+                    names.append((file, alias.name, alias.asname))
+    parts = [name.split(".") for name in loaded]
+    files = {_file_of(".".join(name[: depth + 1])) for name in parts for depth in range(len(name))} - {None}
+    return Code(ast.unparse(_Bare().visit(tree)), names, sorted(files))
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-    return tree
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module of this package, by the module's name; None if there is none."""
+    package, *parts = name.split(".")
+    base = PACKAGE.joinpath(*parts)
+    files = (base.with_suffix(".py"), base / "__init__.py") if package == PACKAGE.name else ()
+    return next((file for file in files if file.is_file()), None)
+
+
+class _Bare(ast.NodeTransformer):
+    """Leaves what computes of a parsed module: no docstrings, log calls, messages of errors, imports from here."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        # docstrings are constants
+        return None if isinstance(node.value, ast.Constant) or _is_log_call(node.value) else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        told = all(isinstance(one, ast.Expr) and _is_log_call(one.value) for one in node.body) and not node.orelse
+        calls = any(isinstance(part, ast.Call | ast.NamedExpr) for part in ast.walk(node.test))
+        return None if told and not calls else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        node.names = [alias for alias in node.names if alias.name != "logging"]
+        return node if node.names else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if str(node.module).split(".")[0] == PACKAGE.name else node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        return None if ast.unparse(node.value).startswith("logging.getLogger(") else self.generic_visit(node)
+
+
+def _is_log_call(value: ast.expr) -> bool:
+    called = value.func if isinstance(value, ast.Call) else None
+    named = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name)
+    return named and called.value.id in LOGGERS and called.attr in LEVELS

@@ -1,0 +1,192 @@
+"""The digest of the code that a result stands on: what it follows, what counts, and what does not."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from hiddencost import digest
+from hiddencost.digest import APART, NO_NUMBERS, PACKAGE, code_digest, module_name, modules, read_code
+
+SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
+A = '''"""Doc."""
+import logging
+
+from demo import b
+from demo.files import write
+
+log = logging.getLogger(__name__)
+
+
+def f():
+    """Doc."""
+    log.info("f")
+    if not b.g():
+        raise ValueError("no g")
+    write(b.g())
+'''
+FILES = {
+    "script.py": "from demo.a import f\n\nf()\n",
+    "demo/__init__.py": "",
+    "demo/a.py": A,
+    "demo/b.py": "from demo import d\n\n\ndef g():\n    return 1 + d.h()\n",
+    "demo/c.py": "x = 1\n",
+    "demo/d.py": "def h():\n    return 3\n",
+    "demo/files.py": "def write(x):\n    print(x)\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package `demo`: a script imports a, which imports b, which imports d. c stands alone."""
+    (tmp_path / "demo").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(digest, "PACKAGE", tmp_path / "demo")
+    monkeypatch.setattr(digest, "NO_NUMBERS", frozenset({"demo.files"}))
+    yield tmp_path
+    forget()
+
+
+def forget():
+    for remembered in (code_digest, read_code):
+        remembered.cache_clear()
+
+
+def digest_of(package, *files):
+    forget()
+    return code_digest(*(package / file for file in files or ["script.py"]))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("script.py", "f()\n", "f()\nf()\n", True),
+        ("demo/b.py", "return 1", "return 2", True),  # imported by what the script imports
+        ("demo/d.py", "return 3", "return 4", True),
+        ("demo/__init__.py", "", "x = 1\n", True),
+        ("demo/__init__.py", "", '"""Doc."""\n', False),
+        ("demo/c.py", "x = 1", "x = 2", False),  # imported by nothing
+        ("demo/files.py", "print(x)", "print(x, x)", False),  # declared to compute nothing
+        ("demo/a.py", '"""Doc."""', '"""Another."""', False),
+        ("demo/b.py", "def g", "# a comment\n\n\ndef g", False),
+        ("demo/b.py", "    return 1", "    return (1)", False),
+        ("demo/a.py", '"f"', '"g"', False),
+        ("demo/a.py", '    log.info("f")\n', "", False),
+        ("demo/a.py", "    write", '    log.warning("g: %s", b)\n    write', False),
+        ("demo/a.py", "    write", '    if f:\n        log.warning("g: %s", b)\n    write', False),
+        ("demo/a.py", "    write", '    if f():\n        log.warning("g: %s", b)\n    write', True),  # f may compute
+        ("demo/a.py", "    write", "    if f:\n        write(b)\n    write", True),
+        ("demo/a.py", "    write", "    log.write(b)\n    write", True),
+        ("demo/a.py", "    write", "    other.info(b)\n    write", True),
+        ("demo/b.py", "def g", "import logging\n\nlog = logging.getLogger(__name__)\n\n\ndef g", False),
+        ("demo/a.py", '"no g"', 'f"there is no g: {b}"', False),
+        ("demo/a.py", "ValueError(", "KeyError(", True),
+        ("demo/a.py", "if not b.g()", "if b.g()", True),
+        ("demo/a.py", "from demo import b", "from demo import d as b", True),
+        ("demo/a.py", "from demo.files import write", "from demo.files import write, write as print", True),
+    ],
+)
+def test_a_digest_follows_the_code_and_nothing_else(package, file, old, new, changes):
+    before = digest_of(package)
+    path = package / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 2) if old else new)
+    assert (digest_of(package) != before) == changes
+
+
+def test_a_module_that_moves_leaves_the_digest_as_it_was(package):
+    before = digest_of(package)
+    folder = package / "demo/zone"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""A room of its own."""\n')
+    (package / "demo/b.py").rename(folder / "b.py")
+    text = A.replace(
+        "from demo import b\nfrom demo.files import write\n",
+        "from demo.files import write\nfrom demo.zone import b\n",
+    )
+    (package / "demo/a.py").write_text(text)
+    assert digest_of(package) == before
+    # what is imported by the same name from elsewhere is another thing
+    (folder / "b.py").write_text(FILES["demo/b.py"].replace("1 +", "2 +"))
+    assert digest_of(package) != before
+
+
+def test_what_a_module_imports_counts_even_where_the_names_stay(package):
+    """Two functions of one name, both followed anyway: the import alone says which is called."""
+    (package / "demo/c.py").write_text("def h():\n    return 5\n")
+    (package / "script.py").write_text("from demo.a import f\nfrom demo import c, d\n\nf()\n")
+    (package / "demo/b.py").write_text("from demo.d import h\n\n\ndef g():\n    return h()\n")
+    before = digest_of(package)
+    (package / "demo/b.py").write_text("from demo.c import h\n\n\ndef g():\n    return h()\n")
+    assert digest_of(package) != before
+
+
+def test_a_file_that_a_job_comes_to_without_an_import_counts(package):
+    before = digest_of(package, "script.py", "demo/c.py")
+    assert before != digest_of(package)
+    (package / "demo/c.py").write_text("x = 2\n")
+    assert digest_of(package, "script.py", "demo/c.py") != before
+
+
+def test_a_script_with_the_name_of_a_module_does_not_hide_it(package):
+    (package / "script.py").rename(package / "b.py")
+    before = digest_of(package, "b.py")
+    (package / "demo" / "b.py").write_text("def g():\n    return 2\n")
+    assert digest_of(package, "b.py") != before
+
+
+def test_a_relative_import_would_be_overlooked_and_is_refused(package):
+    (package / "demo" / "b.py").write_text("from . import c\n")
+    with pytest.raises(ValueError, match=r"b\.py, line 1: relative import"):
+        digest_of(package)
+
+
+# ---------------------------------------------------------------------------------------------------- this project
+
+
+def followed(script, apart=()):
+    """The modules of the package that a script's imports lead to."""
+    return {module_name(path) for path in modules([script], apart)} - {None}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The modules of the package that each script's imports load, by the script's name."""
+    code = ["import sys, torch, torchvision, pandas"]  # once for all: they take seconds
+    for script in SCRIPTS:
+        tree = ast.parse(script.read_text())  # its imports alone, wherever they stand
+        code += [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        code += [
+            f"own = sorted(m for m in sys.modules if m.split('.')[0] == 'hiddencost'); print('{script.stem}', *own)"
+        ]
+        code += ["for m in own: del sys.modules[m]", ""]
+    told = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True)
+    return {name: set(modules) for name, *modules in map(str.split, told.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_module_that_a_script_loads_is_followed(script, loaded):
+    assert loaded[script.stem] <= followed(script)
+
+
+def test_what_is_declared_is_there():
+    there = {module_name(path) for path in PACKAGE.rglob("*.py")}
+    assert set(NO_NUMBERS) <= there
+    assert set().union(*APART.values()) <= there
+    assert set(APART) <= {script.stem for script in SCRIPTS}
+
+
+def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_later():
+    counted = {path.stem: followed(path, APART.get(path.stem, ())) - NO_NUMBERS for path in SCRIPTS}
+    of_prompting = {f"hiddencost.prompting.{name}" for name in ("engine", "train", "plan", "sharing", "schedule")}
+    assert of_prompting | {"hiddencost.runs.pack", "hiddencost.datasets.splits"} <= counted["train"]
+    elsewhere = ("study.study", "results.", "figures.", "compression.", "datasets.prepare", "fetch", "runs.metrics")
+    for job in ("train", "probe", "finetune"):
+        later = {name for name in counted[job] if name.removeprefix("hiddencost.").startswith(elsewhere)}
+        assert later <= {"hiddencost.datasets.prepared"}
+        assert "hiddencost.runs.trained" not in counted[job]
+    assert "hiddencost.prompting.engine" not in counted["probe"]
+    assert "hiddencost.results.tables" in counted["collect"]
+    assert not counted["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.pack"}

@@ -1,7 +1,12 @@
+import re
+
+import pytest
 import reference
 import torch
 
 from hiddencost.methods.mapping import count_predictions, greedy_mapping, random_mapping
+from hiddencost.methods.registry import METHODS
+from hiddencost.prompting.train import train_prompts
 
 
 def test_the_largest_count_is_matched_first_and_nothing_twice():
@@ -37,3 +42,17 @@ def test_random_mapping_is_one_to_one_and_follows_its_generator():
     assert first == again
     assert len(set(first)) == 10
     assert first != random_mapping(1000, 10, torch.Generator().manual_seed(5)).tolist()
+
+
+def test_a_name_of_no_prompting_method_is_refused_in_a_line():
+    for name, hint in (("fml", "did you mean 'flm'? "), ("lp", "")):
+        runs = train_prompts(None, None, torch.arange(2), 2, [("flm", [0]), (name, [1])], 0, None)
+        told = f"method '{name}' is unknown; {hint}allowed: rlm, flm, ilm"
+        with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+            next(runs)
+
+
+def test_a_mapping_is_drawn_once_or_anew_after_each_interval():
+    passes = {name: METHODS[name].mapping_passes(epochs=5, interval=2) for name in ("rlm", "flm", "ilm", "lp")}
+    assert passes == {"rlm": 0, "flm": 1, "ilm": 3, "lp": 0}
+    assert [epoch for epoch in range(5) if METHODS["ilm"].redraws_at(epoch, 2)] == [2, 4]

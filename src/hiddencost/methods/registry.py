@@ -1,6 +1,7 @@
 """The methods of adapting a network to a task, by name, and the jobs that run them.
 
-Nothing here imports torch: the Snakefile reads it.
+What the rest of the code asks of a method is an attribute of its entry in METHODS; nothing else compares names. A new
+label mapping is a function (see `Method.draw`) and an entry.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FAMILIES = ("convolutional", "clip")  # families of networks
-
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of job that trains packs: all its methods of one (backbone, dataset, seed).
+    """A kind of job that trains packs: the runs of one (backbone, dataset, seed), of all methods that it runs.
 
-    recipe: the key of the study that holds their recipe; folder: of their tables, in results/STUDY; passes: what a
-    training image costs an epoch, in forward passes through the network; 0 of methods that train on stored features.
+    Attributes:
+        recipe: the key of the study that holds the recipe of its methods.
+        folder: of its tables, in results/STUDY.
+        passes: what a training image costs an epoch, in forward passes through the network; 0 where methods train on
+            stored features.
     """
 
     recipe: str
@@ -38,25 +40,33 @@ JOBS = {
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what tables and figures call it, what runs it, and how it maps labels.
+    """A method: what tables and figures call it, which job runs it, and how it maps labels.
 
-    name: in studies and tables. label, colour (#rrggbb): in figures and in the report. job: of `JOBS`. families: of
-    the networks that it is served for. trains: whether it learns from the chosen images of a budget; if not, it
-    classifies by the texts of a CLIP.
+    A label mapping says which class of the network, a source class, stands for each class of the target task.
 
-    Of visual prompting, which maps each target class to a source class of the network:
-    draw: makes a mapping, int64 [classes], of (predictions, labels, source_classes, classes, generator): the source
-    class predicted for each chosen image and its label, int64 [N] each, on the CPU, and a random stream of the run's
-    seed. first_pass: whether the first mapping is drawn from predictions under the untrained prompt, which take a
-    pass over the images; if not, draw is given None for them. redraws: whether the mapping is drawn anew at the start
-    of each `mapping_interval`-th epoch, from predictions under the prompt of then.
+    Attributes:
+        name: in studies and tables.
+        label: in figures and in the report.
+        colour: #rrggbb, in figures and in the report.
+        job: that runs it, of `JOBS`.
+        families: names of the families of networks that it serves (`networks.families`); empty: all.
+        trains: whether it learns from the images that a budget chooses; zero-shot classification, by the texts of a
+            CLIP, does not.
+        draw: of visual prompting, draws a mapping. Its arguments: the source class that the network predicts for each
+            chosen image, int64 [N], on the CPU, or None (see first_pass); the images' labels, int64 [N]; the numbers
+            of source and target classes; a random generator, a function of the run's seed alone. It returns the
+            source class of each target class, int64 [K], no source class twice.
+        first_pass: whether the first mapping is drawn from predictions under the untrained prompt, which take a pass
+            over the chosen images; if not, `draw` has None in their place.
+        redraws: whether the mapping is drawn again at the start of each `mapping_interval`-th epoch, from predictions
+            under the prompt of that time.
     """
 
     name: str
     label: str
     colour: str
     job: str = "train"
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] = ()
     trains: bool = True
     draw: Callable[[Tensor | None, Tensor, int, int, torch.Generator], Tensor] | None = None
     first_pass: bool = False
@@ -77,6 +87,10 @@ class Method:
         """Whether it trains the network's own weights."""
         return self.job == "finetune"
 
+    def serves(self, family: str) -> bool:
+        """Say whether it is for networks of a family, by the family's name."""
+        return not self.families or family in self.families
+
     @property
     def recipe(self) -> str:
         """The key of the study that holds its recipe."""
@@ -88,14 +102,15 @@ class Method:
         return self.first_pass or self.redraws
 
     def redraws_at(self, epoch: int, interval: int) -> bool:
-        """Whether the mapping is drawn anew at the start of an epoch, counted from 0."""
+        """Say whether the mapping is drawn again at the start of an epoch, counted from 0."""
         return self.redraws and epoch > 0 and epoch % interval == 0
 
     def mapping_passes(self, epochs: int, interval: int) -> int:
-        """Return how many passes over the chosen images the mappings of a run take."""
+        """Return how many passes over its chosen images a run takes for its mappings."""
         return self.first_pass + sum(self.redraws_at(epoch, interval) for epoch in range(epochs))
 
 
+# imported as they are called: the Snakefile, which reads this module, does without the seconds that PyTorch takes
 def _at_random(
     predictions: Tensor | None, labels: Tensor, source_classes: int, classes: int, generator: torch.Generator
 ) -> Tensor:
@@ -116,12 +131,12 @@ def _by_frequency(
 METHODS = {
     method.name: method
     for method in (
-        Method("rlm", "RLM-VP", "#E69F00", draw=_at_random),
-        Method("flm", "FLM-VP", "#0072B2", draw=_by_frequency, first_pass=True),
-        Method("ilm", "ILM-VP", "#D55E00", draw=_by_frequency, first_pass=True, redraws=True),
-        Method("lp", "linear probe", "#555555", job="probe"),
-        Method("ft", "fine-tuning", "#009E73", job="finetune", families=("convolutional",)),
-        Method("zs", "zero-shot", "#CC79A7", job="probe", families=("clip",), trains=False),
+        Method("rlm", label="RLM-VP", colour="#E69F00", draw=_at_random),
+        Method("flm", label="FLM-VP", colour="#0072B2", draw=_by_frequency, first_pass=True),
+        Method("ilm", label="ILM-VP", colour="#D55E00", draw=_by_frequency, first_pass=True, redraws=True),
+        Method("lp", label="linear probe", colour="#555555", job="probe"),
+        Method("ft", label="fine-tuning", colour="#009E73", job="finetune", families=("convolutional",)),
+        Method("zs", label="zero-shot", colour="#CC79A7", job="probe", families=("clip",), trains=False),
     )
 }
 

@@ -84,8 +84,7 @@ class Study(Part):
 
     def methods_of(self, backbone: Backbone) -> list[str]:
         """Return the study's methods that serve a backbone's family of networks."""
-        family = self.family(backbone).name
-        return [name for name in self.methods if family in METHODS[name].families]
+        return [name for name in self.methods if METHODS[name].serves(self.family(backbone).name)]
 
     def trained(self, checkpoint: str) -> Upstream | None:
         """Return how a checkpoint is trained, None of one that is published."""

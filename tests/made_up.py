@@ -9,7 +9,9 @@ import yaml
 from conftest import ROOT
 
 from hiddencost.compression.registry import applied
+from hiddencost.figures.registry import figures_of_study
 from hiddencost.results import gallery, matched, tables
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
 
@@ -121,8 +123,8 @@ def images(study: Study, figures: dict, runs: pd.DataFrame) -> tuple[dict, dict]
         waves = np.sin(np.arange(size) / size * random.uniform(4, 20, (12, 3, 1)))
         examples[one.name] = np.rint(127 + 120 * waves[..., None] * waves[..., None, :]).astype(np.uint8)
     for figure in figures.values():
-        if figure["kind"] == "prompts":
-            for key in gallery.kept(finished, figure["backbones"]):
+        if figure.kind == "prompts":
+            for key in gallery.runs_shown(finished, figure.backbones):
                 example = examples[key[1]][0]
                 before = (CANVAS - example.shape[-1] + 1) // 2
                 canvas = random.integers(48, 208, (3, CANVAS, CANVAS), np.uint8)
@@ -143,11 +145,11 @@ def upstream(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float})
 
 
-def write(folder: Path, sources: list[str]) -> tuple[dict[str, dict], dict[str, Path], dict]:
+def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], dict[str, Path], dict]:
     """Write the tables of the paper's study with made-up numbers; return its figures, the tables and the settings."""
     study = paper()
     datasets = [one.name for one in study.datasets]
-    figures = gallery.listed(stated(study), datasets, study.methods, {})
+    figures = figures_of_study(stated(study), datasets, study.methods, {})
     made = runs(study)
     reached = upstream(study)
     written = {"runs": made, "bins": bins(made), "upstream": reached, **learned(study, made, sources)}

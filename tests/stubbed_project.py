@@ -86,7 +86,7 @@ STUBS = {
         from hiddencost.figures.style import look
         def draw(figure, files, settings, outputs):
             for output in outputs:
-                Path(output).write_text(f"{look} {' '.join(figure['backbones'])}")
+                Path(output).write_text(f"{look} {' '.join(figure.backbones)}")
     """,
     "hiddencost/figures/style.py": """
         look = {"font.size": 8}

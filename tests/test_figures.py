@@ -1,6 +1,8 @@
 import copy
 import itertools
 import re
+from dataclasses import replace
+from pkgutil import resolve_name
 
 import made_up
 import matplotlib.pyplot as plt
@@ -11,10 +13,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from hiddencost.figures import draw, style
-from hiddencost.figures.captions import CAPTIONS
-from hiddencost.figures.draw import DRAW, _read
+from hiddencost.figures.draw import read_shown
+from hiddencost.figures.registry import FIGURES as KINDS
+from hiddencost.figures.registry import figures_of_study
 from hiddencost.methods import registry
 from hiddencost.results import gallery, matched, verdicts
+from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import AXES, summarise
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
@@ -25,7 +29,7 @@ SETTINGS = {
     **{"width": 6.8, "panel_height": 2.3, "colours": {}, "labels": {}, "palette": "RdBu_r", "title": "made up"},
     **{"methods": METHODS, "classes": {"one": 10, "two": 43}},
 }
-FIGURES = gallery.listed(BACKBONES, ["one", "two"], METHODS, {})
+FIGURES = figures_of_study(BACKBONES, ["one", "two"], METHODS, {})
 
 
 @pytest.fixture
@@ -64,9 +68,14 @@ def tables():
     }
 
 
+def drawn_of(tables, content, **settings):
+    """Draw a figure of some tables."""
+    return resolve_name(content.drawn_by)(copy.deepcopy(tables), content, SETTINGS | settings)
+
+
 def drawn(name, tables, **settings):
     """Draw a figure of the small study, and lay it out."""
-    figure = DRAW[FIGURES[name]["kind"]](copy.deepcopy(tables), FIGURES[name], SETTINGS | settings)
+    figure = drawn_of(tables, FIGURES[name], **settings)
     figure.draw_without_rendering()
     return figure
 
@@ -106,13 +115,13 @@ def full_grid(tmp_path_factory):
 def test_the_papers_networks_are_grouped_by_what_they_are_compared_with_and_how_they_are_compressed():
     study = made_up.paper()
     datasets = [one.name for one in study.datasets]
-    listed = gallery.listed(made_up.stated(study), datasets, study.methods, {})
+    listed = figures_of_study(made_up.stated(study), datasets, study.methods, {})
     groups = ["resnet18-gmp", "resnet34-gmp", "resnet50-acdc", "resnet50-rigl", "resnet50-lth"]
     assert [name for name in listed if name.startswith("accuracy")] == [f"accuracy-{group}" for group in groups]
-    shown = {name: one["role"] for name, one in listed["accuracy-resnet50-acdc"]["backbones"].items()}
+    shown = {name: one.role for name, one in listed["accuracy-resnet50-acdc"].backbones.items()}
     controls = dict.fromkeys(["resnet50-dense-v1", "resnet50-random", "resnet50-shuffled"], "control")
     compressed = dict.fromkeys([f"resnet50-acdc{level}" for level in (80, 90, 98)], "compressed")
-    assert [*listed["accuracy-resnet18-gmp"]["backbones"]] == [
+    assert [*listed["accuracy-resnet18-gmp"].backbones] == [
         *("resnet18-dense", "resnet18-gmp", "resnet18-random", "resnet18-int8", "resnet18-int4")
     ]
     assert shown == {"resnet50-dense": "dense"} | compressed | controls
@@ -121,27 +130,24 @@ def test_the_papers_networks_are_grouped_by_what_they_are_compared_with_and_how_
         f"heatmap-resnet50-lth-{dataset}" for dataset in datasets
     ]
     assert not any(name.startswith("heatmap-resnet50-acdc-") for name in listed)
-    assert set(listed["glance"]["backbones"]) == set(made_up.stated(study))
+    assert set(listed["glance"].backbones) == set(made_up.stated(study))
     assert all(re.fullmatch(r"[a-z0-9._-]+", name) for name in listed)
 
 
 def test_a_small_study_has_one_figure_of_each_kind():
-    assert list(FIGURES) == list(gallery.TABLES)
-    assert set(CAPTIONS) == set(gallery.TABLES) == set(DRAW)
-    labels = {name: one["label"] for name, one in FIGURES["accuracy"]["backbones"].items()}
+    assert list(FIGURES) == list(KINDS)
+    labels = {name: one.label for name, one in FIGURES["accuracy"].backbones.items()}
     assert labels == {"dense": "dense", "pruned": "magnitude 20 %", "random": "random init"}
-    assert set(gallery.listed(BACKBONES, ["one"], ["lp"], {})) == set(gallery.TABLES) - {
-        *("mapping", "movement", "prompts")
-    }
+    assert set(figures_of_study(BACKBONES, ["one"], ["lp"], {})) == set(KINDS) - {*("mapping", "movement", "prompts")}
 
 
 def test_quantised_networks_stand_beside_the_sparse():
     quantised = {f"int{bits}": PRUNED | {"compression": f"int{bits}"} for bits in (4, 8)}
-    assert list(gallery.grouped(BACKBONES | quantised)) == [()]
+    assert list(gallery.group_backbones(BACKBONES | quantised)) == [()]
     sparse = {
         f"{kind}{level}": PRUNED | {"compression": kind} for kind in ("magnitude", "2:4") for level in (1, 2, 3)
     }
-    groups = gallery.grouped({"dense": PLAIN} | sparse | quantised)
+    groups = gallery.group_backbones({"dense": PLAIN} | sparse | quantised)
     assert groups == {
         ("dense-magnitude",): ("dense", ["dense", "magnitude1", "magnitude2", "magnitude3", "int4", "int8"]),
         ("dense-nm",): ("dense", ["dense", "2:41", "2:42", "2:43", "int4", "int8"]),
@@ -150,36 +156,35 @@ def test_quantised_networks_stand_beside_the_sparse():
 
 def test_networks_that_nothing_is_compared_with_have_figures_without_a_comparison():
     alone = {"a": PLAIN | {"dense": "a"}, "b": PLAIN | {"dense": "b"}}
-    listed = gallery.listed(alone, ["one"], METHODS, {})
+    listed = figures_of_study(alone, ["one"], METHODS, {})
     assert list(listed) == ["accuracy", "reliability", "mapping", "movement", "prompts"]
-    plain = {"role": "dense", "sparsity": 0.0, "quantised": False}
-    assert listed["accuracy"]["backbones"] == {name: plain | {"label": name} for name in alone}
-    beside = gallery.grouped(BACKBONES | alone)
+    assert listed["accuracy"].backbones == {name: ShownBackbone("dense", 0.0, False, name) for name in alone}
+    beside = gallery.group_backbones(BACKBONES | alone)
     assert beside == {("dense",): (None, ["a", "b"]), ("dense-magnitude",): ("dense", list(BACKBONES))}
 
 
 def test_no_group_and_no_figure_takes_the_name_of_another():
     # compressed by two algorithms: their group has the dense network's name
     two = {"pruned": PRUNED, "nm": PRUNED | {"compression": "2:4"}}
-    groups = gallery.grouped({"dense": PLAIN, **two, "alone": PLAIN | {"dense": "alone"}})
+    groups = gallery.group_backbones({"dense": PLAIN, **two, "alone": PLAIN | {"dense": "alone"}})
     assert groups == {("dense-2",): (None, ["alone"]), ("dense",): ("dense", ["dense", *two])}
     levels = {f"p{level}": PRUNED | {"sparsity_declared": level / 10} for level in range(1, 6)}
     other = {"dense-magnitude-one": PLAIN | {"dense": "dense-magnitude-one"}}
     other |= {name: one | {"dense": "dense-magnitude-one"} for name, one in two.items()}
-    listed = gallery.listed({"dense": PLAIN, **levels, **other}, ["one", "two"], METHODS, {})
-    shown = [set(one["backbones"]) for one in listed.values() if one["kind"] == "heatmap"]
+    listed = figures_of_study({"dense": PLAIN, **levels, **other}, ["one", "two"], METHODS, {})
+    shown = [set(one.backbones) for one in listed.values() if one.kind == "heatmap"]
     assert [len(names) for names in shown] == [6, 6, 6, 3]
     assert sum(name.startswith("accuracy") for name in listed) == 2
 
 
 def test_a_dense_network_that_is_not_shown_leaves_the_others_compared(tables, tmp_path):
-    listed = gallery.listed({"pruned": PRUNED}, ["one"], METHODS, {"pruned": "mine"})
-    (one,) = listed["heatmap"]["backbones"].values()
-    assert (one["role"], one["label"]) == ("compressed", "mine")
-    assert listed["glance"]["references"] == ["dense"]
+    listed = figures_of_study({"pruned": PRUNED}, ["one"], METHODS, {"pruned": "mine"})
+    (one,) = listed["heatmap"].backbones.values()
+    assert (one.role, one.label) == ("compressed", "mine")
+    assert listed["glance"].references == ["dense"]
     files = written(tables, tmp_path)
-    glance = {name: _read(files[name], listed["glance"]) for name in ("runs", "upstream", "matched")}
-    axes = DRAW["glance"](glance, listed["glance"], SETTINGS).axes
+    glance = {name: read_shown(files[name], listed["glance"]) for name in ("runs", "upstream", "matched")}
+    axes = drawn_of(glance, listed["glance"]).axes
     assert [len(axis.containers) for axis in axes[:4]] == [1] * 4  # a point in each panel
 
 
@@ -205,28 +210,29 @@ LEVELS = {
     ],
 )
 def test_the_most_compressed_is_the_sparsest_in_whatever_order(ran, chosen):
-    shown = gallery.described({"dense": PLAIN} | LEVELS | {"random": BACKBONES["random"]}, "dense", {})
-    assert gallery.pair(shown, ran) == gallery.pair(shown, ran[::-1]) == ["dense", chosen]
+    shown = gallery.describe_backbones({"dense": PLAIN} | LEVELS | {"random": BACKBONES["random"]}, "dense", {})
+    for names in (ran, ran[::-1]):
+        assert gallery.dense_and_most_compressed(shown, names) == ["dense", chosen]
 
 
 def test_where_there_is_no_room_for_all_levels_the_extremes_stay_and_one_that_is_quantised():
-    shown = gallery.described(LEVELS, "dense", {})
+    shown = gallery.describe_backbones(LEVELS, "dense", {})
     names = list(LEVELS)
-    assert gallery.spread(shown, names, 7) == names
-    assert gallery.spread(shown, names, 3) == ["p20", "p95", "int4"]
-    assert gallery.spread(shown, names, 4) == ["p20", "p70", "p95", "int4"]
-    unknown = {name: one | {"sparsity": None} for name, one in shown.items() if not one["quantised"]}
-    assert gallery.spread(unknown, list(unknown), 3) == ["p90", "p70", "p50"]
-    quantised = {f"int{bits}": one | {"quantised": True} for bits, one in enumerate(unknown.values())}
-    assert gallery.spread(quantised, list(quantised), 3) == ["int0", "int2", "int4"]
+    assert gallery.spread_by_sparsity(shown, names, 7) == names
+    assert gallery.spread_by_sparsity(shown, names, 3) == ["p20", "p95", "int4"]
+    assert gallery.spread_by_sparsity(shown, names, 4) == ["p20", "p70", "p95", "int4"]
+    unknown = {name: replace(one, sparsity=None) for name, one in shown.items() if not one.quantised}
+    assert gallery.spread_by_sparsity(unknown, list(unknown), 3) == ["p90", "p70", "p50"]
+    quantised = {f"int{bits}": replace(one, quantised=True) for bits, one in enumerate(unknown.values())}
+    assert gallery.spread_by_sparsity(quantised, list(quantised), 3) == ["int0", "int2", "int4"]
 
 
 def test_what_was_learned_is_shown_of_one_seed_and_budget_that_both_ran():
-    shown = gallery.described(BACKBONES, "dense", {})
+    shown = gallery.describe_backbones(BACKBONES, "dense", {})
 
     def kept(*ran):
         runs = pd.DataFrame([(name, "one", "ilm", shots, seed) for name, shots, seed in ran], columns=AXES)
-        return [(name, shots, seed) for name, _, _, shots, seed in gallery.kept(runs, shown)]
+        return [(name, shots, seed) for name, _, _, shots, seed in gallery.runs_shown(runs, shown)]
 
     ran = [("dense", "1", 0), ("dense", "1", 1), ("dense", "full", 0), ("dense", "full", 2), ("pruned", "1", 1)]
     assert kept(*ran) == [("dense", "1", 1), ("pruned", "1", 1)]
@@ -247,10 +253,11 @@ FULL = [
 @pytest.mark.parametrize("name", FULL)
 def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
     listed, files, settings = full_grid
-    kind, drawn = listed[name]["kind"], []
-    drawing = DRAW[kind]
-    monkeypatch.setitem(DRAW, kind, lambda *arguments: drawn.append(drawing(*arguments)) or drawn[0])
-    draw.draw(listed[name], files, settings, [tmp_path / "it.png"])
+    drawn, drawing = [], resolve_name(listed[name].drawn_by)
+    keep = lambda *arguments: drawn.append(drawing(*arguments)) or drawn[0]  # noqa: E731
+    monkeypatch.setattr(draw, "resolve_name", lambda drawn_by: keep)
+    needed = {table: files[table] for table in KINDS[listed[name].kind].tables}
+    draw.draw(listed[name], needed, settings, [tmp_path / "it.png"])
     assert Image.open(tmp_path / "it.png").width == pytest.approx(6.8 * 200, abs=1)
     (figure,) = drawn
     box = figure.get_tightbbox()
@@ -267,7 +274,7 @@ def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, nam
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_from_the_tables_alone_and_the_same_each_time(tables, tmp_path, name):
     files, outputs = written(tables, tmp_path), [tmp_path / f"{name}.{format}" for format in ("pdf", "png", "svg")]
-    needed = {table: files[table] for table in gallery.TABLES[FIGURES[name]["kind"]]}
+    needed = {table: files[table] for table in KINDS[name].tables}
     draw.draw(FIGURES[name], needed, SETTINGS, outputs)
     assert outputs[0].read_bytes().startswith(b"%PDF")
     before = [output.read_bytes() for output in outputs]
@@ -282,17 +289,20 @@ def test_a_study_without_any_result_is_drawn(tables, tmp_path, name):
     empty = {key: tables[key].iloc[:0] for key in ("bins", "mappings", "remapped")}
     empty |= {"runs": runs, "summary": summarise(runs), "prompts": {}, "upstream": tables["upstream"], "examples": {}}
     empty |= {"matched": matched.matched(runs, tables["upstream"])}
-    draw.draw(FIGURES[name], written(empty, tmp_path), SETTINGS, [tmp_path / f"{name}.png"])
+    files = written(empty, tmp_path)
+    draw.draw(
+        FIGURES[name], {table: files[table] for table in KINDS[name].tables}, SETTINGS, [tmp_path / f"{name}.png"]
+    )
     assert Image.open(tmp_path / f"{name}.png").height > 100
 
 
 def test_datasets_and_backbones_are_shown_in_the_order_of_the_figure(tables, tmp_path):
-    listed = gallery.listed({name: BACKBONES[name] for name in ("pruned", "dense")}, ["two"], METHODS, {})
-    table = _read(written(tables, tmp_path)["summary"], listed["accuracy"])
+    listed = figures_of_study({name: BACKBONES[name] for name in ("pruned", "dense")}, ["two"], METHODS, {})
+    table = read_shown(written(tables, tmp_path)["summary"], listed["accuracy"])
     assert style.order(table, "dataset") == ["two"]
     assert style.order(table, "backbone") == ["dense", "pruned"]  # the dense one first
-    figure = copy.deepcopy(FIGURES["accuracy"]) | {"datasets": ["two", "one"]}
-    axes = DRAW["accuracy"](tables, figure, SETTINGS | {"labels": {"one": "First", "ilm": "mine"}}).axes
+    figure = replace(FIGURES["accuracy"], datasets=["two", "one"])
+    axes = drawn_of(tables, figure, labels={"one": "First", "ilm": "mine"}).axes
     assert [axis.get_title() for axis in axes] == ["two", "First"]
     assert "mine" in texts(axes[0].figure)
 
@@ -377,7 +387,7 @@ def test_names_that_look_like_numbers_or_nothing_are_drawn_as_others_are(tables,
     names = {"dense": "2024", "pruned": "nan", "random": "1e5"}
     plain, figure = tables["summary"], FIGURES["heatmap"]
     renamed = plain.replace({"backbone": names, "dense": names})
-    odd = figure | {"backbones": {names[name]: told for name, told in figure["backbones"].items()}}
+    odd = replace(figure, backbones={names[name]: shown for name, shown in figure.backbones.items()})
     for what, summary, name in ((figure, plain, "plain"), (odd, renamed, "odd")):
         files = written({"summary": summary}, tmp_path)
         draw.draw(what, files, SETTINGS, [tmp_path / f"{name}.svg"])
@@ -386,7 +396,7 @@ def test_names_that_look_like_numbers_or_nothing_are_drawn_as_others_are(tables,
 
 def test_where_there_is_room_the_maps_have_numbers(tables):
     one = tables | {"summary": tables["summary"][tables["summary"]["dataset"] == "two"]}
-    figure = DRAW["heatmap"](one, FIGURES["heatmap"] | {"datasets": ["two"]}, SETTINGS)
+    figure = drawn_of(one, replace(FIGURES["heatmap"], datasets=["two"]))
     panel = figure.axes[3]
     values = [text.get_text() for text in panel.texts]
     assert len(values) == 5  # of 2 x 3 cells one was not run
@@ -404,7 +414,7 @@ def test_reliability_of_many_datasets_shows_the_dense_and_the_most_compressed(ta
     ]
     assert f"{ece.mean():.2f}" in texts(figure.axes[0])
     one = {name: tables[name][tables[name]["dataset"] == "one"] for name in ("runs", "bins")}
-    alone = DRAW["reliability"](one, FIGURES["reliability"] | {"datasets": ["one"]}, SETTINGS)
+    alone = drawn_of(one, replace(FIGURES["reliability"], datasets=["one"]))
     assert [axis.get_title() for axis in alone.axes] == ["dense", "magnitude 20 %", "random init"]
 
 
@@ -502,9 +512,9 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     weak = tables["runs"].query("backbone == 'pruned'").assign(backbone="weak", sparsity_declared=0.1)
     runs = pd.concat([tables["runs"], weak])
     upstream = pd.concat([tables["upstream"], tables["upstream"].iloc[[1]].assign(backbone="weak", top1=66.5)])
-    listed = gallery.listed(BACKBONES | {"weak": PRUNED | {"sparsity_declared": 0.1}}, ["one", "two"], METHODS, {})
+    listed = figures_of_study(BACKBONES | {"weak": PRUNED | {"sparsity_declared": 0.1}}, ["one", "two"], METHODS, {})
     given = {"runs": runs, "upstream": upstream, "matched": matched.matched(runs, upstream)}
-    axis = DRAW["glance"](given, listed["glance"], SETTINGS).axes[0]
+    axis = drawn_of(given, listed["glance"]).axes[0]
     joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
     assert joined == [pytest.approx([95, 90])]
     assert "20 %" in texts(axis)
@@ -517,10 +527,10 @@ def test_the_cost_at_matched_upstream_accuracy_is_a_diamond_where_all_is_kept(ta
         tables["upstream"].iloc[[1]].assign(backbone=name, top1=top1) for name, top1 in (("b", 68.0), ("c", 66.0))
     ]
     upstream = pd.concat([tables["upstream"], *more])
-    listed = gallery.listed(BACKBONES | {"b": PRUNED, "c": PRUNED}, ["one", "two"], METHODS, {})
+    listed = figures_of_study(BACKBONES | {"b": PRUNED, "c": PRUNED}, ["one", "two"], METHODS, {})
     found = matched.matched(runs, upstream)
     given = {"runs": runs, "upstream": upstream, "matched": found}
-    figure = DRAW["glance"](given, listed["glance"], SETTINGS)
+    figure = drawn_of(given, listed["glance"])
     diamonds = [c.lines[0] for c in figure.axes[1].containers if c.lines[0].get_marker() == "d"]
     expected = found.query("method == 'flm' and compression == 'all'")["cost_at_matched"].item()
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in diamonds] == [(100, pytest.approx(expected))]
@@ -534,6 +544,6 @@ def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():
 
 def test_networks_of_one_name_are_told_apart_by_their_own():
     twins = {"dense": PLAIN, "a": PRUNED, "b": PRUNED | {"compression": "magnitude"}, "c": PLAIN | {"dense": "dense"}}
-    told = gallery.described(twins, "dense", {"a": "mine"})
-    assert [one["label"] for one in told.values()] == ["dense", "mine", "b", "net"]
-    assert told["c"]["role"] == "control"
+    told = gallery.describe_backbones(twins, "dense", {"a": "mine"})
+    assert [one.label for one in told.values()] == ["dense", "mine", "b", "net"]
+    assert told["c"].role == "control"

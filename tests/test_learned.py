@@ -3,15 +3,16 @@ import pandas as pd
 import pytest
 import torch
 
+from hiddencost.figures.registry import figures_of_study
 from hiddencost.files import write_json
-from hiddencost.results import gallery, learned
+from hiddencost.results import learned
 from hiddencost.results.tables import AXES
 from hiddencost.runs import ledger
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
 NAMES = dict.fromkeys(BACKBONES, lambda dataset: None)  # of source classes: ImageNet's
-GROUPS = [gallery.listed(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"]["backbones"]]
+GROUPS = [figures_of_study(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"].backbones]
 DRAWN = torch.tensor([[0, 1, 2], [0, 1, 5], [7, 6, 5]])  # by epoch
 
 

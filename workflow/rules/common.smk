@@ -7,6 +7,8 @@ import re
 import shutil
 import signal
 import sys
+from dataclasses import asdict
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,14 +24,15 @@ from hiddencost import catalog, machine
 from hiddencost.datasets.prepare import user_entry
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.digest import code_digest
-from hiddencost.figures import captions
+from hiddencost.figures.registry import FIGURES as FIGURE_KINDS
+from hiddencost.figures.registry import figures_of_study
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.jobs import outlook
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.registry import READERS
-from hiddencost.results import claims, gallery
+from hiddencost.results import claims
 from hiddencost.runs import metrics, packfile
 from hiddencost.study import upstream
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
@@ -519,20 +522,28 @@ def listed_figures():
     """The study's figures by name, each with what it shows: of the backbones and datasets that it selects."""
     select = study.figures
     backbones = {name: BACKBONES[name] for name in select.backbones or BACKBONES}
-    return gallery.listed(backbones, select.datasets or GRID["dataset"], study.methods, select.labels)
+    return figures_of_study(backbones, select.datasets or GRID["dataset"], study.methods, select.labels)
+
+
+def kind_of_figure(wildcards):
+    return FIGURE_KINDS[FIGURES[wildcards.figure].kind]
 
 
 def figure_tables(wildcards):
-    return {name: TABLES[name] for name in gallery.TABLES[FIGURES[wildcards.figure]["kind"]]}
+    return {name: TABLES[name] for name in kind_of_figure(wildcards).tables}
+
+
+def figure_code(wildcards):
+    """The code of a figure: what all figures share, and what draws its own kind."""
+    return sha256_text(canonical([code("figure"), code_digest(find_spec(kind_of_figure(wildcards).module).origin)]))
 
 
 def figure_settings(wildcards):
     shown = FIGURES[wildcards.figure]
     style = study.figures.model_dump(exclude={"datasets", "backbones", "formats"})
     style |= {"title": study.figures.title or study.study, "methods": study.methods}
-    style["classes"] = {name: class_counts()[name] for name in shown["datasets"]}
-    # pairs, as their order is that of the figure, and JSON of one string for one value has none
-    return canonical({"figure": shown | {"backbones": list(shown["backbones"].items())}, "style": style})
+    style["classes"] = {name: class_counts()[name] for name in shown.datasets}
+    return canonical({"figure": shown.to_json(), "style": style})
 
 
 def learned_inputs():
@@ -545,9 +556,9 @@ def learned_inputs():
 
 def groups_of_prompts():
     """The networks of each figure of prompts, with what decides whose prompts are shown: not what they are called."""
-    shown = [one["backbones"] for one in FIGURES.values() if one["kind"] == "prompts"]
+    groups = [figure.backbones for figure in FIGURES.values() if "prompts" in FIGURE_KINDS[figure.kind].tables]
     keys = ("role", "sparsity", "quantised")
-    return [[[name, entry_part(one, *keys)] for name, one in group.items()] for group in shown]
+    return [[[name, entry_part(asdict(shown), *keys)] for name, shown in group.items()] for group in groups]
 
 
 def class_counts():

@@ -185,7 +185,7 @@ rule figure:
         "../../envs/hiddencost.yaml"
     params:
         settings=figure_settings,
-        code=code("figure"),
+        code=figure_code,
     message:
         "Drawing figure {wildcards.figure}"
     script:
@@ -227,7 +227,7 @@ rule report:
                 "study": study.model_dump_json(exclude_none=True),
                 "sizes": {one.name: sizes_of(one.name) for one in study.datasets},
                 "classes": class_counts(),
-                "captions": [[name, captions.caption(figure)] for name, figure in FIGURES.items()],
+                "captions": [[name, FIGURE_KINDS[figure.kind].caption] for name, figure in FIGURES.items()],
                 "results": RESULTS,  # where verifications and logs are, of a partial report, too
                 "page": PAGE,
             }

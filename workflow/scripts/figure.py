@@ -2,8 +2,9 @@ import json
 
 from hiddencost.figures import draw
 from hiddencost.logs import log_to
+from hiddencost.results.gallery import StudyFigure
 
 log_to(snakemake.log[0])
 settings = json.loads(snakemake.params.settings)
-figure = settings["figure"] | {"backbones": dict(settings["figure"]["backbones"])}
-draw.draw(figure, dict(snakemake.input.items()), settings["style"], list(snakemake.output))
+content = StudyFigure.from_json(settings["figure"])
+draw.draw(content, dict(snakemake.input.items()), settings["style"], list(snakemake.output))

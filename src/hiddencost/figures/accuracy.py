@@ -5,24 +5,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
+from hiddencost.results.gallery import StudyFigure
 
 COLUMNS = 4
 
 
-def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """One panel a dataset, a colour a method, a line and marker a backbone, with bands over seeds.
 
     A cell that was not run is a gap; a backbone without any result is left out.
     """
-    summary, backbones = tables["summary"], shown["backbones"]
+    summary, backbones = tables["summary"], content.backbones
     finished = summary[summary["seeds"] > 0]
     names = style.networks(backbones, set(finished["backbone"]))
     styles = style.lines(backbones, names)
     order_of = {column: style.order(summary, column) for column in ("method", "shots")}
     figure, axes = style.panels(
-        len(shown["datasets"]), COLUMNS, settings["width"], settings["panel_height"], sharex=True
+        len(content.datasets), COLUMNS, settings["width"], settings["panel_height"], sharex=True
     )
-    for number, (axis, dataset) in enumerate(zip(axes, shown["datasets"], strict=True)):
+    for number, (axis, dataset) in enumerate(zip(axes, content.datasets, strict=True)):
         style.curves(axis, summary[summary["dataset"] == dataset], "accuracy", styles, order_of, settings)
         axis.set_title(style.named(dataset, settings))
         axis.tick_params(axis="x", labelbottom=True, labelsize=6.3)

@@ -1,53 +1,54 @@
-"""The study's figures, drawn from its tables alone."""
+"""The study's figures, drawn from its tables alone.
 
-from collections.abc import Callable
+What draws a figure is named by it (`StudyFigure.drawn_by`) and imported here, so that a figure stands on the code of
+its own kind, and on none of the other kinds'.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from hiddencost.figures import accuracy, glance, heatmap, mapping, movement, prompts, reliability, style
+from hiddencost.figures import style
 from hiddencost.files import atomic
-from hiddencost.results import gallery, tables
+from hiddencost.results import tables
+from hiddencost.results.gallery import StudyFigure
 
 matplotlib.use("agg")
-DRAW: dict[str, Callable[[dict, dict, dict], Figure]] = {
-    "accuracy": accuracy.draw,
-    "heatmap": heatmap.draw,
-    "calibration": heatmap.draw,
-    "reliability": reliability.draw,
-    "mapping": mapping.draw,
-    "movement": movement.draw,
-    "prompts": prompts.draw,
-    "glance": glance.draw,
-}
 
 
-def draw(figure: dict, files: dict[str, str | Path], settings: dict, outputs: list[str | Path]) -> None:
-    """Draw a figure of `gallery.listed` and save it to each output, in the format of its name.
+def draw(
+    content: StudyFigure, files: Mapping[str, str | Path], settings: dict, outputs: Sequence[str | Path]
+) -> None:
+    """Draw a figure and save it to each output, in the format of its name.
 
-    files: the study's tables, by the names that `gallery.TABLES` has for the figure's kind; settings: the study's
-    `figures` with `title`, `methods` and the number of `classes` of each dataset (None where it is not known).
+    Args:
+        content: what it shows.
+        files: the tables that its kind reads, by name.
+        settings: the study's `figures` with `title`, `methods` and the number of `classes` of each dataset (None
+            where it is not known).
+        outputs: paths that end in .png, .pdf or .svg.
     """
-    read = {name: _read(files[name], figure) for name in gallery.TABLES[figure["kind"]]}
+    read = {name: read_shown(path, content) for name, path in files.items()}
     with style.paper():
-        drawn = DRAW[figure["kind"]](read, figure, settings)
-        drawn.get_layout_engine().execute(drawn)  # once, not again for each format
-        drawn.set_layout_engine("none")
+        figure = resolve_name(content.drawn_by)(read, content, settings)
+        figure.get_layout_engine().execute(figure)  # once, not again for each format
+        figure.set_layout_engine("none")
         for output in outputs:
             with atomic(output) as temporary:
                 # no date within: the same tables give the same bytes
                 metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(temporary.suffix[1:])
-                drawn.savefig(temporary, metadata=metadata)
+                figure.savefig(temporary, metadata=metadata)
 
 
-def _read(path: str | Path, figure: dict) -> pd.DataFrame | dict[str, np.ndarray]:
+def read_shown(path: str | Path, content: StudyFigure) -> pd.DataFrame | dict[str, np.ndarray]:
     """Read a table, of which the figure's datasets and backbones stay, in its order; or a file of arrays."""
-    path, figure = Path(path), figure | {"backbones": [*figure["backbones"], *figure.get("references", [])]}
+    path, backbones = Path(path), [*content.backbones, *content.references]
     if path.suffix == ".npz":
         with np.load(path) as arrays:
-            wanted = {"gain", *figure["datasets"], *figure["backbones"]}
+            wanted = {"gain", *content.datasets, *backbones}
             return {name: arrays[name] for name in arrays.files if name.split("/")[0] in wanted}
-    return style.in_order(tables.read(path), figure)
+    return style.in_order(tables.read(path), backbones, content.datasets)

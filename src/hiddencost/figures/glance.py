@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.matched import ALL, LOST
 from hiddencost.results.verdicts import differences, interval
 
@@ -18,13 +19,13 @@ DIAMOND = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
 NOTE = {"textcoords": "offset points", "size": 5.5}
 
 
-def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """A panel a method, a point a network: its mean loss over datasets, shots and seeds, with its interval.
 
     A star is by a point of which cells are missing, as the means of others are over other cells. A diamond on the
     line of what is kept whole is the hidden cost at matched upstream accuracy (see `matched.matched`).
     """
-    runs, backbones = tables["runs"], shown["backbones"]
+    runs, backbones = tables["runs"], content.backbones
     methods = style.order(runs, "method")
     lost = differences(runs, LOST, "accuracy")
     lost = lost[lost["backbone"].isin(list(backbones))]
@@ -85,7 +86,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
-    unknown = [backbones[name]["label"] for name in style.order(lost, "backbone") if name not in kept.index]
+    unknown = [backbones[name].label for name in style.order(lost, "backbone") if name not in kept.index]
     note += f"; of {', '.join(unknown)} nothing is known upstream" if unknown else ""
     style.title(figure, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
     return figure
@@ -132,7 +133,7 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
         pairs = every.dropna(subset="difference")
         if name not in kept.index or pairs.empty:
             continue
-        one, role = about.loc[name], backbones[name]["role"]
+        one, role = about.loc[name], backbones[name].role
         bounds, _ = interval(pairs, fixed=False)
         control = CONTROLS[one["control"]].title if isinstance(one["control"], str) else one["checkpoint"]
         rows.append(

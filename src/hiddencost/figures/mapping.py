@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hiddencost.figures import style
 from hiddencost.results import gallery
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.packfile import AXES
 
 SHOWN = {1: 10}  # target classes a dataset, by the number of datasets; else:
@@ -18,21 +19,21 @@ ROW = 0.33  # inches a class
 SAME = "0.55"  # where both networks chose the same
 
 
-def draw(tables: dict, shown: dict, settings: dict) -> Figure:
+def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     """A list a dataset: an example, the target class, and the source classes that each network chose.
 
-    Of one method: see `gallery.whose_mapping`.
+    Of one method: see `gallery.method_of_mappings`.
     """
-    mappings, backbones = tables["mappings"], shown["backbones"]
-    method = gallery.whose_mapping(settings["methods"], set(mappings["method"]))
+    mappings, backbones = tables["mappings"], content.backbones
+    method = gallery.method_of_mappings(settings["methods"], set(mappings["method"]))
     mappings = mappings[mappings["method"] == method]
-    kept = gallery.kept(mappings[AXES].drop_duplicates(), backbones)
-    pair = gallery.pair(backbones, mappings["backbone"])
-    columns = min(2, len(shown["datasets"]))
-    classes = SHOWN.get(len(shown["datasets"]), FEWER)
+    kept = gallery.runs_shown(mappings[AXES].drop_duplicates(), backbones)
+    pair = gallery.dense_and_most_compressed(backbones, mappings["backbone"])
+    columns = min(2, len(content.datasets))
+    classes = SHOWN.get(len(content.datasets), FEWER)
     width = settings["width"] if columns == 2 else min(settings["width"], 5.0)
-    figure, axes = style.panels(len(shown["datasets"]), columns, width, ROW * (classes + 1.3))
-    for axis, dataset in zip(axes, shown["datasets"], strict=True):
+    figure, axes = style.panels(len(content.datasets), columns, width, ROW * (classes + 1.3))
+    for axis, dataset in zip(axes, content.datasets, strict=True):
         axis.set(xlim=(0, 1), ylim=(classes + 0.1, -0.7))
         axis.set_axis_off()
         chosen = [(name, shots, seed) for name, of, _, shots, seed in kept if of == dataset]
@@ -57,7 +58,7 @@ def _list(
 ) -> None:
     places = np.linspace(0.14, 1, len(names) + 2)[:-1]
     letters = round(axis.figure.get_figwidth() / axis.get_gridspec().ncols * (places[1] - places[0]) / 0.055)
-    for place, name in zip(places, ["target", *(backbones[one]["label"] for one in names)], strict=True):
+    for place, name in zip(places, ["target", *(backbones[one].label for one in names)], strict=True):
         axis.text(place, -0.35, name, fontweight="bold", fontsize=6.5, va="center")
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
     wide = own.pivot(index="target", columns="backbone", values="source_name")
@@ -87,5 +88,5 @@ def _agreement(own: pd.DataFrame, names: list[str], backbones: dict) -> str:
     within = [(wide[names[0]][a] == wide[names[0]][b]).mean() for a in first for b in first if a < b]
     note = f": {np.mean(both):.0%} alike" if len(names) == 2 and both else ""
     if note and within:
-        note += f"; two seeds of {backbones[names[0]]['label']}: {np.mean(within):.0%}"
+        note += f"; two seeds of {backbones[names[0]].label}: {np.mean(within):.0%}"
     return note.replace("%", " %")

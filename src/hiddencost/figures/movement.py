@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hiddencost.figures import style
 from hiddencost.results import gallery
+from hiddencost.results.gallery import StudyFigure
 
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most
@@ -16,18 +17,18 @@ DOTS = 12  # epochs up to which each has a point
 BESIDE = 0.04  # epochs between points of the only one
 
 
-def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """A panel a dataset, a line a network: the share of target classes mapped otherwise than in the epoch before.
 
-    Of one method (see `gallery.whose_mapping`), at each dataset's largest number of shots with a result, with a band
-    over seeds (see `style.reach`).
+    Of one method (see `gallery.method_of_mappings`), at each dataset's largest number of shots with a result, with a
+    band over seeds (see `style.reach`).
     """
-    remapped, backbones, datasets = tables["remapped"], shown["backbones"], shown["datasets"]
-    method = gallery.whose_mapping(settings["methods"], set(remapped["method"]))
+    remapped, backbones, datasets = tables["remapped"], content.backbones, content.datasets
+    method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
     remapped = remapped[remapped["method"] == method]
     lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
     for index, (name, line) in enumerate(lines.items()):
-        control = backbones[name]["role"] == "control"
+        control = backbones[name].role == "control"
         line |= {"color": CONTROL if control else COLOURS[index % len(COLOURS)], "ms": 3}
         line["marker"] = "o" if remapped["epoch"].max() <= DOTS else None
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
@@ -38,7 +39,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
         own = remapped[remapped["dataset"] == dataset]
         note = "not run"
         if len(own):
-            shots = gallery.largest(own["shots"])
+            shots = gallery.largest_shots(own["shots"])
             own, note = own[own["shots"] == shots], style.told_shots(shots)
         axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
         for index, (name, line) in enumerate(lines.items()):
@@ -63,7 +64,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
             axis.tick_params(labelbottom=True)
         if number % COLUMNS == 0:
             axis.set_ylabel("classes remapped (%)")
-    handles = [Line2D([], [], label=backbones[name]["label"], **line) for name, line in lines.items()]
+    handles = [Line2D([], [], label=backbones[name].label, **line) for name, line in lines.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
     cells = len(backbones) * len(datasets)
     note = style.missing_note(cells - ran, cells)

@@ -6,19 +6,20 @@ from matplotlib.figure import Figure
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.packfile import AXES
 
 
-def draw(tables: dict, shown: dict, settings: dict) -> Figure:
+def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     """A row a dataset, the networks side by side under each method; hatched where there is no prompt."""
-    prompts, backbones = tables["prompts"], shown["backbones"]
+    prompts, backbones = tables["prompts"], content.backbones
     keys = [key.split("/") for key in prompts if key != "gain"]
-    there = style.in_order(pd.DataFrame(keys, columns=AXES), shown)
-    kept = {tuple(run[:3]): run for run in gallery.kept(there, backbones)}
+    ran = style.in_order(pd.DataFrame(keys, columns=AXES), list(content.backbones), content.datasets)
+    kept = {tuple(run[:3]): run for run in gallery.runs_shown(ran, backbones)}
     prompting = [name for name in settings["methods"] if METHODS[name].prompts]
-    methods = [name for name in prompting if name in set(there["method"])] or prompting
-    datasets = shown["datasets"]
-    names = gallery.pair(backbones, there["backbone"])
+    methods = [name for name in prompting if name in set(ran["method"])] or prompting
+    datasets = content.datasets
+    names = gallery.dense_and_most_compressed(backbones, ran["backbone"])
     columns = len(methods) * len(names)
     side = min(1.5, settings["width"] / (columns + 0.7))
     width = max(3.4, side * (columns + 0.7))
@@ -35,7 +36,7 @@ def draw(tables: dict, shown: dict, settings: dict) -> Figure:
         else:
             axis.imshow(prompts["/".join(run)].transpose(1, 2, 0))
         if index < columns:
-            axis.set_title(f"{style.named(method, settings)}\n{backbones[name]['label']}", size=6.5, pad=3)
+            axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:
             told = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
             note = ", ".join(map(style.told_shots, sorted(told))) or "not run"

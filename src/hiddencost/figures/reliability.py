@@ -7,27 +7,28 @@ from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
 from hiddencost.results import gallery
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.tables import pool
 
 FEW = 0.01  # a bin with a smaller share of the test images is a point without a line
 
 
-def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure:
+def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """One panel a dataset and network, a line a method: the accuracy of each bin of confidence.
 
     At the study's last number of shots. The bins of all seeds are pooled; a point's area grows with the share of
     test images in its bin. Points under the diagonal are overconfident. ECE is the mean over seeds. Of many datasets
     the dense network alone and the most compressed one, and a quantised one beside it.
     """
-    runs, bins, backbones, datasets = tables["runs"], tables["bins"], shown["backbones"], shown["datasets"]
+    runs, bins, backbones, datasets = tables["runs"], tables["bins"], content.backbones, content.datasets
     shots = style.order(runs, "shots")[-1]
     runs, bins = runs[runs["shots"] == shots], bins[bins["shots"] == shots]
     methods, colours = style.order(runs, "method"), style.colours(settings)
     finished = style.finished(runs)
     names = style.networks(backbones, set(finished["backbone"]))
     if len(datasets) > 1:
-        quantised = [name for name in names if backbones[name]["quantised"]]
-        names = list(dict.fromkeys([*gallery.pair(backbones, names), *quantised[-1:]]))
+        quantised = [name for name in names if backbones[name].quantised]
+        names = list(dict.fromkeys([*gallery.dense_and_most_compressed(backbones, names), *quantised[-1:]]))
     room = 4 if len(datasets) == 1 else 5 if len(names) < 3 else 6
     columns = len(names) * max(1, room // max(1, len(names))) if len(names) < 5 else 4
     narrow = columns > 5
@@ -54,7 +55,7 @@ def draw(tables: dict[str, pd.DataFrame], shown: dict, settings: dict) -> Figure
             note = "–" if np.isnan(ece) else f"{ece:.2f}"
             place = 0.23 + 0.8 * (column - 1) / max(4, len(methods))
             axis.text(place, s=note.removeprefix("0") if narrow else note, color=colours[method], **over)
-        label = backbones[backbone]["label"]
+        label = backbones[backbone].label
         of = "" if len(datasets) == 1 else style.named(dataset, settings) + ("\n" if narrow else ": ")
         axis.set_title(of + label, pad=10 if narrow else 12, size=7)
         axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -1,7 +1,7 @@
 """What the figures share: colours, lines, panels, and the paper's look."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
+from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import CONFIDENCE
 
 DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
@@ -74,14 +75,14 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "ok"]
 
 
-def lines(shown: dict[str, dict], names: list[str]) -> dict[str, dict]:
+def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
     """Return the line and marker of each of a figure's networks that are drawn, by name: dense solid, compressed
     broken, controls thin and dotted without a marker."""
     found = {}
     for role, dashes, markers in (("dense", DENSE, DENSE_MARKERS), ("compressed", COMPRESSED, COMPRESSED_MARKERS)):
-        for index, name in enumerate(one for one in names if shown[one]["role"] == role):
+        for index, name in enumerate(one for one in names if shown[one].role == role):
             found[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
-    for index, name in enumerate(one for one in names if shown[one]["role"] == "control"):
+    for index, name in enumerate(one for one in names if shown[one].role == "control"):
         found[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
     return found
 
@@ -133,9 +134,9 @@ def method_handles(methods: list[str], settings: dict) -> list[Line2D]:
     return [Line2D([], [], color=colours(settings)[method], label=named(method, settings)) for method in methods]
 
 
-def network_handles(shown: dict[str, dict], styles: dict[str, dict]) -> list[Line2D]:
+def network_handles(shown: Mapping[str, ShownBackbone], styles: dict[str, dict]) -> list[Line2D]:
     """Return what tells the networks' lines in a legend."""
-    return [Line2D([], [], color="black", label=shown[name]["label"], **line) for name, line in styles.items()]
+    return [Line2D([], [], color="black", label=shown[name].label, **line) for name, line in styles.items()]
 
 
 def missing_note(missing: int, count: int, what: str = "cells") -> str:
@@ -160,21 +161,21 @@ def panels(count: int, columns: int, width: float, height: float, **keywords: ob
     return figure, list(axes.flat[:count])
 
 
-def in_order(table: pd.DataFrame, figure: dict) -> pd.DataFrame:
-    """Return a table's rows of a figure's datasets and backbones, in the figure's order."""
-    for column, names in (("backbone", list(figure["backbones"])), ("dataset", figure["datasets"])):
+def in_order(table: pd.DataFrame, backbones: list[str], datasets: list[str]) -> pd.DataFrame:
+    """Return a table's rows of some datasets and backbones, by name, in the order of these."""
+    for column, names in (("backbone", backbones), ("dataset", datasets)):
         if column in table:
             table = table[table[column].isin(names)]
             table = table.sort_values(column, key=lambda values, names=names: values.map(names.index), kind="stable")
     return table
 
 
-def networks(shown: dict[str, dict], ran: set[str]) -> list[str]:
+def networks(shown: Mapping[str, ShownBackbone], ran: set[str]) -> list[str]:
     """Return a figure's networks with a result: the dense, as many of the compressed as one panel can show, and the
     controls."""
-    compressed = [name for name in gallery.in_role(shown, "compressed") if name in ran]
-    if len(compressed) > gallery.FEW:
-        compressed = gallery.spread(shown, compressed, 3)
-    others = [name for role in ("dense", "control") for name in gallery.in_role(shown, role) if name in ran]
-    dense = [name for name in others if shown[name]["role"] == "dense"]
+    compressed = [name for name in gallery.names_in_role(shown, "compressed") if name in ran]
+    if len(compressed) > gallery.MAX_CURVES:
+        compressed = gallery.spread_by_sparsity(shown, compressed, 3)
+    others = [name for role in ("dense", "control") for name in gallery.names_in_role(shown, role) if name in ran]
+    dense = [name for name in others if shown[name].role == "dense"]
     return [*dense, *compressed, *(name for name in others if name not in dense)]

@@ -118,14 +118,14 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
     told = runs.drop_duplicates("backbone").set_index("backbone")
     told = told[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
     stated = told.where(told.notna(), None).to_dict("index")
-    drawn = gallery.described(stated, None, settings["labels"])
+    drawn = gallery.describe_backbones(stated, None, settings["labels"])
     backbones, taken = [], Counter()
-    for name, one in drawn.items():
-        family, kind = stated[name]["dense"] or name, one["role"]
+    for name, shown in drawn.items():
+        family, kind = stated[name]["dense"] or name, shown.role
         shapes = charts.SHAPES[kind]
         shape = shapes[taken[family, kind] % len(shapes)]
         taken[family, kind] += 1
-        backbones.append({"name": name, "label": one["label"], "kind": kind, "shape": shape, "family": family})
+        backbones.append({"name": name, "label": shown.label, "kind": kind, "shape": shape, "family": family})
     first = [one["name"] for one in backbones if one["family"] == backbones[0]["family"]]
     shown = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)

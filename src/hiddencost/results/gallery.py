@@ -1,81 +1,90 @@
-"""The study's figures: which there are, which networks stand together in one, and what each shows."""
+"""What a figure of a study shows: which backbones stand together, in which role, and which speak for the others."""
 
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from hiddencost.compression.registry import CONTROLS, entry_of, last_applied
 from hiddencost.methods.registry import METHODS
 
-if TYPE_CHECKING:  # the Snakefile, which asks for the list alone, does not wait for pandas
+if TYPE_CHECKING:  # the Snakefile, which asks for the figures alone, does not wait for pandas
     from pandas import DataFrame
-FEW = 4  # compressed networks that one figure of curves can show
-# what each kind of figure reads, of the study's tables
-TABLES = {
-    "accuracy": ("summary",),
-    "heatmap": ("summary",),
-    "calibration": ("summary",),
-    "reliability": ("runs", "bins"),
-    "mapping": ("mappings", "examples"),
-    "movement": ("remapped",),
-    "prompts": ("prompts",),
-    "glance": ("runs", "upstream", "matched"),
-}
+MAX_CURVES = 4  # of compressed networks that one figure can show
 
 
-def listed(backbones: dict[str, dict], datasets: list[str], methods: list[str], labels: dict[str, str]) -> dict:
-    """Return the figures that a study has, by name: what `figures.draw` takes of each.
+@dataclass(frozen=True)
+class ShownBackbone:
+    """What a figure tells of a backbone, and chooses it by.
 
-    backbones: by name, in the order of the figures, what the study states: `checkpoint`, `compression`, `control`,
-    `sparsity_declared` and `dense` (the name of the network to compare with); labels: what to write instead of names.
-
-    A figure's `kind` is one of `TABLES`; it shows `datasets`, and `backbones` by name, each as `described` tells it.
-    Of "glance" `references` are networks that others are compared with and that are not shown themselves.
+    Attributes:
+        role: "dense", "compressed" or "control".
+        sparsity: the share of zeros that it declares, 0 to 1; None where it is not known.
+        quantised: whether its weights are.
+        label: what the figure calls it; "" where it is only chosen, as what is drawn decides no choice.
     """
-    kinds = ["accuracy", "heatmap", "calibration", "reliability"]
-    kinds += ["mapping"] if any(METHODS[name].maps_by_predictions for name in methods) else []
-    kinds += ["movement"] if any(METHODS[name].redraws for name in methods) else []
-    kinds += ["prompts"] if any(METHODS[name].prompts for name in methods) else []
-    figures = {}
-    for suffix, (dense, names) in grouped(backbones).items():
-        shown = described({name: backbones[name] for name in names}, dense, labels)
-        # where levels are many, their maps need the room of a figure for each dataset, too
-        apart = datasets if len(datasets) > 1 and len(in_role(shown, "compressed")) > FEW else []
-        for kind in kinds:
-            if kind in ("heatmap", "calibration") and not dense:
-                continue
-            what = {"kind": kind, "backbones": shown}
-            figures[_free("-".join([kind, *suffix]), figures)] = what | {"datasets": datasets}
-            if kind in ("heatmap", "calibration"):
-                for one in apart:
-                    figures[_free("-".join([kind, *suffix, one]), figures)] = what | {"datasets": [one]}
-    if any(one["dense"] not in (name, None) for name, one in backbones.items()):
-        shown = described(backbones, None, labels)
-        references = {one["dense"] for one in backbones.values()} - {None, *backbones}
-        what = {"kind": "glance", "backbones": shown, "references": sorted(references)}
-        figures["glance"] = what | {"datasets": datasets}
-    return figures
+
+    role: str
+    sparsity: float | None
+    quantised: bool
+    label: str = ""
 
 
-def _free(name: str, taken: Container[str]) -> str:
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure of a study: what it shows, and what draws it.
+
+    Attributes:
+        kind: a name of `figures.registry.FIGURES`.
+        drawn_by: "module:function", as of the kind.
+        backbones: those shown, by name, in their order.
+        datasets: names of those shown, in their order.
+        references: of a figure of all backbones, the dense networks that some are compared with and that are not
+            shown themselves.
+    """
+
+    kind: str
+    drawn_by: str
+    backbones: dict[str, ShownBackbone]
+    datasets: list[str]
+    references: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict:
+        """Return it for JSON, the backbones as pairs: their order is that of the figure, and objects may lose it."""
+        content = asdict(self)
+        return content | {"backbones": list(content["backbones"].items())}
+
+    @classmethod
+    def from_json(cls, content: dict) -> "StudyFigure":
+        """Return the figure of what `to_json` gave."""
+        backbones = {name: ShownBackbone(**shown) for name, shown in content["backbones"]}
+        return cls(**content | {"backbones": backbones})
+
+
+def free_name(name: str, taken: Container[str]) -> str:
     """Return a name, with a number where it is taken."""
     numbered = (f"{name}-{number}" for number in count(2))
-    return next(one for one in chain([name], numbered) if one not in taken)
+    return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
-def grouped(backbones: dict[str, dict]) -> dict[tuple[str, ...], tuple[str | None, list[str]]]:
-    """Return which networks stand together: the dense one and all names, by what tells their figures' names apart.
+def group_backbones(backbones: Mapping[str, dict]) -> dict[tuple[str, ...], tuple[str | None, list[str]]]:
+    """Return which backbones stand together in a figure.
 
-    Those compared with one dense network stand with it; where more than `FEW` of them are compressed, by several
-    algorithms (quantisation aside), a group an algorithm, with the quantised and the controls beside each. Networks
-    that nothing is compared with are a group without a dense one.
+    Those compared with one dense network stand with it; where more than `MAX_CURVES` of them are compressed, by
+    several algorithms (quantisation aside), a group an algorithm, with the quantised and the controls beside each.
+    Backbones that nothing is compared with are a group without a dense one.
+
+    Returns:
+        By what tells the names of the groups' figures apart (nothing, where there is one group): the name of the
+        dense network, or None, and the names of all, the dense one first.
     """
     members: dict[str, list[str]] = {}
-    for name, one in backbones.items():
-        members.setdefault(one["dense"] or name, []).append(name)
+    for name, stated in backbones.items():
+        members.setdefault(stated["dense"] or name, []).append(name)
     alone = [name for dense, names in members.items() if names == [dense] for name in names]
     stems = [dense.removesuffix("-dense") for dense in members]
-    found: dict[str, tuple[str | None, list[str]]] = {}
+    groups: dict[str, tuple[str | None, list[str]]] = {}
     for dense, stem in zip(members, stems, strict=True):
         if dense in alone:
             continue
@@ -85,38 +94,36 @@ def grouped(backbones: dict[str, dict]) -> dict[tuple[str, ...], tuple[str | Non
         kinds = list(removing or dict.fromkeys(entry.kind for entry in made.values()))
         stem = stem if stems.count(stem) == 1 else dense
         first = [dense] if dense in backbones else []
-        if not made or (len(kinds) > 1 and len(made) <= FEW):
-            found[_free(stem, found)] = dense, [*first, *others]
+        if not made or (len(kinds) > 1 and len(made) <= MAX_CURVES):
+            groups[free_name(stem, groups)] = dense, [*first, *others]
             continue
         for kind in kinds:
-            others_of_kind = [
-                name for name in others if name not in made or made[name].quantises or made[name].kind == kind
-            ]
-            found[_free(f"{stem}-{kind}", found)] = dense, [*first, *others_of_kind]
+            of_kind = [name for name in others if name not in made or made[name].quantises or made[name].kind == kind]
+            groups[free_name(f"{stem}-{kind}", groups)] = dense, [*first, *of_kind]
     if alone:
-        found = {_free("dense", found): (None, alone)} | found
-    return {() if len(found) == 1 else (name,): group for name, group in found.items()}
+        groups = {free_name("dense", groups): (None, alone)} | groups
+    return {() if len(groups) == 1 else (name,): group for name, group in groups.items()}
 
 
-def whose_mapping(methods: list[str], ran: Container[str]) -> str:
+def method_of_mappings(methods: Iterable[str], with_result: Container[str]) -> str:
     """Return the method whose label mappings figures show: the first of the study's with a result (of all, if none
     has), those that are redrawn before those that are not."""
     by_predictions = [name for name in methods if METHODS[name].maps_by_predictions]
-    there = [name for name in by_predictions if name in ran] or by_predictions
-    return min(there, key=lambda name: not METHODS[name].redraws)
+    ran = [name for name in by_predictions if name in with_result] or by_predictions
+    return min(ran, key=lambda name: not METHODS[name].redraws)
 
 
-def in_role(shown: dict[str, dict], role: str) -> list[str]:
-    """Return the names of a figure's networks in a role."""
-    return [name for name, one in shown.items() if one["role"] == role]
+def names_in_role(shown: Mapping[str, ShownBackbone], role: str) -> list[str]:
+    """Return the names of a figure's backbones in a role."""
+    return [name for name, backbone in shown.items() if backbone.role == role]
 
 
-def spread(shown: dict[str, dict], names: list[str], most: int) -> list[str]:
+def spread_by_sparsity(shown: Mapping[str, ShownBackbone], names: list[str], most: int) -> list[str]:
     """Return at most so many of the names (3 or more), in their order: evenly spread by sparsity, the least and the
     most sparse among them, and of the quantised the last."""
     if len(names) <= most:
         return names
-    sparse, quantised = _by_sparsity(shown, names), [name for name in names if shown[name]["quantised"]]
+    sparse, quantised = _by_sparsity(shown, names), [name for name in names if shown[name].quantised]
     last = quantised[-1:] if sparse else []
     chosen, room = sparse or quantised, most - len(last)
     if len(chosen) > room:
@@ -124,88 +131,97 @@ def spread(shown: dict[str, dict], names: list[str], most: int) -> list[str]:
     return [name for name in names if name in (*chosen, *last)]
 
 
-def _by_sparsity(shown: dict[str, dict], names: list[str]) -> list[str]:
+def _by_sparsity(shown: Mapping[str, ShownBackbone], names: list[str]) -> list[str]:
     """Return the names of those that are not quantised, the sparsest last; of one sparsity (or an unknown one, before
     all) in their order."""
-    sparse = [name for name in names if not shown[name]["quantised"]]
-    return sorted(sparse, key=lambda name: shown[name]["sparsity"] or 0)
+    sparse = [name for name in names if not shown[name].quantised]
+    return sorted(sparse, key=lambda name: shown[name].sparsity or 0)
 
 
-def pair(shown: dict[str, dict], ran: Iterable[str]) -> list[str]:
-    """Return the dense network of a group, and the most compressed one that has a result.
+def dense_and_most_compressed(shown: Mapping[str, ShownBackbone], with_result: Iterable[str]) -> list[str]:
+    """Return the names of the dense network of a group, and of the most compressed one that has a result.
 
-    That is the sparsest as declared, else the last that is quantised, else the last control. ran: the names of the
-    networks with a result. Where none but the dense has one, it is alone; where there are dense networks alone, all
-    of them.
+    That is the sparsest as declared, else the last that is quantised, else the last control. Where none but the dense
+    has a result, it is alone; where there are dense networks alone, all of them.
     """
-    ran = set(ran)
-    there = {name: one for name, one in shown.items() if name in ran}
-    compressed = in_role(there, "compressed")
-    quantised = [name for name in compressed if shown[name]["quantised"]]
-    others = [*in_role(there, "control"), *quantised, *_by_sparsity(shown, compressed)]
-    return [*in_role(shown, "dense"), *others[-1:]]
+    with_result = set(with_result)
+    ran = {name: backbone for name, backbone in shown.items() if name in with_result}
+    compressed = names_in_role(ran, "compressed")
+    quantised = [name for name in compressed if shown[name].quantised]
+    others = [*names_in_role(ran, "control"), *quantised, *_by_sparsity(shown, compressed)]
+    return [*names_in_role(shown, "dense"), *others[-1:]]
 
 
-def kept(runs: "DataFrame", shown: dict[str, dict]) -> list[tuple[str, str, str, str, int]]:
-    """Return the (backbone, dataset, method, shots, seed) of which a figure shows what was learned.
+def runs_shown(runs: "DataFrame", shown: Mapping[str, ShownBackbone]) -> list[tuple[str, str, str, str, int]]:
+    """Return of which runs a figure shows what was learned.
 
-    runs: the axes of the finished ones, in the order of the study; shown: the figure's networks. For each dataset and
-    method: the dense and the most compressed network with a result (see `pair`), at the largest number of shots, and
-    the first seed, that both ran.
+    For each dataset and method: of the dense and the most compressed network with a result (see
+    `dense_and_most_compressed`), at the largest number of shots, and the first seed, that both ran.
+
+    Args:
+        runs: the axes of the finished ones, a row each, in the order of the study.
+        shown: the figure's backbones.
+
+    Returns:
+        The runs' (backbone, dataset, method, shots, seed).
     """
-    found = []
+    chosen = []
     for (dataset, method), own in runs.groupby(["dataset", "method"], sort=False):
-        names = pair(shown, own["backbone"])
+        names = dense_and_most_compressed(shown, own["backbone"])
         ran = own[own["backbone"].isin(names)].groupby(["shots", "seed"], sort=False)["backbone"].agg(set).to_dict()
         most = max(map(len, ran.values()), default=0)
-        both = [key for key, there in ran.items() if len(there) == most]
+        both = [key for key, backbones in ran.items() if len(backbones) == most]
         if both:
-            shots = largest(shots for shots, _ in both)
+            shots = largest_shots(shots for shots, _ in both)
             seed = next(seed for of, seed in both if of == shots)
-            found += [(name, dataset, method, shots, seed) for name in names if name in ran[shots, seed]]
-    return found
+            chosen += [(name, dataset, method, shots, seed) for name in names if name in ran[shots, seed]]
+    return chosen
 
 
-def largest(shots: Iterable[str]) -> str:
+def largest_shots(shots: Iterable[str]) -> str:
     """Return the largest number of shots, of which "full" is the largest."""
-    return max(shots, key=lambda one: float("inf") if one == "full" else int(one))
+    return max(shots, key=lambda number: float("inf") if number == "full" else int(number))
 
 
-def described(backbones: dict[str, dict], dense: str | None, labels: dict[str, str]) -> dict[str, dict]:
-    """Return the `label` and the `role` ("dense", "compressed" or "control") of each network that is shown (see
-    `listed`), the `sparsity` that it declares (None where it is not known), and whether it is `quantised`.
+def describe_backbones(
+    backbones: Mapping[str, dict], dense: str | None, labels: Mapping[str, str]
+) -> dict[str, ShownBackbone]:
+    """Return what a figure tells of each backbone that it shows, by name.
 
-    A label that would stand for two of them gives way to their names.
+    Args:
+        backbones: by name, what the study states of each (see `figures.registry.figures_of_study`).
+        dense: the name of the one that the others are compared with, if any.
+        labels: what to write instead of names. A label that would stand for two of them gives way to their names.
     """
-    told = {}
-    for name, one in backbones.items():
-        is_dense = one["compression"] == "none" and one["dense"] in (name, None)
-        role = "dense" if is_dense or name == dense else "compressed" if _is_made(one) else "control"
-        told[name] = {
-            "role": "control" if one["control"] else role,
-            "label": _label(one, role),
-            "sparsity": one["sparsity_declared"],
-            "quantised": one["compression"] != "none" and last_applied(one["compression"]).quantises,
-        }
-    plain = [one["label"] for one in told.values()]
-    for name, one in told.items():
-        ambiguous = plain.count(one["label"]) > 1
-        one["label"] = labels.get(name, name if ambiguous else one["label"])
-    return told
+    roles, own_labels = {}, {}
+    for name, stated in backbones.items():
+        is_dense = stated["compression"] == "none" and stated["dense"] in (name, None)
+        roles[name] = "dense" if is_dense or name == dense else "compressed" if _is_made(stated) else "control"
+        own_labels[name] = _label(stated, roles[name])
+    times = Counter(own_labels.values())
+    return {
+        name: ShownBackbone(
+            role="control" if stated["control"] else roles[name],
+            sparsity=stated["sparsity_declared"],
+            quantised=stated["compression"] != "none" and last_applied(stated["compression"]).quantises,
+            label=labels.get(name, own_labels[name] if times[own_labels[name]] == 1 else name),
+        )
+        for name, stated in backbones.items()
+    }
 
 
-def _label(one: dict, role: str) -> str:
-    if one["control"]:
-        return CONTROLS[one["control"]].title
-    if one["compression"] == "none":
-        return "dense" if role == "dense" else one["checkpoint"]
-    first, _, rest = one["compression"].partition("+")
+def _label(stated: dict, role: str) -> str:
+    if stated["control"]:
+        return CONTROLS[stated["control"]].title
+    if stated["compression"] == "none":
+        return "dense" if role == "dense" else stated["checkpoint"]
+    first, _, rest = stated["compression"].partition("+")
     entry = entry_of(first)
-    what = entry.in_figures(first) + (f" + {rest}" if rest else "")
-    if not one["sparsity_declared"] or not entry.shows_sparsity:
-        return what
-    return f"{what} {one['sparsity_declared']:.0%}".replace("%", " %")
+    title = entry.in_figures(first) + (f" + {rest}" if rest else "")
+    if not stated["sparsity_declared"] or not entry.shows_sparsity:
+        return title
+    return f"{title} {stated['sparsity_declared']:.0%}".replace("%", " %")
 
 
-def _is_made(one: dict) -> bool:
-    return one["compression"] != "none" and not one["control"]
+def _is_made(stated: dict) -> bool:
+    return stated["compression"] != "none" and not stated["control"]

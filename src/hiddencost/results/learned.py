@@ -1,7 +1,7 @@
 """What the runs learned, out of the ledger: label mappings, how these moved, and the prompts that figures show."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
 
     settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
     """
-    groups = [dict(group) for group in settings["groups"]]
+    groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
     sources = {name: partial(_sources, one) for name, one in settings["backbones"].items()}
     additive = {name: one["additive"] for name, one in settings["backbones"].items() if one["additive"]}
     found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, additive)
@@ -73,7 +73,7 @@ def collect(
     runs: pd.DataFrame,
     folder: str | Path,
     prepared: dict[str, str],
-    groups: Iterable[dict],
+    groups: Iterable[Mapping[str, gallery.ShownBackbone]],
     sources: dict[str, Callable[[str], list[str] | None]],
     additive: dict[str, dict],
 ) -> Learned:
@@ -81,7 +81,7 @@ def collect(
 
     runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
     gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
-    of prompts, with what `gallery.kept` asks of each: they tell whose prompts are kept; sources: of a backbone on a
+    of prompts, as `gallery.runs_shown` takes them: they tell whose prompts are kept; sources: of a backbone on a
     dataset the names of its source classes, None where they are those of ImageNet-1k;
     additive: of a CLIP, by name, the width of its prompts (`border`) and the `std` of its input.
     """
@@ -136,11 +136,15 @@ def _told(path: str | None) -> dict:
 
 
 def _prompts(
-    runs: pd.DataFrame, folder: str | Path, images: dict, groups: Iterable[dict], additive: dict[str, dict]
+    runs: pd.DataFrame,
+    folder: str | Path,
+    images: dict,
+    groups: Iterable[Mapping[str, gallery.ShownBackbone]],
+    additive: dict[str, dict],
 ) -> dict[str, np.ndarray]:
     run_of = runs.set_index(AXES)["run"].to_dict()
     borders = {}  # as they differ from the grey that they start from, or from nothing
-    for key in dict.fromkeys(key for shown in groups for key in gallery.kept(runs, shown)):
+    for key in dict.fromkeys(key for shown in groups for key in gallery.runs_shown(runs, shown)):
         with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
             prompt = stored.get_tensor("prompt")
         if key[0] in additive:  # to a normalised image

@@ -32,7 +32,7 @@ from hiddencost.networks.clip.texts import (
 )
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
-from hiddencost.networks.layers import prunable, weights
+from hiddencost.networks.layers import layer_weights
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.plan import choose
 from hiddencost.prompting.prompts import fill
@@ -213,7 +213,7 @@ def test_upop_is_read_with_narrow_blocks_that_compute_what_it_does(imported, net
     tokens = clip_tokens(architecture, ["a photo of a cat."])
     torch.testing.assert_close(made.encode_text(tokens), plain_text(made, tokens, [20, 33]))
     assert all(torch.equal(made.state_dict()[key], tensor.double()) for key, tensor in state.items())
-    dense, own = (sum(one.tensor.numel() for one in prunable(each).values()) for each in (network, made))
+    dense, own = (sum(one.tensor.numel() for one in layer_weights(each).values()) for each in (network, made))
     compress(folder, folder.with_name("out"), None, None)
     result = verify(folder.with_name("out"), GATE, lambda *_: (20, 20, "photos", 0))
     assert result["passed"], result["reasons"]
@@ -331,12 +331,12 @@ def test_compression_reaches_the_layers_of_both_towers_and_passes_the_gate(impor
     left = {"nm": {"visual.conv1.weight"}}.get(compression["algorithm"], set())
     if compression.get("scope") == "erk":
         left = {key for key, mask in masks.items() if mask.all()}
-    assert changed == set(weights(dense)) - left
-    assert {"visual.conv1.weight", "transformer.resblocks.1.attn.in_proj_weight"} <= set(weights(dense))
-    assert not {"visual.proj", "token_embedding.weight", "logit_scale"} & set(weights(dense))
+    assert changed == set(layer_weights(dense)) - left
+    assert {"visual.conv1.weight", "transformer.resblocks.1.attn.in_proj_weight"} <= set(layer_weights(dense))
+    assert not {"visual.proj", "token_embedding.weight", "logit_scale"} & set(layer_weights(dense))
     if declared:
         assert manifest["sparsity_declared"] == pytest.approx(declared, abs=0.002)
-        assert set(masks) == set(weights(dense))
+        assert set(masks) == set(layer_weights(dense))
 
 
 def test_a_weight_that_came_back_fails_the_gate(imported, tmp_path):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddencost.networks.families import family_of
-from hiddencost.networks.layers import weights
+from hiddencost.networks.layers import layer_weights
 
 
 def random_network(architecture: str) -> nn.Module:
@@ -29,7 +29,7 @@ def random_network(architecture: str) -> nn.Module:
 
 @torch.no_grad()
 def shuffle(network: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Permute the weights within each layer (see `layers.weights`), in place, always alike. Batch norm stays.
+    """Permute the weights within each layer (see `layers.layer_weights`), in place, always alike. Batch norm stays.
 
     Each layer keeps the values of its weights, and so their scale, distribution and sparsity, but not what they
     compute. It tells whether a result needs learned features or only weights of that size. Returns the masks (bool by
@@ -37,7 +37,7 @@ def shuffle(network: nn.Module, masks: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(0)  # the seeds of a study vary the adaptation, not this
     masks = dict(masks)
-    for key, (module, name) in weights(network).items():
+    for key, (module, name) in layer_weights(network).items():
         weight = getattr(module, name)
         order = torch.randperm(weight.numel(), generator=generator)
         weight.copy_(weight.flatten()[order].view_as(weight))

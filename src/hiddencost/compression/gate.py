@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from hiddencost.compression.photos import Recognised, fingerprint, fixed_outputs
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS
 from hiddencost.networks import backbones
-from hiddencost.networks.families import family_of
-from hiddencost.networks.layers import convolutions, is_clip, prunable
+from hiddencost.networks.families import family_of, family_of_network
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +35,10 @@ def verify(
         network, masks, manifest = backbones.load(folder)
     except ValueError as error:
         return failed(folder, str(error))
-    architecture = manifest["architecture"]
-    gone = family_of(architecture).count_removed_weights(network, architecture) if manifest.get("widths") else 0
-    measured = measure_sparsity(network, manifest["stem"], removed=gone)
-    masked = measure_sparsity(network, manifest["stem"], masks, removed=gone)
-    own = "towers" if is_clip(network) else "convolutions"
+    family = family_of(manifest["architecture"])
+    removed = family.count_removed_weights(network, manifest["architecture"]) if manifest.get("widths") else 0
+    measured = measure_sparsity(network, manifest["stem"], removed=removed)
+    masked = measure_sparsity(network, manifest["stem"], masks, removed=removed)
     try:
         photos, count, images, least = recognise(network, manifest)
     except ValueError as error:
@@ -71,7 +69,7 @@ def verify(
     if not outputs.isfinite().all():
         reasons.append("its outputs on a fixed input are not finite")
     if not reasons:
-        told = (folder, photos, count, images, measured[own])
+        told = (folder, photos, count, images, measured[family.sparsity_over])
         log.info("%s passes: %d of %d %s, sparsity %.4f", *told)
     for reason in reasons:
         log.error("%s fails: %s", folder, reason)
@@ -79,12 +77,12 @@ def verify(
         "passed": not reasons,
         "reasons": reasons,
         "sparsity_declared": manifest["sparsity_declared"],
-        "sparsity_measured": measured[own],
+        "sparsity_measured": measured[family.sparsity_over],
         "sparsity": measured,
         "masks": {
             "tensors": len(masks),
             "kept": sum(int(mask.sum()) for mask in masks.values()),
-            f"share_of_{own}": masked[own],
+            f"share_of_{family.sparsity_over}": masked[family.sparsity_over],
         },
         "keys_matched": manifest["keys_matched"],
         "photos": {"top1": photos, "count": count, "of": images, "exempt": exempt},
@@ -101,37 +99,36 @@ def failed(folder: str | Path, reason: str) -> dict:
 def measure_sparsity(
     network: nn.Module, stem: str | None, masks: dict[str, Tensor] | None = None, removed: int = 0
 ) -> dict:
-    """Return the share of exact zeros or, given masks (bool by key, True where kept), of what they leave out.
+    """Return the share of exact zeros or, given masks, of what they leave out.
 
-    It is measured over `convolutions`, over `convolutions_without_stem` (as lottery-ticket papers count; None if the
-    stem is the one convolution), over `convolutions_and_classifier` (with the linear layers, as AC/DC and RigL count;
-    and `..._without_stem`, as RigL's uniform distribution), over `all_parameters`, and per layer (`layers`, by name).
-    Of a CLIP over the weights of all layers of both `towers`, where those `removed` (their number), as blocks are
-    narrower than the architecture's, count as zeros; and over `all_parameters` and per weight.
+    Args:
+        network: as `backbones.load` returns it.
+        stem: the name of its first convolution, which some counts leave out.
+        masks: bool by key, True where kept.
+        removed: the number of weights that its architecture has and it has not, as its blocks are narrower: they
+            count as zeros of what its family prunes.
+
+    Returns:
+        The share over each of `Family.sparsity_groups`, None of a group without weights, and over `all_parameters`;
+        and per layer (`layers`, by name).
     """
     parameters = dict(network.named_parameters())
-    gone = parameters.items() if masks is None else masks.items()
-    gone = {key: int((tensor == 0).sum()) for key, tensor in gone if key in parameters}
+    tensors = parameters.items() if masks is None else masks.items()
+    zeros = {key: int((tensor == 0).sum()) for key, tensor in tensors if key in parameters}
 
     def share(keys: Iterable[str], removed: int = 0) -> float:
         keys = list(keys)
-        there = sum(parameters[key].numel() for key in keys)
-        return (removed + sum(gone.get(key, 0) for key in keys)) / (removed + there)
+        present = sum(parameters[key].numel() for key in keys)
+        return (removed + sum(zeros.get(key, 0) for key in keys)) / (removed + present)
 
-    everything = {"all_parameters": share(parameters)}
-    if is_clip(network):
-        keys = prunable(network)
-        return {"towers": share(keys, removed)} | everything | {"layers": {key: share([key]) for key in keys}}
-    kernels = [f"{name}.weight" for name in convolutions(network)]
-    behind_stem = [key for key in kernels if key != f"{stem}.weight"]
-    layers = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    family = family_of_network(network)
     return {
-        "convolutions": share(kernels),
-        "convolutions_without_stem": share(behind_stem) if behind_stem else None,
-        "convolutions_and_classifier": share([f"{name}.weight" for name in layers]),
-        "convolutions_and_classifier_without_stem": share([f"{name}.weight" for name in layers if name != stem]),
-        **everything,
-        "layers": {name: share([f"{name}.weight"]) for name in layers},
+        **{
+            name: share(keys, removed if name == family.sparsity_over else 0) if keys else None
+            for name, keys in family.sparsity_groups(network, stem).items()
+        },
+        "all_parameters": share(parameters),
+        "layers": {name: share([key]) for name, key in family.layer_keys(network).items()},
     }
 
 

@@ -9,7 +9,7 @@ from hiddencost.compression.prune import count_zeros, masked_share
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression, label
 from hiddencost.files import read_json
 from hiddencost.networks import backbones
-from hiddencost.networks.layers import is_clip
+from hiddencost.networks.families import family_of
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +17,10 @@ log = logging.getLogger(__name__)
 def compress(source: str | Path, folder: str | Path, compression: dict | None, control: str | None) -> None:
     """Make a backbone of an imported checkpoint: compressed, replaced by a control, or passed on as it is.
 
-    Pruning reaches the convolutions and leaves the head dense; of a CLIP it reaches the layers of both towers (see
-    `layers.prunable`). Weights that are zero already stay zero and count. The manifest gains `compression` (see
-    `registry.label`), `compression_settings`, `quantisation_bits`, `control` and, of what is pruned,
-    `sparsity_declared`: the share that the masks take from all these weights together, whichever of them the
-    compression reached.
+    Which weights pruning reaches the network's family says (`Family.prunable_weights`). Weights that are zero already
+    stay zero and count. The manifest gains `compression` (see `registry.label`), `compression_settings`,
+    `quantisation_bits`, `control` and, of what is pruned, `sparsity_declared`: the share that the masks take from all
+    these weights together, whichever of them the compression reached.
 
     A checkpoint that failed, or that is sparser than asked, gives a backbone that says so.
 
@@ -45,7 +44,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     if manifest.get("failed"):
         return backbones.save_failure(folder, manifest["failed"], manifest)
     network, masks, _ = backbones.load(source)
-    over = "towers" if is_clip(network) else "convolutions"
+    over = family_of(manifest["architecture"]).sparsity_over
     try:
         if replaced:
             network, masks = replaced.apply(network, masks, manifest["architecture"])

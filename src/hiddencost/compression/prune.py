@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from hiddencost.networks.layers import Weight, erk_densities, is_clip, prunable
+from hiddencost.networks.families import family_of_network
+from hiddencost.networks.layers import Weight, erk_densities
 
 UNSTRUCTURED = {"magnitude": prune.L1Unstructured, "random": prune.RandomUnstructured}
 
 
 def count_zeros(network: nn.Module) -> int:
-    """Return the number of zeros among the weights that pruning reaches (see `layers.prunable`)."""
-    return sum(map(_zeros, prunable(network).values()))
+    """Return the number of zeros among the weights that pruning reaches (see `Family.prunable_weights`)."""
+    return sum(map(_zeros, family_of_network(network).prunable_weights(network).values()))
 
 
 def _zeros(weight: Weight) -> int:
@@ -24,7 +25,7 @@ def _zeros(weight: Weight) -> int:
 
 def masked_share(network: nn.Module, masks: dict[str, Tensor]) -> float:
     """Return the share of all prunable weights that masks (True where kept, by key) leave out, to 4 digits."""
-    weights = prunable(network)
+    weights = family_of_network(network).prunable_weights(network)
     left_out = sum(int((~masks[key]).sum()) for key in weights if key in masks)
     return round(left_out / sum(weight.tensor.numel() for weight in weights.values()), 4)
 
@@ -91,12 +92,12 @@ def required_zeros(weights: dict[str, Weight], sparsity: float, scope: str) -> d
 def unstructured_violations(network: nn.Module, sparsity: float, scope: str) -> list[str]:
     """Return a line for each layer with too few zeros; with scope `global` one, if all layers together have another
     number. In a single layer a sparse source may have more."""
-    weights = prunable(network)
+    family = family_of_network(network)
+    weights = family.prunable_weights(network)
     zeros = {key: _zeros(weight) for key, weight in weights.items()}
     if scope == "global":
-        layers = "all towers' layers" if is_clip(network) else "all convolutions"
         count, required = sum(zeros.values()), round(sparsity * sum(w.tensor.numel() for w in weights.values()))
-        return [f"{layers}: {count} weights are zero, expected {required}"] if count != required else []
+        return [f"{family.pruned_layers}: {count} weights are zero, expected {required}"] if count != required else []
     return [
         f"{layer_name(key)}: {zeros[key]} weights are zero, expected {required} at least"
         for key, required in required_zeros(weights, sparsity, scope).items()

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from hiddencost.compression.prune import layer_name
-from hiddencost.networks.layers import weights
+from hiddencost.networks.layers import layer_weights
 
 
 @torch.no_grad()
 def quantise(network: nn.Module, bits: int) -> None:
-    """Round the weights of all layers, stem and head too (see `layers.weights`), to integers of `bits`, in place.
+    """Round the weights of all layers, stem and head too (`layers.layer_weights`), to integers of `bits`, in place.
 
     Symmetric, one scale for each output channel, its largest weight by magnitude at 2^(bits-1) - 1, rounded to
     nearest (Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018, section 2). Weights
@@ -25,7 +25,7 @@ def quantise(network: nn.Module, bits: int) -> None:
     )
 
     largest = 2 ** (bits - 1) - 1
-    for weight in (one.tensor for one in weights(network).values()):
+    for weight in (one.tensor for one in layer_weights(network).values()):
         block = (1, *weight.shape[1:])
         grid = {"quant_min": -largest, "quant_max": largest}
         scale, zero = choose_qparams_affine(weight, MappingType.SYMMETRIC, block, torch.int8, **grid)
@@ -35,7 +35,7 @@ def quantise(network: nn.Module, bits: int) -> None:
 
 def quantisation_violations(network: nn.Module, bits: int) -> list[str]:
     """Return a line for each layer with an output channel of more values than the bits give."""
-    counts = {key: _most_values(weight.tensor) for key, weight in weights(network).items()}
+    counts = {key: _most_values(weight.tensor) for key, weight in layer_weights(network).items()}
     return [
         f"{layer_name(key)}: {most} values in an output channel, expected {bits} bits"
         for key, most in counts.items()

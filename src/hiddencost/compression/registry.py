@@ -73,9 +73,9 @@ class OneShotCompression(Kind, ABC):
 
     def reached(self, network: "nn.Module", settings: Settings) -> dict[str, "Weight"]:
         """Return the weights, by key, that it prunes, and that must have masks: none, where it quantises."""
-        from hiddencost.networks.layers import prunable
+        from hiddencost.networks.families import family_of_network
 
-        return prunable(network)
+        return family_of_network(network).prunable_weights(network)
 
     @abstractmethod
     def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:

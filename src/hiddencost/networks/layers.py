@@ -37,7 +37,7 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
 
 
-def weights(network: nn.Module) -> dict[str, Weight]:
+def layer_weights(network: nn.Module) -> dict[str, Weight]:
     """Return the weights of all convolutions, linear layers and attentions' projections, by their keys, in order."""
     found = {}
     for name, module in network.named_modules():
@@ -51,17 +51,6 @@ def weights(network: nn.Module) -> dict[str, Weight]:
 def convolution_weights(network: nn.Module) -> dict[str, Weight]:
     """Return the weights of all convolutions, by their keys, in order."""
     return {f"{name}.weight": Weight(module, "weight") for name, module in convolutions(network).items()}
-
-
-def prunable(network: nn.Module) -> dict[str, Weight]:
-    """Return the weights that pruning reaches, by their keys: of the convolutions, the head stays dense; of a CLIP,
-    which has texts for a head, all `weights` of both towers."""
-    return weights(network) if is_clip(network) else convolution_weights(network)
-
-
-def is_clip(network: nn.Module) -> bool:
-    """Return whether a network is a CLIP, with an image and a text tower."""
-    return hasattr(network, "visual") and hasattr(network, "logit_scale")
 
 
 def erk_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:

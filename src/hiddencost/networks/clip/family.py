@@ -33,6 +33,9 @@ class Clip(Family):
     pruned_layers = "all towers' layers"
     photos = "ImageNet photos, among their classes"
 
+    def has_network(self, network: nn.Module) -> bool:
+        return hasattr(network, "visual") and hasattr(network, "logit_scale")
+
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
         return catalog.checkpoint(checkpoint)["canvas"]
 
@@ -96,7 +99,7 @@ class Clip(Family):
     def prunable_weights(self, network: nn.Module) -> dict[str, Weight]:
         from hiddencost.networks import layers
 
-        return layers.weights(network)
+        return layers.layer_weights(network)
 
     def sparsity_groups(self, network: nn.Module, stem: str | None) -> dict[str, list[str]]:
         return {"towers": list(self.prunable_weights(network))}

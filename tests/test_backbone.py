@@ -14,7 +14,7 @@ from hiddencost.networks import backbones, build, inference
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.layers import classifier
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
@@ -219,7 +219,8 @@ def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, t
     prompts = torch.randn(1, 3, 96, 96, dtype=torch.float64)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    canvas = compose(images, prompts, torch.tensor([0, 0]), border_mask(16, 96), mean, std)
+    border = BorderPrompt(canvas=96, image_size=16)
+    canvas = border.compose(images, prompts, torch.tensor([0, 0]), border.mask(), mean, std)
     expected = network(paste(canvas))
     torch.testing.assert_close(folded(paste(canvas)), expected, rtol=1e-9, atol=1e-9)
     shared = SharedNetwork(folded, 0.99)

@@ -16,7 +16,7 @@ from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.networks import backbones, inference
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.precision import resolve_precision
-from hiddencost.prompting.prompts import border_mask
+from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.study.recipes import RunProtocol
@@ -37,7 +37,7 @@ PROTOCOL = RunProtocol(
 )
 
 
-BORDER = border_mask(64, 80)[0]
+BORDER = BorderPrompt(canvas=80, image_size=64).mask()[0]
 
 
 def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> TrainedPrompt:

@@ -21,7 +21,7 @@ from hiddencost.prompting import fusion
 from hiddencost.prompting.fusion import BiasActivation, fuse_pointwise, kernels_run
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.precision import in_bf16
-from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
@@ -421,7 +421,8 @@ def test_a_fused_network_is_shared(name, cover, threads):
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     prompts = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
-    canvas = compose(images, prompts, torch.tensor([0, 0, 1]), border_mask(32, 96), mean, std)
+    border = BorderPrompt(canvas=96, image_size=32)
+    canvas = border.compose(images, prompts, torch.tensor([0, 0, 1]), border.mask(), mean, std)
     shared, unfused = SharedNetwork(fuse_pointwise(network), cover), SharedNetwork(network, cover)
     outputs = shared(canvas), network(paste(canvas))
     unfused(canvas)

@@ -13,6 +13,7 @@ PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
 NAMES = dict.fromkeys(BACKBONES, lambda dataset: None)  # of source classes: ImageNet's
 GROUPS = [figures_of_study(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"].backbones]
+SHAPES = {name: {"shape": "border", "std": None} for name in BACKBONES}
 DRAWN = torch.tensor([[0, 1, 2], [0, 1, 5], [7, 6, 5]])  # by epoch
 
 
@@ -49,7 +50,7 @@ def study(tmp_path):
 
 
 def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
-    found = learned.collect(*study, GROUPS, NAMES, {}).mappings
+    found = learned.collect(*study, GROUPS, NAMES, SHAPES).mappings
     assert list(found.columns) == learned.MAPPINGS
     assert len(found) == 3 * (8 + 6)  # ilm of all, rlm without those that diverged
     assert "lp" not in set(found["method"])
@@ -60,7 +61,7 @@ def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
 
 
 def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
-    found = learned.collect(*study, GROUPS, NAMES, {}).remapped
+    found = learned.collect(*study, GROUPS, NAMES, SHAPES).remapped
     assert set(found["method"]) == {"ilm"}
     one = found[(found[AXES] == ["dense", "toy", "ilm", "1", 0]).all(axis=1)]
     assert one["epoch"].tolist() == [2, 3]
@@ -68,7 +69,7 @@ def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
 
 
 def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):
-    found = learned.collect(*study, GROUPS, NAMES, {})
+    found = learned.collect(*study, GROUPS, NAMES, SHAPES)
     assert set(found.prompts) == {
         "gain",
         *(f"{backbone}/toy/rlm/1/0" for backbone in BACKBONES),
@@ -87,14 +88,14 @@ def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(s
 def test_prompts_stand_side_by_side_of_one_seed(study):
     runs, folder, prepared = study
     lost = (runs["backbone"] == "pruned") & (runs["seed"] == 0)
-    found = learned.collect(runs[~lost], folder, prepared, GROUPS, NAMES, {}).prompts
+    found = learned.collect(runs[~lost], folder, prepared, GROUPS, NAMES, SHAPES).prompts
     assert set(found) == {"gain", *(f"{b}/toy/{run}/1" for b in BACKBONES for run in ("rlm/1", "ilm/full"))}
 
 
 def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbers(study):
     runs, folder, _ = study
-    whole = learned.collect(*study, GROUPS, NAMES, {})
-    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS, NAMES, {})
+    whole = learned.collect(*study, GROUPS, NAMES, SHAPES)
+    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS, NAMES, SHAPES)
     assert found.examples == {}
     assert found.mappings["target_name"].tolist() == found.mappings["target"].astype(str).tolist()
     assert found.mappings["source_name"].equals(whole.mappings["source_name"])
@@ -105,7 +106,7 @@ def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbe
 
 def test_examples_are_the_first_image_of_each_class(study):
     runs, folder, prepared = study
-    found = learned.collect(runs, folder, prepared, GROUPS, NAMES, {}).examples
+    found = learned.collect(runs, folder, prepared, GROUPS, NAMES, SHAPES).examples
     assert set(found) == {"toy"}
     images = np.load(prepared["toy"] + "/train_images.npy")
     assert (found["toy"] == images[[1, 0, 3]]).all()
@@ -113,7 +114,7 @@ def test_examples_are_the_first_image_of_each_class(study):
 
 def test_a_study_without_results_has_empty_tables(study):
     runs, folder, prepared = study
-    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS, NAMES, {})
+    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS, NAMES, SHAPES)
     assert list(found.mappings.columns) == learned.MAPPINGS
     assert list(found.remapped.columns) == learned.REMAPPED
     assert len(found.mappings) == len(found.remapped) == len(found.prompts) == 0
@@ -145,7 +146,7 @@ def test_source_classes_have_the_names_of_what_a_network_was_trained_on(study):
     runs, folder, prepared = study
     name = runs["backbone"].iloc[0]
     named = [f"own {number}" for number in range(1000)]
-    found = learned.collect(runs, folder, prepared, GROUPS, NAMES | {name: lambda dataset: named}, {}).mappings
+    found = learned.collect(runs, folder, prepared, GROUPS, NAMES | {name: lambda dataset: named}, SHAPES).mappings
     own = found["backbone"] == name
     assert (found.loc[own, "source_name"] == [f"own {number}" for number in found.loc[own, "source"]]).all()
     assert not found.loc[~own, "source_name"].str.startswith("own ").any()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import border_mask, compose, padding
+from hiddencost.prompting.prompts import BorderPrompt, padding
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from hiddencost.prompting.prompts import border_mask, compose, padding
 )
 def test_the_image_is_centred_as_published(size, canvas, expected):
     assert padding(size, canvas) == expected
-    mask = border_mask(size, canvas)
+    mask = BorderPrompt(canvas, size).mask()
     assert mask.sum() == canvas**2 - size**2
     low = expected[0]
     assert mask[0, low : low + size, low : low + size].sum() == 0
@@ -20,7 +20,8 @@ def test_compose_places_prompt_and_image_before_normalising():
     images = torch.full((2, 3, 2, 2), 255, dtype=torch.uint8)
     prompts = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 20.0)])
     mean, std = torch.tensor([0.5, 0.25, 0.0]).view(3, 1, 1), torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
-    canvas = paste(compose(images, prompts, torch.tensor([0, 1]), border_mask(2, 4), mean, std))
+    border = BorderPrompt(canvas=4, image_size=2)
+    canvas = paste(border.compose(images, prompts, torch.tensor([0, 1]), border.mask(), mean, std))
     assert canvas.shape == (2, 3, 4, 4)
     assert canvas.is_contiguous(memory_format=torch.channels_last)
     assert canvas[0, :, 0, 0].tolist() == [0.0, 1.0, 0.25]  # the first border is mid-grey, 0.5

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting.maps import SharedMaps, paste, slide
-from hiddencost.prompting.prompts import border_mask, compose
+from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")
@@ -189,7 +189,8 @@ def test_real_architectures_are_shared_as_far_as_they_can_be(build, ends, size, 
     images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
     prompts = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
-    canvas = compose(images, prompts, torch.tensor([0, 0, 1]), border_mask(size, 96), mean, std)
+    border = BorderPrompt(canvas=96, image_size=size)
+    canvas = border.compose(images, prompts, torch.tensor([0, 0, 1]), border.mask(), mean, std)
     shared = SharedNetwork(network, 0.99)
     expected, output = network(paste(canvas)), shared(canvas)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-10)

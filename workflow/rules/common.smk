@@ -570,6 +570,7 @@ def known_upstream(backbone):
     """Where to read what a backbone reaches upstream: as published, where it is as published, or as its manifest tells,
     where the study has trained it (with the names of its classes), and the photos of its verification."""
     as_it_was = not backbone.compression and not backbone.control
+    prompt = study.prompt_settings(backbone)
     is_clip, preprocessing = study.is_clip(backbone), CHECKPOINTS[backbone.checkpoint].get("preprocessing")
     manifest = f"{RESULTS}/backbones/{backbone.name}/manifest.json"
     return {
@@ -577,7 +578,7 @@ def known_upstream(backbone):
         "as_trained": as_it_was,
         "manifest": manifest if study.trained(backbone.checkpoint) else None,
         "texts": TEXTS.replace("{backbone}", backbone.name) if is_clip else None,
-        "additive": {"border": study.clip.border, "std": preprocessing["std"]} if is_clip else None,
+        "prompt": prompt and prompt | {"std": preprocessing and preprocessing["std"]},
         "verification": VERIFICATION.format(backbone=backbone.name),
     }
 

@@ -20,9 +20,9 @@ from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.maps import SharedMaps, cast, paste
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
-from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
+from hiddencost.prompting.prompts import prompt_of
 from hiddencost.prompting.sharing import SharedNetwork
-from hiddencost.study.recipes import RunClipProtocol, RunProtocol
+from hiddencost.study.recipes import PromptingProtocol
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,24 +70,18 @@ class PromptedNetwork:
     """A frozen network behind prompted canvases.
 
     network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
-    the dtype (float32) in which prompts are trained. The protocol tells the kind of prompt: around the image, or, on
-    CLIP, added to it; that plan then has no cover, as no part of the canvas is the same for all images.
+    the dtype (float32) in which prompts are trained. The protocol names the shape of the prompt (see `prompts`).
+    Where nothing of it is shared, the plan has no cover.
 
     Images, uint8 [M, 3, s, s], are on the device, or on the host where they are too many; indices are on the host.
     """
 
-    def __init__(
-        self, network: nn.Module, mean: Tensor, std: Tensor, protocol: RunProtocol | RunClipProtocol, plan: Plan
-    ):
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: PromptingProtocol, plan: Plan):
         self.mean, self.std, self.plan = mean, std, plan
         self.device = mean.device
         self.source_classes = classifier(network).out_features
-        if isinstance(protocol, RunClipProtocol):
-            self.mask = frame_mask(protocol.border, protocol.canvas).to(mean.device)
-            self._compose = partial(add, interpolation=protocol.interpolation)
-        else:
-            self.mask = border_mask(protocol.image_size, protocol.canvas).to(mean.device)
-            self._compose = compose
+        self.prompt = prompt_of(protocol)
+        self.mask = self.prompt.mask().to(mean.device)
         self.precision = resolve_precision(protocol.precision, self.device)
         self.network = network
         computed = fuse_pointwise(network) if plan.fused else network
@@ -112,9 +106,8 @@ class PromptedNetwork:
         return self._graphs[True].failed if self._graphs else None
 
     def new_prompt(self) -> Tensor:
-        """Return W = 0, [3, S, S]: around an image a mid-grey border, as σ(0) = 0.5; added to it nothing."""
-        canvas = self.mask.shape[-1]
-        return torch.zeros(3, canvas, canvas, device=self.device, dtype=self.mean.dtype)
+        """Return W as training begins, [3, S, S]: around an image a mid-grey border; added to it nothing."""
+        return self.prompt.new().to(self.mean)
 
     def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, precision: str) -> Tensor:
         """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s] under their runs' prompts.
@@ -122,7 +115,7 @@ class PromptedNetwork:
         precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with the
         classifier in float32, where the protocol trains in it.
         """
-        canvas = self._compose(images, prompts, runs, self.mask, self.mean, self.std)
+        canvas = self.prompt.compose(images, prompts, runs, self.mask, self.mean, self.std)
         if precision == "fp32":
             return self._full(canvas)
         if precision == "tf32":
@@ -264,10 +257,8 @@ class PromptedNetwork:
 
 
 def _executor(network: nn.Module, cover: float | None) -> Callable[[SharedMaps | Tensor], Tensor]:
-    def whole(canvas: SharedMaps | Tensor) -> Tensor:
-        return network(paste(canvas) if isinstance(canvas, SharedMaps) else canvas)
-
-    return whole if cover is None else SharedNetwork(network, cover)
+    """Return what computes a network's logits of canvases: whole ones, or the border once."""
+    return (lambda canvas: network(paste(canvas))) if cover is None else SharedNetwork(network, cover)
 
 
 def runs_of_images(counts: Sequence[int]) -> Tensor:

@@ -175,9 +175,9 @@ def take(x: SharedMaps, area: Window, fill: float = 0.0) -> Tensor:
     return _Take.apply(x.patch, x.border, x.runs, x.window, area, fill)
 
 
-def paste(x: SharedMaps) -> Tensor:
-    """Return the images' whole maps, [N, C, H, W]: both parts in one, as an unshared network has them."""
-    return take(x, whole_window(x.border))
+def paste(x: SharedMaps | Tensor) -> Tensor:
+    """Return the images' whole maps, [N, C, H, W], of both parts; those that are whole stay as they are."""
+    return take(x, whole_window(x.border)) if isinstance(x, SharedMaps) else x
 
 
 def add(

@@ -24,9 +24,9 @@ from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
 from hiddencost.prompting.fusion import kernels_run
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.precision import in_bf16, resolve_precision
-from hiddencost.study.recipes import RunClipProtocol, RunProtocol
+from hiddencost.prompting.prompts import prompt_of
+from hiddencost.study.recipes import PromptingProtocol
 
-AnyProtocol = RunProtocol | RunClipProtocol
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 # How deep sharing may go; 0: the first convolution alone. On a CPU 0.75 is within the noise of the fastest for
@@ -49,7 +49,7 @@ def choose(
     network: nn.Module,
     mean: Tensor,
     std: Tensor,
-    protocol: AnyProtocol,
+    protocol: PromptingProtocol,
     folder: str | Path,
     memory: int,
     images_a_run: float = 10,
@@ -67,7 +67,7 @@ def choose(
     key = {
         "network": sha256_text(str(network) + str([(name, list(p.shape)) for name, p in network.named_parameters()])),
         "canvas": protocol.canvas,
-        "image_size": _image_size(protocol),
+        "image_size": prompt_of(protocol).shown_side,
         "precision": precision,
         "device": device_name(device),
         "torch": torch.__version__,
@@ -83,7 +83,7 @@ def choose(
     ways = found["measured"][nearest]
     unit = "GFLOP" if device.type == "cpu" else "ms"
     best = _best(ways, unit)
-    case = f"images of {_image_size(protocol)} on {protocol.canvas} pixels, {precision}, {key['device']}"
+    case = f"images of {prompt_of(protocol).shown_side} on {protocol.canvas} pixels, {precision}, {key['device']}"
     log.info("%s: %s", case, _why(ways, best, unit, network, protocol))
     if device.type == "cpu":
         room = min(WORK * 1e6 / 2 * (protocol.canvas / 224) ** 2, LEAST * memory)
@@ -111,7 +111,7 @@ def _best(ways: list[dict], unit: str) -> dict:
     return quickest if quickest[unit] < GAIN * whole[unit] else whole
 
 
-def _why(ways: list[dict], best: dict, unit: str, network: nn.Module, protocol: AnyProtocol) -> str:
+def _why(ways: list[dict], best: dict, unit: str, network: nn.Module, protocol: PromptingProtocol) -> str:
     text = "whole canvases" if best["cover"] is None else "the border once"
     text += ", fused kernels" * best["fused"] + ", CUDA graphs" * best["graphs"]
     if shared := [way for way in ways if way["cover"] is not None]:
@@ -121,14 +121,14 @@ def _why(ways: list[dict], best: dict, unit: str, network: nn.Module, protocol: 
             f"border once up to {quickest['until']}"
         )
     why = "the border is too small to share"
-    if isinstance(protocol, RunClipProtocol):
-        why = "the prompt is added to the images"
+    if reason := prompt_of(protocol).not_shared:
+        why = reason
     elif not isinstance(network, fx.GraphModule):
         why = "torch.fx cannot walk the network"
     return f"{text}, as {why}"
 
 
-def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> dict:
+def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: PromptingProtocol) -> dict:
     """Measure how a network runs.
 
     Returns `measured`: for each number of images that a run has in a step (see CASES), the ways to run a training
@@ -160,7 +160,7 @@ def measure(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol
         "device": device_name(device),
         "kind": device.type,
         "canvas": protocol.canvas,
-        "image_size": _image_size(protocol),
+        "image_size": prompt_of(protocol).shown_side,
         "precision": prompted.precision,
         "gflop": ways[0]["GFLOP"],
         "training_ms": best["ms"] if "ms" in best else _milliseconds(partial(prompted.gradients, few), few),
@@ -183,19 +183,14 @@ def _with_memory(work: Callable[[int, int], T], runs: int, images: int) -> tuple
         clear_memory()
 
 
-def _image_size(protocol: AnyProtocol) -> int:
-    """Return the side of the image on the canvas, which it fills on CLIP."""
-    return protocol.canvas if isinstance(protocol, RunClipProtocol) else protocol.image_size
-
-
-def _exact_covers(network: nn.Module, mean: Tensor, std: Tensor, protocol: AnyProtocol) -> dict[float, str]:
+def _exact_covers(network: nn.Module, mean: Tensor, std: Tensor, protocol: PromptingProtocol) -> dict[float, str]:
     """Return how deep the border can be shared, and where that ends: as far as logits and gradients, of three images
     in two runs, are those of whole canvases.
 
     In float64, as it is the algebra that is in question: in bf16, and a little in float32, two right ways differ in
     gradients, where rounding moves activations over the kink of a ReLU.
     """
-    if not isinstance(network, fx.GraphModule) or isinstance(protocol, RunClipProtocol):
+    if not isinstance(network, fx.GraphModule) or prompt_of(protocol).not_shared:
         return {}
     double = copy.deepcopy(network).double()
     constants, exact = (mean.double(), std.double()), protocol.model_copy(update={"precision": "fp32"})
@@ -255,9 +250,14 @@ def _step(network_of: tuple, plan: Plan, chunk: Chunk) -> dict:
     return found
 
 
-def _probe(mean: Tensor, protocol: AnyProtocol, runs: int, images: int, source_classes: int) -> Chunk:
+def _probe(mean: Tensor, protocol: PromptingProtocol, runs: int, images: int, source_classes: int) -> Chunk:
     """Return noise images, so many a run, of ten classes under noise prompts."""
-    count, size, canvas, classes = runs * images, _image_size(protocol), protocol.canvas, min(10, source_classes)
+    count, size, canvas, classes = (
+        runs * images,
+        prompt_of(protocol).shown_side,
+        protocol.canvas,
+        min(10, source_classes),
+    )
     noise = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=noise)
     prompts = torch.randn(runs, 3, canvas, canvas, generator=noise, dtype=mean.dtype)
@@ -294,7 +294,7 @@ def _faster_in_float32(
     network: nn.Module,
     mean: Tensor,
     std: Tensor,
-    protocol: AnyProtocol,
+    protocol: PromptingProtocol,
     names: tuple[str, ...],
     runs: int,
     images: int,
@@ -347,7 +347,7 @@ def _precisions(prompted: PromptedNetwork) -> list[str]:
 
 
 @torch.inference_mode()
-def _forward_ms(prompted: PromptedNetwork, protocol: AnyProtocol, runs: int, images: int) -> dict[str, float]:
+def _forward_ms(prompted: PromptedNetwork, protocol: PromptingProtocol, runs: int, images: int) -> dict[str, float]:
     """Return what an image of a pass without gradients takes, in ms, by precision."""
     chunk, found = _probe(prompted.mean, protocol, runs, images, prompted.source_classes), {}
     for precision in _precisions(prompted):

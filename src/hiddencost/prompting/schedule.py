@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from hiddencost.study.recipes import Recipe, RunClipProtocol, Training
+from hiddencost.study.recipes import PromptingProtocol, Recipe, RunClipProtocol, Training
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -25,22 +25,34 @@ def epoch_batches(count: int, recipe: Training, generator: torch.Generator) -> I
     yield from order.split(recipe.batch_size)
 
 
-def optimiser(
-    parameters: list[Tensor], recipe: Recipe | RunClipProtocol, count: int
-) -> tuple[Optimizer, LRScheduler]:
-    """Return the optimiser of a recipe and its schedule, which takes a step with it, for a run of `count` images.
-
-    Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋; on CLIP SGD, whose rate falls
-    along a cosine over all steps.
-    """
-    fused = parameters[0].is_cuda  # one kernel a step instead of a dozen
-    steps = math.ceil(count / recipe.batch_size)  # of an epoch
-    if isinstance(recipe, RunClipProtocol):
-        sgd = SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
-        return sgd, CosineAnnealingLR(sgd, recipe.epochs * steps)
-    adam = Adam(parameters, lr=recipe.learning_rate, fused=fused)
+def _adam(parameters: list[Tensor], recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
+    """Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋."""
+    adam = Adam(parameters, lr=recipe.learning_rate, fused=parameters[0].is_cuda)
     milestones = [math.floor(fraction * recipe.epochs) * steps for fraction in recipe.milestones]
     return adam, MultiStepLR(adam, milestones, recipe.gamma)
+
+
+def _sgd(parameters: list[Tensor], recipe: RunClipProtocol, steps: int) -> tuple[Optimizer, LRScheduler]:
+    """SGD with momentum, whose rate falls along a cosine over all steps."""
+    sgd = SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=parameters[0].is_cuda)
+    return sgd, CosineAnnealingLR(sgd, recipe.epochs * steps)
+
+
+# `fused` on a GPU: one kernel a step instead of a dozen
+OPTIMISERS: dict[str, Callable[..., tuple[Optimizer, LRScheduler]]] = {"adam": _adam, "sgd": _sgd}
+
+
+def optimiser(
+    parameters: list[Tensor], recipe: Recipe | PromptingProtocol, count: int
+) -> tuple[Optimizer, LRScheduler]:
+    """Return the optimiser of a recipe and its schedule, which takes a step with it.
+
+    Args:
+        parameters: what is trained.
+        recipe: it names its optimiser in OPTIMISERS.
+        count: of the images of an epoch.
+    """
+    return OPTIMISERS[recipe.optimiser](parameters, recipe, math.ceil(count / recipe.batch_size))
 
 
 def not_finite(losses: list[float], before: int, epoch: int) -> str | None:

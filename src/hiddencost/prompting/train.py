@@ -15,7 +15,7 @@ from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS, Method, run_by
 from hiddencost.prompting.engine import Chunk, PromptedNetwork, runs_of_images, to_device
 from hiddencost.prompting.schedule import epoch_batches, not_finite, optimiser, stream
-from hiddencost.study.recipes import RunClipProtocol, RunProtocol
+from hiddencost.study.recipes import PromptingProtocol
 
 Progress = Callable[[int], object]  # gets the number of images trained on since the last call
 State = dict[str, Any]  # of a run half-way: tensors, numbers, lists and dicts of them
@@ -97,7 +97,7 @@ def train_prompts(
     classes: int,
     runs: Sequence[tuple[str, Sequence[int]]],
     seed: int,
-    protocol: RunProtocol | RunClipProtocol,
+    protocol: PromptingProtocol,
     progress: Progress = lambda images: None,
     states: dict[int, State] | None = None,
     keep: Keep = lambda states: None,
@@ -148,7 +148,7 @@ class _Pack:
     labels: Tensor  # on the host
     classes: int
     seed: int
-    protocol: RunProtocol | RunClipProtocol
+    protocol: PromptingProtocol
 
     def begin(self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State]) -> list[_Run]:
         """Return the runs at their beginning, with their first mappings, or where `states` were taken of them."""

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torchvision
-from PIL import Image
 from safetensors import safe_open
 
 from hiddencost.datasets.prepared import Dataset, load
 from hiddencost.files import atomic, read_json
 from hiddencost.methods.registry import METHODS, run_by
-from hiddencost.prompting.prompts import padding
+from hiddencost.prompting.prompts import PROMPTS, make_prompt
 from hiddencost.results import gallery, tables
 from hiddencost.runs import ledger
 from hiddencost.runs.packfile import AXES
@@ -50,8 +49,8 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
     """
     groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
     sources = {name: partial(_sources, one) for name, one in settings["backbones"].items()}
-    additive = {name: one["additive"] for name, one in settings["backbones"].items() if one["additive"]}
-    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, additive)
+    prompts = {name: one["prompt"] for name, one in settings["backbones"].items()}
+    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
     for name, arrays in (("prompts", found.prompts), ("examples", found.examples)):
         with atomic(paths[name]) as temporary:
             np.savez(temporary, **arrays)
@@ -75,7 +74,7 @@ def collect(
     prepared: dict[str, str],
     groups: Iterable[Mapping[str, gallery.ShownBackbone]],
     sources: dict[str, Callable[[str], list[str] | None]],
-    additive: dict[str, dict],
+    shapes: dict[str, dict],
 ) -> Learned:
     """Read what the finished prompting runs of a study learned.
 
@@ -83,7 +82,8 @@ def collect(
     gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
     of prompts, as `gallery.runs_shown` takes them: they tell whose prompts are kept; sources: of a backbone on a
     dataset the names of its source classes, None where they are those of ImageNet-1k;
-    additive: of a CLIP, by name, the width of its prompts (`border`) and the `std` of its input.
+    shapes: of the prompts on a backbone, by its name: `shape` of `PROMPTS`, its settings beyond canvas and image, and
+    the `std` of the network's input.
     """
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
@@ -112,7 +112,7 @@ def collect(
         classes[dataset][target] if dataset in classes else str(target)
         for dataset, target in zip(mappings["dataset"], mappings["target"], strict=True)
     ]
-    prompts = _prompts(runs, folder, images, groups, additive)
+    prompts = _prompts(runs, folder, images, groups, shapes)
     return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
 
 
@@ -140,31 +140,25 @@ def _prompts(
     folder: str | Path,
     images: dict,
     groups: Iterable[Mapping[str, gallery.ShownBackbone]],
-    additive: dict[str, dict],
+    shapes: dict[str, dict],
 ) -> dict[str, np.ndarray]:
     run_of = runs.set_index(AXES)["run"].to_dict()
     borders = {}  # as they differ from the grey that they start from, or from nothing
     for key in dict.fromkeys(key for shown in groups for key in gallery.runs_shown(runs, shown)):
         with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
             prompt = stored.get_tensor("prompt")
-        if key[0] in additive:  # to a normalised image
-            borders[key] = prompt * np.array(additive[key[0]]["std"], np.float32)[:, None, None]
-        else:
-            borders[key] = 1 / (1 + np.exp(-prompt)) - 0.5
+        shape = shapes[key[0]]
+        borders[key] = PROMPTS[shape["shape"]].in_pixels(prompt, shape["std"])
     strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)
     gain = max(1, int(0.5 / max(strongest, 0.005)))
     prompts = {"gain": np.array(gain)} if borders else {}
     for key, border in borders.items():
         canvas = np.rint(255 * (0.5 + gain * border).clip(0, 1)).astype(np.uint8)
         if key[1] in images:
-            example, size = images[key[1]][0], canvas.shape[-1]
-            if key[0] in additive:  # the middle of an image that fills the canvas
-                width = additive[key[0]]["border"]
-                whole = Image.fromarray(example.transpose(1, 2, 0)).resize((size, size))
-                example = np.asarray(whole)[width : size - width, width : size - width].transpose(2, 0, 1)
-            before, _ = padding(example.shape[-1], size)
-            inside = slice(before, before + example.shape[-1])
-            canvas[:, inside, inside] = example
+            shape, example = shapes[key[0]], images[key[1]][0]
+            shown = {"canvas": canvas.shape[-1], "image_size": example.shape[-1]}
+            prompt = make_prompt(shape["shape"], shape | shown)
+            canvas = np.where(prompt.mask().numpy(), canvas, prompt.placed(example))
         prompts["/".join(map(str, key))] = canvas
     return prompts
 

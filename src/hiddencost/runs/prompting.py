@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.datasets import prepared
-from hiddencost.files import sha256_file
+from hiddencost.files import read_json, sha256_file
 from hiddencost.machine import free_memory
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
@@ -22,7 +22,7 @@ from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.runs.pack import Runs, complete, score, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
-from hiddencost.study.recipes import run_protocol
+from hiddencost.study.recipes import RUN_PROTOCOLS
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 60  # what a killed job loses at most of its training
@@ -39,18 +39,19 @@ def train_pack(
 ) -> None:
     """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
 
-    See `pack.complete` for the request, whose `recipe` is a RunProtocol, or a RunClipProtocol on CLIP, and for the
-    output; `plan.choose` for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a
-    minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
+    See `pack.complete` for the request, whose `recipe` is one of RUN_PROTOCOLS, and for the output; `plan.choose`
+    for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a minute the runs under way
+    are kept in the ledger's folder, and a job that was killed goes on from there.
     """
-    protocol = run_protocol(request.recipe)
+    family = family_of(read_json(inputs.backbone / "manifest.json")["architecture"])
+    protocol = RUN_PROTOCOLS[family.prompt].model_validate(request.recipe)
     precision = resolve_precision(protocol.precision, device)
     pack = "_".join(str(getattr(request, axis)) for axis in ("backbone", "dataset", "seed"))
     unfinished = Path(request.ledger, "unfinished", f"{pack}.states")
 
     def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
         network, manifest = backbones.load_classifier(inputs.backbone, texts)
-        network = family_of(manifest["architecture"]).for_inference(network, device)
+        network = family.for_inference(network, device)
         mean, std = backbones.normalisation(manifest, device)
         used, runs_on = _used(runs)
         images, labels = _on(device, dataset.train_images, used), torch.tensor(dataset.train_labels[used])

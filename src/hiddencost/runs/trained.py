@@ -1,6 +1,7 @@
 """What a run has learned, as a torch module that classifies images."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import add, border_mask, compose, frame_mask
+from hiddencost.prompting.prompts import make_prompt
 from hiddencost.runs import ledger, pack, packfile
 from hiddencost.runs.packfile import AXES
 
@@ -36,23 +37,20 @@ class TrainedClassifier(nn.Module):
         """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
 
         about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
-        `canvas` in pixels and, of a prompt that is added to the image, its `border`, and the `interpolation` that
-        enlarges images. On CLIP the network is a classifier over texts.
+        `prompt` (its shape, of `PROMPTS`) and the fields of that, such as `canvas`. On CLIP the network is a
+        classifier over texts.
         """
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
-        canvas = about["canvas"]
-        self.size = sized(about["size"])
+        self.size, self.shape = sized(about["size"]), make_prompt(about["prompt"], about)
         if METHODS[self.run["method"]].probes:  # its image fills the canvas: no border is left to prompt
             name, old = layers.classifier_name(network), layers.classifier(network)
             bias = METHODS[self.run["method"]].trains
             network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
         self.network = network
-        self.register_buffer("prompt", torch.zeros(3, canvas, canvas))
+        self.register_buffer("prompt", self.shape.new())
         self.register_buffer("mapping", torch.arange(len(self.classes)))
-        border = about.get("border")
-        mask = border_mask(self.size[0], canvas) if border is None else frame_mask(border, canvas)
-        fixed = mask, *backbones.normalisation(about, torch.device("cpu"))
+        fixed = self.shape.mask(), *backbones.normalisation(about, torch.device("cpu"))
         for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
             self.register_buffer(name, tensor, persistent=False)
         self.requires_grad_(False).eval()
@@ -72,11 +70,8 @@ class TrainedClassifier(nn.Module):
         images = functional.center_crop(images, [side, side])
         runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         inputs = images, self.prompt[None], runs, self.mask, self.mean, self.std
-        if self.about.get("border") is None:
-            canvases = paste(compose(*inputs))
-        else:
-            canvases = add(*inputs, self.about["interpolation"])
-        return self.network(canvases)[:, self.mapping]
+        canvases = self.shape.compose(*inputs)
+        return self.network(paste(canvases))[:, self.mapping]
 
     def save(self, path: str | Path) -> None:
         """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
@@ -175,10 +170,8 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         further["texts"] = sha256_file(texts)
     family = family_of(manifest["architecture"])
     network = family.classifier(network, manifest, None if method.probes else texts)
-    if family.prompt == "additive":
-        about["border"] = request.recipe.get("border", 0)
-        about["interpolation"] = manifest["preprocessing"]["interpolation"]
     about |= family.saved_settings(network, manifest)
+    shown = {"canvas": request.canvas, "image_size": sized(size)[0]}
     now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
     if now != row["run"]:
         raise ValueError(
@@ -190,7 +183,8 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "preprocessing": {key: manifest["preprocessing"][key] for key in ("mean", "std")},
         "classes": dataset["classes"],
         "size": size,
-        "canvas": request.canvas,
+        "prompt": family.prompt,
+        **asdict(make_prompt(family.prompt, manifest["preprocessing"] | request.recipe | shown)),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)
@@ -211,6 +205,8 @@ def _from_file(path: Path) -> TrainedClassifier:
     if about is None:
         raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
     about = json.loads(about)
+    shape = "additive" if "border" in about else "border"  # of a file of before prompts were named
+    about = {"prompt": shape, "image_size": sized(about["size"])[0]} | about
     network = family_of(about["architecture"]).saved_classifier(about)
     model = TrainedClassifier(network, about)
     backbones.load_strictly(model, load_file(path), str(path))

@@ -1,7 +1,7 @@
 """The recipe of a run, as the study states it."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -44,6 +44,8 @@ class Recipe(Training):
     )
     gamma: float = Field(gt=0, le=1, description="factor at each milestone")
 
+    optimiser: ClassVar[str] = "adam"  # of prompting.schedule.OPTIMISERS
+
     @model_validator(mode="after")
     def _milestones_differ(self) -> "Recipe":
         different_epochs(self.milestones, self.epochs)
@@ -62,6 +64,9 @@ class RunProtocol(Protocol):
     """The recipe of one run: the study's protocol at its dataset's image size."""
 
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
+
+    prompt: ClassVar[str] = "border"  # of prompting.prompts.PROMPTS
+    prompt_settings: ClassVar[tuple[str, ...]] = ()  # what its prompt takes of it, beside canvas and image_size
 
 
 PUBLISHED_TEMPLATES = 81
@@ -92,6 +97,8 @@ class ClipRecipe(Training):
     mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
     precision: Precision
 
+    optimiser: ClassVar[str] = "sgd"
+
 
 class ClipProtocol(ClipRecipe):
     """The recipe of visual prompting on CLIP, whose source classes are texts."""
@@ -108,10 +115,12 @@ class RunClipProtocol(ClipRecipe):
     canvas: int = Field(ge=8, description="side of the network's input in pixels")
     interpolation: Literal["bilinear", "bicubic"] = Field(description="of images that are smaller than the canvas")
 
+    prompt: ClassVar[str] = "additive"
+    prompt_settings: ClassVar[tuple[str, ...]] = ("border", "interpolation")
 
-def run_protocol(recipe: dict) -> RunProtocol | RunClipProtocol:
-    """Return the recipe of a prompting run, as a request states it: of one with a `border`, CLIP's."""
-    return (RunClipProtocol if "border" in recipe else RunProtocol).model_validate(recipe)
+
+PromptingProtocol = RunProtocol | RunClipProtocol
+RUN_PROTOCOLS: dict[str, type[PromptingProtocol]] = {kind.prompt: kind for kind in (RunProtocol, RunClipProtocol)}
 
 
 class FineTuning(Training):

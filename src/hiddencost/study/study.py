@@ -26,7 +26,7 @@ from hiddencost.study.parts import (
     Verification,
     ascending,
 )
-from hiddencost.study.recipes import ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
+from hiddencost.study.recipes import RUN_PROTOCOLS, ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
 
 
 class Study(Part):
@@ -186,6 +186,18 @@ class Study(Part):
         family = family_of_checkpoint(checkpoint)
         stated = getattr(self, family.recipe).model_dump(exclude={"templates"})
         return stated | own | family.run_settings(checkpoint, one.image_size)
+
+    def prompt_settings(self, backbone: Backbone) -> dict | None:
+        """Return the shape of prompts on a backbone, with those of its settings that are the same on all datasets.
+
+        None, where the study has no recipe for it.
+        """
+        family = self.family(backbone)
+        recipe = getattr(self, family.recipe)
+        if recipe is None:
+            return None
+        stated = recipe.model_dump() | family.run_settings(backbone.checkpoint, None)
+        return {"shape": family.prompt, **{key: stated[key] for key in RUN_PROTOCOLS[family.prompt].prompt_settings}}
 
     def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
         """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and

@@ -187,7 +187,8 @@ def write_tables(study: Study, packs: list[Path], results: Path) -> dict[str, Pa
     tables.write(tables.bins(runs), written["bins"])
     known = {
         backbone.name: {
-            **{"top1": None, "as_trained": True, "texts": None, "additive": None},
+            **{"top1": None, "as_trained": True, "texts": None},
+            "prompt": (study.prompt_settings(backbone) or {}) | {"std": [0.25] * 3},
             "manifest": str(results / f"backbones/{backbone.name}/manifest.json"),
             "verification": str(results / f"backbones/{backbone.name}/verification.json"),
         }

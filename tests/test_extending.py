@@ -3,12 +3,18 @@
 import in_process
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from PIL import Image, ImageColor
 from scipy.optimize import linear_sum_assignment
 
+import hiddencost
+from hiddencost.datasets import prepared
 from hiddencost.methods.mapping import count_predictions
 from hiddencost.methods.registry import METHODS, Method
+from hiddencost.networks.convolutional import Convolutional
+from hiddencost.prompting.prompts import PROMPTS, BorderPrompt
+from hiddencost.study.recipes import RUN_PROTOCOLS, RunProtocol
 
 
 def colours_of(image):
@@ -37,3 +43,37 @@ def test_a_label_mapping(tmp_path, monkeypatch, threads):
     assert ImageColor.getrgb(matching.colour) in colours_of(finished.figures["accuracy"])
     keys = np.load(finished.tables["prompts"]).files
     assert "dense/toy/olm/full/0" in keys
+
+
+class Sides(BorderPrompt):
+    """A border on the left and on the right alone."""
+
+    def mask(self):
+        rows = torch.arange(self.canvas)
+        return super().mask() & torch.isin(rows, rows[slice(*self.inside)])[:, None]
+
+
+class SidesProtocol(RunProtocol):
+    prompt = "sides"
+
+
+def test_a_prompt_shape(tmp_path, monkeypatch, threads):
+    monkeypatch.setitem(PROMPTS, "sides", Sides)
+    monkeypatch.setitem(RUN_PROTOCOLS, "sides", SidesProtocol)
+    monkeypatch.setattr(Convolutional, "prompt", "sides")
+    finished = in_process.run(in_process.STUDY | {"methods": ["ilm"]}, tmp_path, monkeypatch)
+    assert set(finished.runs["status"]) == {"ok"}
+    network = hiddencost.load("results/tiny", backbone="dense", shots="full", seed=0)
+    learned = (network.prompt != 0).all(0)
+    assert learned[2:14, :2].all()  # images of 12 pixels on a canvas of 16
+    assert learned[2:14, 14:].all()
+    assert not learned[:2].any()
+    assert not learned[14:].any()
+    assert not learned[:, 2:14].any()
+    dataset = prepared.load("resources/datasets/toy/12")
+    predicted = network(torch.tensor(dataset.test_images)).argmax(1).numpy()
+    assert (predicted == dataset.test_labels).mean() == pytest.approx(network.run["accuracy"])
+    shown = np.load(finished.tables["prompts"])["dense/toy/ilm/full/0"]
+    assert len(np.unique(shown[:, 2:14, :2])) > 5
+    assert (shown[:, :2] == shown[0, 0, 0]).all()
+    assert "prompts" in finished.figures

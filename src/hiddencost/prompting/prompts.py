@@ -98,12 +98,13 @@ class BorderPrompt(Prompt):
         return self.image_size
 
     @property
-    def _inside(self) -> tuple[int, int]:
+    def inside(self) -> tuple[int, int]:
+        """The rows, and columns, of the image: from, to."""
         before, _ = padding(self.image_size, self.canvas)
         return before, before + self.image_size
 
     def mask(self) -> Tensor:
-        start, stop = self._inside
+        start, stop = self.inside
         mask = torch.ones(1, self.canvas, self.canvas, dtype=torch.bool)
         mask[:, start:stop, start:stop] = False
         return mask
@@ -115,7 +116,7 @@ class BorderPrompt(Prompt):
         border = torch.where(mask, (torch.sigmoid(prompts) - mean) / std, 0)
         patch = (images.to(mean.dtype) / 255 - mean) / std
         border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
-        return SharedMaps(border, patch, (self._inside, self._inside), runs, is_canvas=True)
+        return SharedMaps(border, patch, (self.inside, self.inside), runs, is_canvas=True)
 
     @staticmethod
     def in_pixels(prompt: np.ndarray, std: Sequence[float] | None) -> np.ndarray:
@@ -123,7 +124,7 @@ class BorderPrompt(Prompt):
 
     def placed(self, image: np.ndarray) -> np.ndarray:
         canvas = np.full((3, self.canvas, self.canvas), 128, np.uint8)
-        inside = slice(*self._inside)
+        inside = slice(*self.inside)
         canvas[:, inside, inside] = image
         return canvas
 

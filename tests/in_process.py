@@ -155,6 +155,7 @@ def run_packs(study: Study, backbone: Backbone, dataset: str, seed: int, results
             recipe=study.recipe(JOBS[job].recipe, dataset, backbone.name),
             canvas=study.canvas(backbone),
             runs=[(method, shots) for method in methods for shots in study.shots],
+            methods={name: METHODS[name].digest() for name in methods},
             ledger=str(results / "ledger"),
         )
         packs.append(results / JOBS[job].folder / backbone.name / dataset / f"seed{seed}.parquet")

@@ -31,7 +31,8 @@ def best_matching(predictions, labels, source_classes, classes, generator):
 
 
 def test_a_label_mapping(tmp_path, monkeypatch, threads):
-    matching = Method("olm", label="OLM-VP", colour="#56B4E9", draw=best_matching, first_pass=True, redraws=True)
+    how = {"mapping": f"{__name__}:best_matching", "first_pass": True, "redraws": True}
+    matching = Method("olm", label="OLM-VP", colour="#56B4E9", **how)
     monkeypatch.setitem(METHODS, "olm", matching)
     finished = in_process.run(in_process.STUDY | {"methods": ["flm", "olm"]}, tmp_path, monkeypatch)
     assert set(finished.runs["status"]) == {"ok"}

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import reference
@@ -56,3 +57,12 @@ def test_a_mapping_is_drawn_once_or_anew_after_each_interval():
     passes = {name: METHODS[name].mapping_passes(epochs=5, interval=2) for name in ("rlm", "flm", "ilm", "lp")}
     assert passes == {"rlm": 0, "flm": 1, "ilm": 3, "lp": 0}
     assert [epoch for epoch in range(5) if METHODS["ilm"].redraws_at(epoch, 2)] == [2, 4]
+
+
+def test_a_run_stands_on_how_its_method_maps_and_not_on_what_it_is_called():
+    flm = METHODS["flm"]
+    assert replace(flm, name="a", label="A", colour="#000000").digest() == flm.digest()
+    for change in ({"mapping": METHODS["rlm"].mapping}, {"first_pass": False}, {"redraws": True}):
+        assert replace(flm, **change).digest() != flm.digest()
+    # another function of the same module stands on the same code, and one elsewhere on its own
+    assert replace(flm, mapping="test_extending:best_matching").digest() != flm.digest()

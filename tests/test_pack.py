@@ -93,6 +93,22 @@ def test_a_stale_run_is_never_reused(pack, change):
     assert len(trainer.asked) == 2
 
 
+def test_a_method_that_maps_in_another_way_is_trained_anew_and_the_others_are_not(pack):
+    trainer = Trainer()
+    first = request(("flm", 1), ("ilm", 1), methods={"flm": "a", "ilm": "b"})
+    complete(pack, first, "out.parquet", trainer)
+    changed = request(("flm", 1), ("ilm", 1), methods={"flm": "a", "ilm": "c"})
+    assert packfile.settled(changed, first) == changed
+    assert not changed.stands_on_the_same(first)
+    assert packfile.why_stale(first, changed) == packfile.why_stale(first, request(("flm", 1), code="c2"))
+    del trainer.asked[:]
+    complete(pack, changed, "out.parquet", trainer)
+    assert trainer.asked == [("ilm", 3)]
+    fewer = request(("flm", 1), methods={"flm": "a"})
+    assert packfile.settled(fewer, first) == first
+    assert fewer.stands_on_the_same(first)
+
+
 def test_other_weights_and_other_images_make_another_run(pack):
     trainer = Trainer()
     complete(pack, request(("flm", 1)), "out.parquet", trainer)

@@ -33,8 +33,10 @@ NO_NUMBERS = frozenset(
     }
 )
 # Modules that the products of some jobs do not stand on, with what they import: metrics score what is stored, see
-# runs/pack.py.
-APART = dict.fromkeys(("train", "probe", "finetune"), frozenset({"hiddencost.runs.metrics"}))
+# runs/pack.py; of methods a run stands on its own, see `Method.digest`.
+APART = dict.fromkeys(
+    ("train", "probe", "finetune"), frozenset({"hiddencost.runs.metrics", "hiddencost.methods.registry"})
+)
 LOGGERS, LEVELS = {"log", "logging"}, {"debug", "info", "warning", "error", "exception", "critical"}
 EMPTY = "pass"  # what is left of a file without code, which may come or go
 

@@ -480,6 +480,7 @@ def request(job, recipe, wildcards):
         canvas=study.canvas(study.backbone(wildcards.backbone)),
         size=str(study.sizes(wildcards.dataset, study.backbone(wildcards.backbone))[job]),
         runs=[(method, shots) for method in methods_of(job, wildcards.backbone) for shots in study.shots],
+        methods={name: METHODS[name].digest() for name in methods_of(job, wildcards.backbone)},
         ledger=f"{RESULTS}/ledger",
         code=code(job),
         metrics=metrics.digest(),
@@ -513,7 +514,7 @@ def packs_so_far():
             pack = SimpleNamespace(backbone=backbone, dataset=dataset, seed=seed)
             path = Path(PACK[job].format(**vars(pack)))
             stored, wanted = packfile.stored_request(path), packfile.PackRequest.from_json(asked_of[job](pack))
-            if stored and stored.asking(()) == wanted.asking(()):
+            if stored and stored.stands_on_the_same(wanted):
                 found[str(path)] = path.stat().st_mtime_ns
     return found
 

@@ -66,3 +66,17 @@ def random_mapping(source_classes: int, classes: int, generator: torch.Generator
         The source class of each target class, int64 [target classes].
     """
     return torch.randperm(source_classes, generator=generator)[:classes]
+
+
+def at_random(
+    predictions: None, labels: Tensor, source_classes: int, classes: int, generator: torch.Generator
+) -> Tensor:
+    """Draw a mapping for RLM, see `random_mapping`; for the arguments see `Method.mapping`."""
+    return random_mapping(source_classes, classes, generator)
+
+
+def by_frequency(
+    predictions: Tensor, labels: Tensor, source_classes: int, classes: int, generator: torch.Generator
+) -> Tensor:
+    """Draw a mapping for FLM or ILM, see `greedy_mapping`; for the arguments see `Method.mapping`."""
+    return greedy_mapping(count_predictions(predictions, labels, source_classes, classes))

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hiddencost.messages import describe_unknown_name
-from hiddencost.methods.registry import METHODS, Method, run_by
+from hiddencost.methods.method import Method
+from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.prompting.engine import Chunk, PromptedNetwork, runs_of_images, to_device
 from hiddencost.prompting.schedule import epoch_batches, not_finite, optimiser, stream
 from hiddencost.study.recipes import PromptingProtocol
@@ -191,7 +192,7 @@ class _Pack:
 
     def _draw_mapping(self, method: Method, chosen: Tensor, predictions: Tensor | None) -> Tensor:
         sizes = self.prompted.source_classes, self.classes
-        return method.draw(predictions, self.labels[chosen], *sizes, stream(self.seed, "mapping"))
+        return method.draw_mapping(predictions, self.labels[chosen], *sizes, stream(self.seed, "mapping"))
 
     def begin_epochs(self, runs: list[_Run]) -> None:
         """Draw the batches of the runs that begin an epoch, and the mappings that are due anew."""

@@ -95,7 +95,7 @@ def identity(
         backbone=sha256_text(canonical(outputs)),
         dataset=dataset,
         images=images,
-        method=method,
+        method=[method, request.methods.get(method)],
         recipe=request.recipe,
         seed=request.seed,
         code=request.code,

@@ -25,6 +25,7 @@ class PackRequest(BaseModel):
         canvas: side of the network's input, in pixels.
         size: at which the dataset is prepared, see `datasets.prepare.sized`.
         runs: (method, shots) pairs, shots a number of images per class or "full".
+        methods: digest of how each of their methods maps labels, see `Method.digest`, by name.
         ledger: folder of the study's finished runs.
         code: digest of the code that trains.
         metrics: digest of the code that scores, see `metrics.digest`.
@@ -42,6 +43,7 @@ class PackRequest(BaseModel):
     canvas: int
     size: str
     runs: tuple[tuple[str, int | str], ...]
+    methods: Mapping[str, str] = {}
     ledger: str
     code: str = ""
     metrics: str = ""
@@ -57,8 +59,16 @@ class PackRequest(BaseModel):
         return cls.model_validate_json(text)
 
     def asking(self, runs: tuple[tuple[str, int | str], ...]) -> "PackRequest":
-        """Return the same request for other runs."""
-        return self.model_copy(update={"runs": runs})
+        """Return the same request for other runs, of methods that it knows."""
+        methods = {method for method, _ in runs}
+        kept = {method: digest for method, digest in self.methods.items() if method in methods}
+        return self.model_copy(update={"runs": runs, "methods": kept})
+
+    def stands_on_the_same(self, other: "PackRequest") -> bool:
+        """Say whether all that two requests ask for alike would be trained and scored alike."""
+        both = self.methods.keys() & other.methods.keys()
+        same = all(self.methods[method] == other.methods[method] for method in both)
+        return same and self.asking(()) == other.asking(())
 
 
 def settled(wanted: PackRequest, stored: PackRequest | None) -> PackRequest:
@@ -88,7 +98,8 @@ def why_stale(stored: PackRequest | None, wanted: PackRequest) -> str | None:
     settings = [request.asking(()).model_copy(update=digests) for request in (stored, wanted)]
     if settings[0] != settings[1]:
         return None
-    if stored.code != wanted.code:
+    both = stored.methods.keys() & wanted.methods.keys()
+    if stored.code != wanted.code or any(stored.methods[method] != wanted.methods[method] for method in both):
         return "were trained by an older version of the code: they are trained anew"
     if stored.origin != wanted.origin:
         return (

@@ -66,7 +66,7 @@ def clip_of(**changes):
 @pytest.mark.parametrize(
     ("study", "reason"),
     [
-        (without("clip", config()), "clip: the key is missing: clip is a CLIP, whose recipe and texts it states"),
+        (without("clip", config()), "clip: the key is missing: it is the recipe of clip, a CLIP"),
         (clip_of(border=113), "clip.border: 113 on either side is more than the 224 pixels of clip"),
         (
             clip_of(templates=["a photo"]),
@@ -79,9 +79,12 @@ def clip_of(**changes):
         (clip_of(momentum=1.0), "clip.momentum: 1.0 is not allowed"),
         (
             config(methods=["ft"], finetune=fine_tuning()),
-            "clip is a CLIP, and methods has ft; expected rlm",
+            "clip is a CLIP, and methods has ft; expected one of rlm",
         ),
-        (mixed(backbones=[CNN], methods=["zs"]), "cnn is no CLIP, and methods has zs; expected another"),
+        (
+            mixed(backbones=[CNN], methods=["zs"]),
+            "cnn is a convolutional network, and methods has zs; expected one of rlm, flm, ilm, lp, ft",
+        ),
         (without("protocol", mixed()), "protocol: the key is missing: it is the recipe of cnn"),
         (
             mixed(datasets=[{"name": "dtd"}]),

@@ -61,7 +61,7 @@ def pack_gflop(
     dataset: catalog entries; those without gmacs or counts cost nothing.
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
-    prompting = study.clip if study.is_clip(backbone) else study.protocol
+    prompting = study.prompting_recipe(backbone)
     for shots in study.shots if dataset["counts"] else ():
         images, test = chosen(shots, dataset), dataset["counts"]["test"]
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):

@@ -75,7 +75,7 @@ def describe(
     lines = [
         f"Study {study.study}: {total:,} runs = {len(study.backbones)} backbones x {len(study.datasets)} datasets x "
         f"{len(study.methods)} methods x {len(study.shots)} budgets x {len(study.seeds)} seeds"
-        + (", less what CLIP alone has (zs) or has not (ft)" if apart else ""),
+        + (", less those of methods that are not there for a backbone" if apart else ""),
         f"  to run     {to_run:,} runs in {len(tables):,} packs, of which {there:,} are there",
         f"  left out   {total - to_run:,} runs",
     ]
@@ -171,9 +171,9 @@ def jobs_left(study: Study, checkpoints: dict, datasets: dict, packs: dict[str, 
                 continue
             backbone, target = study.backbone(table.parts[-3]), study.dataset(table.parts[-2])
             network, dataset = checkpoints[backbone.checkpoint], datasets[target.name]
-            is_clip, canvas = study.is_clip(backbone), study.canvas(backbone)
+            family, canvas = study.family(backbone), study.canvas(backbone)
             gflop = cost.pack_gflop(study, backbone, run_by(kind), network, dataset)
-            share = target.image_size / canvas if kind == "train" and not is_clip else 1.0
+            share = family.prompted_side(target.image_size, canvas) / canvas if kind == "train" else 1.0
             if kind == "probe":
                 if (backbone.name, target.name) in featured:
                     continue
@@ -181,7 +181,7 @@ def jobs_left(study: Study, checkpoints: dict, datasets: dict, packs: dict[str, 
                 gflop["mapping and test"] = cost.features_gflop(study, backbone, network, dataset)
             if sum(gflop.values()):
                 image = 2 * cost.image_gflop(study, backbone, network)
-                precision = (study.clip if is_clip else study.protocol).precision
+                precision = study.prompting_recipe(backbone).precision
                 jobs.append(Job(gflop["training"], gflop["mapping and test"], image, share, precision))
     return jobs
 

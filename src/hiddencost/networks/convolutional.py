@@ -42,6 +42,9 @@ class Convolutional(Family):
     ) -> dict[str, str]:
         return {"train": str(image_size), "probe": str(canvas)}
 
+    def prompted_side(self, image_size: int | None, canvas: int) -> int:
+        return image_size
+
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
         return {"image_size": image_size}
 

@@ -70,6 +70,15 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def prompted_side(self, image_size: int | None, canvas: int) -> int:
+        """Return the side of the image on the canvas under a prompt, in pixels.
+
+        Args:
+            image_size: of the dataset in the study, in pixels.
+            canvas: the side of the network's input, in pixels.
+        """
+
+    @abstractmethod
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
         """Return what the recipe of a prompting run states beyond the study's recipe."""
 

@@ -72,45 +72,38 @@ def check_backbones_differ(study: Study) -> None:
 
 
 def check_datasets(study: Study) -> None:
-    """Each dataset is of the catalog or the user's own, and leaves a border on the canvas."""
+    """Each dataset is of the catalog or the user's own."""
     known = catalog.load("datasets")
-    bordered = next((backbone.name for backbone in study.backbones if not study.is_clip(backbone)), None)
-    if bordered and study.protocol is None:
-        raise ValueError(f"protocol: the key is missing: it is the recipe of {bordered}")
     for index, dataset in enumerate(study.datasets):
         where = f"datasets[{index}]"
         if not dataset.own and dataset.name not in known:
             raise ValueError(f"{where}.name: {describe_unknown_name(dataset.name, known)}, or folder or npz")
         if dataset.own and dataset.name in known:
             raise ValueError(f"{where}.name: {dataset.name!r} is of the catalog; expected another")
-        if bordered and dataset.image_size is None:
-            raise ValueError(f"{where}.image_size: the key is missing: {bordered} is prompted by a border around it")
-        if bordered and dataset.image_size >= study.protocol.canvas:
-            raise ValueError(
-                f"{where}.image_size: {dataset.image_size} leaves no border on the canvas; expected less than "
-                f"protocol.canvas, {study.protocol.canvas}"
-            )
 
 
-def check_clip(study: Study) -> None:
-    """Each backbone has a method; CLIP has its recipe, whose prompt its canvas holds."""
+def check_methods(study: Study) -> None:
+    """Each backbone has a method that serves its family of networks."""
     for index, backbone in enumerate(study.backbones):
-        is_clip = study.is_clip(backbone)
         if not study.methods_of(backbone):
-            kind, expected = ("a CLIP", "rlm, flm, ilm, lp or zs") if is_clip else ("no CLIP", "another")
+            family = study.family(backbone)
+            serving = [name for name, method in METHODS.items() if method.serves(family.name)]
             raise ValueError(
-                f"backbones[{index}]: {backbone.name} is {kind}, and methods has {study.methods[0]}; "
-                f"expected {expected}"
+                f"backbones[{index}]: {backbone.name} is {family.title}, and methods has {study.methods[0]}; "
+                f"expected one of {', '.join(serving)}"
             )
-        if not is_clip:
-            continue
-        if study.clip is None:
-            raise ValueError(f"clip: the key is missing: {backbone.name} is a CLIP, whose recipe and texts it states")
-        canvas = catalog.checkpoint(backbone.checkpoint)["canvas"]
-        if 2 * study.clip.border > canvas:
+
+
+def check_prompts(study: Study) -> None:
+    """Each backbone has the recipe of its prompts, which fit on its canvas."""
+    image_sizes = [dataset.image_size for dataset in study.datasets]
+    for backbone in study.backbones:
+        family, recipe = study.family(backbone), study.prompting_recipe(backbone)
+        if recipe is None:
             raise ValueError(
-                f"clip.border: {study.clip.border} on either side is more than the {canvas} pixels of {backbone.name}"
+                f"{family.recipe}: the key is missing: it is the recipe of {backbone.name}, {family.title}"
             )
+        recipe.check_prompts(backbone.name, study.canvas(backbone), image_sizes)
 
 
 def check_upstream_lengths(study: Study) -> None:
@@ -205,7 +198,8 @@ CHECKS = (
     check_checkpoints,
     check_backbones_differ,
     check_datasets,
-    check_clip,
+    check_methods,
+    check_prompts,
     check_upstream_lengths,
     check_class_counts,
     check_recipes,

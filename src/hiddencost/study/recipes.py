@@ -59,6 +59,27 @@ class Protocol(Recipe):
     mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
     precision: Precision
 
+    def check_prompts(self, backbone: str, canvas: int, image_sizes: list[int | None]) -> None:
+        """Refuse images that leave no border on a canvas.
+
+        Args:
+            backbone: its name, for messages.
+            canvas: its side, in pixels.
+            image_sizes: the side of the images, in pixels, dataset by dataset; None where the study states none.
+
+        Raises:
+            ValueError: with key, value and what is expected.
+        """
+        for index, image_size in enumerate(image_sizes):
+            where = f"datasets[{index}].image_size"
+            if image_size is None:
+                raise ValueError(f"{where}: the key is missing: {backbone} is prompted by a border around it")
+            if image_size >= canvas:
+                raise ValueError(
+                    f"{where}: {image_size} leaves no border on the canvas; expected less than protocol.canvas, "
+                    f"{canvas}"
+                )
+
 
 class RunProtocol(Protocol):
     """The recipe of one run: the study's protocol at its dataset's image size."""
@@ -107,6 +128,13 @@ class ClipProtocol(ClipRecipe):
         description="texts with {} for the name of a class: each with each class of the dataset is a source class. "
         "published: the 81 of the paper's code, one of its own and the 80 of CLIP's authors for ImageNet"
     )
+
+    def check_prompts(self, backbone: str, canvas: int, image_sizes: list[int | None]) -> None:
+        """Refuse a border that is wider than a canvas; see `Protocol.check_prompts`. Images fill the canvas."""
+        if 2 * self.border > canvas:
+            raise ValueError(
+                f"clip.border: {self.border} on either side is more than the {canvas} pixels of {backbone}"
+            )
 
 
 class RunClipProtocol(ClipRecipe):

@@ -78,6 +78,10 @@ class Study(Part):
         """Return the family of a backbone's network."""
         return family_of_checkpoint(backbone.checkpoint)
 
+    def prompting_recipe(self, backbone: Backbone) -> Protocol | ClipProtocol | None:
+        """Return the recipe of visual prompting on a backbone, None where the study has none."""
+        return getattr(self, self.family(backbone).recipe)
+
     def is_clip(self, backbone: Backbone) -> bool:
         """Return whether a backbone is a CLIP, prompted by the recipe `clip` and read through texts."""
         return self.family(backbone).has_texts

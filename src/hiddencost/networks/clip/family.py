@@ -50,6 +50,9 @@ class Clip(Family):
             size = str(native_size)
         return {"train": size, "probe": size}
 
+    def prompted_side(self, image_size: int | None, canvas: int) -> int:
+        return canvas
+
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
         entry = catalog.checkpoint(checkpoint)
         return {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}

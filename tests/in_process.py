@@ -4,7 +4,7 @@ figures, without Snakemake and without a download.
 For tests of what a study can be extended by: register something, name it in the study, call `run`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from hiddencost.datasets import prepared
 from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.figures import draw
+from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import write_json
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
-from hiddencost.results import gallery, learned, matched, tables
+from hiddencost.results import learned, matched, tables
+from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.features import extract_features
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.probe import probe_pack
@@ -195,11 +197,11 @@ def write_tables(study: Study, packs: list[Path], results: Path) -> dict[str, Pa
         }
         for backbone in study.backbones
     }
-    figures = listed_figures(study).values()
+    shown = [figure.backbones for figure in listed_figures(study).values() if figure.kind == "prompts"]
     settings = {
         "ledger": str(results / "ledger"),
         "prepared": {name: next(map(str, Path("resources/datasets", name).iterdir())) for name in grid["dataset"]},
-        "groups": [list(one["backbones"].items()) for one in figures if one["kind"] == "prompts"],
+        "groups": [[(name, asdict(backbone)) for name, backbone in group.items()] for group in shown],
         "backbones": known,
     }
     learned.write(written["runs"], settings, {name: str(path) for name, path in written.items()})
@@ -207,10 +209,10 @@ def write_tables(study: Study, packs: list[Path], results: Path) -> dict[str, Pa
     return written
 
 
-def listed_figures(study: Study) -> dict[str, dict]:
+def listed_figures(study: Study) -> dict[str, StudyFigure]:
     """Return the study's figures, by name."""
     stated = {backbone.name: study.stated(backbone) for backbone in study.backbones}
-    return gallery.listed(stated, [dataset.name for dataset in study.datasets], study.methods, {})
+    return figures_of_study(stated, [dataset.name for dataset in study.datasets], study.methods, {})
 
 
 def draw_figures(study: Study, written: dict[str, Path], results: Path) -> dict[str, Path]:
@@ -220,5 +222,6 @@ def draw_figures(study: Study, written: dict[str, Path], results: Path) -> dict[
     drawn = {}
     for name, figure in listed_figures(study).items():
         drawn[name] = results / f"figures/{name}.png"
-        draw.draw(figure, written, style, [drawn[name]])
+        read = {table: written[table] for table in FIGURES[figure.kind].tables}
+        draw.draw(figure, read, style, [drawn[name]])
     return drawn

@@ -82,6 +82,10 @@ def clip_of(**changes):
             "clip is a CLIP, and methods has ft; expected one of rlm",
         ),
         (
+            without("probe", config(methods=["zs"])),
+            "probe: the key is missing: methods has zs, whose recipe it is",
+        ),
+        (
             mixed(backbones=[CNN], methods=["zs"]),
             "cnn is a convolutional network, and methods has zs; expected one of rlm, flm, ilm, lp, ft",
         ),

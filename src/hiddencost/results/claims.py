@@ -57,7 +57,7 @@ class Cells(Part):
     )
     methods: (
         Annotated[list[one_of(METHODS, "prompting")], BeforeValidator(_listed), AfterValidator(_methods)] | None
-    ) = Field(None, description="prompting stands for rlm, flm and ilm")
+    ) = Field(None, description="prompting stands for all that learn a prompt: rlm, flm, ilm")
     shots: Annotated[list[Shots], BeforeValidator(_listed)] | None = None
 
     @model_validator(mode="after")

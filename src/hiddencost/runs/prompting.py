@@ -37,7 +37,7 @@ def train_pack(
     memory: int,
     texts: str | Path | None = None,
 ) -> None:
-    """Train the runs of rlm, flm and ilm that the ledger does not hold yet, side by side, and write the rows of all.
+    """Train the runs of visual prompting that the ledger does not hold yet, side by side, and write the rows of all.
 
     See `pack.complete` for the request, whose `recipe` is one of RUN_PROTOCOLS, and for the output; `plan.choose`
     for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a minute the runs under way

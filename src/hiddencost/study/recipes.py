@@ -56,7 +56,7 @@ class Protocol(Recipe):
     """The recipe of visual prompting (rlm, flm, ilm)."""
 
     canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
-    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    mapping_interval: int = Field(ge=1, description="epochs from one label mapping of ilm to the next")
     precision: Precision
 
     def check_prompts(self, backbone: str, canvas: int, image_sizes: list[int | None]) -> None:
@@ -115,7 +115,7 @@ class ClipRecipe(Training):
     learning_rate: float = Field(gt=0, description="SGD's at the start; a cosine, by steps, takes it to zero")
     momentum: float = Field(ge=0, lt=1, description="SGD's")
     border: int = Field(ge=1, description="width of the prompt, in pixels; the canvas is the network's own input")
-    mapping_interval: int = Field(ge=1, description="ilm draws its label mapping anew each so many epochs")
+    mapping_interval: int = Field(ge=1, description="epochs from one label mapping of ilm to the next")
     precision: Precision
 
     optimiser: ClassVar[str] = "sgd"

@@ -51,11 +51,11 @@ class Study(Part):
         "be downloaded: a path, or a path for each of its files",
     )
     protocol: Protocol | None = Field(
-        None, description="the recipe of rlm, flm and ilm, and the canvas of all methods, but on CLIP"
+        None, description="the recipe of visual prompting (rlm, flm, ilm), and the canvas of all methods, but on CLIP"
     )
-    clip: ClipProtocol | None = Field(None, description="the recipe of rlm, flm and ilm on CLIP, and its texts")
-    probe: Recipe | None = Field(None, description="the recipe of lp")
-    finetune: FineTuning | None = Field(None, description="the recipe of ft")
+    clip: ClipProtocol | None = Field(None, description="the recipe of visual prompting on CLIP, and its texts")
+    probe: Recipe | None = Field(None, description="of the linear probe (lp); zs reads its test_batch_size")
+    finetune: FineTuning | None = Field(None, description="of fine-tuning (ft)")
     verification: Verification
     jobs_per_gpu: Literal[1, 2, 3, 4, 6, 12] = Field(
         1,

@@ -54,8 +54,8 @@ onstart:
 
 
 onsuccess:
-    print(conclusion())
+    print(ending.success(CALL, is_whole(), planned_files()))
 
 
 onerror:
-    print(incompletion())
+    print(ending.failure(CALL, CONCLUDED_BEFORE))

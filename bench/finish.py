@@ -12,6 +12,7 @@ from snakemake.cli import main
 from snakemake.executors.touch import Executor
 
 from hiddencost.files import write_json
+from hiddencost.jobs import values
 from hiddencost.runs import packfile
 
 
@@ -22,7 +23,7 @@ def make(job) -> None:
         if path.name == "fetched.json":
             write_json(path, {"failed": None, "files": {}, "attempt": 0})
         elif job.rule.name == "train":  # a pack; what one_job_a_run.smk makes is not read
-            request = packfile.PackRequest.from_json(job.params.settings)
+            request = packfile.PackRequest.model_validate(values.read(job.params))
             rows = [{"method": method, "shots": str(shots)} for method, shots in request.runs]
             packfile.write(rows, request, path)
         else:

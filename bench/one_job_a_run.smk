@@ -4,28 +4,27 @@
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost.datasets import ARRAYS
-from hiddencost.files import canonical, code_digest
+from hiddencost.digest import code_digest
+from hiddencost.jobs import layout, values
 from hiddencost.study.load import load_study
 
 study = load_study(config, "the study")
 config["jobs_per_gpu"] = study.jobs_per_gpu  # the script reads it
 RESULTS = f"results/{study.study}"
 FETCHED = "resources/{kind}/{name}/fetched.json"
-BACKBONE = ["weights.safetensors", "masks.safetensors", "manifest.json"]
-CHECKPOINT_BACKBONE = expand("resources/backbones/{{checkpoint}}/{file}", file=BACKBONE)
-STUDY_BACKBONE = expand(f"{RESULTS}/backbones/{{{{backbone}}}}/{{file}}", file=BACKBONE)
-VERIFICATION = f"{RESULTS}/backbones/{{backbone}}/verification.json"
-PREPARED = expand("resources/datasets/{{dataset}}/{{size}}/{file}", file=[*ARRAYS, "dataset.json"])
-SPLIT = f"{RESULTS}/splits/{{dataset}}/seed{{seed}}.json"
+STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
+VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
+SPLIT = f"{RESULTS}/{layout.SPLIT}"
 RUN = "{backbone}/{dataset}/{method}/{shots}/seed{seed}"
 CODE = code_digest(ROOT / "workflow/scripts/train.py")
+REQUEST = ("study", "backbone", "dataset", "seed", "runs", "ledger", "recipe", "code")
 
 
 wildcard_constraints:
@@ -38,11 +37,11 @@ wildcard_constraints:
 
 
 def imported_of(wildcards):
-    return expand(CHECKPOINT_BACKBONE, checkpoint=study.backbone(wildcards.backbone).checkpoint)
+    return layout.imported(study.backbone(wildcards.backbone).checkpoint)
 
 
 def dataset_at_image_size(wildcards):
-    return expand(PREPARED, dataset=wildcards.dataset, size=study.dataset(wildcards.dataset).image_size)
+    return layout.prepared(wildcards.dataset, study.dataset(wildcards.dataset).image_size)
 
 
 def request(wildcards):
@@ -50,7 +49,12 @@ def request(wildcards):
     shots = wildcards.shots if wildcards.shots == "full" else int(wildcards.shots)
     of = {"study": study.study, "backbone": wildcards.backbone, "dataset": wildcards.dataset}
     of |= {"seed": int(wildcards.seed), "runs": [[wildcards.method, shots]], "ledger": f"{RESULTS}/ledger"}
-    return canonical(of | {"recipe": study.recipe("protocol", wildcards.dataset, wildcards.backbone), "code": CODE})
+    of |= {"recipe": study.recipe("protocol", wildcards.dataset, wildcards.backbone), "code": CODE}
+    return values.texts(of, REQUEST)
+
+
+def param(name, wildcards):
+    return request(wildcards)[name]
 
 
 rule conclude:
@@ -69,7 +73,7 @@ rule import_checkpoint:
     input:
         expand(FETCHED, kind="checkpoints", name="{checkpoint}"),
     output:
-        CHECKPOINT_BACKBONE,
+        layout.imported("{checkpoint}"),
     shell:
         "touch {output}"
 
@@ -97,7 +101,7 @@ rule prepare_dataset:
     input:
         expand(FETCHED, kind="raw", name="{dataset}"),
     output:
-        PREPARED,
+        layout.prepared("{dataset}", "{size}"),
     shell:
         "touch {output}"
 
@@ -126,7 +130,7 @@ rule train_one:
     resources:
         mem_mb=4000,
     params:
-        settings=request,
+        **{name: partial(param, name) for name in REQUEST},
     script:
         "../workflow/scripts/train.py"
 

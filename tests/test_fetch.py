@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download
 from hiddencost import catalog, fetch
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, sha256_file, write_json
+from hiddencost.jobs import values
 
 ROOT = Path(__file__).parents[1]
 BODY = b"the published bytes" * 1000
@@ -624,15 +625,16 @@ def test_tls_is_verified_and_not_left(serve, get, tmp_path, monkeypatch):
 
 def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     code = (
-        "import runpy, sys; from types import SimpleNamespace as S; "
+        "import json, runpy, sys; from types import SimpleNamespace as S; "
         "job = S(rule='fetch_photos', log=['log'], output=['imagenet20/fetched.json'], "
-        "params=S(settings=sys.argv[1]), config={'offline': True}, scriptdir=sys.argv[2]); "
+        "params=json.loads(sys.argv[1]), config={'offline': True}, scriptdir=sys.argv[2]); "
         "runpy.run_path(sys.argv[2] + '/fetch.py', {'snakemake': job})"
     )
 
     def run(*own):
-        settings = json.dumps({"files": {"photos": {"own": own}}, "attempt": 3})
-        command = [sys.executable, "-c", code, settings, str(ROOT / "workflow/scripts")]
+        settings = {"files": {"photos": {"own": own}}, "attempt": 3}
+        params = json.dumps(values.texts(settings, ["files", "attempt"]))
+        command = [sys.executable, "-c", code, params, str(ROOT / "workflow/scripts")]
         subprocess.run(command, cwd=tmp_path, check=True)
         return read_json(tmp_path / "imagenet20/fetched.json"), (tmp_path / "log").read_text().splitlines()[-1]
 

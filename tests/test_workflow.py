@@ -305,7 +305,8 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     # what is made later is seen; with all of it the state so far is the whole
     ran, output = snakemake(project, *figures)
     assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
-    assert "What was asked for is made. Whether study small is complete, `snakemake` tells." in output
+    assert "Made: results/small/partial/" in output
+    assert "Whether study small is complete, `snakemake` tells." in output
     assert "runs of study small have a result" not in output  # that is told of the whole study, in its own folder
     assert (project / "results/small/partial/tables/runs.csv").read_bytes() == whole.read_bytes()
     assert "Nothing to be done" in snakemake(project, *figures)[1]

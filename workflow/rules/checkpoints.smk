@@ -1,17 +1,17 @@
 # From published files to verified backbones.
 
-BACKBONE = ["weights.safetensors", "masks.safetensors", "manifest.json"]
-CHECKPOINT_BACKBONE = expand("resources/backbones/{{checkpoint}}/{file}", file=BACKBONE)
-STUDY_BACKBONE = expand(f"{RESULTS}/backbones/{{{{backbone}}}}/{{file}}", file=BACKBONE)
-VERIFICATION = f"{RESULTS}/backbones/{{backbone}}/verification.json"
+FETCHED_CHECKPOINT = layout.FETCHED["checkpoints"].format("{checkpoint}")
+FETCHED_PHOTOS = layout.FETCHED["photos"].format(checkpoints.PHOTOS)
+STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
+VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 
 
 # A download that fails is a result: the file says why, and the jobs behind it go on without.
 rule fetch_checkpoint:
     input:
-        own_checkpoint_files,
+        in_time(checkpoints.own_checkpoint_files),
     output:
-        FETCHED["checkpoints"].format("{checkpoint}"),
+        FETCHED_CHECKPOINT,
     log:
         "resources/logs/fetch_checkpoint/{checkpoint}.log",
     benchmark:
@@ -20,9 +20,9 @@ rule fetch_checkpoint:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=checkpoint_source,
+        **settings(checkpoints.fetch_checkpoint, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching checkpoint {wildcards.checkpoint}"
@@ -32,7 +32,7 @@ rule fetch_checkpoint:
 
 rule fetch_photos:
     output:
-        FETCHED["photos"].format(PHOTOS),
+        FETCHED_PHOTOS,
     log:
         "resources/logs/fetch_photos.log",
     benchmark:
@@ -41,9 +41,9 @@ rule fetch_photos:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=photos_source,
+        **settings(checkpoints.fetch_photos, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching the ImageNet photos of the verification gate"
@@ -55,7 +55,7 @@ rule import_checkpoint:
     input:
         rules.fetch_checkpoint.output,
     output:
-        CHECKPOINT_BACKBONE,
+        layout.imported("{checkpoint}"),
     log:
         "resources/logs/import_checkpoint/{checkpoint}.log",
     benchmark:
@@ -63,10 +63,10 @@ rule import_checkpoint:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=network_memory,
-        runtime=short_runtime,
+        mem_mb=amount(resources.import_memory),
+        runtime=amount(resources.short_runtime),
     params:
-        settings=checkpoint_layout,
+        **settings(checkpoints.import_checkpoint, *checkpoints.IMPORTED),
         code=code("import_checkpoint"),
     message:
         "Importing checkpoint {wildcards.checkpoint}, every key accounted for"
@@ -76,7 +76,7 @@ rule import_checkpoint:
 
 rule compress:
     input:
-        source_of,
+        of_job(checkpoints.source_network),
     output:
         STUDY_BACKBONE,
     log:
@@ -86,10 +86,10 @@ rule compress:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=network_memory,
-        runtime=short_runtime,
+        mem_mb=amount(resources.network_memory),
+        runtime=amount(resources.short_runtime),
     params:
-        settings=compression_of,
+        **settings(checkpoints.compress, "compression", "control"),
         code=code("compress"),
     message:
         "Making backbone {wildcards.backbone}"
@@ -100,7 +100,7 @@ rule compress:
 rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
-        photos=FETCHED["photos"].format(PHOTOS),
+        photos=FETCHED_PHOTOS,
     output:
         VERIFICATION,
     log:
@@ -108,17 +108,14 @@ rule verify_backbone:
     benchmark:
         f"{RESULTS}/benchmarks/verify_backbone/{{backbone}}.tsv"
     wildcard_constraints:
-        backbone=any_of(one.name for one in study.backbones if not study.trained(one.checkpoint)),
+        backbone=any_of(checkpoints.published_backbones(CALL)),
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=network_memory,
-        runtime=short_runtime,
+        mem_mb=amount(resources.network_memory),
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant(
-            verification_of("photos_top1")
-            | {"photos": entry_part(catalog.load("photos")[PHOTOS], "member_pattern", "count", "resize", "crop")}
-        ),
+        **settings(checkpoints.verify_backbone, "sparsity_tolerance", "photos_top1", "photos"),
         code=code("verify_backbone"),
     message:
         "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"

@@ -1,14 +1,13 @@
 # From a dataset's files to arrays, and to the images of each budget.
 
-PREPARED = [*ARRAYS, "dataset.json"]
-SPLIT = f"{RESULTS}/splits/{{dataset}}/seed{{seed}}.json"
+SPLIT = f"{RESULTS}/{layout.SPLIT}"
 
 
 rule fetch_dataset:
     input:
-        own_dataset_files,
+        of_job(datasets.own_dataset_files),
     output:
-        FETCHED["datasets"].format("{dataset}"),
+        layout.FETCHED["datasets"].format("{dataset}"),
     log:
         "resources/logs/fetch_dataset/{dataset}.log",
     benchmark:
@@ -17,9 +16,9 @@ rule fetch_dataset:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=dataset_source,
+        **settings(datasets.fetch_dataset, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching dataset {wildcards.dataset}"
@@ -29,9 +28,9 @@ rule fetch_dataset:
 
 rule prepare_dataset:
     input:
-        dataset_files,
+        in_time(datasets.fetched_dataset),
     output:
-        expand("resources/datasets/{{dataset}}/{{size}}/{file}", file=PREPARED),
+        layout.prepared("{dataset}", "{size}"),
     log:
         "resources/logs/prepare_dataset/{dataset}/{size}.log",
     benchmark:
@@ -39,10 +38,10 @@ rule prepare_dataset:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=prepare_memory,
-        runtime=prepare_runtime,
+        mem_mb=amount(resources.prepare_memory),
+        runtime=amount(resources.prepare_runtime),
     params:
-        settings=dataset_layout,
+        **settings(datasets.prepare_dataset, *datasets.PREPARED_KEYS),
         code=code("prepare_dataset"),
     message:
         "Preparing dataset {wildcards.dataset} at {wildcards.size} pixels"
@@ -52,7 +51,7 @@ rule prepare_dataset:
 
 rule draw_splits:
     input:
-        dataset_to_split,
+        of_job(datasets.images_to_split),
     output:
         SPLIT,
     log:
@@ -63,9 +62,8 @@ rule draw_splits:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant({}),
         code=code("draw_splits"),
     message:
         "Drawing the splits of {wildcards.dataset}, seed {wildcards.seed}"

@@ -1,44 +1,24 @@
 # From packs to tables, figures and the report.
 
-RUNS_TABLE = f"{OUTPUT}/tables/runs.parquet"
-BINS_TABLE = f"{OUTPUT}/tables/bins.parquet"
-TABLES = {
-    "runs": RUNS_TABLE,
-    "bins": BINS_TABLE,
-    "summary": f"{OUTPUT}/tables/summary.csv",
-    "mappings": f"{OUTPUT}/tables/mappings.parquet",
-    "remapped": f"{OUTPUT}/tables/remapped.parquet",
-    "prompts": f"{OUTPUT}/tables/prompts.npz",
-    "examples": f"{OUTPUT}/tables/examples.npz",
-    "upstream": f"{OUTPUT}/tables/upstream.csv",
-    "matched": f"{OUTPUT}/tables/matched.csv",
-}
+TABLES = {name: f"{OUTPUT}/{table}" for name, table in layout.TABLES.items()}
+RUNS_TABLE = TABLES["runs"]
 REPORT = f"{OUTPUT}/report.html"
-PAGE = sha256_text(
-    "".join((ROOT / f"workflow/report/report.{part}").read_text() for part in ("html.j2", "css", "js"))
-)
-BACKBONES = {one.name: study.stated(one) for one in study.backbones}
-FIGURES = listed_figures()
-PARTIAL = config.get("partial", False)
-try:
-    CLAIMS = [[name, claim.model_dump()] for name, claim in claims.load().items()]
-except StudyError as error:
-    raise WorkflowError(str(error)) from None
+FIGURES = results.figures(CALL)
 
 
 wildcard_constraints:
-    figure="|".join(map(re.escape, FIGURES)),
+    figure=any_of(FIGURES),
 
 
 # A partial call takes the packs that are there without asking for any, so that it trains nothing.
 rule collect:
     input:
-        [] if PARTIAL else [packs(job) for job in PACK],
+        results.packs_to_collect(CALL),
     output:
         runs_csv=f"{OUTPUT}/tables/runs.csv",
         runs=RUNS_TABLE,
         summary=TABLES["summary"],
-        bins=BINS_TABLE,
+        bins=TABLES["bins"],
         expectations=f"{OUTPUT}/tables/expectations.csv",
     log:
         f"{OUTPUT}/logs/collect.log",
@@ -48,18 +28,11 @@ rule collect:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant(
-            {
-                "study": study.study,
-                "grid": GRID,
-                "methods": {one.name: study.methods_of(one) for one in study.backbones},
-                "backbones": BACKBONES,
-                "left_out": LEFT_OUT,
-                "expectations": [one.model_dump() for one in study.expectations],
-                "so_far": packs_so_far() if PARTIAL else None,
-            }
+        **settings(
+            results.collect,
+            *("study", "grid", "methods", "backbones", "left_out", "expectations", "so_far"),
         ),
         code=code("collect"),
     message:
@@ -81,9 +54,9 @@ rule claims:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant({"claims": CLAIMS}),
+        **settings(results.claims, "claims"),
         code=code("claims"),
     message:
         "Putting the claims to the test"
@@ -104,9 +77,8 @@ rule tables:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant({}),
         code=code("tables"),
     message:
         "Setting the tables of accuracy and calibration"
@@ -118,7 +90,7 @@ rule tables:
 rule learned:
     input:
         runs=RUNS_TABLE,
-        told=[] if PARTIAL else learned_inputs(),
+        reports=results.learned_inputs(CALL),
     output:
         **{name: TABLES[name] for name in ("mappings", "remapped", "prompts", "examples", "upstream")},
     log:
@@ -129,18 +101,9 @@ rule learned:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant(
-            {
-                "ledger": f"{RESULTS}/ledger",
-                "prepared": {
-                    one.name: f"resources/datasets/{one.name}/{sizes_of(one.name)[0]}" for one in study.datasets
-                },
-                "groups": groups_of_prompts(),
-                "backbones": {one.name: known_upstream(one) for one in study.backbones},
-            }
-        ),
+        **settings(results.learned, "ledger", "prepared", "groups", "backbones"),
         code=code("learned"),
     message:
         "Reading what the runs learned"
@@ -162,9 +125,8 @@ rule matched:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant({}),
         code=code("matched"),
     message:
         "Setting downstream against upstream losses"
@@ -174,9 +136,9 @@ rule matched:
 
 rule figure:
     input:
-        unpack(figure_tables),
+        unpack(of_job(results.figure_tables)),
     output:
-        [f"{OUTPUT}/figures/{{figure}}.{format}" for format in ("png", *study.figures.formats)],
+        [f"{OUTPUT}/figures/{{figure}}.{format}" for format in ("png", *CALL.study.figures.formats)],
     log:
         f"{OUTPUT}/logs/figure/{{figure}}.log",
     benchmark:
@@ -184,8 +146,8 @@ rule figure:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        settings=figure_settings,
-        code=figure_code,
+        **settings(results.figure, *results.CONTENT, *results.STYLE),
+        **settings(results.figure_code, "code"),
     message:
         "Drawing figure {wildcards.figure}"
     script:
@@ -202,7 +164,7 @@ rule figures:
 rule report:
     input:
         runs=RUNS_TABLE,
-        bins=BINS_TABLE,
+        bins=TABLES["bins"],
         summary=TABLES["summary"],
         expectations=rules.collect.output.expectations,
         claims=rules.claims.output[0],
@@ -220,18 +182,9 @@ rule report:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant(
-            {
-                "study": study.model_dump_json(exclude_none=True),
-                "sizes": {one.name: sizes_of(one.name) for one in study.datasets},
-                "classes": class_counts(),
-                "captions": [[name, FIGURE_KINDS[figure.kind].caption] for name, figure in FIGURES.items()],
-                "results": RESULTS,  # where verifications and logs are, of a partial report, too
-                "page": PAGE,
-            }
-        ),
+        **settings(results.report, "study", "sizes", "classes", "captions", "results", "page"),
         code=code("report"),
     message:
         "Writing the report"
@@ -255,9 +208,9 @@ rule conclude:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant({"report": REPORT}),
+        report=values.text("report", REPORT),
         code=code("conclude"),
     message:
         "Checking that every run of the study has a result"
@@ -268,20 +221,15 @@ rule conclude:
 # The downloads alone: for a machine with a network, before others compute without one.
 rule fetch:
     input:
-        rules.fetch_photos.output if any(not study.trained(one.checkpoint) for one in study.backbones) else [],
-        [
-            FETCHED[kind].format(name)
-            for kind, entries in (("checkpoints", PUBLISHED), ("datasets", DATASETS))
-            for name, entry in sorted(entries.items())
-            if entry["files"] and not entry.get("unavailable")
-        ],
+        rules.fetch_photos.output if checkpoints.published_backbones(CALL) else [],
+        results.downloads_to_fetch(CALL),
     log:
         "resources/logs/fetch.log",
     conda:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=1000,
-        runtime=short_runtime,
+        runtime=amount(resources.short_runtime),
     message:
         "Checking that every download is there"
     script:

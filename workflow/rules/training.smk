@@ -1,12 +1,8 @@
 # One job trains a pack: all runs of one (backbone, dataset, seed).
 
-PACK = {
-    "train": f"{RESULTS}/runs/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
-    "probe": f"{RESULTS}/probes/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
-    "finetune": f"{RESULTS}/finetuned/{{backbone}}/{{dataset}}/seed{{seed}}.parquet",
-}
-FEATURES = f"{RESULTS}/features/{{backbone}}/{{dataset}}.safetensors"
-TEXTS = f"{RESULTS}/texts/{{backbone}}/{{dataset}}.safetensors"
+PACK = {job: f"{RESULTS}/{table}" for job, table in layout.PACK.items()}
+FEATURES = f"{RESULTS}/{layout.FEATURES}"
+TEXTS = f"{RESULTS}/{layout.TEXTS}"
 
 
 # The source classes of a CLIP: each template with each class of a dataset, through its text tower, once.
@@ -14,7 +10,7 @@ rule embed_texts:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=class_names,
+        dataset=of_job(training.class_names),
     output:
         TEXTS,
     log:
@@ -22,15 +18,15 @@ rule embed_texts:
     benchmark:
         f"{RESULTS}/benchmarks/embed_texts/{{backbone}}/{{dataset}}.tsv"
     wildcard_constraints:
-        backbone=any_of(CLIPS),
+        backbone=any_of(training.clips(CALL)),
     conda:
         "../../envs/hiddencost.yaml"
     resources:
         gpu=gpu,
-        mem_mb=network_memory,
-        runtime=texts_runtime,
+        mem_mb=amount(resources.network_memory),
+        runtime=amount(resources.texts_runtime),
     params:
-        settings=embed_settings,
+        **settings(training.embed_texts, "templates"),
         code=code("embed_texts"),
     message:
         "Embedding the texts of {wildcards.dataset} for {wildcards.backbone}; progress in {log}"
@@ -42,9 +38,9 @@ rule train:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_to_prompt,
+        dataset=of_job(training.images_to_prompt),
         split=SPLIT,
-        texts=texts_of,
+        texts=of_job(training.texts),
     output:
         PACK["train"],
     log:
@@ -55,10 +51,10 @@ rule train:
         "../../envs/hiddencost.yaml"
     resources:
         gpu=gpu,
-        mem_mb=train_memory,
-        runtime=train_runtime,
+        mem_mb=amount(resources.train_memory),
+        runtime=amount(resources.train_runtime),
     params:
-        settings=train_request,
+        **settings(training.train, *training.REQUEST, *training.RECIPE["train"]),
     message:
         "Training prompts on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:
@@ -69,7 +65,7 @@ rule extract_features:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_to_probe,
+        dataset=of_job(training.images_to_probe),
     output:
         FEATURES,
     log:
@@ -80,10 +76,9 @@ rule extract_features:
         "../../envs/hiddencost.yaml"
     resources:
         gpu=gpu,
-        mem_mb=features_memory,
-        runtime=features_runtime,
+        mem_mb=amount(resources.features_memory),
+        runtime=amount(resources.features_runtime),
     params:
-        settings=constant({}),
         code=code("extract_features"),
     message:
         "Extracting the features of {wildcards.backbone} on {wildcards.dataset}"
@@ -95,10 +90,10 @@ rule probe:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_to_probe,
+        dataset=of_job(training.images_to_probe),
         split=SPLIT,
         features=FEATURES,
-        texts=texts_to_try,
+        texts=of_job(training.texts_to_try),
     output:
         PACK["probe"],
     log:
@@ -108,10 +103,10 @@ rule probe:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=probe_memory,
-        runtime=probe_runtime,
+        mem_mb=amount(resources.probe_memory),
+        runtime=amount(resources.probe_runtime),
     params:
-        settings=probe_request,
+        **settings(training.probe, *training.REQUEST, *training.RECIPE["probe"]),
     message:
         "Linear probes on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -122,7 +117,7 @@ rule finetune:
     input:
         backbone=STUDY_BACKBONE,
         verification=VERIFICATION,
-        dataset=dataset_to_crop,
+        dataset=of_job(training.images_to_crop),
         split=SPLIT,
     output:
         PACK["finetune"],
@@ -134,10 +129,10 @@ rule finetune:
         "../../envs/hiddencost.yaml"
     resources:
         gpu=gpu,
-        mem_mb=finetune_memory,
-        runtime=finetune_runtime,
+        mem_mb=amount(resources.finetune_memory),
+        runtime=amount(resources.finetune_runtime),
     params:
-        settings=finetune_request,
+        **settings(training.finetune, *training.REQUEST, *training.RECIPE["finetune"]),
     message:
         "Fine-tuning {wildcards.backbone} on {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:

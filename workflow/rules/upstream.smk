@@ -1,15 +1,12 @@
 # Networks that the study trains itself, dense or sparsified, where nobody publishes them.
 
-TRAINED = f"{RESULTS}/upstream/{{upstream}}/{{sparsifier}}/{{sparsity}}/seed{{upstream_seed}}"
-REWIND = f"{RESULTS}/upstream/{{upstream}}/rewind/epoch{{rewind_epoch}}/seed{{upstream_seed}}.state"
-SPARSIFIERS = {upstream.label(settings): settings for settings, _ in (one.training() for one in study.backbones)} | {
-    "dense": None
-}
+TRAINED = f"{RESULTS}/{layout.TRAINED}"
+UPSTREAM = [network.name for network in CALL.study.upstream]
 
 
 wildcard_constraints:
-    upstream=any_of(one.name for one in study.upstream),
-    sparsifier=any_of(SPARSIFIERS),
+    upstream=any_of(UPSTREAM),
+    sparsifier=any_of(upstream.sparsifiers(CALL)),
     sparsity=r"0(\.\d+)?",
     upstream_seed=r"\d+",
     rewind_epoch=r"\d+",
@@ -18,25 +15,25 @@ wildcard_constraints:
 # Dense, or made sparse by GMP, AC/DC, RigL or a round of lottery tickets, which starts from the round before.
 rule sparsify:
     input:
-        images=upstream_images,
-        start=upstream_start,
-        ticket=ticket,
-        rewind=rewound,
+        images=in_time(upstream.upstream_images),
+        start=of_job(upstream.start),
+        ticket=of_job(upstream.ticket),
+        rewind=of_job(upstream.rewind_point),
     output:
-        expand(f"{TRAINED}/{{file}}", file=BACKBONE, allow_missing=True),
+        [f"{TRAINED}/{file}" for file in layout.NETWORK_FILES],
     log:
         f"{RESULTS}/logs/sparsify/{{upstream}}/{{sparsifier}}/{{sparsity}}/seed{{upstream_seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sparsify/{{upstream}}/{{sparsifier}}/{{sparsity}}/seed{{upstream_seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
-    threads: upstream_threads
+    threads: reading_threads
     resources:
         gpu=gpu,
-        mem_mb=upstream_memory,
-        runtime=upstream_runtime,
+        mem_mb=amount(resources.upstream_memory),
+        runtime=amount(resources.upstream_runtime),
     params:
-        settings=sparsify_settings,
+        **settings(upstream.sparsify, *upstream.TRAINING),
         code=code("sparsify"),
     message:
         "Training {wildcards.upstream} upstream: {wildcards.sparsifier}, sparsity {wildcards.sparsity}; progress in {log}"
@@ -47,23 +44,23 @@ rule sparsify:
 # The dense training again, up to the epoch to which lottery tickets are rewound: a new one retrains nothing else.
 rule rewind_point:
     input:
-        images=upstream_images,
-        start=upstream_start,
+        images=in_time(upstream.upstream_images),
+        start=of_job(upstream.start),
     output:
-        REWIND,
+        f"{RESULTS}/{layout.REWIND}",
     log:
         f"{RESULTS}/logs/rewind_point/{{upstream}}/epoch{{rewind_epoch}}/seed{{upstream_seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/rewind_point/{{upstream}}/epoch{{rewind_epoch}}/seed{{upstream_seed}}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
-    threads: upstream_threads
+    threads: reading_threads
     resources:
         gpu=gpu,
-        mem_mb=upstream_memory,
-        runtime=upstream_runtime,
+        mem_mb=amount(resources.upstream_memory),
+        runtime=amount(resources.upstream_runtime),
     params:
-        settings=rewind_settings,
+        **settings(upstream.rewind, *upstream.TRAINING, "until"),
         code=code("sparsify"),
     message:
         "Training {wildcards.upstream} up to epoch {wildcards.rewind_epoch}, to rewind to"
@@ -75,7 +72,7 @@ rule rewind_point:
 rule verify_trained:
     input:
         backbone=STUDY_BACKBONE,
-        images=upstream_of_backbone,
+        images=of_job(upstream.images_to_verify),
     output:
         VERIFICATION,
     log:
@@ -83,14 +80,14 @@ rule verify_trained:
     benchmark:
         f"{RESULTS}/benchmarks/verify_trained/{{backbone}}.tsv"
     wildcard_constraints:
-        backbone=any_of(one.name for one in study.backbones if study.trained(one.checkpoint)),
+        backbone=any_of(checkpoints.trained_backbones(CALL)),
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=network_memory,
-        runtime=short_runtime,
+        mem_mb=amount(resources.network_memory),
+        runtime=amount(resources.short_runtime),
     params:
-        settings=constant(verification_of("upstream_top1")),
+        **settings(checkpoints.verify_trained, "sparsity_tolerance", "upstream_top1"),
         code=code("verify_trained"),
     message:
         "Verifying backbone {wildcards.backbone}: sparsity, masks, upstream test images"

@@ -1,10 +1,9 @@
-import json
-
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.results import tables
 
 log_to(snakemake.log[0])
-study = json.loads(snakemake.params.settings)
+study = values.read(snakemake.params)
 runs = tables.collect(list(snakemake.input if study["so_far"] is None else study["so_far"]), study)
 summary = tables.summarise(runs)
 tables.write(runs[tables.RUN_COLUMNS], snakemake.output.runs_csv)

@@ -1,7 +1,7 @@
-import json
 from pathlib import Path
 
 from hiddencost.files import read_json
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
 
@@ -17,7 +17,7 @@ with lease(jobs_per_gpu) as gpu:
         Path(snakemake.input.backbone[0]).parent,
         snakemake.input.verification,
         read_json(snakemake.input.dataset)["classes"],
-        json.loads(snakemake.params.settings)["templates"],
+        values.read(snakemake.params)["templates"],
         snakemake.output[0],
         compute_device(gpu, jobs_per_gpu),
     )

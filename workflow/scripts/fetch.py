@@ -1,10 +1,10 @@
-import json
 import logging
 from pathlib import Path
 
 from hiddencost import catalog
 from hiddencost.fetch import fetch_all
-from hiddencost.files import canonical, sha256_text, write_json
+from hiddencost.files import download_digest, write_json
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
@@ -12,7 +12,7 @@ kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_p
 folder = Path(snakemake.output[0]).parent
 name = folder.name
 entry = catalog.checkpoint(name) if kind == "checkpoints" else catalog.load(kind)[name]
-settings = json.loads(snakemake.params.settings)
+settings = values.read(snakemake.params)
 own = {key: file["own"] for key, file in settings["files"].items()}
 files = {
     key: file | ({"sources": [{"path": path} for path in own[key]]} if own[key] else {})
@@ -20,7 +20,7 @@ files = {
 }
 offline, root = bool(snakemake.config.get("offline")), Path(snakemake.scriptdir).resolve().parents[1]
 report = fetch_all(name, files, folder, Path("checksums.lock.json"), offline, root)
-answers = {"asked": sha256_text(canonical([files, offline])), "attempt": settings["attempt"]}
+answers = {"asked": download_digest(files, offline), "attempt": settings["attempt"]}
 write_json(snakemake.output[0], report | answers)
 if report["failed"]:
     logging.error("%s %s: not fetched: %s", kind, name, report["failed"])

@@ -1,9 +1,10 @@
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 
 log_to(snakemake.log[0])
 inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]
-request = PackRequest.from_json(snakemake.params.settings)
+request = PackRequest.model_validate(values.read(snakemake.params))
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without the seconds that it takes
     import torch

@@ -1,18 +1,17 @@
-import json
 from pathlib import Path
 
 from hiddencost.files import canonical, sha256_file, sha256_text
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import lease
 
 log_to(snakemake.log[0])
 what, inputs = {"sparsify": "make", "rewind_point": "rewind_point"}[snakemake.rule], snakemake.input
-job, output = json.loads(snakemake.params.settings), Path(snakemake.output[0])
+job, output = values.read(snakemake.params), Path(snakemake.output[0])
 job["output"] = str(output.parent if what == "make" else output)
-# what is kept of an interrupted training is of these settings, this code and these inputs
-told = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
-of = sha256_text(canonical([job, snakemake.params.code, told]))[:16]
-job["unfinished"] = str(output.parent / f"unfinished-{of}.state")
+# what is kept of an interrupted training is of these settings, with the code's digest, and these inputs
+given = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
+job["unfinished"] = str(output.parent / f"unfinished-{sha256_text(canonical([job, given]))[:16]}.state")
 if what == "make" and inputs.ticket:
     job |= {"ticket": str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind}
 jobs_per_gpu, gpus = snakemake.config["jobs_per_gpu"], snakemake.resources.get("gpu", 0)

@@ -1,10 +1,11 @@
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
 from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 
 log_to(snakemake.log[0])
 inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]
-request = PackRequest.from_json(snakemake.params.settings)
+request = PackRequest.model_validate(values.read(snakemake.params))
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
     jobs_per_gpu = snakemake.config["jobs_per_gpu"]

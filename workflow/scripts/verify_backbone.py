@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import torch
@@ -6,11 +5,12 @@ import torch
 from hiddencost.compression.gate import failed, verify
 from hiddencost.compression.photos import imagenet_photos
 from hiddencost.files import read_json, write_json
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 
 log_to(snakemake.log[0])
 torch.set_num_threads(snakemake.threads)
-settings = json.loads(snakemake.params.settings)
+settings = values.read(snakemake.params)
 folder = Path(snakemake.input.backbone[0]).parent
 photos = read_json(snakemake.input.photos)
 if photos["failed"]:

@@ -1,4 +1,3 @@
-import json
 from functools import partial
 from pathlib import Path
 
@@ -6,12 +5,13 @@ import torch
 
 from hiddencost.compression.gate import verify
 from hiddencost.files import write_json
+from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.upstream.gate import masked_keys, recognised
 
 log_to(snakemake.log[0])
 torch.set_num_threads(snakemake.threads)
-settings = json.loads(snakemake.params.settings)
+settings = values.read(snakemake.params)
 recognise = partial(recognised, least=settings["upstream_top1"])
 folder = Path(snakemake.input.backbone[0]).parent
 write_json(snakemake.output[0], verify(folder, settings, recognise, masked_keys))

@@ -1,0 +1,111 @@
+"""A call of the workflow: the study, what the call was told beside it, and the entries of all that it names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from hiddencost.datasets.prepare import user_entry
+from hiddencost.digest import code_digest
+from hiddencost.messages import StudyError
+from hiddencost.study import upstream
+from hiddencost.study.load import load_study
+from hiddencost.study.study import Study
+
+FLAGS = ("offline", "retry", "partial")  # of a call, not of the study: snakemake --config offline=true
+
+
+@dataclass(frozen=True, eq=False)  # as it is, a key of caches
+class Call:
+    """A study and how it was called.
+
+    Args:
+        study: what is to be made.
+        file: its name, for messages.
+        command: the call that makes all of it, for messages.
+        root: the folder of this checkout.
+        offline: whether files that are not here are left out.
+        retry: whether downloads that have failed are tried again.
+        partial: whether the study is shown as far as it is, and nothing of it is made.
+    """
+
+    study: Study
+    file: str = "config.yaml"
+    command: str = "snakemake"
+    root: Path = Path(__file__).parents[3]
+    offline: bool = False
+    retry: bool = False
+    partial: bool = False
+
+    @property
+    def results(self) -> str:
+        """The folder of what the study makes."""
+        return f"results/{self.study.study}"
+
+    @property
+    def output(self) -> str:
+        """The folder of this call's tables, figures and report: a partial call's are apart, as the study may run."""
+        return f"{self.results}/partial" if self.partial else self.results
+
+    def path(self, pattern: str, **wildcards: Any) -> str:
+        """Return a product of the study; pattern: of `layout`."""
+        return f"{self.results}/{pattern.format(**wildcards)}"
+
+    @cached_property
+    def published(self) -> dict[str, dict]:
+        """The catalog's entries of the checkpoints that backbones are, or are trained from."""
+        names = {self.study.published_checkpoint(backbone.checkpoint) for backbone in self.study.backbones}
+        return {name: self.study.checkpoint(name) for name in sorted(names - {None})}
+
+    @cached_property
+    def checkpoints(self) -> dict[str, dict]:
+        """The published ones, and entries of the same keys for those that the study trains."""
+        return self.published | {each.name: self.study.checkpoint(each.name) for each in self.study.upstream}
+
+    @cached_property
+    def targets(self) -> dict[str, dict]:
+        """The entries of the target datasets, the user's own among them."""
+        return {
+            each.name: user_entry(each.name, each.folder, each.npz, each.test_share)
+            if each.own
+            else self.study.published(each.name)
+            for each in self.study.datasets
+        }
+
+    @cached_property
+    def datasets(self) -> dict[str, dict]:
+        """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
+        return self.targets | {name: self.study.published(name) for name in self.study.upstream_datasets()}
+
+    @cached_property
+    def upstream_folders(self) -> dict[str, dict]:
+        """The user's own images by the network that the study trains on them."""
+        own = [network for network in self.study.upstream if network.folder]
+        return {network.name: upstream.folder_entry(network.name, network.folder) for network in own}
+
+
+def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
+    """Return the call of a config, as Snakemake has it: the study's, with flags of the call among its keys.
+
+    Raises StudyError, a line for each thing that is wrong.
+    """
+    flags = {}
+    for name in FLAGS:
+        flags[name] = str(config.get(name, False)).lower()  # Snakemake gives text
+        if flags[name] not in ("true", "false"):
+            raise StudyError(f"--config {name}={config[name]}: expected {name}=true or {name}=false")
+    study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
+    call = Call(study, file, command, **{name: value == "true" for name, value in flags.items()})
+    try:
+        _ = call.checkpoints, call.datasets, call.upstream_folders
+    except ValueError as error:
+        raise StudyError(f"{file}: {error}") from None
+    return call
+
+
+@cache
+def code(root: Path, script: str) -> str:
+    """Return the digest of a rule's script and of all project code that it stands on: a param of the rule, so that an
+    edit of it is a reason to run again."""
+    return code_digest(root / "workflow" / "scripts" / f"{script}.py")

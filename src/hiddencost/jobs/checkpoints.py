@@ -1,0 +1,81 @@
+"""Inputs and settings of the rules in checkpoints.smk: from published files to verified backbones."""
+
+from hiddencost import catalog
+from hiddencost.digest import code_digest
+from hiddencost.jobs import downloads, layout, upstream
+from hiddencost.jobs.call import Call
+from hiddencost.networks.formats.registry import READERS
+
+(PHOTOS,) = catalog.load("photos")
+DOWNLOAD = ("files", "attempt")  # params of rules that fetch: see `downloads.settings`
+ENTRY_KEYS = (
+    "architecture",
+    "format",
+    "preprocessing",
+    "stem",
+    "upstream_top1",
+    "compression",
+    "sparsity",
+    "sparsity_over",
+)
+IMPORTED = (*ENTRY_KEYS, "files", "reader")
+
+
+def own_checkpoint_files(call: Call, checkpoint: str) -> list[str]:
+    """Return the user's own files that stand for a checkpoint's."""
+    return call.study.own_files(checkpoint)
+
+
+def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
+    """Return the settings of a checkpoint's download."""
+    return downloads.settings(call, "checkpoints", checkpoint, call.checkpoints[checkpoint])
+
+
+def fetch_photos(call: Call) -> dict:
+    """Return the settings of the download of the gate's photos."""
+    return downloads.settings(call, "photos", PHOTOS, catalog.load("photos")[PHOTOS])
+
+
+def import_checkpoint(call: Call, checkpoint: str) -> dict:
+    """Return what an imported checkpoint depends on of its entry, which also holds titles, licences and citations;
+    `reader`: the digest of the code that reads its format."""
+    entry = call.checkpoints[checkpoint]
+    reader = code_digest(READERS[entry["format"]].file)
+    return {key: entry[key] for key in ENTRY_KEYS} | {"files": downloads.checksums(entry), "reader": reader}
+
+
+def source_network(call: Call, backbone: str) -> list[str]:
+    """Return the files of the network that a backbone is made of: as imported, or as the study has trained it."""
+    settings = call.study.backbone(backbone)
+    if not call.study.trained(settings.checkpoint):
+        return layout.imported(settings.checkpoint)
+    return upstream.trained_network(call, settings.checkpoint, *settings.training())
+
+
+def compress(call: Call, backbone: str) -> dict:
+    """Return how a backbone is made: its `compression` and its `control`."""
+    settings = call.study.backbone(backbone)
+    compression = settings.compression and settings.compression.model_dump(exclude_none=True)
+    return {"compression": compression, "control": settings.control}
+
+
+def verify_backbone(call: Call) -> dict:
+    """Return what the gate asks of a published network, and how its photos are read."""
+    entry = catalog.load("photos")[PHOTOS]
+    photos = {key: entry[key] for key in ("member_pattern", "count", "resize", "crop")}
+    return call.study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}) | {"photos": photos}
+
+
+def verify_trained(call: Call) -> dict:
+    """Return what the gate asks of a network that the study has trained."""
+    return call.study.verification.model_dump(include={"sparsity_tolerance", "upstream_top1"})
+
+
+def trained_backbones(call: Call) -> list[str]:
+    """Return the names of the backbones whose checkpoint the study trains."""
+    return [backbone.name for backbone in call.study.backbones if call.study.trained(backbone.checkpoint)]
+
+
+def published_backbones(call: Call) -> list[str]:
+    """Return the names of the backbones whose checkpoint is published."""
+    return [backbone.name for backbone in call.study.backbones if not call.study.trained(backbone.checkpoint)]

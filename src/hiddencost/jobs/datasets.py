@@ -1,0 +1,49 @@
+"""Inputs and settings of the rules in datasets.smk: from a dataset's files to arrays and splits."""
+
+from hiddencost.jobs import downloads, layout
+from hiddencost.jobs.call import Call
+
+# of an entry, what arrays depend on, and what they do not
+PREPARED_KEYS = (
+    *("reader", "files", "classes", "counts", "native_size", "class", "home", "parts", "image_folder", "own_split"),
+    *("batches", "inner", "path", "test_share", "digest"),
+)
+TOLD_KEYS = {"title", "licence", "citation", "read_from", "image_size", "split", "unavailable"}
+
+
+def own_dataset_files(call: Call, dataset: str) -> list[str]:
+    """Return the user's own files that stand for a dataset's."""
+    return call.study.own_files(dataset)
+
+
+def fetch_dataset(call: Call, dataset: str) -> dict:
+    """Return the settings of a dataset's download."""
+    return downloads.settings(call, "datasets", dataset, call.datasets[dataset])
+
+
+def fetched_dataset(call: Call, dataset: str) -> list[str]:
+    """Return the report of a dataset's download, none of the user's own images."""
+    return [layout.FETCHED["datasets"].format(dataset)] if call.datasets[dataset]["files"] else []
+
+
+def prepare_dataset(call: Call, dataset: str) -> dict:
+    """Return what a prepared dataset depends on of its entry."""
+    entry = call.datasets[dataset]
+    files = {"files": downloads.checksums(entry)} if entry["files"] else {}
+    return {key: value for key, value in entry.items() if key not in TOLD_KEYS | {"files"}} | files
+
+
+def sizes_of(call: Call, dataset: str) -> list[str]:
+    """Return all sizes at which the study has a dataset prepared, that of its splits first."""
+    others_first = sorted(call.study.backbones, key=call.study.is_clip)
+    return list(dict.fromkeys(size for each in others_first for size in call.study.sizes(dataset, each).values()))
+
+
+def first_prepared(call: Call, dataset: str) -> str:
+    """Return the folder of a dataset at the size of its splits, which are drawn by its labels."""
+    return layout.PREPARED.format(dataset=dataset, size=sizes_of(call, dataset)[0])
+
+
+def images_to_split(call: Call, dataset: str) -> list[str]:
+    """Return the files of a dataset that its splits are drawn from."""
+    return layout.prepared(dataset, sizes_of(call, dataset)[0])

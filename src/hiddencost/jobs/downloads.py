@@ -1,0 +1,56 @@
+"""Downloads: what they depend on, whether one that has failed is tried again, and what is left out without it."""
+
+from pathlib import Path
+
+from hiddencost.files import download_digest, read_json
+from hiddencost.jobs import layout
+from hiddencost.jobs.call import Call
+
+CHECKED = ("name", "size", "sha256", "sha256_prefix", "md5")
+
+
+def report_of(kind: str, name: str) -> dict:
+    """Return the report of an earlier download; kind: of `layout.FETCHED`."""
+    fetched = Path(layout.FETCHED[kind].format(name))
+    return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
+
+
+def is_retried(call: Call, report: dict, entry: dict) -> bool:
+    """Return whether a download that has failed is tried again: the call says so, or what to fetch has changed."""
+    changed = report["failed"] and report["asked"] != download_digest(entry["files"], call.offline)
+    return bool(report["failed"]) and bool(call.retry or changed)
+
+
+def why_left_out(call: Call, kind: str, name: str, entry: dict) -> str | None:
+    """Return why nothing can be made of a checkpoint or dataset: it is not public, or its download has failed.
+
+    None if it can. Its runs are rows without a result. A download that fails while the workflow runs is carried to
+    them by files.
+    """
+    report, folder = report_of(kind, name), Path(layout.FETCHED[kind].format(name)).parent
+    if report["failed"] and not is_retried(call, report, entry):
+        again = f"to try again: {call.command} --config retry=true; or give files of your own: paths"
+        return f"{report['failed']} ({again})"
+    if call.offline:
+        for file in entry["files"].values():
+            is_own = any("path" in source for source in file.get("sources", []))
+            if not is_own and not Path(folder, file["name"]).exists():
+                return f"offline, and {folder / file['name']} is not there"
+    return entry.get("unavailable")
+
+
+def checksums(entry: dict) -> dict:
+    """Return what a download depends on, by file: its name and sums, and the user's own paths (`own`); not its other
+    sources, as another one gives the same bytes."""
+    files = {}
+    for key, file in entry["files"].items():
+        own = [source["path"] for source in file.get("sources", []) if "path" in source]
+        files[key] = {name: file[name] for name in CHECKED if name in file} | {"own": own}
+    return files
+
+
+def settings(call: Call, kind: str, name: str, entry: dict) -> dict:
+    """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
+    tried (`attempt`)."""
+    report = report_of(kind, name)
+    return {"files": checksums(entry), "attempt": report["attempt"] + is_retried(call, report, entry)}

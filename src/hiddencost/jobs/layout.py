@@ -1,0 +1,46 @@
+"""Where what the rules make lies: patterns with wildcards, of a study's products below its folder of results."""
+
+from hiddencost.datasets.prepared import ARRAYS
+from hiddencost.methods.registry import JOBS
+
+FETCHED = {
+    "checkpoints": "resources/checkpoints/{}/fetched.json",
+    "datasets": "resources/raw/{}/fetched.json",
+    "photos": "resources/photos/{}/fetched.json",
+}
+NETWORK_FILES = ("weights.safetensors", "masks.safetensors", "manifest.json")
+IMPORTED = "resources/backbones/{checkpoint}"
+PREPARED_FILES = (*ARRAYS, "dataset.json")
+PREPARED = "resources/datasets/{dataset}/{size}"
+
+# of a study
+LEDGER = "ledger"
+BACKBONE = "backbones/{backbone}"
+VERIFICATION = "backbones/{backbone}/verification.json"
+TRAINED = "upstream/{upstream}/{sparsifier}/{sparsity}/seed{upstream_seed}"
+REWIND = "upstream/{upstream}/rewind/epoch{rewind_epoch}/seed{upstream_seed}.state"
+SPLIT = "splits/{dataset}/seed{seed}.json"
+FEATURES = "features/{backbone}/{dataset}.safetensors"
+TEXTS = "texts/{backbone}/{dataset}.safetensors"
+PACK = {name: f"{job.folder}/{{backbone}}/{{dataset}}/seed{{seed}}.parquet" for name, job in JOBS.items()}
+TABLES = {
+    "runs": "tables/runs.parquet",
+    "bins": "tables/bins.parquet",
+    "summary": "tables/summary.csv",
+    "mappings": "tables/mappings.parquet",
+    "remapped": "tables/remapped.parquet",
+    "prompts": "tables/prompts.npz",
+    "examples": "tables/examples.npz",
+    "upstream": "tables/upstream.csv",
+    "matched": "tables/matched.csv",
+}
+
+
+def imported(checkpoint: str) -> list[str]:
+    """Return the files of an imported checkpoint."""
+    return [f"{IMPORTED.format(checkpoint=checkpoint)}/{file}" for file in NETWORK_FILES]
+
+
+def prepared(dataset: str, size: str | int) -> list[str]:
+    """Return the files of a dataset that is prepared at a size (in the words of `datasets.prepare.sized`)."""
+    return [f"{PREPARED.format(dataset=dataset, size=size)}/{file}" for file in PREPARED_FILES]

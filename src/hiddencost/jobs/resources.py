@@ -1,0 +1,145 @@
+"""What the rules ask of a machine or a scheduler: memory (MB) and time (minutes) of a job's `attempt`."""
+
+from pathlib import Path
+
+from hiddencost.files import read_json
+from hiddencost.jobs import cost, datasets
+from hiddencost.jobs.call import Call
+from hiddencost.jobs.upstream import arithmetic, gflop
+from hiddencost.messages import StudyError
+from hiddencost.methods.registry import run_by
+from hiddencost.networks.families import family_of
+from hiddencost.study.recipes import PUBLISHED_TEMPLATES
+
+
+def count_arithmetic(call: Call) -> None:
+    """Complete the entries of `call.checkpoints` with the multiply-adds of networks that are made to be counted.
+
+    It takes seconds where a study has such. Raises StudyError where there is no such network.
+    """
+    for name, entry in call.published.items():
+        if entry["gmacs"] is None:
+            try:
+                gmacs, parameters = family_of(entry["architecture"]).count_multiply_adds(entry["architecture"])
+            except ValueError as error:
+                raise StudyError(f"{call.file}: checkpoint {name}: {error}") from None
+            # a new entry: that of the catalog is kept for others
+            call.checkpoints[name] = entry | {"gmacs": gmacs, "weights_mb": 4 * parameters / 1e6}
+    for trained in call.study.upstream:
+        try:
+            gmacs, _ = arithmetic(call, trained.name)
+        except ValueError as error:
+            raise StudyError(f"{call.file}: upstream {trained.name}: {error}") from None
+        call.checkpoints[trained.name]["gmacs"] = gmacs * (224 / trained.image_size) ** 2
+
+
+def _network(call: Call, backbone: str) -> dict:
+    return call.checkpoints[call.study.backbone(backbone).checkpoint]
+
+
+def _pack(call: Call, backbone: str, dataset: str) -> tuple[dict, dict]:
+    """Return the entries of a pack's network and dataset, without gaps."""
+    manifest = Path(datasets.first_prepared(call, dataset), "dataset.json")
+    prepared = read_json(manifest) if call.study.dataset(dataset).own and manifest.exists() else None
+    return cost.described(_network(call, backbone), call.datasets[dataset], prepared)
+
+
+def short_runtime(call: Call, attempt: int) -> int:
+    """Return the time of a job that computes little."""
+    return cost.minutes(0, attempt)
+
+
+def import_memory(call: Call, checkpoint: str, attempt: int) -> int:
+    """Return the memory to import a checkpoint."""
+    return cost.network_mb(call.checkpoints[checkpoint]) * attempt
+
+
+def network_memory(call: Call, backbone: str, attempt: int) -> int:
+    """Return the memory to compress a network or verify it."""
+    return cost.network_mb(_network(call, backbone)) * attempt
+
+
+def prepare_runtime(call: Call, dataset: str, attempt: int) -> int:
+    """Return the time to prepare a dataset."""
+    return cost.minutes(cost.prepare_seconds(call.datasets[dataset]), attempt)
+
+
+def prepare_memory(call: Call, dataset: str, attempt: int) -> int:
+    """Return the memory to prepare a dataset."""
+    return cost.prepare_mb(call.datasets[dataset]) * attempt
+
+
+def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time to embed the texts of a dataset."""
+    network, entry = _pack(call, backbone, dataset)
+    templates = call.study.clip.templates
+    count = PUBLISHED_TEMPLATES if templates == "published" else len(templates)
+    return cost.minutes(cost.texts_seconds(count * len(entry["classes"]), network), attempt)
+
+
+def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:
+    seconds = cost.train_seconds(
+        call.study, call.study.backbone(backbone), run_by(job), *_pack(call, backbone, dataset)
+    )
+    return cost.minutes(seconds, attempt)
+
+
+def train_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time of a pack of prompting."""
+    return _training_runtime(call, "train", backbone, dataset, attempt)
+
+
+def train_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
+    """Return the memory of a pack of prompting on a device, "cpu" or "gpu"."""
+    settings = call.study.backbone(backbone)
+    size = call.study.sizes(dataset, settings)["train"]
+    return cost.train_mb(call.study, settings, *_pack(call, backbone, dataset), size, device) * attempt
+
+
+def finetune_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time of a pack of fine-tuning."""
+    return _training_runtime(call, "finetune", backbone, dataset, attempt)
+
+
+def finetune_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
+    """Return the memory of a pack of fine-tuning."""
+    batch_size = call.study.recipe("finetune", dataset, backbone)["batch_size"]
+    return cost.finetune_mb(call.study, *_pack(call, backbone, dataset), batch_size, device) * attempt
+
+
+def features_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time to extract the features of a dataset."""
+    pack = _pack(call, backbone, dataset)
+    return cost.minutes(cost.features_seconds(call.study, call.study.backbone(backbone), *pack), attempt)
+
+
+def features_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
+    """Return the memory to extract the features of a dataset."""
+    pack = _pack(call, backbone, dataset)
+    return cost.features_mb(call.study, call.study.backbone(backbone), *pack, device) * attempt
+
+
+def probe_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time of a pack of linear probes."""
+    return cost.minutes(cost.probe_seconds(call.study, _pack(call, backbone, dataset)[1]), attempt)
+
+
+def probe_memory(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the memory of a pack of linear probes."""
+    return cost.probe_mb(_pack(call, backbone, dataset)[1]) * attempt
+
+
+def upstream_threads(device: str) -> int:
+    """Return the threads of an upstream training: on a GPU, of those that read its images."""
+    return cost.READERS if device == "gpu" else 1
+
+
+def upstream_memory(call: Call, upstream: str, device: str, attempt: int) -> int:
+    """Return the memory of an upstream training."""
+    trained, (_, parameters) = call.study.trained(upstream), arithmetic(call, upstream)
+    return cost.upstream_mb(parameters, trained.recipe.batch_size, trained.image_size, device) * attempt
+
+
+def upstream_runtime(call: Call, upstream: str, attempt: int) -> int:
+    """Return the time of an upstream training: a day at most."""
+    return cost.upstream_minutes(gflop(call, upstream), attempt)

@@ -1,0 +1,159 @@
+"""Inputs and settings of the rules in results.smk: from packs to tables, figures and the report."""
+
+from dataclasses import asdict, fields
+from functools import cache
+from importlib.util import find_spec
+
+from hiddencost.digest import code_digest
+from hiddencost.figures.registry import FIGURES, figures_of_study
+from hiddencost.files import canonical, sha256_text
+from hiddencost.jobs import datasets, layout
+from hiddencost.jobs.call import Call, code
+from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
+from hiddencost.jobs.training import packs_so_far, texts
+from hiddencost.results import claims as stated_claims
+from hiddencost.results.gallery import StudyFigure
+from hiddencost.study.parts import Backbone, Figures
+
+UNSTYLED = {"datasets", "backbones", "formats"}  # of the study's `figures`: what is shown and made
+# the params of a figure
+CONTENT = tuple(f"figure.{field.name}" for field in fields(StudyFigure))
+STYLE = tuple(f"style.{name}" for name in (*Figures.model_fields, "methods", "classes") if name not in UNSTYLED)
+
+
+def packs_to_collect(call: Call) -> list[str]:
+    """Return the tables of all packs; of a partial call none, which takes what there is and asks for nothing."""
+    if call.partial:
+        return []
+    return [pack_table(call, job, pack) for job in layout.PACK for pack in packs(call, job)]
+
+
+@cache
+def stated_backbones(call: Call) -> dict[str, dict]:
+    """Return what is known of each backbone before it is made, by its name."""
+    return {backbone.name: call.study.stated(backbone) for backbone in call.study.backbones}
+
+
+@cache
+def figures(call: Call) -> dict[str, StudyFigure]:
+    """Return the study's figures by name, each with what it shows: of the backbones and datasets that it selects."""
+    study, stated, select = call.study, stated_backbones(call), call.study.figures
+    backbones = {name: stated[name] for name in select.backbones or stated}
+    names = select.datasets or axes(study)["dataset"]
+    return figures_of_study(backbones, names, study.methods, select.labels)
+
+
+def class_counts(call: Call) -> dict[str, int | None]:
+    """Return the number of classes of each dataset, None where the data alone tell it."""
+    return {name: entry["classes"] and len(entry["classes"]) for name, entry in call.datasets.items()}
+
+
+def collect(call: Call) -> dict:
+    """Return what the tables of runs depend on beside the packs."""
+    return {
+        "study": call.study.study,
+        "grid": axes(call.study),
+        "methods": {backbone.name: call.study.methods_of(backbone) for backbone in call.study.backbones},
+        "backbones": stated_backbones(call),
+        "left_out": left_out(call),
+        "expectations": [expectation.model_dump() for expectation in call.study.expectations],
+        "so_far": packs_so_far(call) if call.partial else None,
+    }
+
+
+def claims(call: Call) -> dict:
+    """Return the claims, as pairs: the order is theirs, and a mapping as a param has none."""
+    return {"claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()]}
+
+
+def learned_inputs(call: Call) -> list[str]:
+    """Return the reports of what is prepared and verified, which name arrays and weights by their hashes, and texts:
+    what `learned` reads of them. Of a partial call none, which asks for nothing."""
+    if call.partial:
+        return []
+    names = to_run(call)
+    reports = [f"{datasets.first_prepared(call, name)}/dataset.json" for name in names["dataset"]]
+    prompted = [name for name in names["backbone"] if methods_of(call.study, "train", name)]
+    embedded = [file for name in prompted for dataset in names["dataset"] for file in texts(call, name, dataset)]
+    return reports + [call.path(layout.VERIFICATION, backbone=name) for name in names["backbone"]] + embedded
+
+
+def learned(call: Call) -> dict:
+    """Return what is read of the study's runs, and where."""
+    return {
+        "ledger": call.path(layout.LEDGER),
+        "prepared": {dataset.name: datasets.first_prepared(call, dataset.name) for dataset in call.study.datasets},
+        "groups": _groups_of_prompts(call),
+        "backbones": {backbone.name: _known_upstream(call, backbone) for backbone in call.study.backbones},
+    }
+
+
+def _groups_of_prompts(call: Call) -> list:
+    """Return the networks of each figure of prompts, with what decides whose prompts are shown: not what they are
+    called."""
+    groups = [figure.backbones for figure in figures(call).values() if "prompts" in FIGURES[figure.kind].tables]
+    keys = ("role", "sparsity", "quantised")
+    return [[[name, {key: asdict(shown)[key] for key in keys}] for name, shown in group.items()] for group in groups]
+
+
+def _known_upstream(call: Call, backbone: Backbone) -> dict:
+    """Return where to read what a backbone reaches upstream: as published, where it is as published, or as its
+    manifest tells, where the study has trained it (with the names of its classes), and the photos of its
+    verification."""
+    study, entry = call.study, call.checkpoints[backbone.checkpoint]
+    as_it_was, is_clip = not backbone.compression and not backbone.control, study.is_clip(backbone)
+    prompt, preprocessing = study.prompt_settings(backbone), entry.get("preprocessing")
+    folder = call.path(layout.BACKBONE, backbone=backbone.name)
+    return {
+        "top1": entry["upstream_top1"] if as_it_was else None,
+        "as_trained": as_it_was,
+        "manifest": f"{folder}/manifest.json" if study.trained(backbone.checkpoint) else None,
+        "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if is_clip else None,
+        "prompt": prompt and prompt | {"std": preprocessing and preprocessing["std"]},
+        "verification": call.path(layout.VERIFICATION, backbone=backbone.name),
+    }
+
+
+def figure_tables(call: Call, figure: str) -> dict[str, str]:
+    """Return the tables that a figure is drawn from, by name."""
+    return {name: f"{call.output}/{layout.TABLES[name]}" for name in FIGURES[figures(call)[figure].kind].tables}
+
+
+def figure_code(call: Call, figure: str) -> dict:
+    """Return the digest of a figure's code: of what all figures share, and of what draws its own kind."""
+    module = find_spec(FIGURES[figures(call)[figure].kind].module).origin
+    return {"code": sha256_text(canonical([code(call.root, "figure"), code_digest(module)]))}
+
+
+def figure(call: Call, figure: str) -> dict:
+    """Return what a figure shows, and how it looks."""
+    shown, study = figures(call)[figure], call.study
+    classes = class_counts(call)
+    style = study.figures.model_dump(exclude=UNSTYLED)
+    style |= {"title": study.figures.title or study.study, "methods": study.methods}
+    style["classes"] = {name: classes[name] for name in shown.datasets}
+    return {"figure": shown.to_json(), "style": style}
+
+
+def report(call: Call) -> dict:
+    """Return what the report shows beside the tables."""
+    parts = (call.root / f"workflow/report/report.{part}" for part in ("html.j2", "css", "js"))
+    return {
+        "study": call.study.model_dump_json(exclude_none=True),
+        "sizes": {dataset.name: datasets.sizes_of(call, dataset.name) for dataset in call.study.datasets},
+        "classes": class_counts(call),
+        "captions": [[name, FIGURES[shown.kind].caption] for name, shown in figures(call).items()],
+        "results": call.results,  # where verifications and logs are, of a partial report, too
+        "page": sha256_text("".join(part.read_text() for part in parts)),
+    }
+
+
+def downloads_to_fetch(call: Call) -> list[str]:
+    """Return the reports of all downloads of the study."""
+    of_kind = {"checkpoints": call.published, "datasets": call.datasets}
+    return [
+        layout.FETCHED[kind].format(name)
+        for kind, entries in of_kind.items()
+        for name, entry in sorted(entries.items())
+        if entry["files"] and not entry.get("unavailable")
+    ]

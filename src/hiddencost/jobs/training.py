@@ -1,0 +1,152 @@
+"""Inputs and settings of the rules in training.smk: the packs, and what each is asked for."""
+
+from functools import cache
+from pathlib import Path
+
+from hiddencost.files import canonical, sha256_text
+from hiddencost.jobs import checkpoints, datasets, layout
+from hiddencost.jobs.call import Call, code
+from hiddencost.jobs.grid import methods_of, pack_table, packs
+from hiddencost.methods.registry import JOBS, METHODS
+from hiddencost.runs import metrics, packfile
+from hiddencost.runs.packfile import PackRequest
+from hiddencost.study.recipes import Recipe, RunClipProtocol, RunFineTuning, RunProtocol
+
+# the params of a pack: its request, the recipe's values one each
+REQUEST = tuple(name for name in PackRequest.model_fields if name != "recipe")
+RECIPE = {
+    "train": tuple(f"recipe.{name}" for name in RunProtocol.model_fields | RunClipProtocol.model_fields),
+    "probe": tuple(f"recipe.{name}" for name in Recipe.model_fields),
+    "finetune": tuple(f"recipe.{name}" for name in RunFineTuning.model_fields),
+}
+
+
+def _images(call: Call, job: str, backbone: str, dataset: str) -> list[str]:
+    return layout.prepared(dataset, call.study.sizes(dataset, call.study.backbone(backbone))[job])
+
+
+def images_to_prompt(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the files of a dataset at the size of prompting on a backbone."""
+    return _images(call, "train", backbone, dataset)
+
+
+def images_to_probe(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the files of a dataset at the size of a backbone's features."""
+    return _images(call, "probe", backbone, dataset)
+
+
+def images_to_crop(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the files of a dataset at the size of fine-tuning a backbone."""
+    return _images(call, "finetune", backbone, dataset)
+
+
+def class_names(call: Call, backbone: str, dataset: str) -> str:
+    """Return the report of a prepared dataset, which names its classes, at the one size that a CLIP sees."""
+    (size,) = set(call.study.sizes(dataset, call.study.backbone(backbone)).values())
+    return f"{layout.PREPARED.format(dataset=dataset, size=size)}/dataset.json"
+
+
+def embed_texts(call: Call) -> dict:
+    """Return what the texts of a CLIP depend on."""
+    return {"templates": call.study.clip.templates}
+
+
+def texts(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the texts of a CLIP, which are its source classes; of other backbones none."""
+    if not call.study.is_clip(call.study.backbone(backbone)):
+        return []
+    return [call.path(layout.TEXTS, backbone=backbone, dataset=dataset)]
+
+
+def texts_to_try(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the texts of a CLIP for its zero-shot classifier, where the study has such a method."""
+    probes = methods_of(call.study, "probe", backbone)
+    return texts(call, backbone, dataset) if any(not METHODS[name].trains for name in probes) else []
+
+
+@cache
+def origin(call: Call, backbone: str, dataset: str) -> str:
+    """Return the digest of the settings and the code that make a pack's inputs."""
+    study, settings = call.study, call.study.backbone(backbone)
+    of = [_network(call, settings.checkpoint), checkpoints.compress(call, backbone)]
+    of.append(datasets.prepare_dataset(call, dataset))
+    scripts = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
+    if study.is_clip(settings):
+        of.append(study.clip.templates)
+        scripts.append("embed_texts")
+    if study.trained(settings.checkpoint):
+        of += [checkpoints.verify_trained(call), *settings.training()]
+        scripts += ["sparsify", "verify_trained"]
+    else:
+        of.append(study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}))
+        scripts += ["import_checkpoint", "verify_backbone"]
+    return sha256_text(canonical(of + [code(call.root, script) for script in scripts]))
+
+
+def _network(call: Call, checkpoint: str) -> dict:
+    """Return what an imported checkpoint depends on, or a network that the study trains."""
+    if trained := call.study.trained(checkpoint):
+        start = _network(call, trained.checkpoint) if trained.checkpoint else None
+        return {"trained": trained.model_dump(), "start": start}
+    return checkpoints.import_checkpoint(call, checkpoint)
+
+
+def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -> PackRequest:
+    """Return the request of a pack as the study states it: the runs of its table, and what they stand on."""
+    study, settings = call.study, call.study.backbone(backbone)
+    recipe = study.recipe(JOBS[job].recipe, dataset, backbone)
+    return PackRequest(
+        study=study.study,
+        backbone=backbone,
+        dataset=dataset,
+        seed=seed,
+        recipe=recipe | ({"canvas": study.protocol.canvas} if job == "finetune" else {}),
+        canvas=study.canvas(settings),
+        size=study.sizes(dataset, settings)[job],
+        runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],
+        methods={name: METHODS[name].digest() for name in methods_of(study, job, backbone)},
+        ledger=call.path(layout.LEDGER),
+        code=code(call.root, job),
+        metrics=metrics.digest(),
+        origin=origin(call, backbone, dataset),
+    )
+
+
+def request(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -> PackRequest:
+    """Return what a pack's job is asked for: see `packfile.settled`."""
+    table = pack_table(call, job, {"backbone": backbone, "dataset": dataset, "seed": seed})
+    study_wants = wanted(call, job, backbone, dataset, seed)
+    return packfile.settled(study_wants, packfile.stored_request(Path(table)))
+
+
+def train(call: Call, backbone: str, dataset: str, seed: str) -> dict:
+    """Return what is asked for of a pack of prompting."""
+    return request(call, "train", backbone, dataset, seed).model_dump(mode="json")
+
+
+def probe(call: Call, backbone: str, dataset: str, seed: str) -> dict:
+    """Return what is asked for of a pack of linear probes and zero-shot classifiers."""
+    return request(call, "probe", backbone, dataset, seed).model_dump(mode="json")
+
+
+def finetune(call: Call, backbone: str, dataset: str, seed: str) -> dict:
+    """Return what is asked for of a pack of fine-tuning."""
+    return request(call, "finetune", backbone, dataset, seed).model_dump(mode="json")
+
+
+def packs_so_far(call: Call) -> dict[str, int]:
+    """Return the tables of packs that are on disk and of this study's recipes, code and origin, with their time
+    stamps."""
+    tables = {}
+    for job in layout.PACK:
+        for pack in packs(call, job):
+            table = Path(pack_table(call, job, pack))
+            stored = packfile.stored_request(table)
+            if stored and stored.stands_on_the_same(wanted(call, job, **pack)):
+                tables[str(table)] = table.stat().st_mtime_ns
+    return tables
+
+
+def clips(call: Call) -> list[str]:
+    """Return the names of the backbones that are a CLIP."""
+    return [backbone.name for backbone in call.study.backbones if call.study.is_clip(backbone)]

@@ -185,7 +185,7 @@ def write_tables(study: Study, packs: list[Path], results: Path) -> dict[str, Pa
     runs = tables.collect(
         packs, {"study": study.study, "grid": grid, "methods": methods, "backbones": stated, "left_out": nothing}
     )
-    tables.write(runs[tables.RUN_COLUMNS], written["runs"])
+    tables.write(runs[tables.run_columns()], written["runs"])
     tables.write(tables.summarise(runs), written["summary"])
     tables.write(tables.bins(runs), written["bins"])
     known = {

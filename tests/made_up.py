@@ -76,7 +76,7 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
     table["sparsity_measured"] = table["sparsity_declared"]
     table["study"], table["run"] = study.study, table.index.map("{:064x}".format)
-    return table.reindex(columns=tables.RUN_COLUMNS)
+    return table.reindex(columns=tables.run_columns())
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:

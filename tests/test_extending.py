@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 from scipy.optimize import linear_sum_assignment
 
 import hiddencost
 from hiddencost.datasets import prepared
+from hiddencost.figures.registry import FIGURES, FigureKind
 from hiddencost.methods.mapping import count_predictions
 from hiddencost.methods.registry import METHODS, Method
 from hiddencost.networks.convolutional import Convolutional
@@ -78,3 +80,18 @@ def test_a_prompt_shape(tmp_path, monkeypatch, threads):
     assert len(np.unique(shown[:, 2:14, :2])) > 5
     assert (shown[:, :2] == shown[0, 0, 0]).all()
     assert "prompts" in finished.figures
+
+
+def draw_losses(tables, content, settings):
+    """A bar a backbone: its mean accuracy."""
+    figure = Figure(layout="constrained")
+    means = tables["summary"].groupby("backbone", sort=False)["accuracy_mean"].mean()
+    figure.subplots().bar([content.backbones[name].label for name in means.index], means, color="#123456")
+    return figure
+
+
+def test_a_figure(tmp_path, monkeypatch, threads):
+    bars = FigureKind("test_extending:draw_losses", ("summary",), "Mean accuracy of each network.", compares=True)
+    monkeypatch.setitem(FIGURES, "bars", bars)
+    finished = in_process.run(in_process.STUDY | {"methods": ["flm"]}, tmp_path, monkeypatch)
+    assert ImageColor.getrgb("#123456") in colours_of(finished.figures["bars"])

@@ -19,7 +19,7 @@ from hiddencost.datasets.prepare import pixels, prepare, user_entry
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import atomic, read_json, write_json
 from hiddencost.networks import backbones, build
-from hiddencost.results.tables import RUN_COLUMNS, write
+from hiddencost.results.tables import run_columns, write
 from hiddencost.runs import ledger
 from hiddencost.runs.pack import complete
 from hiddencost.runs.packfile import PackInputs, PackRequest
@@ -95,7 +95,7 @@ def study(tmp_path, threads):
     write_json(folder / "backbones/net/verification.json", {"sparsity_declared": 0.0, "sparsity_measured": 0.0})
     (folder / "splits/toy").mkdir(parents=True)
     write_json(folder / "splits/toy/seed0.json", {"permutations": draw_splits("toy", labels, 3, 0)})
-    write(complete_packs(folder).reindex(columns=RUN_COLUMNS), folder / "tables/runs.parquet")
+    write(complete_packs(folder).reindex(columns=run_columns()), folder / "tables/runs.parquet")
     return folder
 
 

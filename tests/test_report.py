@@ -22,6 +22,7 @@ from hiddencost.report.page import write
 from hiddencost.report.summary import headline
 from hiddencost.results import matched, tables
 from hiddencost.results.verdicts import COLUMNS as CLAIM_COLUMNS
+from hiddencost.runs.metrics import METRICS
 
 HOSTILE = "</script><script>window.injected = 1</script><img src=x onerror='window.injected = 2'> & \"quoted\""
 BACKBONES = {  # compression, control, sparsity, dense
@@ -67,7 +68,7 @@ def made_up_runs():
         if status == "ok":
             accuracy = {"rlm": 0.2, "flm": 0.4, "lp": 0.6}[method] + 0.1 * SHOTS.index(shots) - 0.2 * sparsity
             accuracy = 0.1 if control else accuracy + random.normal(0, 0.005)
-            row |= dict.fromkeys(tables.METRICS, accuracy / 2) | {"accuracy": accuracy, "train_seconds": 60.0}
+            row |= dict.fromkeys(METRICS, accuracy / 2) | {"accuracy": accuracy, "train_seconds": 60.0}
             row |= {
                 "device": "a processor",
                 "precision": "fp32",
@@ -78,7 +79,7 @@ def made_up_runs():
             middle = (np.arange(15) + 0.5) / 15
             row |= {"bin_count": [0] + [10] * 14, "bin_confidence": middle, "bin_accuracy": 0.8 * middle, "timm": "1"}
         rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=tables.RUN_COLUMNS + tables.BIN_COLUMNS)
+    return pd.DataFrame(rows).reindex(columns=tables.run_columns() + tables.BIN_COLUMNS)
 
 
 def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source": HOSTILE},), figures=("accuracy",)):
@@ -89,7 +90,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": np.nan, "photos": 18.0})
     upstream.loc[upstream["backbone"].isin(["dense", "sparse"]), "top1"] = [72.0, 70.5]
     written = {
-        "runs.parquet": runs[tables.RUN_COLUMNS],
+        "runs.parquet": runs[tables.run_columns()],
         "bins.parquet": tables.bins(runs),
         "summary.csv": summary,
         "claims.csv": pd.DataFrame(claims, columns=CLAIM_COLUMNS),
@@ -307,7 +308,7 @@ def test_names_that_look_like_numbers_or_nothing_are_names(folder):
 
 def test_a_study_without_results_claims_or_figures_has_a_report(folder):
     runs = made_up_runs().assign(status="not run", reason="nothing yet", device=None, train_seconds=np.nan)
-    runs[tables.METRICS] = np.nan
+    runs[list(METRICS)] = np.nan
     page = Text(make(folder, runs, claims=[], expectations=[], figures=[]).read_text())
     assert "Came out 0 runs" in page.sections["summary"]
     assert "None could be put to the test" in page.sections["claims"]

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from hiddencost.figures import style
 from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
+from hiddencost.results.intervals import band_reach
 
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most
@@ -21,7 +22,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     """A panel a dataset, a line a network: the share of target classes mapped otherwise than in the epoch before.
 
     Of one method (see `gallery.method_of_mappings`), at each dataset's largest number of shots with a result, with a
-    band over seeds (see `style.reach`).
+    band over seeds (see `intervals.band_reach`).
     """
     remapped, backbones, datasets = tables["remapped"], content.backbones, content.datasets
     method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
@@ -44,7 +45,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
         for index, (name, line) in enumerate(lines.items()):
             cells = own[own["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
-            mean, width = 100 * cells["mean"], 100 * cells["std"] * style.reach(cells["count"])
+            mean, width = 100 * cells["mean"], 100 * cells["std"] * band_reach(cells["count"])
             if len(cells) == 1:  # of one epoch a band would not be seen
                 beside = cells.index + BESIDE * (index - (len(lines) - 1) / 2)
                 axis.errorbar(beside, mean, width, elinewidth=0.7, **line)

@@ -11,12 +11,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.special import stdtrit
 
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.results.gallery import ShownBackbone
-from hiddencost.results.tables import CONFIDENCE
+from hiddencost.results.intervals import CONFIDENCE, band_reach
 
 DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
 DENSE_MARKERS = ["o", "P"]
@@ -96,12 +95,12 @@ def curves(
     settings: dict,
 ) -> None:
     """Draw a metric (%) of one dataset against shots: a line a method and network of `styles`, with a band over seeds
-    (see `reach`). order_of: the `method`s and the `shots`."""
+    (see `intervals.band_reach`). order_of: the `method`s and the `shots`."""
     shots = order_of["shots"]
     places = np.arange(len(shots))
     keys = ["method", "backbone", "shots"]
     cells = summary.set_index(keys)[[f"{metric}_mean", f"{metric}_std"]]
-    cells[f"{metric}_std"] *= reach(summary["seeds"]).to_numpy()
+    cells[f"{metric}_std"] *= band_reach(summary["seeds"]).to_numpy()
     cells = 100 * cells.reindex(pd.MultiIndex.from_product([order_of["method"], list(styles), shots]))
     values = cells.to_numpy().reshape(len(order_of["method"]), len(styles), len(shots), 2)
     for method, of_method in zip(order_of["method"], values, strict=True):
@@ -113,13 +112,6 @@ def curves(
     axis.set_xlim(-0.3, len(shots) - 0.7)
     axis.set_ylim(bottom=0)
     axis.grid(axis="y", lw=0.3)
-
-
-def reach(seeds: pd.Series) -> pd.Series:
-    """Return how far a band over so many seeds reaches to either side of their mean, in standard deviations (n - 1):
-    over three or more the half width of the 95 % interval of the mean, by Student's t; over two to each of them."""
-    width = stdtrit(seeds.clip(lower=3) - 1, (1 + CONFIDENCE) / 2) / np.sqrt(seeds.clip(lower=3))
-    return width.where(seeds > 2, np.sqrt(0.5))
 
 
 def over(seeds: int) -> str:

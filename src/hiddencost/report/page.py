@@ -25,18 +25,20 @@ from hiddencost.files import atomic, canonical
 from hiddencost.report import charts, provenance
 from hiddencost.report.summary import (
     LONG,
-    MEASURES,
     _counted,
     _records,
     best,
     costs,
     devices,
     headline,
+    measures,
     unlisted,
     warnings,
 )
 from hiddencost.results import gallery, tables
+from hiddencost.results.intervals import band_reach
 from hiddencost.results.verdicts import VERDICTS
+from hiddencost.runs.metrics import METRICS
 
 TABLES = ["runs", "bins", "summary", "expectations", "claims", "upstream", "matched"]
 SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family alone
@@ -145,10 +147,11 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
 
 def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> dict:
     """Return what the page draws: cells and bins, not the runs, of which there are more. settings: as in `_axes`."""
-    metrics = [f"{one['key']}_{statistic}" for one in MEASURES for statistic in ("mean", "std")]
-    pairs = [f"{one}_dense_minus_backbone_{what}" for one in ("accuracy", "ece") for what in ("mean", "low", "high")]
+    metrics = [f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std")]
+    paired = [f"{metric}_dense_minus_backbone" for metric in tables.paired_metrics()]
+    pairs = [f"{difference}_{statistic}" for difference in paired for statistic in ("mean", "low", "high")]
     cells = summary[["backbone", "dataset", "method", "shots", "seeds", "paired_seeds", *metrics, *pairs]].copy()
-    cells["reach"] = style.reach(cells["seeds"])
+    cells["reach"] = band_reach(cells["seeds"])
     cells.loc[summary["backbone"] == summary["dense"], pairs] = None  # none costs something against itself
     palette = [to_hex(colour) for colour in colormaps[settings["palette"]](np.linspace(0, 1, 11))]
     colours = {one["name"]: one["colour"] for one in axes["method"]}
@@ -157,7 +160,7 @@ def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict)
     )
     return {
         "axes": axes,
-        "measures": MEASURES,
+        "measures": measures(),
         "palette": palette,
         "cells": _columns(cells, axes),
         "bins": _columns(pooled, axes),

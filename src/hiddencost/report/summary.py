@@ -8,17 +8,24 @@ import pandas as pd
 
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
+from hiddencost.runs.metrics import METRICS
 
-# what the charts show: column, label, factor and unit; `cost`: the sign that makes a cost of dense minus backbone
-MEASURES = [
-    {"key": "accuracy", "label": "Test accuracy", "factor": 100, "unit": "%", "cost": 1},
-    {"key": "ece", "label": "Calibration error (ECE)", "factor": 100, "unit": "points", "cost": -1},
-    {"key": "mean_class_accuracy", "label": "Mean accuracy of the classes", "factor": 100, "unit": "%", "cost": None},
-    {"key": "nll", "label": "Negative log-likelihood", "factor": 1, "unit": "nats", "cost": None},
-    {"key": "brier", "label": "Brier score", "factor": 1, "unit": "", "cost": None},
-    {"key": "ece_published", "label": "ECE as published (of logits)", "factor": 1, "unit": "", "cost": None},
-]
 LONG = 1_000_000  # bytes of an image that is not kept exactly
+
+
+def measures() -> list[dict]:
+    """Return the metrics that the charts can show: `key` (the column), `label`, `factor` and `unit` of what is shown,
+    and `cost`, the sign that makes a cost of the difference, dense minus backbone; None where tables hold none."""
+    return [
+        {
+            "key": name,
+            "label": metric.label,
+            "factor": metric.factor,
+            "unit": metric.unit,
+            "cost": (1 if metric.higher_is_better else -1) if metric.paired else None,
+        }
+        for name, metric in METRICS.items()
+    ]
 
 
 def headline(summary: pd.DataFrame) -> list[dict]:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 from scipy.stats import linregress
 
 from hiddencost.compression.registry import last_applied
 from hiddencost.results import tables
 from hiddencost.results.claims import Claim
-from hiddencost.results.tables import CONFIDENCE
+from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
 from hiddencost.results.verdicts import differences
 
 LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
@@ -85,7 +84,7 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(losses: pd.DataFrame, networks: pd.DataFrame) -> dict:
-    if len(networks) < 3 or np.ptp(networks["upstream_lost"]) < tables.ROUNDING:
+    if len(networks) < 3 or np.ptp(networks["upstream_lost"]) < ROUNDING:
         return {}
     line = linregress(networks["upstream_lost"], networks["lost"])
     found = {"cost_at_matched": line.intercept, "slope": line.slope}
@@ -94,8 +93,7 @@ def _line(losses: pd.DataFrame, networks: pd.DataFrame) -> dict:
         return found
     parts = [(line.intercept_stderr**2, len(networks) - 2), (np.var(alone, ddof=1) / len(alone), len(alone) - 1)]
     variance = sum(part for part, _ in parts)
-    if np.sqrt(variance) < tables.ROUNDING:  # without any scatter nothing is told of it
+    if np.sqrt(variance) < ROUNDING:  # without any scatter nothing is told of it
         return found
-    freedom = variance**2 / sum(part**2 / own for part, own in parts)
-    width = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    width = t_quantile(pooled_freedom(parts)) * np.sqrt(variance)
     return found | {"low": line.intercept - width, "high": line.intercept + width}

@@ -4,24 +4,16 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from hiddencost.files import atomic
+from hiddencost.results.intervals import paired_interval
+from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
 
 CELL = [  # what a run is, but for its seed
     *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
     *("dataset", "method", "shots"),
-]
-METRICS = ["accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"]
-RUN_COLUMNS = [
-    *CELL,
-    *("seed", "status", "reason", "n_train", "n_test"),
-    *METRICS,
-    *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
-    *("python", "torch", "torchvision", "timm", "run"),
 ]
 BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
 TEXTS = [  # columns of any table that are no numbers
@@ -30,8 +22,22 @@ TEXTS = [  # columns of any table that are no numbers
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "run"),
     *("claim", "text", "verdict", "note", "source"),
 ]
-CONFIDENCE = 0.95
-ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
+
+
+def run_columns() -> list[str]:
+    """Return the columns of the table of runs."""
+    return [
+        *CELL,
+        *("seed", "status", "reason", "n_train", "n_test"),
+        *METRICS,
+        *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
+        *("python", "torch", "torchvision", "timm", "run"),
+    ]
+
+
+def paired_metrics() -> list[str]:
+    """Return the metrics, by name, of which tables hold what compression costs: differences paired by seed."""
+    return [name for name, metric in METRICS.items() if metric.paired]
 
 
 def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
@@ -56,7 +62,7 @@ def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
     runs.index = found
     if (runs := runs.loc[wanted]).index.has_duplicates:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
-    return runs.reset_index(drop=True).reindex(columns=RUN_COLUMNS + BIN_COLUMNS)
+    return runs.reset_index(drop=True).reindex(columns=run_columns() + BIN_COLUMNS)
 
 
 def _left_out(study: dict, there: set[tuple[str, ...]]) -> pd.DataFrame:
@@ -88,18 +94,18 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """Summarise finished runs over seeds: a row a cell (backbone, dataset, method, shots).
 
     `{metric}_mean` and `_std` (n - 1) for each metric, `seeds` (their number), and the difference dense minus
-    backbone of accuracy and ECE, paired by seed (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and
+    backbone of the `paired_metrics` (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and
     `paired_seeds`). The dense backbone is the one that the column `dense` names; where there is none the difference
     is empty.
     """
     cells = runs.groupby(CELL, dropna=False, sort=False)
-    summary = cells[METRICS].agg(["mean", "std"])
+    summary = cells[list(METRICS)].agg(["mean", "std"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", cells["accuracy"].count())
     pair = ["dense", "dataset", "method", "shots", "seed"]
-    dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, "accuracy", "ece"]]
+    dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, *paired_metrics()]]
     paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
-    for metric in ("accuracy", "ece"):
+    for metric in paired_metrics():
         name = f"{metric}_dense_minus_backbone"
         paired[name] = paired[f"{metric}_dense"] - paired[metric]
         differences = paired.groupby(CELL, dropna=False, sort=False)[name]
@@ -108,20 +114,6 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         low, high = paired_interval(differences.mean(), differences.std(), differences.count())
         summary[f"{name}_low"], summary[f"{name}_high"] = low, high
     return summary.reset_index()
-
-
-def paired_interval(
-    mean: pd.Series, std: pd.Series, count: pd.Series, confidence: float = CONFIDENCE
-) -> tuple[pd.Series, pd.Series]:
-    """Return the 95 % interval of the mean of paired differences, by Student's t.
-
-    mean, std (n - 1), count: of the differences, a value a cell. It speaks for other seeds, on the same test images.
-    It is empty where there are fewer than 2, and where all are the same, as a small test set can make them: what has
-    no spread says nothing of how far other seeds would lie.
-    """
-    freedom = (count - 1).where((count > 1) & (std > ROUNDING))
-    width = stdtrit(freedom, (1 + confidence) / 2) * std / np.sqrt(count)
-    return mean - width, mean + width
 
 
 def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.DataFrame:

@@ -8,15 +8,16 @@ from pandas.io.formats.style import Styler
 
 from hiddencost.files import atomic
 from hiddencost.results import tables
+from hiddencost.results.intervals import paired_interval
+from hiddencost.runs.metrics import METRICS
 
-TITLES = {"accuracy": "Test accuracy", "ece": "Expected calibration error"}
 COLUMN = ["shots", "dataset", "method"]  # within one, backbones are compared
 WIDTH = 8  # columns of numbers that fit a printed page
 LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--"})  # all that captions and names can have
 
 
 def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
-    """Write the table of a study's runs as the files' names say: accuracy or ece; as .csv, .md, .tex (booktabs)."""
+    """Write the table of a study's runs as the files' names say: of a metric; as .csv, .md, .tex (booktabs)."""
     table = pd.read_parquet(runs)
     for path in map(Path, paths):
         numbers = cells(table, path.stem)
@@ -44,12 +45,12 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
         .pivot(index=[*COLUMN, "seed"], columns="backbone", values="value")
         .dropna(how="all")
     )
-    values = values if metric == "accuracy" else -values  # the more the better
+    values = values if METRICS[metric].higher_is_better else -values  # the more the better
     columns = values.groupby(COLUMN)
     means = columns.mean().where(columns.count().eq(columns.count().max(axis=1), axis=0))
     of_best = values.columns.get_indexer(means.idxmax(axis=1).loc[values.index.droplevel("seed")])
     ahead = values.sub(values.to_numpy()[range(len(values)), of_best], axis=0).groupby(COLUMN)
-    _, high = tables.paired_interval(ahead.mean(), ahead.std(), ahead.count())
+    _, high = paired_interval(ahead.mean(), ahead.std(), ahead.count())
     as_good = means.eq(means.max(axis=1), axis=0) | (ahead.count() > 2) & ~(high < 0)
     table = runs.groupby([*COLUMN, "backbone"], sort=False)["value"].agg(["mean", "std", "count"])
     table["best"] = as_good.stack().reindex(table.index, fill_value=False)
@@ -59,9 +60,10 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def caption(runs: pd.DataFrame, metric: str) -> str:
     """Say what a table of the study shows."""
     seeds = runs["seed"].nunique()
+    title = METRICS[metric].title or METRICS[metric].label
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of one seed"
     return (
-        f"{TITLES[metric]} in %, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
+        f"{title} in %, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
         "number of shots, the best mean (of those with the most seeds, and of no control), and those that have three "
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."

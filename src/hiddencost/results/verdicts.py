@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
 from hiddencost.results.claims import MEASURES, Cells, Claim
-from hiddencost.results.tables import CONFIDENCE, ROUNDING, paired_interval
+from hiddencost.results.intervals import CONFIDENCE, ROUNDING, paired_interval, pooled_freedom, t_quantile
 from hiddencost.study.upstream import SPARSIFIERS
 
 VERDICTS = ["supported", "contradicted", "undecided", "not run"]
@@ -205,7 +204,7 @@ def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | No
     that are fixed): over one dataset this is the paired t interval, up to the resampling's error, less than 2 % of
     its width (tests/test_claims.py). With two seeds t is 12.7, and only what is much larger than their difference is
     decided. There is no interval from a single unit, nor from units that are all the same (see
-    `tables.paired_interval`).
+    `intervals.paired_interval`).
     """
     units = pairs.groupby(PAIRED)["difference"].agg(["sum", "count"])
     seeds, datasets = units.groupby("dataset").size(), units.index.unique("dataset")
@@ -222,9 +221,8 @@ def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | No
     spread = [np.var(one[:, 0] - effect * one[:, 1], ddof=1) * len(one) for one in strata]
     if np.sqrt(spread).max() <= ROUNDING:
         return None, f"{speaks}, which do not differ: no interval"
-    freedom = sum(spread) ** 2 / sum(s**2 / (len(one) - 1) for s, one in zip(spread, strata, strict=True))
-    error = np.std(_resampled(strata))
-    width = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
+    freedom = pooled_freedom(zip(spread, (len(units) - 1 for units in strata), strict=True))
+    width = t_quantile(freedom) * np.std(_resampled(strata))
     return (effect - width, effect + width), speaks
 
 

@@ -68,6 +68,7 @@ class Metric:
 
     Attributes:
         label: what it is called in figures and report.
+        title: what printed tables call it, where it is not by its label.
         compute: its value, of the predictions over a test set.
         percent: whether it is a share of 1 that is shown in %.
         unit: of what is shown, of a difference too.
@@ -81,6 +82,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = False
     paired: bool = False
+    title: str = ""
 
     @property
     def factor(self) -> int:
@@ -129,7 +131,10 @@ METRICS: dict[str, Metric] = {
     ),
     "nll": Metric("Negative log-likelihood", nll, unit="nats"),
     "brier": Metric("Brier score", brier),
-    "ece": Metric("Calibration error (ECE)", ece, percent=True, unit="points", paired=True),
+    "ece": Metric(
+        *("Calibration error (ECE)", ece),
+        **{"percent": True, "unit": "points", "paired": True, "title": "Expected calibration error"},
+    ),
     "ece_published": Metric("ECE as published (of logits)", published_ece),
 }
 

@@ -123,12 +123,12 @@ def run(config: dict, folder: Path, monkeypatch) -> Finished:
 def make_backbone(backbone: Backbone, imported: Path, results: Path, tolerance: float) -> None:
     """Make a backbone and put it to the gate."""
     folder = results / "backbones" / backbone.name
-    settings = backbone.compression and backbone.compression.model_dump(exclude_none=True)
+    settings = backbone.compression and backbone.compression.settings()
     compress(imported, folder, settings, backbone.control)
     known = Recognised(20, 20, "photos", 0)
     verification = verify(folder, {"sparsity_tolerance": tolerance}, lambda network, manifest: known)
-    assert verification["passed"], verification["reasons"]
-    write_json(folder / "verification.json", verification)
+    assert verification.passed, verification.reasons
+    verification.write(folder / "verification.json")
 
 
 def make_dataset(study: Study, name: str, results: Path) -> None:

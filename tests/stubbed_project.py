@@ -70,16 +70,17 @@ STUBS = {
     """,
     "hiddencost/compression/gate.py": """
         from pathlib import Path
+        from hiddencost.compression.verification import VerificationReport
         from hiddencost.files import read_json
         def failed(folder, reason):
-            return {"sparsity_declared": None, "sparsity_measured": None, "passed": False, "reasons": [reason]}
+            return VerificationReport(passed=False, reasons=[reason], sparsity_declared=None, sparsity_measured=None)
         def verify(folder, settings, recognise, masked=None):
             manifest = read_json(Path(folder, "manifest.json"))
             sparsity = manifest["sparsity_declared"]
             reasons = ["5 of 20 photos"] if sparsity > 0.4 else []
             reasons += [manifest["failed"]] if "failed" in manifest else []
             measured = {"sparsity_declared": sparsity, "sparsity_measured": sparsity}
-            return measured | {"passed": not reasons, "reasons": reasons}
+            return VerificationReport(passed=not reasons, reasons=reasons, **measured)
     """,
     "hiddencost/figures/draw.py": """
         from pathlib import Path

@@ -16,7 +16,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from hiddencost import catalog
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
-from hiddencost.compression.photos import imagenet_photos
+from hiddencost.compression.photos import Recognised, imagenet_photos
 from hiddencost.datasets.prepare import pixels
 from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, build
@@ -215,10 +215,10 @@ def test_upop_is_read_with_narrow_blocks_that_compute_what_it_does(imported, net
     assert all(torch.equal(made.state_dict()[key], tensor.double()) for key, tensor in state.items())
     dense, own = (sum(one.tensor.numel() for one in layer_weights(each).values()) for each in (network, made))
     compress(folder, folder.with_name("out"), None, None)
-    result = verify(folder.with_name("out"), GATE, lambda *_: (20, 20, "photos", 0))
-    assert result["passed"], result["reasons"]
-    assert result["sparsity_measured"] == pytest.approx(1 - own / dense)
-    assert 0.2 < result["sparsity_measured"] == manifest["sparsity_declared"]
+    result = verify(folder.with_name("out"), GATE, lambda *_: Recognised(20, 20, "photos", 0))
+    assert result.passed, result.reasons
+    assert result.sparsity_measured == pytest.approx(1 - own / dense)
+    assert 0.2 < result.sparsity_measured == manifest["sparsity_declared"]
 
 
 def test_a_compressed_block_is_the_masked_one_but_for_the_scale_of_its_scores(network):
@@ -322,8 +322,8 @@ def test_open_clip_is_read_pickled_or_not_by_any_name(tmp_path, network, name):
 )
 def test_compression_reaches_the_layers_of_both_towers_and_passes_the_gate(imported, tmp_path, compression, declared):
     compress(imported(), tmp_path / "out", compression, None)
-    result = verify(tmp_path / "out", GATE, lambda *_: (20, 20, "photos", 0))
-    assert result["passed"], result["reasons"]
+    result = verify(tmp_path / "out", GATE, lambda *_: Recognised(20, 20, "photos", 0))
+    assert result.passed, result.reasons
     made, masks, manifest = backbones.load(tmp_path / "out")
     dense, _, _ = backbones.load(tmp_path / "made")
     changed = {key for key, tensor in made.state_dict().items() if not tensor.equal(dense.state_dict()[key])}
@@ -345,16 +345,16 @@ def test_a_weight_that_came_back_fails_the_gate(imported, tmp_path):
     key = "transformer.resblocks.0.attn.in_proj_weight"
     made.get_parameter(key)[~masks[key]] = 1
     backbones.save(tmp_path / "out", made.state_dict(), masks, manifest)
-    result = verify(tmp_path / "out", GATE, lambda *_: (20, 20, "photos", 0))
-    assert any(f"{key}: mask and weights disagree" in reason for reason in result["reasons"])
+    result = verify(tmp_path / "out", GATE, lambda *_: Recognised(20, 20, "photos", 0))
+    assert any(f"{key}: mask and weights disagree" in reason for reason in result.reasons)
 
 
 @pytest.mark.parametrize("control", ["random_init", "shuffled"])
 def test_controls(imported, tmp_path, control):
     compress(imported("upop"), tmp_path / "out", None, control)
     made, _, manifest = backbones.load(tmp_path / "out")
-    result = verify(tmp_path / "out", GATE, lambda *_: (0, 20, "photos", 12))
-    assert result["passed"], result["reasons"]
+    result = verify(tmp_path / "out", GATE, lambda *_: Recognised(0, 20, "photos", 12))
+    assert result.passed, result.reasons
     narrow = made.visual.transformer.resblocks[0].mlp.c_fc.out_features == 300
     assert narrow == (control == "shuffled") == bool(manifest["widths"])
 
@@ -370,10 +370,10 @@ def test_a_network_without_its_weights_does_not_know_the_photos(imported, photos
     folder = imported()
     compress(folder, folder.with_name("out"), None, None)
     result = verify(folder.with_name("out"), GATE, imagenet_photos(photos, entry, 12))
-    assert not result["passed"]
-    assert result["photos"]["of"] == "ImageNet photos, among their classes"
-    assert result["photos"]["top1"] < 6
-    assert "of 20 ImageNet photos, among their classes, classified rightly, at least 12" in result["reasons"][0]
+    assert not result.passed
+    assert result.photos.of == "ImageNet photos, among their classes"
+    assert result.photos.top1 < 6
+    assert "of 20 ImageNet photos, among their classes, classified rightly, at least 12" in result.reasons[0]
 
 
 # ------------------------------------------------------------------------------------------------- texts

@@ -11,8 +11,10 @@ from hiddencost.compression.quantise import quantise
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.files import read_json
 from hiddencost.networks import backbones
+from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import convolutions, erk_densities
 
+CONVOLUTIONAL = FAMILIES["convolutional"]
 MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.3}
 TWO_OF_FOUR = {"algorithm": "nm", "n": 2, "m": 4}
 
@@ -32,11 +34,11 @@ def network():
 def prune(network, settings):
     """Prune a network in place as a study's settings say; return the masks."""
     compression = COMPRESSIONS[settings["algorithm"]]
-    return compression.apply(network, compression.complete(settings))
+    return compression.apply(network, CONVOLUTIONAL, compression.complete(settings))
 
 
 def violations(network, settings):
-    return COMPRESSIONS[settings["algorithm"]].check(network, settings)
+    return COMPRESSIONS[settings["algorithm"]].check(network, CONVOLUTIONAL, settings)
 
 
 def weights_of(folder):

@@ -10,12 +10,18 @@ from PIL import Image, ImageColor
 from scipy.optimize import linear_sum_assignment
 
 import hiddencost
+from hiddencost.compression.gate import verify
+from hiddencost.compression.photos import Recognised
+from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, Control, OneShotCompression
 from hiddencost.datasets import prepared
 from hiddencost.figures.registry import FIGURES, FigureKind
 from hiddencost.methods.mapping import count_predictions
 from hiddencost.methods.registry import METHODS, Method
+from hiddencost.networks import backbones
 from hiddencost.networks.convolutional import Convolutional
+from hiddencost.networks.layers import layer_weights
 from hiddencost.prompting.prompts import PROMPTS, BorderPrompt
+from hiddencost.results.claims import Cells
 from hiddencost.study.recipes import RUN_PROTOCOLS, RunProtocol
 
 
@@ -95,3 +101,71 @@ def test_a_figure(tmp_path, monkeypatch, threads):
     monkeypatch.setitem(FIGURES, "bars", bars)
     finished = in_process.run(in_process.STUDY | {"methods": ["flm"]}, tmp_path, monkeypatch)
     assert ImageColor.getrgb("#123456") in colours_of(finished.figures["bars"])
+
+
+class Striped(OneShotCompression):
+    """Removes weights at even distances, whatever they are."""
+
+    def apply(self, network, family, settings):
+        weights = family.prunable_weights(network)
+        masks = {key: self.mask(weight.tensor, settings) for key, weight in weights.items()}
+        for key, weight in weights.items():
+            weight.tensor.mul_(masks[key])
+        return masks
+
+    def check(self, network, family, settings):
+        weights = {key: weight.tensor for key, weight in family.prunable_weights(network).items()}
+        return [f"{key}: no stripes" for key, tensor in weights.items() if tensor[~self.mask(tensor, settings)].any()]
+
+    def mask(self, tensor, settings):
+        return (torch.arange(tensor.numel()) % round(1 / settings["sparsity"]) > 0).view_as(tensor)
+
+
+def test_a_compression(tmp_path, monkeypatch, threads):
+    striped = Striped("striped", "Stripes", description="weights at even distances")
+    monkeypatch.setitem(COMPRESSIONS, "striped", striped)
+    backbone = {"name": "striped", "checkpoint": "mobilenetv2"}
+    backbone |= {"compression": {"algorithm": "striped", "sparsity": 0.25}}
+    config = in_process.STUDY | {"methods": ["flm", "lp"], "backbones": [in_process.STUDY["backbones"][0], backbone]}
+    finished = in_process.run(config, tmp_path, monkeypatch)
+    runs = finished.runs[finished.runs["backbone"] == "striped"]
+    assert set(runs["status"]) == {"ok"}
+    assert set(runs["compression"]) == {"striped"}
+    assert set(runs["sparsity_measured"]) == {0.25}
+    assert set(Cells(backbones=["striped"]).backbones) == {"striped"}  # claims may speak of it
+    shown = in_process.listed_figures(finished.study)["heatmap"].backbones
+    assert shown["striped"].label == "Stripes 25 %"
+    assert {"heatmap", "glance"} < set(finished.figures)
+    # the gate asks it whether a network keeps to its settings
+    made = tmp_path / "results/tiny/backbones/striped"
+    network, masks, manifest = backbones.load(made)
+    network[0].weight.fill_(1)
+    backbones.save(made, network.state_dict(), masks, manifest)
+    report = verify(made, {"sparsity_tolerance": 1}, lambda network, manifest: Recognised(0, 0, "photos", 0))
+    assert "0.weight: no stripes" in report.reasons
+
+
+class Negated(Control):
+    """A network with the signs of all weights turned."""
+
+    def apply(self, network, masks, architecture):
+        for weight in layer_weights(network).values():
+            weight.tensor.neg_()
+        return network, masks
+
+
+def test_a_control(tmp_path, monkeypatch, threads):
+    negated = Negated("signs turned", "with the signs of its weights turned", keeps_weights=True)
+    monkeypatch.setitem(CONTROLS, "negated", negated)
+    backbone = {"name": "negated", "checkpoint": "mobilenetv2", "control": "negated"}
+    config = in_process.STUDY | {"methods": ["flm", "lp"], "backbones": [in_process.STUDY["backbones"][0], backbone]}
+    finished = in_process.run(config, tmp_path, monkeypatch)
+    runs = finished.runs[finished.runs["backbone"] == "negated"]
+    assert set(runs["status"]) == {"ok"}
+    assert set(runs["control"]) == {"negated"}
+    assert set(Cells(backbones=["negated"]).backbones) == {"negated"}
+    shown = in_process.listed_figures(finished.study)["heatmap"].backbones
+    assert (shown["negated"].role, shown["negated"].label) == ("control", "signs turned")
+    assert {"heatmap", "glance"} < set(finished.figures)
+    (dense, _, _), (turned, _, _) = (backbones.load(tmp_path / f"results/tiny/backbones/{name}") for name in shown)
+    assert torch.equal(dense[0].weight, -turned[0].weight)

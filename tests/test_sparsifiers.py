@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from hiddencost.compression.gate import measure_sparsity
+from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.networks import build
+from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import erk_densities
 from hiddencost.study.upstream import SPARSIFIERS, label, lottery_levels, sparse_phases, with_defaults
 from hiddencost.upstream import sparsifiers
@@ -59,7 +60,7 @@ class Run:
         return {key: weight == 0 for key, weight in self.sparsifier.weights.items()}
 
     def sparsity(self):
-        return measure_sparsity(self.network, "0")
+        return measure_sparsity(self.network, FAMILIES["convolutional"], "0")
 
 
 ALL = {
@@ -89,7 +90,7 @@ def test_what_the_masks_leave_out_is_zero_after_every_step_and_the_declared_spar
         run.step()
         for key, zero in run.zeros().items():
             assert not (~run.sparsifier.masks[key] & ~zero).any(), (key, run.number)
-    masked = measure_sparsity(run.network, "0", run.sparsifier.masks)
+    masked = measure_sparsity(run.network, FAMILIES["convolutional"], "0", run.sparsifier.masks)
     over = sparsifiers.sparsity_over(run.settings)
     tensors = sum(weight.numel() for weight in run.sparsifier.weights.values())
     assert masked[over] == pytest.approx(0.8, abs=len(run.sparsifier.weights) / tensors)

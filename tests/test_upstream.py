@@ -131,15 +131,15 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     assert 0 < manifest["upstream_top1"] < 100
     compress(made[name], tmp_path / "backbone", None, None)
     found = gated(tmp_path / "backbone")
-    assert found["reasons"] == []
-    assert found["passed"]
+    assert found.reasons == []
+    assert found.passed
     # 500 images are fewer than the gate would look at, so that it finds what the training has measured
-    assert found["photos"]["of"] == "upstream test images"
-    assert found["photos"]["count"] == 500
-    assert found["photos"]["top1"] == pytest.approx(5 * manifest["upstream_top1"], abs=1)
+    assert found.photos.of == "upstream test images"
+    assert found.photos.count == 500
+    assert found.photos.top1 == pytest.approx(5 * manifest["upstream_top1"], abs=1)
     if name != "dense":
-        assert found["sparsity"][manifest["sparsity_over"]] == pytest.approx(0.8, abs=0.004)
-    write_json(tmp_path / "verification.json", found)
+        assert found.sparsity[manifest["sparsity_over"]] == pytest.approx(0.8, abs=0.004)
+    found.write(tmp_path / "verification.json")
     dataset = prepared.load(images)
     permutations = draw_splits("cifar10-part", dataset.train_labels, 10, 0)
     write_json(tmp_path / "split.json", {"permutations": permutations})
@@ -182,24 +182,24 @@ def test_the_dense_network_learns(made):
 def test_a_gate_that_asks_for_more_stops_the_network(made, tmp_path):
     compress(made["dense"], tmp_path / "backbone", None, None)
     found = gated(tmp_path / "backbone", 99.0)
-    (reason,) = found["reasons"]
+    (reason,) = found.reasons
     assert reason.endswith("of 500 upstream test images classified rightly, at least 495 expected")
 
 
 def test_a_control_and_a_compression_of_a_trained_network_are_verified_too(made, tmp_path):
     compress(made["dense"], tmp_path / "random", None, "random_init")
     control = gated(tmp_path / "random", 99.0)
-    assert control["passed"]
-    assert control["photos"]["exempt"]
+    assert control.passed
+    assert control.photos.exempt
     compress(made["gmp"], tmp_path / "int8", {"algorithm": "quantise", "bits": 8}, None)
     quantised = gated(tmp_path / "int8")
-    assert quantised["passed"]
+    assert quantised.passed
     assert read_json(tmp_path / "int8/manifest.json")["compression"] == "gmp+int8"
 
 
 def test_a_control_of_a_sparse_network_that_never_learned_has_no_masks_to_keep(made, tmp_path):
     compress(made["gmp"], tmp_path, None, "random_init")
-    assert gated(tmp_path)["reasons"] == []
+    assert gated(tmp_path).reasons == []
 
 
 @pytest.mark.parametrize("count", [500, 1001, 2500])
@@ -220,7 +220,7 @@ def test_a_mask_that_is_gone_is_noticed(made, tmp_path):
     network, masks, manifest = backbones.load(tmp_path)
     gone = next(iter(masks))
     backbones.save(tmp_path, network.state_dict(), {key: m for key, m in masks.items() if key != gone}, manifest)
-    reasons = gated(tmp_path)["reasons"]
+    reasons = gated(tmp_path).reasons
     assert f"{gone}: no mask" in reasons
 
 
@@ -489,7 +489,7 @@ def test_what_cannot_be_trained_is_a_network_that_says_so(recipe, reason, images
     assert manifest["failed"] == reason
     assert reason in caplog.text
     compress(tmp_path, tmp_path / "backbone", None, None)
-    assert gated(tmp_path / "backbone")["reasons"] == [reason]
+    assert gated(tmp_path / "backbone").reasons == [reason]
 
 
 def test_a_dataset_that_failed_is_the_reason(images, tmp_path):

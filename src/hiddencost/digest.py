@@ -21,6 +21,7 @@ NO_NUMBERS = frozenset(
     {
         "hiddencost.catalog",
         "hiddencost.catalog.libraries",
+        "hiddencost.compression.verification",
         "hiddencost.digest",
         "hiddencost.fetch",
         "hiddencost.files",

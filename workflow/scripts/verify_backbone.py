@@ -4,7 +4,7 @@ import torch
 
 from hiddencost.compression.gate import failed, verify
 from hiddencost.compression.photos import imagenet_photos
-from hiddencost.files import read_json, write_json
+from hiddencost.files import read_json
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 
@@ -14,8 +14,8 @@ settings = values.read(snakemake.params)
 folder = Path(snakemake.input.backbone[0]).parent
 photos = read_json(snakemake.input.photos)
 if photos["failed"]:
-    result = failed(folder, f"there are no photos to verify it on: {photos['failed']}")
+    report = failed(folder, f"there are no photos to verify it on: {photos['failed']}")
 else:
     (file,) = photos["files"].values()
-    result = verify(folder, settings, imagenet_photos(file["path"], settings["photos"], settings["photos_top1"]))
-write_json(snakemake.output[0], result)
+    report = verify(folder, settings, imagenet_photos(file["path"], settings["photos"], settings["photos_top1"]))
+report.write(snakemake.output[0])

@@ -4,7 +4,6 @@ from pathlib import Path
 import torch
 
 from hiddencost.compression.gate import verify
-from hiddencost.files import write_json
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.upstream.gate import masked_keys, recognised
@@ -14,4 +13,4 @@ torch.set_num_threads(snakemake.threads)
 settings = values.read(snakemake.params)
 recognise = partial(recognised, least=settings["upstream_top1"])
 folder = Path(snakemake.input.backbone[0]).parent
-write_json(snakemake.output[0], verify(folder, settings, recognise, masked_keys))
+verify(folder, settings, recognise, masked_keys).write(snakemake.output[0])

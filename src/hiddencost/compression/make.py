@@ -10,6 +10,7 @@ from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompr
 from hiddencost.files import read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
+from hiddencost.networks.family import Family
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +45,18 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     if manifest.get("failed"):
         return backbones.save_failure(folder, manifest["failed"], manifest)
     network, masks, _ = backbones.load(source)
-    over = family_of(manifest["architecture"]).sparsity_over
+    family = family_of(manifest["architecture"])
     try:
         if replaced:
             network, masks = replaced.apply(network, masks, manifest["architecture"])
             if not replaced.keeps_weights:
-                manifest |= {"sparsity_declared": 0.0, "sparsity_over": over, "widths": None}
+                manifest |= {"sparsity_declared": 0.0, "sparsity_over": family.sparsity_over, "widths": None}
         elif made_here and made_here.quantises:
-            made_here.apply(network, settings)
+            made_here.apply(network, family, settings)
         elif made_here:
-            masks |= _pruned(network, manifest, made_here)
-            manifest |= {"sparsity_declared": masked_share(network, masks), "sparsity_over": over}
+            masks |= _prune(network, family, manifest, made_here)
+            share = masked_share(family.prunable_weights(network), masks)
+            manifest |= {"sparsity_declared": share, "sparsity_over": family.sparsity_over}
     except ValueError as error:
         log.error("%s fails: %s", folder, error)
         return backbones.save_failure(folder, str(error), manifest)
@@ -63,12 +65,12 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     log.info("%s: compression %s, control %s, sparsity %g", folder, *arguments)
 
 
-def _pruned(network: nn.Module, manifest: dict, compression: OneShotCompression) -> dict[str, Tensor]:
+def _prune(network: nn.Module, family: Family, manifest: dict, compression: OneShotCompression) -> dict[str, Tensor]:
     """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune."""
     if manifest.get("widths"):
         raise ValueError(f"{manifest['compression']}: its layers are narrower already; expected a dense network")
-    zeros = count_zeros(network)
-    masks = compression.apply(network, manifest["compression_settings"])
-    if zeros == count_zeros(network):
+    zeros = count_zeros(family.prunable_weights(network))
+    masks = compression.apply(network, family, manifest["compression_settings"])
+    if zeros == count_zeros(family.prunable_weights(network)):
         raise ValueError(f"{manifest['compression']}: no weight to prune, as all that it asks for are zero already")
     return masks

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
+from hiddencost.compression.verification import Fingerprint
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 
@@ -74,12 +75,12 @@ def fixed_outputs(network: nn.Module, manifest: dict) -> Tensor:
     return family.fingerprint_outputs(network, manifest, wave)
 
 
-def fingerprint(outputs: Tensor) -> dict | None:
+def fingerprint(outputs: Tensor) -> Fingerprint | None:
     """Return the mean, standard deviation and first eight of a network's outputs; None if one is not finite."""
     if not outputs.isfinite().all():
         return None
-    return {
-        "mean": round(outputs.mean().item(), 4),
-        "std": round(outputs.std().item(), 4),
-        "first": [round(value, 4) for value in outputs[:8].tolist()],
-    }
+    return Fingerprint(
+        mean=round(outputs.mean().item(), 4),
+        std=round(outputs.std().item(), 4),
+        first=[round(value, 4) for value in outputs[:8].tolist()],
+    )

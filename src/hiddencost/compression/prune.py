@@ -5,27 +5,25 @@ from contextlib import contextmanager
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import prune
 
-from hiddencost.networks.families import family_of_network
 from hiddencost.networks.layers import Weight, erk_densities
 
 UNSTRUCTURED = {"magnitude": prune.L1Unstructured, "random": prune.RandomUnstructured}
 
 
-def count_zeros(network: nn.Module) -> int:
-    """Return the number of zeros among the weights that pruning reaches (see `Family.prunable_weights`)."""
-    return sum(map(_zeros, family_of_network(network).prunable_weights(network).values()))
+def count_zeros(weights: dict[str, Weight]) -> int:
+    """Return the number of zeros among all weights together."""
+    return sum(map(_zeros, weights.values()))
 
 
 def _zeros(weight: Weight) -> int:
     return int((weight.tensor == 0).sum())
 
 
-def masked_share(network: nn.Module, masks: dict[str, Tensor]) -> float:
-    """Return the share of all prunable weights that masks (True where kept, by key) leave out, to 4 digits."""
-    weights = family_of_network(network).prunable_weights(network)
+def masked_share(weights: dict[str, Weight], masks: dict[str, Tensor]) -> float:
+    """Return the share of all weights together that masks (True where kept, by key) leave out, to 4 digits."""
     left_out = sum(int((~masks[key]).sum()) for key in weights if key in masks)
     return round(left_out / sum(weight.tensor.numel() for weight in weights.values()), 4)
 
@@ -89,15 +87,13 @@ def required_zeros(weights: dict[str, Weight], sparsity: float, scope: str) -> d
     return {key: round((1 - densities[key]) * prod(shape)) for key, shape in shapes.items()}
 
 
-def unstructured_violations(network: nn.Module, sparsity: float, scope: str) -> list[str]:
-    """Return a line for each layer with too few zeros; with scope `global` one, if all layers together have another
-    number. In a single layer a sparse source may have more."""
-    family = family_of_network(network)
-    weights = family.prunable_weights(network)
+def unstructured_violations(weights: dict[str, Weight], sparsity: float, scope: str, all_layers: str) -> list[str]:
+    """Return a line for each layer with too few zeros; with scope `global` one, if all layers together, which it
+    calls `all_layers`, have another number. In a single layer a sparse source may have more."""
     zeros = {key: _zeros(weight) for key, weight in weights.items()}
     if scope == "global":
         count, required = sum(zeros.values()), round(sparsity * sum(w.tensor.numel() for w in weights.values()))
-        return [f"{family.pruned_layers}: {count} weights are zero, expected {required}"] if count != required else []
+        return [f"{all_layers}: {count} weights are zero, expected {required}"] if count != required else []
     return [
         f"{layer_name(key)}: {zeros[key]} weights are zero, expected {required} at least"
         for key, required in required_zeros(weights, sparsity, scope).items()

@@ -15,6 +15,7 @@ from hiddencost.messages import describe_unknown_name
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hiddencost.networks.family import Family
     from hiddencost.networks.layers import Weight
 
 Settings = Mapping[str, Any]
@@ -71,21 +72,19 @@ class OneShotCompression(Kind, ABC):
         """Return the share of zeros that settings state; before: that of the network to compress, None if unknown."""
         return settings["sparsity"]
 
-    def reached(self, network: "nn.Module", settings: Settings) -> dict[str, "Weight"]:
+    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
         """Return the weights, by key, that it prunes, and that must have masks: none, where it quantises."""
-        from hiddencost.networks.families import family_of_network
-
-        return family_of_network(network).prunable_weights(network)
+        return family.prunable_weights(network)
 
     @abstractmethod
-    def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:
+    def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         """Compress a network in place; settings: complete. Zeros stay zeros.
 
         Returns the masks of the weights that it has pruned: bool by key, True where kept. Raises ValueError where the
         network cannot be compressed so.
         """
 
-    def check(self, network: "nn.Module", settings: Settings) -> list[str]:
+    def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         """Return a line for each layer of a network that does not keep to the settings."""
         return []
 
@@ -97,17 +96,18 @@ class Unstructured(OneShotCompression):
         scope = settings.get("scope") or self.defaults["scope"]
         return self.kind if scope == self.defaults["scope"] else f"{self.kind}-{scope}"
 
-    def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:
+    def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
         return prune.prune_unstructured(
-            self.reached(network, settings), settings["algorithm"], settings["sparsity"], settings["scope"]
+            self.reached(network, family, settings), settings["algorithm"], settings["sparsity"], settings["scope"]
         )
 
-    def check(self, network: "nn.Module", settings: Settings) -> list[str]:
+    def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        return prune.unstructured_violations(network, settings["sparsity"], settings["scope"])
+        every = self.reached(network, family, settings)
+        return prune.unstructured_violations(every, settings["sparsity"], settings["scope"], family.pruned_layers)
 
 
 class NM(OneShotCompression):
@@ -126,34 +126,34 @@ class NM(OneShotCompression):
     def sparsity(self, settings: Settings, before: float | None) -> float | None:
         return 1 - settings["n"] / settings["m"]
 
-    def reached(self, network: "nn.Module", settings: Settings) -> dict[str, "Weight"]:
+    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
         """Return the weights whose inputs are whole groups of `m`."""
-        every = super().reached(network, settings)
+        every = super().reached(network, family, settings)
         return {key: weight for key, weight in every.items() if weight.tensor.shape[1] % settings["m"] == 0}
 
-    def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:
+    def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
-        return prune.prune_nm(self.reached(network, settings), settings["n"], settings["m"])
+        return prune.prune_nm(self.reached(network, family, settings), settings["n"], settings["m"])
 
-    def check(self, network: "nn.Module", settings: Settings) -> list[str]:
+    def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        return prune.nm_violations(self.reached(network, settings), settings["n"], settings["m"])
+        return prune.nm_violations(self.reached(network, family, settings), settings["n"], settings["m"])
 
 
 class Channel(OneShotCompression):
     """The filters of smallest norm."""
 
-    def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:
+    def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
-        return prune.prune_channels(self.reached(network, settings), settings["sparsity"])
+        return prune.prune_channels(self.reached(network, family, settings), settings["sparsity"])
 
-    def check(self, network: "nn.Module", settings: Settings) -> list[str]:
+    def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        return prune.channel_violations(self.reached(network, settings), settings["sparsity"])
+        return prune.channel_violations(self.reached(network, family, settings), settings["sparsity"])
 
 
 class Quantised(OneShotCompression):
@@ -168,16 +168,16 @@ class Quantised(OneShotCompression):
     def sparsity(self, settings: Settings, before: float | None) -> float | None:
         return before
 
-    def reached(self, network: "nn.Module", settings: Settings) -> dict[str, "Weight"]:
+    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
         return {}
 
-    def apply(self, network: "nn.Module", settings: Settings) -> dict[str, "Tensor"]:
+    def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression.quantise import quantise
 
         quantise(network, settings["bits"])
         return {}
 
-    def check(self, network: "nn.Module", settings: Settings) -> list[str]:
+    def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression.quantise import quantisation_violations
 
         return quantisation_violations(network, settings["bits"])

@@ -31,9 +31,6 @@ class Convolutional(Family):
     pruned_layers = "all convolutions"
     photos = "ImageNet photos"
 
-    def has_network(self, network: nn.Module) -> bool:
-        return True
-
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
         return study_canvas
 

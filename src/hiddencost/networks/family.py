@@ -44,10 +44,6 @@ class Family(ABC):
     pruned_layers: ClassVar[str]
     photos: ClassVar[str]
 
-    @abstractmethod
-    def has_network(self, network: nn.Module) -> bool:
-        """Return whether a network, as `build` makes it, is of the family, or can be."""
-
     # what a study asks
     @abstractmethod
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets import prepared
 from hiddencost.files import atomic, read_json
 from hiddencost.networks import backbones, inference, layers
@@ -38,7 +39,7 @@ def extract_features(
     On CLIP images fill its canvas, and its features are embeddings of unit length. The output is a safetensors file
     of `train` and `test`, float32 [N, D] each; it is empty where the backbone or the dataset has failed.
     """
-    if not read_json(verification)["passed"] or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
+    if not VerificationReport.read(verification).passed or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return

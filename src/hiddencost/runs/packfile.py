@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hiddencost.compression.verification import VerificationReport
 from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
@@ -130,15 +131,18 @@ class PackInputs:
 
 def common(inputs: PackInputs, request: PackRequest) -> dict:
     """Return what the rows of a pack have in common."""
-    manifest, verification = read_json(inputs.backbone / "manifest.json"), read_json(inputs.verification)
+    manifest, verification = (
+        read_json(inputs.backbone / "manifest.json"),
+        VerificationReport.read(inputs.verification),
+    )
     return {
         "study": request.study,
         "checkpoint": manifest["checkpoint"],
         "backbone": request.backbone,
         "compression": manifest["compression"],
         "control": manifest["control"],
-        "sparsity_declared": verification["sparsity_declared"],
-        "sparsity_measured": verification["sparsity_measured"],
+        "sparsity_declared": verification.sparsity_declared,
+        "sparsity_measured": verification.sparsity_measured,
         "dataset": request.dataset,
         "seed": request.seed,
     }
@@ -150,14 +154,14 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
 
     Returns whether that was so. See `pack.complete` for the request.
     """
-    verification, dataset = read_json(inputs.verification), read_json(inputs.dataset / "dataset.json")
+    verification, dataset = VerificationReport.read(inputs.verification), read_json(inputs.dataset / "dataset.json")
     manifest = read_json(inputs.backbone / "manifest.json")
     mapped = any(METHODS[name].prompts for name, _ in request.runs)
     sources = family_of(manifest["architecture"]).source_classes(manifest)
     if why := manifest.get("failed"):
         reason = f"the backbone is not there: {why}"
-    elif not verification["passed"]:
-        reason = "the backbone failed its verification: " + "; ".join(verification["reasons"])
+    elif not verification.passed:
+        reason = "the backbone failed its verification: " + "; ".join(verification.reasons)
     elif dataset["failed"]:
         reason = f"the dataset is not there: {dataset['failed']}"
     elif mapped and sources and len(dataset["classes"]) > sources:

@@ -33,9 +33,6 @@ class Clip(Family):
     pruned_layers = "all towers' layers"
     photos = "ImageNet photos, among their classes"
 
-    def has_network(self, network: nn.Module) -> bool:
-        return hasattr(network, "visual") and hasattr(network, "logit_scale")
-
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
         return catalog.checkpoint(checkpoint)["canvas"]
 

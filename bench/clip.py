@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
 from hiddencost.networks.families import FAMILIES
-from hiddencost.prompting.engine import PromptedNetwork
-from hiddencost.prompting.plan import choose
+from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
+from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import RunClipProtocol
 
@@ -79,9 +79,9 @@ def engine(classifier: nn.Module, images: Tensor, labels: Tensor) -> tuple[float
         **{"shuffle": True, "test_batch_size": 128, "mapping_interval": 1, "precision": "auto"},
         **{"canvas": images.shape[-1], "interpolation": "bicubic"},
     )
-    arguments = CLIP.for_inference(classifier, DEVICE), MEAN, STD, protocol
+    frozen = FrozenNetwork(CLIP.for_inference(classifier, DEVICE), MEAN, STD, protocol)
     with TemporaryDirectory() as plans:
-        prompted = PromptedNetwork(*arguments, choose(*arguments, plans, 8 * 2**30))
+        prompted = fit_to_device(frozen, plans, 8 * 2**30)
 
     def epoch(methods: tuple[str, ...]) -> None:
         list(train_prompts(prompted, images, labels, CLASSES, runs(methods, len(images)), 0, protocol))

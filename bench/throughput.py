@@ -28,8 +28,8 @@ from hiddencost.compression.controls import random_network
 from hiddencost.files import atomic
 from hiddencost.machine import ENVIRONMENT, device_name
 from hiddencost.networks.inference import for_inference
-from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
-from hiddencost.prompting.plan import choose
+from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import RunProtocol
 
@@ -135,10 +135,11 @@ class Engine:
             **{"mapping_interval": 1, "precision": "auto"},
         )
         folded = for_inference(random_network(network), DEVICE)
-        arguments = folded, MEAN.to(DEVICE), STD.to(DEVICE), self.protocol
-        if isinstance(plan, Path):
-            plan = choose(*arguments, plan, 8 * 2**30)
-        self.prompted = PromptedNetwork(*arguments, plan)
+        frozen = FrozenNetwork(folded, MEAN.to(DEVICE), STD.to(DEVICE), self.protocol)
+        if isinstance(plan, Plan):
+            self.prompted = PromptedNetwork(*frozen, plan)
+        else:
+            self.prompted = fit_to_device(frozen, plan, 8 * 2**30)
         self.size = size
 
     def epochs(self, methods: tuple[str, ...], count: int) -> float:
@@ -218,7 +219,7 @@ def plan_engine(network: str, size: int, plans: Path) -> dict:
     """Choose the engine's plan, in a process of its own, as it takes memory. Returns what the plan has refused."""
     warnings = BufferingHandler(1000)
     warnings.setLevel(logging.WARNING)
-    logging.getLogger("hiddencost.prompting.plan").addHandler(warnings)
+    logging.getLogger("hiddencost.prompting").addHandler(warnings)
     Engine(network, size, plans)
     return {"refused": [record.getMessage() for record in warnings.buffer]}
 

@@ -129,12 +129,11 @@ class Clock:
 
 
 def test_what_the_plan_refuses_is_told(monkeypatch, tmp_path):
-    def choose(*arguments):
+    def fit_to_device(*arguments):
         logging.getLogger("hiddencost.prompting.plan").info("whole canvases")
-        logging.getLogger("hiddencost.prompting.plan").warning("border once up to %s: not used", "pool")
-        return Plan()
+        logging.getLogger("hiddencost.prompting.exactness").warning("border once up to %s: not used", "pool")
 
-    monkeypatch.setattr(throughput, "choose", choose)
+    monkeypatch.setattr(throughput, "fit_to_device", fit_to_device)
     assert throughput.plan_engine("resnet18", 32, tmp_path) == {"refused": ["border once up to pool: not used"]}
 
 

@@ -33,8 +33,8 @@ from hiddencost.networks.clip.texts import (
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.layers import layer_weights
-from hiddencost.prompting.engine import Plan, PromptedNetwork
-from hiddencost.prompting.plan import choose
+from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.prompts import fill
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
@@ -513,7 +513,8 @@ def test_the_plan_is_whole_canvases_and_chunks_that_fit(network, architecture, t
     name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
     classifier = classifier_of_texts(network, ["a cat", "a dog"], name).requires_grad_(False)
     mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
-    plan = choose(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol, tmp_path, 2**30)
+    frozen = FrozenNetwork(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol)
+    plan = fit_to_device(frozen, tmp_path, 2**30).plan
     assert (plan.cover, plan.graphs) == (None, False)
     assert plan.chunk >= 8
     assert "whole canvases, as the prompt is added to the images" in caplog.text

@@ -22,8 +22,8 @@ from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, inference
 from hiddencost.networks.clip import model, texts
 from hiddencost.networks.families import FAMILIES
-from hiddencost.prompting import certify, fusion, plan
-from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
+from hiddencost.prompting import certify, fusion, measure, plan
+from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
@@ -462,7 +462,7 @@ def test_a_chunk_that_does_not_fit_into_the_memory_is_halved(tiny, caplog):
     prompted = prompted_on(GPU, tiny, protocol, Plan(chunk=32))
     data = NOISE.to(GPU), LABELS, 4, RUNS[:1], 3, protocol
     expected = dict(train_prompts(prompted, *data))
-    kept = plan._kept_bytes(prompted, chunk_of(NOISE.to(GPU), 1, 512)) * len(NOISE)
+    kept = measure.kept_bytes(prompted, chunk_of(NOISE.to(GPU), 1, 512)) * len(NOISE)
     room = reserved() + 0.7 * kept
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(GPU).total_memory)
     try:
@@ -547,8 +547,9 @@ def test_features_are_those_of_the_cpu(tmp_path):
 def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision, tmp_path, monkeypatch):
     protocol = PROTOCOL.model_copy(update={"precision": precision})
     network = inference.for_inference(copy.deepcopy(tiny), GPU)
-    network_of = network, *backbones.normalisation({"preprocessing": PREPROCESSING}, GPU), protocol
-    chosen = plan.choose(*network_of, tmp_path, 2**30, 100)
+    frozen = FrozenNetwork(network, *backbones.normalisation({"preprocessing": PREPROCESSING}, GPU), protocol)
+    planned = plan.fit_to_device(frozen, tmp_path, 2**30, 100)
+    chosen = planned.plan
     (file,) = tmp_path.iterdir()
     found = read_json(file)
     assert list(found["measured"]) == ["10", "128"]
@@ -568,8 +569,8 @@ def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision
     assert chosen.graphs
     assert 1 <= chosen.chunk <= plan.MOST_IMAGES["cuda"]
     monkeypatch.setattr(plan, "measure", None)
-    assert plan.choose(*network_of, tmp_path, 2**30, 100).cover == chosen.cover
-    planned, plain = (PromptedNetwork(*network_of, one) for one in (chosen, Plan()))
+    assert plan.fit_to_device(frozen, tmp_path, 2**30, 100).plan.cover == chosen.cover
+    plain = PromptedNetwork(*frozen, Plan())
     chunks = [chunk_of(shown) for shown in (NOISE[:12].to(GPU), 255 - NOISE[:12].to(GPU))]
     assert_replays_give(plain, planned, chunks, OTHER[precision])
 

@@ -7,8 +7,8 @@ from hiddencost.files import read_json
 from hiddencost.jobs import outlook
 from hiddencost.machine import device_name
 from hiddencost.networks.inference import for_inference
-from hiddencost.prompting import engine, plan
-from hiddencost.prompting.engine import Plan
+from hiddencost.prompting import engine, exactness, measure, plan
+from hiddencost.prompting.engine import FrozenNetwork, Plan
 from hiddencost.prompting.precision import Float32Conv2d
 from hiddencost.study.recipes import RunProtocol
 
@@ -18,21 +18,25 @@ PROTOCOL = RunProtocol(**RECIPE, test_batch_size=8, canvas=96, image_size=32, ma
 
 
 @pytest.fixture
-def prompted(threads):
-    """A network with its normalisation and a protocol: a small canvas, to be quick."""
+def frozen(threads):
+    """A network with a protocol of a small canvas, to be quick."""
     torch.manual_seed(0)
     mean, std = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
-    return for_inference(random_network("mobilenet_v2"), CPU), mean, std, PROTOCOL
+    return FrozenNetwork(for_inference(random_network("mobilenet_v2"), CPU), mean, std, PROTOCOL)
 
 
-def choose(prompted, folder, memory=8e9):
-    return plan.choose(*prompted, folder, memory)
+def with_protocol(frozen, **changes):
+    return frozen._replace(protocol=frozen.protocol.model_copy(update=changes))
 
 
-def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(prompted, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(plan.COVERS, "cpu", (0.0, 0.5, 0.75, 0.99))
+def choose(frozen, folder, memory=8e9, images_a_run=10):
+    return plan.fit_to_device(frozen, folder, memory, images_a_run).plan
+
+
+def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(frozen, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(exactness.COVERS, "cpu", (0.0, 0.5, 0.75, 0.99))
     caplog.set_level("INFO")
-    chosen = choose(prompted, tmp_path)
+    chosen = choose(frozen, tmp_path)
     (file,) = tmp_path.iterdir()
     dense, *shared = read_json(file)["measured"]["10"]
     assert dense["cover"] is None
@@ -42,18 +46,23 @@ def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(pro
     assert shared[-1]["bytes"] < dense["bytes"]
     assert dense["GFLOP"] > shared[0]["GFLOP"] > shared[1]["GFLOP"] > shared[2]["GFLOP"] > 0
     assert chosen == Plan(0.99, 64, False)
-    again = plan.measure(*prompted)["measured"]
+    again = measure.measure(frozen).model_dump(mode="json")["measured"]
     assert again == read_json(file)["measured"], "not the same in another measurement"
     monkeypatch.setattr(plan, "measure", None)
-    assert choose(prompted, tmp_path) == chosen
+    assert choose(frozen, tmp_path) == chosen
     assert f"images of 32 on 96 pixels, fp32, {device_name(CPU)}: " in caplog.text
     assert caplog.messages[0] == caplog.messages[1]
 
 
-def kept(prompted, folder, monkeypatch, *ways, memory=8e9):
-    found = {"measured": {"10": list(ways)}, "in_float32": [], "forward_ms": {}}
-    monkeypatch.setattr(plan, "measure", lambda *arguments: found)
-    return choose(prompted, folder, memory)
+def keep(monkeypatch, **figures):
+    """Let these be what is measured."""
+    measured = measure.Measurements(rates={}, **figures)
+    monkeypatch.setattr(plan, "measure", lambda frozen: measured)
+
+
+def kept(frozen, folder, monkeypatch, *ways, memory=8e9):
+    keep(monkeypatch, measured={10: list(ways)}, in_float32=[], forward_ms={})
+    return choose(frozen, folder, memory)
 
 
 def way(cover, work, **more):
@@ -61,21 +70,21 @@ def way(cover, work, **more):
     return whole | {"bytes": 1e6} | more
 
 
-def test_sharing_has_to_pay(prompted, tmp_path, monkeypatch, caplog):
+def test_sharing_has_to_pay(frozen, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    assert kept(prompted, tmp_path / "a", monkeypatch, way(None, 10.0), way(0.5, 9.9), way(0.75, 11.0)).cover is None
-    assert kept(prompted, tmp_path / "b", monkeypatch, way(None, 10.0), way(0.5, 9.0), way(0.75, 8.0)).cover == 0.75
+    assert kept(frozen, tmp_path / "a", monkeypatch, way(None, 10.0), way(0.5, 9.9), way(0.75, 11.0)).cover is None
+    assert kept(frozen, tmp_path / "b", monkeypatch, way(None, 10.0), way(0.5, 9.0), way(0.75, 8.0)).cover == 0.75
     assert "whole canvases; GFLOP a trained image: 10 with whole canvases, 9.9 with the border once" in caplog.text
     assert "the border once; GFLOP a trained image: 10 with whole canvases, 8 with the border once" in caplog.text
     assert "layer3_0_conv1 (why)" in caplog.text
 
 
-def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
+def test_the_pack_is_cut_to_the_memory(frozen, tmp_path, monkeypatch):
     for number, (size, memory, chunk) in enumerate(
         # on a canvas of 96 allocator.WORK is 1.3 GB, of which the half is for the forward pass
         [(10e6, 100e6, 4), (1e9, 100e6, 1), (1e3, 100e6, 64), (20e6, 8e9, 32), (20e6, 80e9, 32)]
     ):
-        one = kept(prompted, tmp_path / str(number), monkeypatch, way(None, 10.0, bytes=size), memory=memory)
+        one = kept(frozen, tmp_path / str(number), monkeypatch, way(None, 10.0, bytes=size), memory=memory)
         assert one.chunk == chunk
 
 
@@ -83,18 +92,16 @@ def test_the_pack_is_cut_to_the_memory(prompted, tmp_path, monkeypatch):
     "architecture",
     ["mobilenet_v2", "resnet18", "resnet50", "resnet50_rigl", "timm/resnet26d", "timm/mobilenetv3_small_050"],
 )
-def test_sharing_is_accepted_wherever_it_is_exact(prompted, architecture, caplog):
+def test_sharing_is_accepted_wherever_it_is_exact(frozen, architecture, caplog):
     """With random weights, too, whose gradients differ between two right ways in bf16."""
-    _, *rest, protocol = prompted
     for update in ({"canvas": 96, "image_size": 32}, {"canvas": 64, "image_size": 24, "precision": "bf16"}):
         network = for_inference(random_network(architecture), CPU)
-        assert plan._exact_covers(network, *rest, protocol.model_copy(update=update))
+        assert exactness.exact_covers(with_protocol(frozen._replace(network=network), **update))
     assert "not used" not in caplog.text
 
 
-def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(prompted, tmp_path, caplog):
-    *network, protocol = prompted
-    chosen = choose([*network, protocol.model_copy(update={"precision": "bf16"})], tmp_path)
+def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(frozen, tmp_path, caplog):
+    chosen = choose(with_protocol(frozen, precision="bf16"), tmp_path)
     assert chosen.cover == 0.75
     assert "not used" not in caplog.text
     assert chosen.forward_ms == {}  # by time: on a CPU results are to be the same again
@@ -107,68 +114,66 @@ def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(prompted, tmp_path
         **{"device": device_name(CPU), "kind": "cpu", "canvas": 96, "image_size": 32, "precision": "bf16"},
         "gflop": whole["GFLOP"],
     }
-    grouped = [name for name, module in network[0].named_modules() if getattr(module, "groups", 1) > 1]
+    grouped = [name for name, module in frozen.network.named_modules() if getattr(module, "groups", 1) > 1]
     assert list(chosen.in_float32) == grouped
 
 
-def test_a_convolution_computes_in_float32_where_it_is_faster(prompted, monkeypatch):
-    *network, protocol = prompted
-    bf16 = protocol.model_copy(update={"precision": "bf16"})
+def test_a_convolution_computes_in_float32_where_it_is_faster(frozen, monkeypatch):
+    bf16 = with_protocol(frozen, precision="bf16")
 
     def milliseconds(work, chunk):
         layer, maps = work.args
         assert maps.dtype == torch.bfloat16
         return 1.0 if isinstance(layer, Float32Conv2d) or layer.stride == (2, 2) else 1.2
 
-    monkeypatch.setattr(plan, "_milliseconds", milliseconds)
-    grouped = {name: module for name, module in network[0].named_modules() if getattr(module, "groups", 1) > 1}
+    monkeypatch.setattr(measure, "milliseconds", milliseconds)
+    grouped = {name: module for name, module in frozen.network.named_modules() if getattr(module, "groups", 1) > 1}
     expected = [name for name, module in grouped.items() if module.stride == (1, 1)]
-    assert plan._faster_in_float32(*network, bf16, tuple(grouped), 1, 2) == tuple(expected)
+    assert measure.faster_in_float32(bf16, tuple(grouped), 1, 2) == tuple(expected)
     assert 0 < len(expected) < len(grouped)
 
 
-def test_the_step_like_that_of_the_pack_decides(prompted, tmp_path, monkeypatch):
+def test_the_step_like_that_of_the_pack_decides(frozen, tmp_path, monkeypatch):
     few, many = [way(None, 10.0), way(0.5, 9.9)], [way(None, 10.0), way(0.5, 5.0)]
-    found = {"measured": {"10": few, "128": many}, "in_float32": ["a"], "forward_ms": {"fp32": 3.0, "tf32": 1.0}}
-    monkeypatch.setattr(plan, "measure", lambda *arguments: found)
-    covers = {images: plan.choose(*prompted, tmp_path, 8e9, images).cover for images in (1, 30, 40, 128, 500)}
+    forward_ms = {"fp32": 3.0, "tf32": 1.0}
+    keep(monkeypatch, measured={10: few, 128: many}, in_float32=["a"], forward_ms=forward_ms)
+    covers = {images: choose(frozen, tmp_path, 8e9, images).cover for images in (1, 30, 40, 128, 500)}
     assert covers == {1: None, 30: None, 40: 0.5, 128: 0.5, 500: 0.5}
-    chosen = plan.choose(*prompted, tmp_path, 8e9, 10)
-    assert (chosen.in_float32, chosen.forward_ms) == (("a",), {"fp32": 3.0, "tf32": 1.0})
+    chosen = choose(frozen, tmp_path)
+    assert (chosen.in_float32, chosen.forward_ms) == (("a",), forward_ms)
 
 
-def test_sharing_that_is_not_exact_is_not_used(prompted, tmp_path, monkeypatch, caplog):
+def test_sharing_that_is_not_exact_is_not_used(frozen, tmp_path, monkeypatch, caplog):
     class Wrong(engine.SharedNetwork):
         def __call__(self, canvas):
             return super().__call__(canvas) * 1.01
 
     monkeypatch.setattr(engine, "SharedNetwork", Wrong)
-    assert choose(prompted, tmp_path) == Plan(None, 64, False)
+    assert choose(frozen, tmp_path) == Plan(None, 64, False)
     assert "not used, logits are off by 0.0" in caplog.text
 
 
-def test_a_step_too_large_for_the_memory_is_measured_with_fewer_runs(prompted, monkeypatch):
+def test_a_step_too_large_for_the_memory_is_measured_with_fewer_runs(frozen, monkeypatch):
     class Small(engine.PromptedNetwork):
         def _gradients(self, chunk):
             if len(chunk.images) > 10:
                 raise torch.OutOfMemoryError
             return super()._gradients(chunk)
 
-    monkeypatch.setattr(plan, "PromptedNetwork", Small)
-    assert [way["cover"] for way in plan.measure(*prompted)["measured"]["10"]] == [None, 0.75]
+    monkeypatch.setattr(measure, "PromptedNetwork", Small)
+    assert [way.cover for way in measure.measure(frozen).measured[10]] == [None, 0.75]
 
 
-def test_a_border_too_small_to_share_is_not_measured(prompted, tmp_path, caplog):
+def test_a_border_too_small_to_share_is_not_measured(frozen, tmp_path, caplog):
     caplog.set_level("INFO")
-    *network, protocol = prompted
-    assert choose([*network, protocol.model_copy(update={"image_size": 88})], tmp_path).cover is None
+    assert choose(with_protocol(frozen, image_size=88), tmp_path).cover is None
     (file,) = tmp_path.iterdir()
     (dense,) = read_json(file)["measured"]["10"]
     assert dense["cover"] is None
     assert "whole canvases, as the border is too small to share" in caplog.text
 
 
-def test_a_network_that_cannot_be_walked_takes_whole_canvases(prompted, tmp_path, caplog):
+def test_a_network_that_cannot_be_walked_takes_whole_canvases(frozen, tmp_path, caplog):
     class Branching(torch.nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -180,24 +185,23 @@ def test_a_network_that_cannot_be_walked_takes_whole_canvases(prompted, tmp_path
     caplog.set_level("INFO")
     network = for_inference(Branching(torchvision.models.mobilenet_v2().eval()), CPU)
     assert "batch norm is not folded, as torch.fx cannot walk the network: symbolically traced" in caplog.text
-    assert choose([network, *prompted[1:]], tmp_path).cover is None
+    assert choose(frozen._replace(network=network), tmp_path).cover is None
     assert "whole canvases, as torch.fx cannot walk the network" in caplog.text
 
 
-def test_another_network_size_or_precision_is_measured_anew(prompted, tmp_path, monkeypatch):
-    network, mean, std, protocol = prompted
-    kept(prompted, tmp_path, monkeypatch, way(None, 10.0))
+def test_another_network_size_or_precision_is_measured_anew(frozen, tmp_path, monkeypatch):
+    kept(frozen, tmp_path, monkeypatch, way(None, 10.0))
     for update in ({"image_size": 48}, {"canvas": 112}, {"precision": "bf16"}):
-        kept((network, mean, std, protocol.model_copy(update=update)), tmp_path, monkeypatch, way(None, 10.0))
-    kept(
-        (for_inference(torchvision.models.resnet18().eval(), CPU), mean, std, protocol),
-        tmp_path,
-        monkeypatch,
-        way(None, 1.0),
-    )
+        kept(with_protocol(frozen, **update), tmp_path, monkeypatch, way(None, 10.0))
+    other = for_inference(torchvision.models.resnet18().eval(), CPU)
+    kept(frozen._replace(network=other), tmp_path, monkeypatch, way(None, 1.0))
     assert len(list(tmp_path.iterdir())) == 5
     # neither the recipe nor the weights make a difference
-    recipe = protocol.model_copy(update={"learning_rate": 1.0, "epochs": 7})
-    other = for_inference(torchvision.models.mobilenet_v2().eval(), CPU)
-    kept((other, mean, std, recipe), tmp_path, monkeypatch, way(None, 10.0))
+    again = for_inference(torchvision.models.mobilenet_v2().eval(), CPU)
+    kept(
+        with_protocol(frozen._replace(network=again), learning_rate=1.0, epochs=7),
+        tmp_path,
+        monkeypatch,
+        way(None, 10.0),
+    )
     assert len(list(tmp_path.iterdir())) == 5

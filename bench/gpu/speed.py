@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
 from hiddencost.networks.families import FAMILIES
-from hiddencost.prompting.engine import Chunk, PromptedNetwork
-from hiddencost.prompting.plan import choose
-from hiddencost.study.recipes import RunClipProtocol, RunProtocol
+from hiddencost.prompting.engine import Chunk, FrozenNetwork, PromptedNetwork
+from hiddencost.prompting.plan import fit_to_device
+from hiddencost.study.recipes import PromptingProtocol, RunClipProtocol
 
 VIT = "timm/vit_base_patch16_224"
 CASES = [  # what matters most first, as time may run out
@@ -124,7 +124,7 @@ def measure(engine: Engine, dry: bool) -> Case:
     return found | of_a_chunk(prompted, engine.protocol, whole)
 
 
-def of_a_chunk(prompted: PromptedNetwork, recipe: RunProtocol | RunClipProtocol, chunk: Chunk) -> Case:
+def of_a_chunk(prompted: PromptedNetwork, recipe: PromptingProtocol, chunk: Chunk) -> Case:
     """Return what a gradient of a chunk takes: ms, arithmetic and its share of the matrix rate, kernels, memory."""
     count = len(chunk.images)
     for _ in range(4):  # until it is captured
@@ -167,12 +167,12 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
         **{"batch_size": clip_bench.BATCH, "shuffle": True, "test_batch_size": 128, "mapping_interval": 1},
         **{"precision": "auto", "interpolation": "bicubic"},
     )
-    arguments = FAMILIES["clip"].for_inference(classifier, DEVICE), *normalisation(), recipe
+    frozen = FrozenNetwork(FAMILIES["clip"].for_inference(classifier, DEVICE), *normalisation(), recipe)
     with TemporaryDirectory() as plans:
-        plan = choose(*arguments, plans, 8 * 2**30)
+        plan = fit_to_device(frozen, plans, 8 * 2**30).plan
     images = chunk(runs, shown, canvas, canvas)
     for graphs in {False, plan.graphs}:
-        prompted = PromptedNetwork(*arguments, replace(plan, graphs=graphs))
+        prompted = PromptedNetwork(*frozen, replace(plan, graphs=graphs))
         yield {"what": "engine", "plan": str(prompted.plan), **of_a_chunk(prompted, recipe, images)}
     with torch.inference_mode():
         exact = milliseconds(lambda: prompted.logits(images.images, images.prompts, images.runs, "fp32"), 3, 1)

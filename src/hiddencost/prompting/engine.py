@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.maps import SharedMaps, cast, paste
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
-from hiddencost.prompting.prompts import prompt_of
+from hiddencost.prompting.prompts import Prompt, prompt_of
 from hiddencost.prompting.sharing import SharedNetwork
 from hiddencost.study.recipes import PromptingProtocol
 
@@ -66,24 +66,54 @@ class Chunk:
         return [self.images, self.labels, self.weights, self.runs, self.mappings, self.prompts]
 
 
+class FrozenNetwork(NamedTuple):
+    """A frozen network and the recipe by which it is prompted.
+
+    Attributes:
+        network: as `Family.for_inference` gives it: it maps [N, 3, S, S] to logits, [N, source classes].
+        mean, std: [3, 1, 1] of its input in [0, 1], on the device and of the dtype (float32) in which prompts are
+            trained.
+        protocol: it names the shape of the prompt (see `prompts`).
+    """
+
+    network: nn.Module
+    mean: Tensor
+    std: Tensor
+    protocol: PromptingProtocol
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def prompt(self) -> Prompt:
+        return prompt_of(self.protocol)
+
+    @property
+    def precision(self) -> str:
+        """What training computes in on the device, "fp32" or "bf16"."""
+        return resolve_precision(self.protocol.precision, self.device)
+
+    @property
+    def source_classes(self) -> int:
+        return classifier(self.network).out_features
+
+
 class PromptedNetwork:
     """A frozen network behind prompted canvases.
 
-    network: as `backbone.for_inference` gives it; mean, std: [3, 1, 1] of its input in [0, 1], on the device and of
-    the dtype (float32) in which prompts are trained. The protocol names the shape of the prompt (see `prompts`).
-    Where nothing of it is shared, the plan has no cover.
+    Its first arguments are those of FrozenNetwork, the last is how it is run: without a cover, where nothing of the
+    prompt is shared.
 
     Images, uint8 [M, 3, s, s], are on the device, or on the host where they are too many; indices are on the host.
     """
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, protocol: PromptingProtocol, plan: Plan):
-        self.mean, self.std, self.plan = mean, std, plan
-        self.device = mean.device
-        self.source_classes = classifier(network).out_features
-        self.prompt = prompt_of(protocol)
-        self.mask = self.prompt.mask().to(mean.device)
-        self.precision = resolve_precision(protocol.precision, self.device)
-        self.network = network
+        frozen = FrozenNetwork(network, mean, std, protocol)
+        self.network, self.mean, self.std, self.plan = network, mean, std, plan
+        self.device, self.source_classes, self.precision = frozen.device, frozen.source_classes, frozen.precision
+        self.prompt = frozen.prompt
+        self.mask = self.prompt.mask().to(self.device)
         computed = fuse_pointwise(network) if plan.fused else network
         self._full = _executor(computed, plan.cover)
         self._bf16 = None

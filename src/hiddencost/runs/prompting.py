@@ -15,8 +15,8 @@ from hiddencost.files import read_json, sha256_file
 from hiddencost.machine import free_memory
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
-from hiddencost.prompting.engine import PromptedNetwork
-from hiddencost.prompting.plan import choose
+from hiddencost.prompting.engine import FrozenNetwork
+from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
@@ -39,7 +39,7 @@ def train_pack(
 ) -> None:
     """Train the runs of visual prompting that the ledger does not hold yet, side by side, and write the rows of all.
 
-    See `pack.complete` for the request, whose `recipe` is one of RUN_PROTOCOLS, and for the output; `plan.choose`
+    See `pack.complete` for the request, whose `recipe` is one of RUN_PROTOCOLS, and for the output; `fit_to_device`
     for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a minute the runs under way
     are kept in the ledger's folder, and a job that was killed goes on from there.
     """
@@ -58,8 +58,7 @@ def train_pack(
         test_labels = torch.tensor(dataset.test_labels)
         a_step = sum(min(protocol.batch_size, len(chosen)) for _, chosen in runs_on) / len(runs_on)
         # after the images, with what they leave of a GPU
-        plan = choose(network, mean, std, protocol, plans, memory, a_step)
-        prompted = PromptedNetwork(network, mean, std, protocol, plan)
+        prompted = fit_to_device(FrozenNetwork(network, mean, std, protocol), plans, memory, a_step)
         names = list(runs)
         stored = interrupted.states(unfinished, device)
         states = {number: stored[name] for number, name in enumerate(names) if name in stored}

@@ -187,6 +187,9 @@ def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_lat
         later = {name for name in counted[job] if name.removeprefix("hiddencost.").startswith(elsewhere)}
         assert later <= {"hiddencost.datasets.prepared"}
         assert "hiddencost.runs.trained" not in counted[job]
+        # of methods a run stands on its own, see `Method.digest`
+        assert not counted[job] & {"hiddencost.methods.registry", "hiddencost.methods.mapping"}
+    assert "hiddencost.methods.method" in counted["train"]
     assert "hiddencost.prompting.engine" not in counted["probe"]
     assert "hiddencost.results.tables" in counted["collect"]
     assert not counted["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.pack"}

@@ -1,5 +1,7 @@
 """What a study can be extended by from outside, in a few lines: registered, named in a study, run to its figures."""
 
+from pathlib import Path
+
 import in_process
 import numpy as np
 import pandas as pd
@@ -8,17 +10,24 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
 import hiddencost
 from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, Control, OneShotCompression
 from hiddencost.datasets import prepared
 from hiddencost.figures.registry import FIGURES, FigureKind
+from hiddencost.files import sha256_file, write_json
 from hiddencost.methods.mapping import count_predictions
 from hiddencost.methods.registry import METHODS, Method
 from hiddencost.networks import backbones
+from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.convolutional import Convolutional
+from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.formats.reading import ImportedCheckpoint
+from hiddencost.networks.formats.registry import READERS, Reader
 from hiddencost.networks.layers import layer_weights
 from hiddencost.prompting.prompts import PROMPTS, BorderPrompt
 from hiddencost.results.claims import Cells
@@ -169,3 +178,58 @@ def test_a_control(tmp_path, monkeypatch, threads):
     assert {"heatmap", "glance"} < set(finished.figures)
     (dense, _, _), (turned, _, _) = (backbones.load(tmp_path / f"results/tiny/backbones/{name}") for name in shown)
     assert torch.equal(dense[0].weight, -turned[0].weight)
+
+
+def read(files):
+    """A reader of checkpoints that are an .npz, an array each weight."""
+    arrays = np.load(files["weights"])
+    state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    return ImportedCheckpoint(state, {}, {"keys": len(state)})
+
+
+class Perceptron(nn.Sequential):
+    """A network without a convolution."""
+
+    def __init__(self):
+        super().__init__(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+class Perceptrons(Convolutional):
+    """Networks whose linear layers are pruned, the head with them."""
+
+    name, architectures, sparsity_over = "perceptron", "perceptron/", "linear_layers"
+
+    def has_network(self, network):
+        return isinstance(network, Perceptron)
+
+    def build(self, architecture, widths=None):
+        return Perceptron().eval()
+
+    def prunable_weights(self, network):
+        return layer_weights(network)
+
+    def sparsity_groups(self, network, stem):
+        return {"linear_layers": list(layer_weights(network))}
+
+
+def test_a_format_and_a_family_of_networks(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, "npz", Reader(__name__))
+    monkeypatch.setitem(FAMILIES, "perceptron", Perceptrons())
+    published, file = Perceptron().eval().requires_grad_(False), tmp_path / "weights.npz"
+    np.savez(file, **{key: tensor.numpy() for key, tensor in published.state_dict().items()})
+    files = {"weights": {"path": str(file), "sha256": sha256_file(file), "source": "test"}}
+    write_json(tmp_path / "fetched.json", {"failed": None, "files": files})
+    entry = {
+        **{"architecture": "perceptron/tiny", "format": "npz", "stem": None, "upstream_top1": None},
+        **{"sparsity_over": "linear_layers", "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}},
+    }
+    import_checkpoint("tiny", entry, tmp_path / "fetched.json", tmp_path / "imported")
+    compress(tmp_path / "imported", tmp_path / "dense", None, None)
+    images = torch.rand(4, 3, 16, 16)
+    torch.testing.assert_close(backbones.load(tmp_path / "dense")[0](images), published(images))
+    compress(tmp_path / "imported", tmp_path / "pruned", {"algorithm": "magnitude", "sparsity": 0.75}, None)
+    known = Recognised(20, 20, "photos", 0)
+    verification = verify(tmp_path / "pruned", {"sparsity_tolerance": 0.001}, lambda network, manifest: known)
+    assert verification.passed, verification.reasons
+    assert verification.sparsity["linear_layers"] == pytest.approx(0.75, abs=0.001)
+    assert Reader(__name__).file == Path(__file__)

@@ -27,7 +27,7 @@ from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.arrays import read_cifar_binary
 from hiddencost.methods.mapping import count_predictions, greedy_mapping
 from hiddencost.networks import backbones, inference
-from hiddencost.networks.layers import classifier_name
+from hiddencost.networks.layers import head_name
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.engine import Plan, PromptedNetwork
@@ -79,7 +79,7 @@ def emulated(network: nn.Module, precision: str) -> tuple[nn.Module, Plan, str]:
             module.weight.copy_(to_tf32(module.weight))
             module.register_forward_pre_hook(lambda _, inputs: (to_tf32(inputs[0]),))
         return copied, Plan(), "fp32"
-    products.pop(classifier_name(copied))
+    products.pop(head_name(copied))
     for module in products.values():
         for parameter in module.parameters():
             parameter.copy_(parameter.bfloat16())

@@ -12,7 +12,7 @@ from hiddencost.compression.make import compress
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.networks import backbones, build, inference
 from hiddencost.networks.checkpoint import import_checkpoint
-from hiddencost.networks.layers import classifier
+from hiddencost.networks.layers import head_of
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
@@ -215,7 +215,7 @@ def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, t
     folded = inference.for_inference(network, CPU)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert not any("batch_norm" in str(node.target) for node in folded.graph.nodes)
-    assert classifier(folded).out_features == classifier(network).out_features == 1000
+    assert head_of(folded).out_features == head_of(network).out_features == 1000
     prompts = torch.randn(1, 3, 96, 96, dtype=torch.float64)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
@@ -237,4 +237,4 @@ def test_a_network_that_cannot_be_walked_keeps_its_batch_norm_and_says_so(caplog
 
 def test_a_network_without_a_linear_head_is_refused():
     with pytest.raises(ValueError, match="no linear layer"):
-        classifier(nn.Sequential(nn.Conv2d(3, 4, 1)))
+        head_of(nn.Sequential(nn.Conv2d(3, 4, 1)))

@@ -237,7 +237,7 @@ def test_the_head_is_new_and_the_source_untouched(build):
     assert all(parameter.requires_grad for parameter in network.parameters())
     fine_tune(network, {}, *colours(4), range(4), 0, RECIPE.model_copy(update={"epochs": 1}), *constants())
     assert all(torch.equal(before[key], value) for key, value in source.state_dict().items())
-    heads = [layers.classifier(with_new_head(source, 7, seed)).weight for seed in (0, 0, 1)]
+    heads = [layers.head_of(with_new_head(source, 7, seed)).weight for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 

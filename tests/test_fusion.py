@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hiddencost.networks.build import build
 from hiddencost.networks.inference import for_inference
-from hiddencost.networks.layers import classifier
+from hiddencost.networks.layers import head_of
 from hiddencost.prompting import fusion
 from hiddencost.prompting.fusion import BiasActivation, fuse_pointwise, kernels_run
 from hiddencost.prompting.maps import paste
@@ -349,7 +349,7 @@ def test_a_fused_network_gives_the_same(name, threads):
     assert network.code == code
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
-    assert classifier(fused) is classifier(network)
+    assert head_of(fused) is head_of(network)
 
 
 def test_every_case_of_the_pass():

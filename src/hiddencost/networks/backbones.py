@@ -17,10 +17,18 @@ def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> int:
-    """Load weights into a network, all keys of both accounted for. Returns the number of keys matched.
+    """Load weights into a network, all keys of both accounted for.
 
-    Raises ValueError, naming `origin`, the keys and the two shapes, if a key is missing or unexpected or a shape
-    differs.
+    Args:
+        network: changed in place.
+        state: its weights by key.
+        origin: what messages call the weights: their file.
+
+    Returns:
+        The number of keys matched.
+
+    Raises:
+        ValueError: a key is missing or unexpected, or a shape differs; with the keys and the two shapes.
     """
     wanted, given = weights_of(network.state_dict()), weights_of(state)
     problems = [f"missing key {key}" for key in sorted(wanted.keys() - given.keys())]
@@ -41,8 +49,11 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> 
 def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: dict) -> None:
     """Write a backbone.
 
-    state: the weights under the architecture's names; masks: bool, True where a weight is kept, for each pruned
-    tensor by its key. `weights_sha256` and `masks_sha256` are added to the manifest.
+    Args:
+        folder: for weights.safetensors, masks.safetensors and manifest.json.
+        state: the weights under the architecture's names.
+        masks: bool, True where a weight is kept, for each pruned tensor by its key.
+        manifest: `weights_sha256` and `masks_sha256` are added to it.
     """
     folder = Path(folder)
     for name, tensors in (("weights", weights_of(state)), ("masks", masks)):
@@ -58,10 +69,15 @@ def save_failure(folder: str | Path, reason: str, manifest: dict) -> None:
 
 
 def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
-    """Load a backbone. Returns the network (evaluation mode, no gradients), its masks and its manifest.
+    """Load a backbone.
 
-    Raises ValueError if the backbone could not be made, the keys do not match the architecture or the files are not
-    those of the manifest.
+    Returns:
+        The network, in evaluation mode and without gradients; its masks, bool by key, True where a weight is kept;
+        and its manifest, with the number of `keys_matched`.
+
+    Raises:
+        ValueError: the backbone could not be made, the keys do not match the architecture, or the files are not those
+            of the manifest.
     """
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
@@ -69,8 +85,8 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
         raise ValueError(reason)
     for name in ("weights", "masks"):
         path = folder / f"{name}.safetensors"
-        if (found := sha256_file(path)) != manifest[f"{name}_sha256"]:
-            raise ValueError(f"{path}: sha256 is {found}, the manifest says {manifest[f'{name}_sha256']}")
+        if (sha256 := sha256_file(path)) != manifest[f"{name}_sha256"]:
+            raise ValueError(f"{path}: sha256 is {sha256}, the manifest says {manifest[f'{name}_sha256']}")
     network = build(manifest["architecture"], manifest.get("widths"))
     weights = folder / "weights.safetensors"
     matched = load_strictly(network, load_file(weights), str(weights))

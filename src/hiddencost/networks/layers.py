@@ -7,13 +7,17 @@ import torch
 from torch import Tensor, nn
 
 
-def classifier(network: nn.Module) -> nn.Linear:
-    """Return the network's last linear layer, the head over its source classes. Raises ValueError if it has none."""
-    return network.get_submodule(classifier_name(network))
+def head_of(network: nn.Module) -> nn.Linear:
+    """Return a network's last linear layer, which is over its source classes.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return network.get_submodule(head_name(network))
 
 
-def classifier_name(network: nn.Module) -> str:
-    """Return the name of the classifier within the network. Raises ValueError if it has none."""
+def head_name(network: nn.Module) -> str:
+    """Return the name of the head within a network; see `head_of`."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise ValueError("the network has no linear layer, which its head over the source classes should be")
@@ -39,13 +43,13 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 
 def layer_weights(network: nn.Module) -> dict[str, Weight]:
     """Return the weights of all convolutions, linear layers and attentions' projections, by their keys, in order."""
-    found = {}
+    weights = {}
     for name, module in network.named_modules():
         for parameter, _ in module.named_parameters(recurse=False):
             of_layer = parameter == "weight" and isinstance(module, nn.Conv2d | nn.Linear)
             if of_layer or parameter == "in_proj_weight":
-                found[f"{name}.{parameter}"] = Weight(module, parameter)
-    return found
+                weights[f"{name}.{parameter}"] = Weight(module, parameter)
+    return weights
 
 
 def convolution_weights(network: nn.Module) -> dict[str, Weight]:
@@ -59,6 +63,13 @@ def erk_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, fl
     A layer's density is proportional to (n_out + n_in + w + h) / (n_out n_in w h) of its weights' shape (Evci et al.,
     Rigging the Lottery, ICML 2020, section 3; for a grouped convolution n_in is that of a group). Layers that would
     exceed 1 are dense, and the others share what remains.
+
+    Args:
+        shapes: of the layers' weights, by name.
+        density: the share of all these weights that is kept.
+
+    Returns:
+        The share of each layer's weights that is kept, by name.
     """
     dense: set[str] = set()
     while True:

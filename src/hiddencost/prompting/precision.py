@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hiddencost.networks.layers import classifier, classifier_name
+from hiddencost.networks.layers import head_name, head_of
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -46,9 +46,9 @@ def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
 
     in_float32: names of convolutions that do so, too.
     """
-    head = _FullHead(classifier(network))
+    head = _FullHead(head_of(network))
     copied = copy.deepcopy(network).bfloat16()
-    copied.set_submodule(classifier_name(copied), head)
+    copied.set_submodule(head_name(copied), head)
     for name in in_float32:
         convolution = copy.deepcopy(network.get_submodule(name))
         convolution.__class__ = Float32Conv2d

@@ -19,7 +19,7 @@ from hiddencost.prompting.prompts import fill
 def features_of(network: nn.Module, images: Tensor) -> Tensor:
     """Return what enters the network's last linear layer, float32 [N, D], for normalised images [N, 3, S, S]."""
     caught: list[Tensor] = []
-    hook = layers.classifier(network).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    hook = layers.head_of(network).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     try:
         network(images)
     finally:

@@ -38,11 +38,11 @@ class FineTuned:
 def with_new_head(network: nn.Module, classes: int, seed: int) -> nn.Module:
     """Return a trainable copy of a network with a new classifier over `classes`, as PyTorch initialises it."""
     network = copy.deepcopy(network).requires_grad_()
-    old = layers.classifier(network)
+    old = layers.head_of(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "head").initial_seed())
         head = nn.Linear(old.in_features, classes)
-    network.set_submodule(layers.classifier_name(network), head.to(old.weight))
+    network.set_submodule(layers.head_name(network), head.to(old.weight))
     return network
 
 
@@ -174,7 +174,7 @@ def finetune_pack(inputs: PackInputs, request: PackRequest, output: str | Path, 
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
         torch.backends.cudnn.deterministic = True
         source, masks, manifest = backbones.load(inputs.backbone)
-        head = layers.classifier_name(source)
+        head = layers.head_name(source)
         masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
         mean, std = backbones.normalisation(manifest, device)
         test_labels = torch.tensor(dataset.test_labels)

@@ -44,7 +44,7 @@ class TrainedClassifier(nn.Module):
         self.about, self.classes, self.run = about, about["classes"], about["run"]
         self.size, self.shape = sized(about["size"]), make_prompt(about["prompt"], about)
         if METHODS[self.run["method"]].probes:  # its image fills the canvas: no border is left to prompt
-            name, old = layers.classifier_name(network), layers.classifier(network)
+            name, old = layers.head_name(network), layers.head_of(network)
             bias = METHODS[self.run["method"]].trains
             network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
         self.network = network
@@ -189,7 +189,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     }
     model = TrainedClassifier(network, about)
     if method.probes:
-        backbones.load_strictly(layers.classifier(model.network), learned, str(entry))
+        backbones.load_strictly(layers.head_of(model.network), learned, str(entry))
     else:
         del learned["mappings"]  # of each epoch; the last is `mapping`
         backbones.load_strictly(model, model.state_dict() | learned, str(entry))

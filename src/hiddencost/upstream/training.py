@@ -286,7 +286,7 @@ def first_network(job: dict, classes: int) -> tuple[nn.Module, dict]:
         else:
             network, _, manifest = backbones.load(job["start"])
             about = {key: manifest[key] for key in ("architecture", "preprocessing", "source_sha256")}
-            name = layers.classifier_name(network)
+            name = layers.head_name(network)
             if network.get_submodule(name).out_features != classes:
                 about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"
                 other = build.build(about["architecture"])

@@ -199,9 +199,6 @@ class Perceptrons(Convolutional):
 
     name, architectures, sparsity_over = "perceptron", "perceptron/", "linear_layers"
 
-    def has_network(self, network):
-        return isinstance(network, Perceptron)
-
     def build(self, architecture, widths=None):
         return Perceptron().eval()
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hiddencost.machine import clear_memory, out_of_memory
 from hiddencost.networks.inference import FORWARD_BATCH
-from hiddencost.networks.layers import classifier
+from hiddencost.networks.layers import head_of
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.fusion import fuse_pointwise
@@ -96,7 +96,7 @@ class FrozenNetwork(NamedTuple):
 
     @property
     def source_classes(self) -> int:
-        return classifier(self.network).out_features
+        return head_of(self.network).out_features
 
 
 class PromptedNetwork:

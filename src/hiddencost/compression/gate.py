@@ -48,7 +48,7 @@ def verify(
     settings_here = manifest["compression_settings"]
     compression = COMPRESSIONS[settings_here["algorithm"]] if settings_here else None
     quantised = compression is not None and compression.quantises
-    required = list(compression.reached(network, family, settings_here)) if compression else []
+    required = list(compression.pruned_weights(network, family, settings_here)) if compression else []
     required += with_masks(network, manifest)
     exempt = manifest["control"] is not None and CONTROLS[manifest["control"]].exempt
     reasons = [

@@ -25,7 +25,7 @@ def quantise(network: nn.Module, bits: int) -> None:
     )
 
     largest = 2 ** (bits - 1) - 1
-    for weight in (one.tensor for one in layer_weights(network).values()):
+    for weight in (layer.tensor for layer in layer_weights(network).values()):
         block = (1, *weight.shape[1:])
         grid = {"quant_min": -largest, "quant_max": largest}
         scale, zero = choose_qparams_affine(weight, MappingType.SYMMETRIC, block, torch.int8, **grid)

@@ -22,13 +22,20 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of compression, as tables and figures know it."""
+class CompressionKind:
+    """A kind of compression, as tables and figures know it.
 
-    kind: str  # one name for all its settings: what figures are grouped by
-    heading: str | None = None  # what figures write, where it is not what tables do
-    quantises: bool = field(default=False, kw_only=True)  # rounds weights; the others set weights to zero
-    shows_sparsity: bool = field(default=True, kw_only=True)  # figures write the sparsity beside it
+    Attributes:
+        kind: its name, whatever its settings: figures and tables of costs are grouped by it.
+        heading: what figures write; None: what tables write, its `label`.
+        quantises: whether it rounds weights; the others set weights to zero.
+        shows_sparsity: whether figures write the sparsity beside it.
+    """
+
+    kind: str
+    heading: str | None = None
+    quantises: bool = field(default=False, kw_only=True)
+    shows_sparsity: bool = field(default=True, kw_only=True)
 
     @property
     def title(self) -> str:
@@ -45,12 +52,18 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneShotCompression(Kind, ABC):
-    """A compression made here: one-shot, without retraining. As it stands it prunes to a `sparsity`."""
+class OneShotCompression(CompressionKind, ABC):
+    """A compression that this workflow makes, without retraining. A subclass that says no more prunes to a sparsity.
 
-    description: str  # for the schema of a study
-    required: tuple[str, ...] = ("sparsity",)  # of the settings, fields of `study.parts.Compression`
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # the settings that need not be given
+    Attributes:
+        description: for the schema of a study.
+        required: the settings that a study must give, of the fields of `study.parts.Compression`.
+        defaults: the settings that it need not give.
+    """
+
+    description: str
+    required: tuple[str, ...] = ("sparsity",)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -72,20 +85,28 @@ class OneShotCompression(Kind, ABC):
         """Return the share of zeros that settings state; before: that of the network to compress, None if unknown."""
         return settings["sparsity"]
 
-    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
-        """Return the weights, by key, that it prunes, and that must have masks: none, where it quantises."""
+    def pruned_weights(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
+        """Return the weights that it prunes, by key: they must have masks. None, where it quantises."""
         return family.prunable_weights(network)
 
     @abstractmethod
     def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
-        """Compress a network in place; settings: complete. Zeros stay zeros.
+        """Compress a network. Zeros stay zeros.
 
-        Returns the masks of the weights that it has pruned: bool by key, True where kept. Raises ValueError where the
-        network cannot be compressed so.
+        Args:
+            network: without gradients; changed in place.
+            family: the network's.
+            settings: as `complete` returns them, with `algorithm`.
+
+        Returns:
+            The masks of the weights that it has pruned: bool by key, True where kept.
+
+        Raises:
+            ValueError: the network cannot be compressed so.
         """
 
     def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
-        """Return a line for each layer of a network that does not keep to the settings."""
+        """Return a line for each layer of a network that does not keep to the settings; see `apply` for these."""
         return []
 
 
@@ -100,13 +121,16 @@ class Unstructured(OneShotCompression):
         from hiddencost.compression import prune
 
         return prune.prune_unstructured(
-            self.reached(network, family, settings), settings["algorithm"], settings["sparsity"], settings["scope"]
+            self.pruned_weights(network, family, settings),
+            settings["algorithm"],
+            settings["sparsity"],
+            settings["scope"],
         )
 
     def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        every = self.reached(network, family, settings)
+        every = self.pruned_weights(network, family, settings)
         return prune.unstructured_violations(every, settings["sparsity"], settings["scope"], family.pruned_layers)
 
 
@@ -126,20 +150,20 @@ class NM(OneShotCompression):
     def sparsity(self, settings: Settings, before: float | None) -> float | None:
         return 1 - settings["n"] / settings["m"]
 
-    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
+    def pruned_weights(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
         """Return the weights whose inputs are whole groups of `m`."""
-        every = super().reached(network, family, settings)
+        every = super().pruned_weights(network, family, settings)
         return {key: weight for key, weight in every.items() if weight.tensor.shape[1] % settings["m"] == 0}
 
     def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
-        return prune.prune_nm(self.reached(network, family, settings), settings["n"], settings["m"])
+        return prune.prune_nm(self.pruned_weights(network, family, settings), settings["n"], settings["m"])
 
     def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        return prune.nm_violations(self.reached(network, family, settings), settings["n"], settings["m"])
+        return prune.nm_violations(self.pruned_weights(network, family, settings), settings["n"], settings["m"])
 
 
 class Channel(OneShotCompression):
@@ -148,12 +172,12 @@ class Channel(OneShotCompression):
     def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
-        return prune.prune_channels(self.reached(network, family, settings), settings["sparsity"])
+        return prune.prune_channels(self.pruned_weights(network, family, settings), settings["sparsity"])
 
     def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
 
-        return prune.channel_violations(self.reached(network, family, settings), settings["sparsity"])
+        return prune.channel_violations(self.pruned_weights(network, family, settings), settings["sparsity"])
 
 
 class Quantised(OneShotCompression):
@@ -168,7 +192,7 @@ class Quantised(OneShotCompression):
     def sparsity(self, settings: Settings, before: float | None) -> float | None:
         return before
 
-    def reached(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
+    def pruned_weights(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Weight"]:
         return {}
 
     def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
@@ -201,47 +225,54 @@ COMPRESSIONS: dict[str, OneShotCompression] = {
 }
 
 # published networks, and those that a study trains itself
-PUBLISHED: dict[str, Kind] = {
-    "acdc": Kind("acdc", "AC/DC"),
-    "rigl": Kind("rigl", "RigL"),
-    "gmp": Kind("gmp", "GMP"),
-    "lth": Kind("lth", "LT"),
-    "upop": Kind("upop", "UPop"),
+PUBLISHED: dict[str, CompressionKind] = {
+    "acdc": CompressionKind("acdc", "AC/DC"),
+    "rigl": CompressionKind("rigl", "RigL"),
+    "gmp": CompressionKind("gmp", "GMP"),
+    "lth": CompressionKind("lth", "LT"),
+    "upop": CompressionKind("upop", "UPop"),
 }
 
 
-def kinds() -> dict[str, Kind]:
+def kinds() -> dict[str, CompressionKind]:
     """Return all kinds of compression, published or made here, by `kind`."""
     return {entry.kind: entry for entry in (*PUBLISHED.values(), *COMPRESSIONS.values())}
 
 
-def applied(compression: str) -> list[Kind]:
+def applied(compression: str) -> list[CompressionKind]:
     """Return what a network was compressed by, in order, of the column `compression` of tables: none of "none", two
     of "acdc+int8". Raises ValueError for a label of no kind."""
     return [entry_of(label) for label in compression.split("+") if label != "none"]
 
 
-def last_applied(compression: str) -> Kind:
+def last_applied(compression: str) -> CompressionKind:
     """Return what a network was compressed by last, by which figures group it (see `applied`)."""
     return entry_of(compression.split("+")[-1])
 
 
-def entry_of(label: str) -> Kind:
+def entry_of(label: str) -> CompressionKind:
     """Return the entry of a single compression, by its label. Raises ValueError where there is none."""
-    found = next((kind for kind in kinds().values() if kind.has_label(label)), None)
-    if found is None:
+    entry = next((kind for kind in kinds().values() if kind.has_label(label)), None)
+    if entry is None:
         raise ValueError(f"compression {describe_unknown_name(label, kinds())}")
-    return found
+    return entry
 
 
 @dataclass(frozen=True)
 class Control(ABC):
-    """A network that keeps the architecture of a checkpoint, and not what it has learned."""
+    """A network that keeps the architecture of a checkpoint, and not what it has learned.
 
-    title: str  # what figures write
-    description: str  # for the schema of a study
-    keeps_weights: bool  # those of the checkpoint, and so its sparsity, its masks and its compression
-    exempt: bool = True  # it need not know the photos of the gate
+    Attributes:
+        title: what figures write.
+        description: for the schema of a study.
+        keeps_weights: whether it has the values of the checkpoint's weights, and so its sparsity and compression.
+        exempt: whether it need not know the images of the gate.
+    """
+
+    title: str
+    description: str
+    keeps_weights: bool
+    exempt: bool = True
 
     def sparsity(self, before: float | None) -> float | None:
         """Return the share of zeros that it states; before: that of the checkpoint, None if unknown."""
@@ -251,7 +282,13 @@ class Control(ABC):
     def apply(
         self, network: "nn.Module", masks: dict[str, "Tensor"], architecture: str
     ) -> tuple["nn.Module", dict[str, "Tensor"]]:
-        """Return the control of a network, changed in place or not, and its masks (bool by key, True where kept)."""
+        """Return the control of a network, and its masks.
+
+        Args:
+            network: of the checkpoint, without gradients; it may be changed in place.
+            masks: its masks, bool by key, True where kept.
+            architecture: its name, see `networks.build`.
+        """
 
 
 class RandomInit(Control):

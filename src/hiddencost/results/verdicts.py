@@ -174,19 +174,19 @@ def _is(backbone: pd.Series, kind: str) -> bool:
     """Whether a backbone (its `checkpoint`, `compression`, `control`) is of a kind that `Cells.backbones` names."""
     if kind in CONTROLS or isinstance(backbone["control"], str):
         return backbone["control"] == kind
-    made = {entry.kind for entry in applied(backbone["compression"])}
+    entries = applied(backbone["compression"])
     if kind in catalog.load("checkpoints"):
         return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind)["compression"]
     match kind:
         case "dense":
-            return not made
+            return not entries
         case "compressed":
-            return bool(made)
+            return bool(entries)
         case "sparse":
-            return bool(made) and "quantised" not in made
+            return bool(entries) and not any(entry.quantises for entry in entries)
         case _:  # of the paper's algorithms, the published networks: those that a study trains are others
             own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.load("checkpoints")
-            return made == {kind} and not own
+            return {entry.kind for entry in entries} == {kind} and not own
 
 
 def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | None, str]:

@@ -1,5 +1,7 @@
-"""Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has, which are
-ResNet-50 as TensorFlow's and Keras' published weights need it and ResNets for images of 32 pixels."""
+"""Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has.
+
+These are ResNet-50 as TensorFlow's and Keras' published weights need it, and ResNets for images of 32 pixels.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable

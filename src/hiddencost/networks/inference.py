@@ -55,10 +55,14 @@ def _with_plain_layers(network: nn.Module) -> nn.Module:
 
 
 def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with batch norm folded into its convolutions, in channels-last layout, on the device.
+    """Return a copy of a network with batch norm folded into its convolutions, `placed` on a device.
 
-    The outputs are those of the network up to rounding. It has no trainable weight. A network that torch.fx cannot
-    walk keeps its batch norm.
+    The outputs are those of the network up to rounding. A network that torch.fx cannot walk is not copied, and keeps
+    its batch norm.
+
+    Args:
+        network: images [N, 3, S, S] to logits, in evaluation mode; a torch.fx.GraphModule comes out, if it can.
+        device: to compute on.
     """
     try:
         network = fuse(_with_plain_layers(network), inplace=True)
@@ -68,7 +72,10 @@ def for_inference(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def placed(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network without trainable weights, in channels-last layout, on the device."""
+    """Return a network, changed in place, without trainable weights, in channels-last layout, on a device.
+
+    Its ReLU6 in place keep half the memory for a gradient.
+    """
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
     for name, module in list(network.named_modules()):
         if type(module) is nn.ReLU6 and module.inplace:

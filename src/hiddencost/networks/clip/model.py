@@ -19,9 +19,12 @@ Widths = dict[str, list[int]]  # of a block by its name: [of an attention head, 
 def build(name: str, widths: Widths | None = None) -> nn.Module:
     """Return a CLIP of open_clip, randomly initialised, in evaluation mode.
 
-    name: of open_clip's configurations, or local-dir:FOLDER, with an open_clip_config.json; widths: of those blocks
-    that are narrower than the configuration says, as UPop makes them. Raises ValueError where there is no such
-    configuration, or where its texts need a tokenizer that is downloaded.
+    Args:
+        name: of open_clip's configurations, or local-dir:FOLDER, with an open_clip_config.json.
+        widths: of those blocks that are narrower than the configuration says, as UPop makes them.
+
+    Raises:
+        ValueError: there is no such configuration, or its texts need a tokenizer that is downloaded.
     """
     import open_clip
 
@@ -57,7 +60,11 @@ def configuration_of(architecture: str) -> str:
 
 
 def image_size(network: nn.Module) -> int:
-    """Return the side of a CLIP's input in pixels. Raises ValueError if it is not a square."""
+    """Return the side of a CLIP's input, in pixels.
+
+    Raises:
+        ValueError: it is not a square.
+    """
     side = network.visual.image_size
     height, width = (side, side) if isinstance(side, int) else side
     if height != width:
@@ -66,7 +73,13 @@ def image_size(network: nn.Module) -> int:
 
 
 def narrow(block: nn.Module, head: int, hidden: int) -> None:
-    """Give a residual attention block, in place, attention heads of width `head` and an MLP of width `hidden`."""
+    """Make a residual attention block narrower, in place, with new weights.
+
+    Args:
+        block: of open_clip's.
+        head: the width of an attention head.
+        hidden: the width of its MLP.
+    """
     old, mlp = block.attn, block.mlp
     block.attn = Attention(old.embed_dim, old.num_heads, head)
     width = mlp.c_fc.in_features

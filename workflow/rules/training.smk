@@ -5,7 +5,7 @@ FEATURES = f"{RESULTS}/{layout.FEATURES}"
 TEXTS = f"{RESULTS}/{layout.TEXTS}"
 
 
-# The source classes of a CLIP: each template with each class of a dataset, through its text tower, once.
+# The source classes of a network that has texts: each template with each class of a dataset, through its text tower, once.
 rule embed_texts:
     input:
         backbone=STUDY_BACKBONE,
@@ -18,7 +18,7 @@ rule embed_texts:
     benchmark:
         f"{RESULTS}/benchmarks/embed_texts/{{backbone}}/{{dataset}}.tsv"
     wildcard_constraints:
-        backbone=any_of(training.clips(CALL)),
+        backbone=any_of(training.with_texts(CALL)),
     conda:
         "../../envs/hiddencost.yaml"
     resources:

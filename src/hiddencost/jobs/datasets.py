@@ -35,8 +35,8 @@ def prepare_dataset(call: Call, dataset: str) -> dict:
 
 def sizes_of(call: Call, dataset: str) -> list[str]:
     """Return all sizes at which the study has a dataset prepared, that of its splits first."""
-    others_first = sorted(call.study.backbones, key=call.study.is_clip)
-    return list(dict.fromkeys(size for each in others_first for size in call.study.sizes(dataset, each).values()))
+    texts_last = sorted(call.study.backbones, key=lambda backbone: call.study.family(backbone).has_texts)
+    return list(dict.fromkeys(size for each in texts_last for size in call.study.sizes(dataset, each).values()))
 
 
 def first_prepared(call: Call, dataset: str) -> str:

@@ -41,25 +41,26 @@ def images_to_crop(call: Call, backbone: str, dataset: str) -> list[str]:
 
 
 def class_names(call: Call, backbone: str, dataset: str) -> str:
-    """Return the report of a prepared dataset, which names its classes, at the one size that a CLIP sees."""
+    """Return the report of a prepared dataset, which names its classes, at the one size that a network with texts
+    sees."""
     (size,) = set(call.study.sizes(dataset, call.study.backbone(backbone)).values())
     return f"{layout.PREPARED.format(dataset=dataset, size=size)}/dataset.json"
 
 
-def embed_texts(call: Call) -> dict:
-    """Return what the texts of a CLIP depend on."""
-    return {"templates": call.study.clip.templates}
+def embed_texts(call: Call, backbone: str) -> dict:
+    """Return what the texts of a backbone depend on."""
+    return {"templates": call.study.prompting_recipe(call.study.backbone(backbone)).templates}
 
 
 def texts(call: Call, backbone: str, dataset: str) -> list[str]:
-    """Return the texts of a CLIP, which are its source classes; of other backbones none."""
-    if not call.study.is_clip(call.study.backbone(backbone)):
+    """Return the texts that are a backbone's source classes; none where it has other source classes."""
+    if not call.study.family(call.study.backbone(backbone)).has_texts:
         return []
     return [call.path(layout.TEXTS, backbone=backbone, dataset=dataset)]
 
 
 def texts_to_try(call: Call, backbone: str, dataset: str) -> list[str]:
-    """Return the texts of a CLIP for its zero-shot classifier, where the study has such a method."""
+    """Return the texts of a backbone for its zero-shot classifier, where the study has such a method."""
     probes = methods_of(call.study, "probe", backbone)
     return texts(call, backbone, dataset) if any(not METHODS[name].trains for name in probes) else []
 
@@ -71,8 +72,8 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
     of = [_network(call, settings.checkpoint), checkpoints.compress(call, backbone)]
     of.append(datasets.prepare_dataset(call, dataset))
     scripts = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
-    if study.is_clip(settings):
-        of.append(study.clip.templates)
+    if study.family(settings).has_texts:
+        of.append(study.prompting_recipe(settings).templates)
         scripts.append("embed_texts")
     if study.trained(settings.checkpoint):
         of += [checkpoints.verify_trained(call), *settings.training()]
@@ -147,6 +148,6 @@ def packs_so_far(call: Call) -> dict[str, int]:
     return tables
 
 
-def clips(call: Call) -> list[str]:
-    """Return the names of the backbones that are a CLIP."""
-    return [backbone.name for backbone in call.study.backbones if call.study.is_clip(backbone)]
+def with_texts(call: Call) -> list[str]:
+    """Return the names of the backbones whose source classes are texts."""
+    return [backbone.name for backbone in call.study.backbones if call.study.family(backbone).has_texts]

@@ -1,16 +1,15 @@
 import json
 import os
 import re
-from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
 
-from hiddencost.jobs import outlook
-from hiddencost.methods.registry import run_by
-from hiddencost.study.load import load_study
+from hiddencost.jobs import grid, outlook, rates, training
+from hiddencost.jobs.call import read_call
+from hiddencost.runs import packfile
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 CHECKPOINTS = {
@@ -22,7 +21,6 @@ CHECKPOINTS = {
         },
     }
 }
-PACKS = {job: f"results/quickstart/{job}/{{backbone}}/{{dataset}}/seed{{seed}}.parquet" for job in ("train", "probe")}
 COUNTS = {"train": 100, "test": 50}
 DATASETS = {"cifar10-part": {"counts": COUNTS, "classes": list("abcdefghij"), "files": {}}}
 BENCH = [
@@ -45,48 +43,74 @@ TRAINED = 2 * 2 * 0.5 * (112 / 224) ** 2  # GFLOP of an image, forward and backw
 
 
 @pytest.fixture
-def describe(tmp_path, monkeypatch):
+def call(tmp_path, monkeypatch):
+    """Call a study, the quickstart with changes, of the entries above, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def describe(left_out=None, device="CPU, 2 threads", trainings=None, gpus=0, at_a_time=None, **changes):
-        study = load_study(CONFIG | changes, "config.yaml")
+    def call(**changes):
+        call = read_call(CONFIG | changes, "config.yaml", "snakemake")
+        entries = {name: entry | CHECKPOINTS.get(name, {}) for name, entry in call.published.items()}
+        datasets = {name: entry | DATASETS.get(name, {}) for name, entry in call.datasets.items()}
+        vars(call).update(published=entries, checkpoints=entries, targets=datasets, datasets=datasets)
+        return call
+
+    return call
+
+
+@pytest.fixture
+def describe(call, tmp_path):
+    def describe(device="CPU, 2 threads", gpus=0, at_a_time=None, planned=(), **changes):
         bench = tmp_path / "throughput.json"
         bench.write_text(json.dumps([BENCH[0] | {"device": device}, BENCH[1]]))
-        left_out = {"backbone": {}, "dataset": {}} | (left_out or {})
-        names = [one.name for one in study.backbones if one.name not in left_out["backbone"]]
-        axes = [
-            {"backbone": name, "dataset": one.name, "seed": seed}
-            for name, one, seed in product(names, study.datasets, study.seeds)
-        ]
-        asked = [job for job in PACKS if set(run_by(job)) & set(study.methods)]
-        packs = {job: [Path(PACKS[job].format(**one)) for one in axes] for job in asked}
-        trainings = trainings or {}
-        return outlook.describe(study, CHECKPOINTS, DATASETS, left_out, packs, trainings, bench, gpus, at_a_time)
+        return outlook.describe(call(**changes), planned, bench, gpus, at_a_time)
 
     return describe
 
 
+def make(call, job, seed, **changes):
+    """Write the table of a pack of the first backbone, as it is asked for but for some changes. Returns its path."""
+    pack = {"backbone": call.study.backbones[0].name, "dataset": "cifar10-part", "seed": seed}
+    path = grid.pack_table(call, job, pack)
+    request = training.wanted(call, job, **pack)
+    packfile.write([{"status": "ok"}], request.model_copy(update=changes), Path(path))
+    return path
+
+
 def test_runs_are_counted_and_what_is_left_out_has_its_reason(describe):
-    gone = {"mobilenetv2-random": "never public", "mobilenetv2-magnitude30": "never public"}
-    text = describe({"backbone": gone})
+    tickets = [{"name": name, "checkpoint": f"resnet50-{name}"} for name in ("lth1", "lth2")]
+    text = describe(backbones=[*CONFIG["backbones"][:2], *tickets])
     assert "64 runs = 4 backbones x 1 datasets x 4 methods x 2 budgets x 2 seeds" in text
-    assert "to run     32 runs in 8 packs, of which 0 are there" in text
+    assert "to run     32 runs in 8 packs, of which 0 are up to date" in text
     assert "left out   32 runs" in text
-    assert "mobilenetv2-random, mobilenetv2-magnitude30 (32 runs): never public" in text
+    assert "lth1, lth2 (32 runs): never made public" in text
 
 
-def test_packs_on_disk_are_counted(describe, tmp_path):
-    pack = tmp_path / "results/quickstart/probe/mobilenetv2-dense/cifar10-part/seed1.parquet"
-    pack.parent.mkdir(parents=True)
-    pack.touch()
-    assert "64 runs in 16 packs, of which 1 are there" in describe()
+def test_packs_that_are_up_to_date_are_counted_and_others_have_their_reason(describe, call):
+    of = call()
+    made = make(of, "probe", 1)
+    text = describe()
+    assert "64 runs in 16 packs, of which 1 are up to date" in text
+    assert "stale" not in text
+    # Snakemake knows of their inputs
+    text = describe(planned=[made])
+    assert "64 runs in 16 packs, of which 0 are up to date" in text
+    assert "  stale      1 packs are made again, as their inputs are" in text
+    make(of, "train", 0, code="another")
+    make(of, "train", 1, code="another")
+    make(of, "probe", 0, recipe={})
+    text = describe()
+    assert "64 runs in 16 packs, of which 1 are up to date" in text
+    assert "  stale      2 packs were trained by an older version of the code: they are trained anew" in text
+    assert "  stale      1 packs do not hold what the study asks for: the runs that are not in the ledger" in text
+    # a value that is taken out of the study leaves a table as it is
+    assert "32 runs in 16 packs, of which 1 are up to date" in describe(shots=[1])
 
 
 def test_downloads_and_disk_are_estimated(describe, tmp_path):
     assert "14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in describe()
-    here = tmp_path / "resources/checkpoints/mobilenetv2/a.pth"
-    here.parent.mkdir(parents=True)
-    here.touch()
+    weights = tmp_path / "resources/checkpoints/mobilenetv2/a.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
     text = describe()
     assert "0.0 MB in 1 files that are not here yet" in text
     # 150 images at 104 and at 112 pixels; the checkpoint once and for 4 backbones; 48 prompts
@@ -106,13 +130,14 @@ def plan(tmp_path):
     return plan
 
 
-def told(text, pattern):
-    """The hours and minutes that a line tells, as hours."""
-    (found,) = re.findall(pattern.replace("TIME", r"([0-9,.]+ (?:h|min))"), text)
-    return [
-        float(number.replace(",", "")) / (1 if unit == "h" else 60)
-        for number, unit in (one.split() for one in ([found] if isinstance(found, str) else found))
-    ]
+HOURS = {"min": 1 / 60, "h": 1, "days": 24}
+
+
+def hours_in(text, pattern):
+    """The times that a line tells, in hours."""
+    (times,) = re.findall(pattern.replace("TIME", r"([0-9,.]+ (?:min|h|days))"), text)
+    parts = [time.split() for time in ([times] if isinstance(times, str) else times)]
+    return [float(number.replace(",", "")) * HOURS[unit] for number, unit in parts]
 
 
 def test_without_a_measurement_of_jobs_the_time_is_that_of_the_bench(describe):
@@ -120,11 +145,11 @@ def test_without_a_measurement_of_jobs_the_time_is_that_of_the_bench(describe):
     hours = (100 * 2 * TRAINED + (100 + 50) * TRAINED / 2) * 2000 / 4 / 3600
     text = describe(**ONE)
     line = r"about TIME on CPU, 2 threads \(the longest job: TIME\), as the committed bench/results tell"
-    assert told(text, line) == pytest.approx([hours, hours], rel=0.02)
+    assert hours_in(text, line) == pytest.approx([hours, hours], rel=0.02)
     # on a GPU the matrix rate of 4000 GFLOP/s against 400 TFLOP/s in training, 50 in the rest
     hours = (100 * 2 * TRAINED / 100 + (100 + 50) * TRAINED / 2 / 12.5) * 2000 / 4 / 3600
     line = r"about TIME on one GPU of 400 TFLOP/s in bf16 and 50 in fp32, TIME on 8 \(the longest job: TIME\)"
-    assert told(text, line) == pytest.approx([hours] * 3, abs=0.06)  # a job is not divided
+    assert hours_in(text, line) == pytest.approx([hours] * 3, abs=0.06)  # a job is not divided
     assert "assumed: no job has measured a GPU yet" in text
     text = describe(device="H200", **ONE)
     assert "on one H200" in text
@@ -137,40 +162,36 @@ def test_where_jobs_have_measured_a_gpu_its_rates_tell_the_time(describe, plan):
     ten = ONE | {"seeds": list(range(10))}
     text = describe(gpus=2, **ten)
     line = r"time       about TIME on one H100, TIME on 2, TIME on 8 \(the longest job: TIME\), as measured by jobs"
-    assert told(text, line) == pytest.approx([10 * job, 5 * job, 10 * job / 8, job], rel=0.03)
+    assert hours_in(text, line) == pytest.approx([10 * job, 5 * job, 10 * job / 8, job], rel=0.03)
     assert "assumed" not in text
     assert "make bench" not in text
     text = describe(at_a_time=200, **ten)
     line = r"about TIME on one H100, TIME with 10 jobs at a time \(the longest job: TIME\)"
-    assert told(text, line) == pytest.approx([10 * job, job, job], rel=0.03)
+    assert hours_in(text, line) == pytest.approx([10 * job, job, job], rel=0.03)
     # of a CPU alone, what a GPU takes is still assumed
     plan("h100", device="Xeon, 8 threads", kind="cpu")
     text = describe(**ONE)
-    assert told(text, r"about TIME on Xeon, 8 threads \(the longest") == pytest.approx([job], rel=0.03)
+    assert hours_in(text, r"about TIME on Xeon, 8 threads \(the longest") == pytest.approx([job], rel=0.03)
     assert "CPU, 2 threads" not in text
     assert "assumed: no job has measured a GPU yet" in text
 
 
-def test_packs_that_are_there_take_no_time_and_features_are_those_of_probes_that_are_not(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    study = load_study(CONFIG | {"backbones": CONFIG["backbones"][:1]}, "config.yaml")
-    axes = [{"backbone": study.backbones[0].name, "dataset": "cifar10-part", "seed": seed} for seed in study.seeds]
-    packs = {job: [Path(path.format(**one)) for one in axes] for job, path in PACKS.items()}
+def test_packs_that_are_up_to_date_take_no_time_and_features_are_those_of_probes_that_are_not(call):
+    of = call(backbones=CONFIG["backbones"][:1])
 
-    def forward():
-        jobs = outlook.jobs_left(study, CHECKPOINTS, DATASETS, packs)
+    def forward(planned=()):
+        jobs = outlook.arithmetic_left(of, outlook.packs_left(of, planned))
         return [job.forward / (TRAINED / 2) for job in jobs if not job.training], len(jobs)
 
     assert forward() == ([pytest.approx(150)], 3)
-    packs["train"][0].parent.mkdir(parents=True)
-    packs["train"][0].touch()
+    make(of, "train", 0)
     assert forward() == ([pytest.approx(150)], 2)
-    packs["probe"][0].parent.mkdir(parents=True)
-    packs["probe"][0].touch()
+    made = make(of, "probe", 0)
     assert forward()[1] == 2
-    packs["probe"][1].touch()
+    make(of, "probe", 1)
     assert forward() == ([], 1)
-    packs["train"][1].touch()
+    assert forward([made]) == ([pytest.approx(150)], 2)
+    make(of, "train", 1)
     assert forward() == ([], 0)
 
 
@@ -178,24 +199,24 @@ def test_a_job_is_timed_by_the_network_that_is_most_like_its_own():
     small, large = RATES | {"gflop": 1.0, "training_ms": 1.0}, RATES | {"gflop": 16.0, "training_ms": 2.0}
     full = large | {"image_size": 224, "training_ms": 4.0}
     exact = large | {"precision": "fp32", "training_ms": 8.0}
-    rates = [outlook.Rates(**one) for one in (small, large, full, exact)]
+    measured = [rates.Rates(**each) for each in (small, large, full, exact)]
 
     def trained_ms(image, share, precision="auto"):
-        return outlook.seconds(outlook.Job(1000 * image, 0, image, share, precision), rates)
+        return rates.seconds(rates.JobArithmetic(1000 * image, 0, image, share, precision), measured)
 
     assert trained_ms(2, 0.5) == pytest.approx(2 * 1.0)
     assert trained_ms(16, 0.6) == pytest.approx(2.0)
     assert trained_ms(16, 1.0) == pytest.approx(4.0)
     assert trained_ms(16, 0.6, "fp32") == pytest.approx(8.0)
-    rates.pop()
+    measured.pop()
     assert trained_ms(16, 0.6, "fp32") == pytest.approx(2.0)  # none of that precision
     # a pass forward is half of the arithmetic
-    assert outlook.seconds(outlook.Job(0, 8, 16, 0.5, "auto"), rates) == pytest.approx(3000.0)
+    assert rates.seconds(rates.JobArithmetic(0, 8, 16, 0.5, "auto"), measured) == pytest.approx(3000.0)
 
 
 def test_plans_without_rates_are_passed_over_and_newer_ones_come_first(tmp_path, plan):
     folder = tmp_path / "resources/plans"
-    assert outlook.measured_rates(folder) == []
+    assert rates.measured_rates(folder) == []
     for age, name in enumerate(["new", "old"]):
         os.utime(plan(name, device=name), (1e9 - age, 1e9 - age))
     plan("zero", training_ms=0.0)
@@ -203,26 +224,34 @@ def test_plans_without_rates_are_passed_over_and_newer_ones_come_first(tmp_path,
     (folder / "older.json").write_text('{"key": {}, "measured": []}')
     (folder / "broken.json").write_text('{"rates": ')
     (folder / "list.json").write_text("[]")
-    assert [one.device for one in outlook.measured_rates(folder)] == ["new", "old"]
+    assert [rate.device for rate in rates.measured_rates(folder)] == ["new", "old"]
 
 
 def test_jobs_are_spread_over_devices_but_not_divided():
-    assert outlook.spread([3.0, 1.0, 2.0], 1) == 6
-    assert outlook.spread([3.0, 1.0, 2.0], 2) == 3
-    assert outlook.spread([3.0, 1.0, 2.0], 8) == 3
+    assert rates.spread([3.0, 1.0, 2.0], 1) == 6
+    assert rates.spread([3.0, 1.0, 2.0], 2) == 3
+    assert rates.spread([3.0, 1.0, 2.0], 8) == 3
+
+
+def test_times_are_told_in_units_that_a_person_reads():
+    hours = [0.001, 0.9, 1.2, 40, 281, 4206, 275_530]
+    words = ["1 min", "54 min", "1.2 h", "40 h", "12 days", "175 days", "31.4 years"]
+    assert [rates.duration(3600 * each) for each in hours] == words
 
 
 def test_networks_without_a_dense_one_are_told(describe):
     assert "no dense" not in describe()
-    told = describe(backbones=[one for one in CONFIG["backbones"] if one["name"] != "mobilenetv2-dense"])
+    text = describe(backbones=[one for one in CONFIG["backbones"] if one["name"] != "mobilenetv2-dense"])
     names = "mobilenetv2-magnitude20, mobilenetv2-magnitude30, mobilenetv2-random"
-    assert f"  no dense   {names}: the study has no network to compare them with" in told
+    assert f"  no dense   {names}: the study has no network to compare them with" in text
 
 
-def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path):
+def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path, monkeypatch):
     assert "upstream" not in describe()
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/manifest.json").write_text("{}")
-    text = describe(trainings={"made": 1e6, "other": 9e6, "third": 9e6})
+    for name in ("made", "stale"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    monkeypatch.setattr(outlook, "trainings", lambda call: {"made": 1e6, "stale": 9e6, "third": 9e6})
+    text = describe(planned=["stale/manifest.json"])
     assert "  upstream   3 trainings, of which 1 are there; the others: 18 PFLOP,\n" in text
     assert " 1.0 h of a GPU that trains at 5 TFLOP/s (assumed)" in text

@@ -4,7 +4,7 @@ import torchvision
 
 from hiddencost.compression.controls import random_network
 from hiddencost.files import read_json
-from hiddencost.jobs import outlook
+from hiddencost.jobs.rates import PlanFile
 from hiddencost.machine import device_name
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting import engine, exactness, measure, plan
@@ -106,7 +106,7 @@ def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(frozen, tmp_path, 
     assert "not used" not in caplog.text
     assert chosen.forward_ms == {}  # by time: on a CPU results are to be the same again
     (file,) = tmp_path.iterdir()
-    rates = outlook.PlanFile.model_validate_json(file.read_bytes()).rates.model_dump()  # as a dry run reads it
+    rates = PlanFile.model_validate_json(file.read_bytes()).rates.model_dump()  # as a dry run reads it
     whole = read_json(file)["measured"]["10"][0]
     assert rates.pop("training_ms") > 0
     assert rates.pop("forward_ms") > 0

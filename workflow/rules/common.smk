@@ -103,13 +103,9 @@ def is_whole():
 
 def print_outlook():
     if workflow.dryrun:
-        wanted = {
-            job: [Path(grid.pack_table(CALL, job, pack)) for pack in grid.packs(CALL, job)] for job in layout.PACK
-        }
         bench = ROOT / "bench/results/throughput.json"
         capacity = len(gpus()), workflow.resource_settings.nodes
-        entries = CALL.checkpoints, CALL.datasets, grid.left_out(CALL)
-        print(outlook.describe(CALL.study, *entries, wanted, upstream.trainings(CALL), bench, *capacity))
+        print(outlook.describe(CALL, planned_files() if workflow.dag else (), bench, *capacity))
 
 
 if workflow.is_main_process:

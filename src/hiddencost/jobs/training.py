@@ -14,6 +14,7 @@ from hiddencost.study.recipes import Recipe, RunClipProtocol, RunFineTuning, Run
 
 # the params of a pack: its request, the recipe's values one each
 REQUEST = tuple(name for name in PackRequest.model_fields if name != "recipe")
+ABSENT = "are not there"
 RECIPE = {
     "train": tuple(f"recipe.{name}" for name in RunProtocol.model_fields | RunClipProtocol.model_fields),
     "probe": tuple(f"recipe.{name}" for name in Recipe.model_fields),
@@ -133,6 +134,26 @@ def probe(call: Call, backbone: str, dataset: str, seed: str) -> dict:
 def finetune(call: Call, backbone: str, dataset: str, seed: str) -> dict:
     """Return what is asked for of a pack of fine-tuning."""
     return request(call, "finetune", backbone, dataset, seed).model_dump(mode="json")
+
+
+def why_made(call: Call, job: str, pack: dict, is_planned: bool) -> str | None:
+    """Return why a pack is to be made, None where its table is up to date.
+
+    Args:
+        call: the call.
+        job: the kind of job that makes it.
+        pack: its `backbone`, `dataset` and `seed`.
+        is_planned: whether Snakemake is going to make it, which knows of inputs that have changed.
+    """
+    stored = packfile.stored_request(Path(pack_table(call, job, pack)))
+    if stored is None:
+        return ABSENT
+    study_wants = wanted(call, job, **pack)
+    if why := packfile.why_stale(stored, study_wants):
+        return why
+    if packfile.settled(study_wants, stored) != stored:
+        return "do not hold what the study asks for: the runs that are not in the ledger are trained"
+    return "are made again, as their inputs are" if is_planned else None
 
 
 def packs_so_far(call: Call) -> dict[str, int]:

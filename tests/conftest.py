@@ -4,6 +4,9 @@ import shutil
 import threading
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side share the cores; before PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from filelock import FileLock

@@ -257,6 +257,15 @@ def snakemake(project, *arguments, status=0):
     return dict(ran), output
 
 
+def planned(project, *arguments):
+    """Return how many jobs of each rule a call would run."""
+    _, output = snakemake(project, "--dry-run", *arguments)
+    table = output.partition("Job stats:")[2].partition("total")[0]
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    jobs.pop("all", None)
+    return jobs
+
+
 def nothing_to_do(project, *arguments):
     return "Nothing to be done" in snakemake(project, "--dry-run", *arguments)[1]
 

@@ -186,6 +186,7 @@ TINY = {"backbones": 2, "datasets": 1, "shots": 2, "seeds": 1}
 
 
 @pytest.mark.parametrize(("kind", "training"), [("packs", 2), ("one job a run", 12)])
+@pytest.mark.slow
 def test_a_study_is_planned_finished_and_planned_again(kind, training):
     record = scale.measure_planning(kind, TINY, repeats=1)  # it fails where the second plan has a job
     assert (record["runs"], record["training_jobs"]) == (12, training)
@@ -194,6 +195,7 @@ def test_a_study_is_planned_finished_and_planned_again(kind, training):
     assert 50 < record["peak_mb"] < 2000
 
 
+@pytest.mark.slow
 def test_jobs_of_both_kinds_find_the_same_runs_in_the_ledger(mobilenetv2, tmp_path):
     study = scale.job_study() | {"methods": ["rlm", "flm"], "shots": [1], "seeds": [0]}
     study |= {"datasets": [{"name": "cifar10-part", "image_size": 24}]}

@@ -292,6 +292,9 @@ def images():
 CASES = {"mobilenetv2": (64, 48), "resnet18": (48, 32), "clip": (tiny_clip.CANVAS, 32)}
 
 
+SLOW_BUT_CLIP = [pytest.param(name, marks=[] if name == "clip" else pytest.mark.slow) for name in CASES]
+
+
 @pytest.fixture
 def case(request, mobilenetv2, tmp_path):
     """A network of the tests, as the engine uses it, mean and standard deviation, protocol, and size of images."""
@@ -312,7 +315,7 @@ def case(request, mobilenetv2, tmp_path):
     return family.for_inference(network, CPU), *backbones.normalisation(manifest, CPU), protocol, size
 
 
-@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("case", SLOW_BUT_CLIP, indirect=True)
 def test_a_network_predicts_by_bf16_what_it_predicts_by_fp32_alone(case, images, threads):
     """Two runs, as the bound is of all images of a pass. Convolutions compute in float32 and round to bf16 between
     them, as a plan may have it: a CPU without bf16 arithmetic takes ten times as long for bf16's own."""

@@ -131,7 +131,12 @@ def test_over_datasets_the_interval_speaks_for_datasets_and_of_named_ones_for_se
 
 @pytest.mark.parametrize(
     ("datasets", "seeds", "between", "fixed"),
-    [(1, 2, 0, False), (3, 3, 4, False), (8, 3, 0, False), (2, 3, 4, True)],
+    [
+        (1, 2, 0, False),
+        (3, 3, 4, False),
+        pytest.param(8, 3, 0, False, marks=pytest.mark.slow),
+        pytest.param(2, 3, 4, True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_interval_covers_a_known_truth_as_often_as_it_says(datasets, seeds, between, fixed, monkeypatch):
     monkeypatch.setattr(verdicts, "RESAMPLES", 1000)

@@ -17,6 +17,7 @@ import hiddencost
 from hiddencost.datasets import prepared
 from hiddencost.files import read_json
 
+pytestmark = pytest.mark.slow
 STUDY = ("--configfile", "words.yaml")
 RESULTS = "results/words"
 ENTRY = {

@@ -541,6 +541,7 @@ def test_the_npm_package_gives_the_arrays_of_the_official_archive(tmp_path, monk
         prepared(changed, package, tmp_path / "npm", 32)
 
 
+@pytest.mark.slow
 def test_the_whole_of_cifar10_is_in_the_npm_package_to_the_byte(downloads, tmp_path):
     # each of the six md5s is checked while it is prepared
     entry = CATALOG["cifar10-npm"]

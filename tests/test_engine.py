@@ -80,8 +80,12 @@ def published(networks, images):
 
 @pytest.mark.parametrize(
     ("method", "cover"),
-    [("rlm", 0.75), ("flm", None), ("ilm", None), ("ilm", 0.75)],
-    ids=["rlm-border once", "flm-whole canvases", "ilm-whole canvases", "ilm-border once"],
+    [
+        pytest.param("rlm", 0.75, id="rlm-border once", marks=pytest.mark.slow),
+        pytest.param("flm", None, id="flm-whole canvases", marks=pytest.mark.slow),
+        pytest.param("ilm", None, id="ilm-whole canvases", marks=pytest.mark.slow),
+        pytest.param("ilm", 0.75, id="ilm-border once"),
+    ],
 )
 def test_training_follows_the_published_algorithm_step_by_step(networks, images, published, method, cover, threads):
     """In float64, where a step's rounding is too small to grow: mappings, losses and prompt are those of the plain

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from stubbed_project import NEW_BACKBONE, TRAINING, call, configure, nothing_to_do, replace, snakemake, trained
 
+pytestmark = pytest.mark.slow
 LOCKED = "Error: Directory cannot be locked."
 TRAINED = [f"{b} 1 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "lp", "rlm") for n in (1, 2)]
 

@@ -250,7 +250,13 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize("name", FULL)
+FITS = [
+    pytest.param(name, marks=[] if name == "glance" or name.endswith("resnet18-gmp") else pytest.mark.slow)
+    for name in FULL
+]
+
+
+@pytest.mark.parametrize("name", FITS)
 def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
     listed, files, settings = full_grid
     drawn, drawing = [], resolve_name(listed[name].drawn_by)

@@ -25,6 +25,7 @@ def check(monkeypatch):
     return check
 
 
+@pytest.mark.slow
 def test_every_stage_measures_what_its_page_shows(check, tmp_path, threads):
     for name in MEASURED:
         check.run_stage(name, tmp_path, dry=True, seconds=600)

@@ -18,6 +18,7 @@ import hiddencost
 from hiddencost.datasets import prepared
 from hiddencost.files import read_json
 
+pytestmark = pytest.mark.slow
 FILE = "studies/smoke.yaml"
 STUDY = ("--configfile", FILE)
 COMPRESSION = {"algorithm": "magnitude", "sparsity": 0.45}

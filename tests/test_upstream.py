@@ -640,6 +640,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_train_what_one_does(images, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     settings = SETTINGS["rigl"]

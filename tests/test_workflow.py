@@ -23,6 +23,7 @@ from stubbed_project import (
     call,
     configure,
     nothing_to_do,
+    planned,
     replace,
     snakemake,
     touch_everything,
@@ -152,8 +153,18 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize(("edit", "jobs", "runs"), EDITS.values(), ids=EDITS)
-def test_an_edit_runs_what_it_makes_stale_and_no_more(project, edit, jobs, runs):
+@pytest.mark.parametrize(("edit", "jobs"), [row[:2] for row in EDITS.values()], ids=EDITS)
+def test_an_edit_makes_stale_what_depends_on_it_and_no_more(project, edit, jobs):
+    edit(project)
+    assert planned(project) == jobs
+
+
+CALLED = ["a colour, and what a backbone is called", "a shots value added", "the update rule in the training code"]
+ROWS = [pytest.param(*row, id=name, marks=[] if name in CALLED else pytest.mark.slow) for name, row in EDITS.items()]
+
+
+@pytest.mark.parametrize(("edit", "jobs", "runs"), ROWS)
+def test_a_call_runs_what_an_edit_made_stale_and_trains_the_runs_that_are_not_there(project, edit, jobs, runs):
     edit(project)
     ran, _ = snakemake(project)
     assert ran == jobs
@@ -161,6 +172,7 @@ def test_an_edit_runs_what_it_makes_stale_and_no_more(project, edit, jobs, runs)
     assert not jobs or nothing_to_do(project)
 
 
+@pytest.mark.slow
 def test_figures_have_the_order_of_the_study(project):
     compression = {"algorithm": "magnitude", "sparsity": 0.3}
     another = {"name": "another", "checkpoint": "mobilenetv2", "compression": compression}
@@ -170,6 +182,7 @@ def test_figures_have_the_order_of_the_study(project):
     assert (project / figure).read_text().endswith(" dense pruned another")
 
 
+@pytest.mark.slow
 def test_a_removed_seed_and_what_comes_back_cost_no_training(project):
     configure(project, lambda c: c["seeds"].append(1))
     snakemake(project)
@@ -184,6 +197,7 @@ def test_a_removed_seed_and_what_comes_back_cost_no_training(project):
     assert len(trained(project)) == 12
 
 
+@pytest.mark.slow
 def test_a_killed_training_job_goes_on_with_the_runs_that_were_not_finished(project):
     configure(project, lambda c: c["seeds"].append(1))
     (project / "slow").touch()
@@ -224,6 +238,7 @@ UPSTREAM = {
 }
 
 
+@pytest.mark.slow
 def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_shared(project):
     def add(name, **settings):
         configure(
@@ -276,6 +291,7 @@ def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_share
     assert len(ran("results/own/tables/runs.csv")[1]) == 8
 
 
+@pytest.mark.slow
 def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     configure(project, lambda c: c["seeds"].append(1))
     (project / "slow").touch()
@@ -337,6 +353,7 @@ def add_dead(config):
     config["datasets"].append({"name": "svhn", "image_size": 32})
 
 
+@pytest.mark.slow
 def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     configure(project, add_dead)
     for name in ("resnet18-v1", "svhn"):
@@ -372,6 +389,7 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     assert set(ran) <= set(RESULTS)
 
 
+@pytest.mark.slow
 def test_photos_that_failed_are_fetched_again_when_told(project):
     for folder in ("resources/photos", "results"):
         shutil.rmtree(project / folder)
@@ -384,6 +402,7 @@ def test_photos_that_failed_are_fetched_again_when_told(project):
     assert nothing_to_do(project)
 
 
+@pytest.mark.slow
 def test_offline_uses_what_is_there(project):
     configure(project, lambda c: c["backbones"].append({"name": "new", "checkpoint": "resnet18-v1"}))
     _, output = snakemake(project, "--config", "offline=true", status=1)
@@ -402,6 +421,7 @@ def test_offline_uses_what_is_there(project):
     assert nothing_to_do(project)
 
 
+@pytest.mark.slow
 def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     ticket = {"name": "ticket", "checkpoint": "resnet50-lth8"}
     paths = {"weights": "own/w.pth", "mask": "own/m.pth"}
@@ -419,6 +439,7 @@ def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     assert snakemake(project)[0]["fetch_checkpoint"] == 1
 
 
+@pytest.mark.slow
 def test_images_of_ones_own_are_a_dataset(project):
     arrays = {"x_train": np.zeros((4, 3, 8, 8), np.uint8), "y_train": [0, 1, 0, 1]}
     arrays |= {"x_test": arrays["x_train"], "y_test": arrays["y_train"]}
@@ -433,6 +454,7 @@ def test_images_of_ones_own_are_a_dataset(project):
     assert snakemake(project)[0]["prepare_dataset"] == 2
 
 
+@pytest.mark.slow
 def test_fine_tuning_runs_beside_the_others(project):
     recipe = {"epochs": 2, "learning_rate": 0.1, "weight_decay": 0.0, "batch_size": 8, "shuffle": True}
     recipe |= {"test_batch_size": 8, "precision": "auto"}
@@ -467,6 +489,7 @@ def test_a_wrong_claim_stops_before_any_job_with_a_line(project):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
     config = yaml.safe_load((project / "config.yaml").read_text())
     del config["protocol"]["canvas"]
@@ -535,6 +558,7 @@ def gpus_used(project):
     return Counter(gpu for gpu, *_ in rows), most, {int(memory) for *_, memory in rows}
 
 
+@pytest.mark.slow
 def test_training_jobs_run_one_on_each_gpu(project, two_gpus):
     assert nothing_to_do(project)  # a result does not depend on where there is a GPU
     slow_on_gpus(project)
@@ -548,6 +572,7 @@ def test_training_jobs_run_one_on_each_gpu(project, two_gpus):
     assert snakemake(project)[0] == {"report": 1}  # which shows the study
 
 
+@pytest.mark.slow
 def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     slow_on_gpus(project)
@@ -567,7 +592,8 @@ def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypa
     ("visible", "jobs_per_gpu", "machine_mb", "used", "most"),
     [
         ("0,1", 1, 64_000, {"GPU-0": 2, "GPU-1": 2}, 2),
-        ("1", 4, 6_000, {"GPU-1": 4}, 1),  # a training job asks for more than 4,000
+        # a training job asks for more than 4,000
+        pytest.param("1", 4, 6_000, {"GPU-1": 4}, 1, marks=pytest.mark.slow),
     ],
     ids=["two GPUs", "memory for one job"],
 )

@@ -17,8 +17,9 @@ from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
 from hiddencost.networks import backbones, layers
 from hiddencost.prompting.schedule import stream
-from hiddencost.runs import ledger
+from hiddencost.runs import finetune, ledger
 from hiddencost.runs.finetune import augment, fine_tune, finetune_pack, logits_of, with_new_head
+from hiddencost.runs.metrics import METRICS, Metric
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
@@ -266,10 +267,12 @@ def pack(pruned, tmp_path, monkeypatch):
     return PackInputs(*(tmp_path / name for name in ("backbone", "verification.json", "dataset", "split.json")))
 
 
-def run_pack(pack, *shots, folder="ledger", **changes):
+def run_pack(pack, *shots, folder="ledger", metrics="m1", **changes):
     request = {"study": "s", "backbone": "pruned", "dataset": "colours", "seed": 0, "code": "c1", "ledger": folder}
     recipe = RECIPE.model_dump() | {"epochs": 6, "batch_size": 9} | changes
-    asked = PackRequest(**request, canvas=64, size="73", recipe=recipe, runs=[("ft", n) for n in shots])
+    asked = PackRequest(
+        **request, metrics=metrics, canvas=64, size="73", recipe=recipe, runs=[("ft", n) for n in shots]
+    )
     finetune_pack(pack, asked, "out.parquet", CPU)
     return pd.read_parquet("out.parquet")
 
@@ -286,7 +289,17 @@ def test_a_pack_learns_what_is_plain_and_repeats_itself(pack):
     assert again.loc[0, ["run", "accuracy", "nll", "ece"]].equals(table.loc[1, ["run", "accuracy", "nll", "ece"]])
     for run in table["run"]:
         with safe_open(ledger.entry("ledger", run), "pt") as kept:
-            assert list(kept.keys()) == [], "a network is too large for the ledger"
+            assert list(kept.keys()) == ["logits"], "a network is too large for the ledger"
+            assert kept.get_tensor("logits").shape == (30, 3)
+
+
+def test_a_new_metric_scores_the_test_logits_that_are_kept(pack, monkeypatch):
+    table = run_pack(pack, 1)
+    monkeypatch.setitem(METRICS, "sureness", Metric("Sureness", lambda one: one.confidence.mean().item()))
+    monkeypatch.setattr(finetune, "fine_tune", None)  # it would fail
+    again = run_pack(pack, 1, metrics="m2")
+    assert 1 / 3 < again["sureness"][0] < 1
+    pd.testing.assert_frame_equal(again.drop(columns="sureness"), table)
 
 
 def test_a_run_that_diverges_is_recorded_as_such(pack):

@@ -8,6 +8,7 @@ from hiddencost.files import write_json
 from hiddencost.results import learned
 from hiddencost.results.tables import AXES
 from hiddencost.runs import ledger
+from hiddencost.runs.ledger import Result
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
@@ -33,7 +34,7 @@ def study(tmp_path):
         for method in ("rlm", "ilm", "lp"):
             for shots in ("1", "full"):
                 for seed in (0, 1):
-                    run = ledger.identity(backbone=backbone, method=method, shots=shots, seed=seed)
+                    run = ledger.identity("c", backbone=backbone, method=method, shots=shots, seed=seed)
                     ran = (backbone, shots, method) != ("pruned", "full", "rlm")
                     axes = {"backbone": backbone, "dataset": "toy", "method": method, "shots": shots, "seed": seed}
                     rows.append(axes | {"status": "ok" if ran else "diverged", "run": run})
@@ -45,7 +46,7 @@ def study(tmp_path):
                             "mapping": DRAWN[-1].clone(),
                             "mappings": DRAWN,
                         }
-                    ledger.record(tmp_path / "ledger", run, tensors, {})
+                    ledger.record(tmp_path / "ledger", run, tensors, Result(status="ok"))
     return pd.DataFrame(rows), tmp_path / "ledger", {"toy": str(folder), "gone": str(tmp_path / "gone")}
 
 

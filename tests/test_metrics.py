@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 import torch
 
-from hiddencost.runs.metrics import calibration_bins, ece_published, evaluate, expected_calibration_error
+from hiddencost.runs import metrics
+from hiddencost.runs.metrics import (
+    METRICS,
+    Metric,
+    calibration_bins,
+    ece_published,
+    evaluate,
+    expected_calibration_error,
+)
 
 
 def logits_of(probabilities):
@@ -37,6 +45,35 @@ def test_bins_are_closed_above():
     assert [index for index, count in enumerate(counts) if count] == [0, 1, 13, 14]
     above = calibration_bins(np.nextafter(edges[:3], 1), np.ones(3, bool))["bin_count"]
     assert [index for index, count in enumerate(above) if count] == [1, 2, 14]
+
+
+def test_values_beyond_the_bins_fall_in_the_outer_ones():
+    """A softmax may round to more than 1, and the published code bins logits."""
+    values = np.array([-3.0, 0.0, 0.97, 1.0, np.nextafter(1, 2), 20.0])
+    bins = calibration_bins(values, np.array([True, True, False, True, True, False]))
+    assert bins["bin_count"] == [2, *[0] * 13, 4]
+    assert bins["bin_accuracy"][-1] == 0.5
+    assert ece_published(values[2:], np.array([False, True, True, False]), 4) == pytest.approx(
+        abs(0.5 - (0.97 + 1 + 1 + 20) / 4) / 4
+    )
+
+
+def test_every_metric_says_how_it_is_shown_and_is_scored():
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    scores = evaluate(logits, labels, 128)
+    assert list(scores)[: len(METRICS)] == list(METRICS)
+    assert all(metric.label for metric in METRICS.values())
+    assert [name for name, metric in METRICS.items() if metric.paired] == ["accuracy", "ece"]
+    assert METRICS["accuracy"].factor == 100
+    assert METRICS["nll"].factor == 1
+
+
+def test_a_new_metric_changes_the_digest_of_metrics_and_is_scored(monkeypatch):
+    before = metrics.digest()
+    monkeypatch.setitem(METRICS, "sureness", Metric("Sureness", lambda one: one.confidence.mean().item()))
+    assert metrics.digest() != before
+    scores = evaluate(torch.tensor([[0.0, 0.0]]), torch.tensor([0]), 128)
+    assert scores["sureness"] == 0.5
 
 
 def test_a_calibrated_network_has_no_error():

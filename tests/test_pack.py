@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -5,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import read_json, write_json
 from hiddencost.runs import ledger, packfile
-from hiddencost.runs.pack import complete
+from hiddencost.runs.ledger import Result
+from hiddencost.runs.metrics import METRICS, Metric
+from hiddencost.runs.pack import TrainedRun, complete
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.probe import probe_pack, train_probe
 from hiddencost.study.recipes import Recipe
@@ -51,15 +56,27 @@ class Trainer:
     """Stands for training: counts what is asked of it."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.predicted = [], []
 
-    def __call__(self, dataset, runs):
+    def train(self, dataset, runs):
         for run, (method, chosen) in reversed(runs.items()):  # they may finish in any order
             self.asked.append((method, len(chosen)))
             if len(self.asked) == getattr(self, "die_at", 0):
                 raise KeyboardInterrupt
-            result = {"status": "ok", "accuracy": len(chosen) / 100, "ece": 0.1, "train_seconds": 1.0}
-            yield run, {"prompt": torch.zeros(1)}, result
+            learned = {"prompt": torch.full((1,), float(len(chosen)))}
+            yield TrainedRun(run, learned, {"train_seconds": 1.0}, logits_of(dataset, learned))
+
+    def predict(self, dataset, runs, learned):
+        for run, kept in learned:
+            self.predicted.append(runs[run])
+            yield run, logits_of(dataset, kept)
+
+
+def logits_of(dataset, learned):
+    """Right of as many of the 60 test images as the run was trained on."""
+    right = torch.nn.functional.one_hot(torch.tensor(dataset.test_labels), 3).float()
+    right[int(learned["prompt"]) :] = -right[int(learned["prompt"]) :]
+    return right
 
 
 def rows(output="out.parquet"):
@@ -72,7 +89,7 @@ def test_a_finished_run_is_never_trained_again(pack):
     complete(pack, request(("flm", 1), ("flm", 5), ("ilm", 1)), "out.parquet", trainer)
     assert trainer.asked == [("flm", 15), ("flm", 3), ("ilm", 3)]
     assert rows()["n_train"].tolist() == [3, 15, 3]
-    assert rows()["accuracy"].tolist() == [0.03, 0.15, 0.03]
+    assert rows()["accuracy"].tolist() == [3 / 60, 15 / 60, 3 / 60]
     assert rows()["shots"].tolist() == ["1", "5", "1"]
     assert packfile.stored_request(pack.split.parent / "out.parquet").runs[-1] == ("ilm", 1)
 
@@ -107,6 +124,95 @@ def test_a_method_that_maps_in_another_way_is_trained_anew_and_the_others_are_no
     fewer = request(("flm", 1), methods={"flm": "a"})
     assert packfile.settled(fewer, first) == first
     assert fewer.stands_on_the_same(first)
+
+
+def test_a_new_metric_scores_what_is_stored_and_trains_nothing(pack, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    trainer = Trainer()
+    runs = ("flm", 1), ("flm", 5)
+    complete(pack, request(*runs, metrics="m1"), "out.parquet", trainer)
+    before = rows()
+    monkeypatch.setitem(METRICS, "wrong", Metric("Wrong", lambda one: 1 - one.correct.double().mean().item()))
+    monkeypatch.delitem(METRICS, "brier")
+    complete(pack, request(*runs, metrics="m2"), "out.parquet", trainer)
+    assert trainer.asked == [("flm", 15), ("flm", 3)]
+    assert [(method, len(chosen)) for method, chosen in trainer.predicted] == [("flm", 3), ("flm", 15)]
+    assert rows()["wrong"].tolist() == pytest.approx([57 / 60, 45 / 60])
+    assert "brier" not in rows()
+    pd.testing.assert_frame_equal(rows().drop(columns="wrong"), before.drop(columns="brier"))
+    assert "2 runs were scored by other metrics: they are scored anew, and not trained" in caplog.text
+    complete(pack, request(*runs, metrics="m2"), "out.parquet", trainer)
+    assert len(trainer.predicted) == 2, "what is scored already was scored again"
+    complete(pack, request(*runs, ("flm", 2), metrics="m3"), "out.parquet", trainer)
+    assert [(method, len(chosen)) for method, chosen in trainer.predicted[2:]] == [("flm", 3), ("flm", 15)]
+    assert trainer.asked[2:] == [("flm", 6)]
+
+
+def test_what_older_code_trained_is_told_and_kept(pack, caplog):
+    trainer, runs = Trainer(), [("flm", 1), ("flm", 2)]
+    complete(pack, request(*runs), "out.parquet", trainer)
+    complete(pack, request(*runs, ("flm", 3), code="c2"), "out.parquet", trainer)
+    assert "2 runs were trained by another version of the code: they are trained anew" in caplog.text
+    assert len(trainer.asked) == 5
+    complete(pack, request(*runs), "out.parquet", trainer)
+    assert len(trainer.asked) == 5, "what the code of before has trained is gone"
+
+
+def test_a_ledger_that_older_code_began_is_told_and_not_read(pack, caplog):
+    for name in ("3a/3a77.safetensors", "unfinished/net_toy_0.states"):
+        (pack.split.parent / "ledger" / name).parent.mkdir(parents=True)
+        (pack.split.parent / "ledger" / name).write_bytes(b"of an older layout")
+    trainer = Trainer()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    assert trainer.asked == [("flm", 3)]
+    assert (
+        "ledger was begun by an older version of the code: what it holds in ledger/?? does not count" in caplog.text
+    )
+    caplog.clear()
+    complete(pack, request(("flm", 1)), "out.parquet", trainer)
+    assert not caplog.text, "nothing is to train"
+
+
+def test_why_a_table_is_stale_is_said_in_words():
+    wanted = request(("flm", 1), metrics="m1", origin="o1")
+    assert packfile.why_stale(None, wanted) is None
+    assert packfile.why_stale(wanted, wanted) is None
+    assert packfile.why_stale(wanted.asking((("ilm", 1),)), wanted) is None
+    for changes, words in (
+        ({"code": "c0"}, "were trained by an older version of the code: they are trained anew"),
+        ({"code": "c0", "metrics": ""}, "were trained by an older version of the code: they are trained anew"),
+        ({"origin": "o0"}, "those of them whose inputs changed are trained anew"),
+        ({"metrics": "m0"}, "were scored by an older version of the metrics: they are scored anew, and not trained"),
+    ):
+        assert words in packfile.why_stale(wanted.model_copy(update=changes), wanted)
+    assert packfile.why_stale(wanted.model_copy(update={"code": "c0", "seed": 3}), wanted) is None
+
+
+def test_the_request_of_a_table_of_older_code_is_read_and_differs(tmp_path):
+    wanted = request(("flm", 1), ("flm", "full"), metrics="m1", origin="o1")
+    assert PackRequest.from_json(wanted.to_json()) == wanted
+    older = {key: value for key, value in json.loads(wanted.to_json()).items() if key not in ("metrics", "origin")}
+    write_table(tmp_path / "older.parquet", json.dumps(older | {"code": "c0", "upstream": "ab"}))
+    assert "older version of the code" in packfile.why_stale(
+        packfile.stored_request(tmp_path / "older.parquet"), wanted
+    )
+    write_table(tmp_path / "odd.parquet", json.dumps({"asked": 1}))
+    assert packfile.stored_request(tmp_path / "odd.parquet") is None
+    assert packfile.stored_request(tmp_path / "none.parquet") is None
+
+
+def write_table(path, request):
+    pq.write_table(pa.table({"method": ["flm"]}).replace_schema_metadata({"request": request}), path)
+
+
+@pytest.mark.parametrize("more", [(), (("flm", 5), ("ilm", 1))])
+def test_a_table_that_holds_more_than_is_wanted_is_kept(more):
+    wanted = request(("flm", 1), ("ilm", 1))
+    assert packfile.settled(wanted, wanted.asking((*wanted.runs, *more))).runs == (*wanted.runs, *more)
+    assert packfile.settled(wanted, wanted.asking((("flm", 1),))) == wanted
+    other = wanted.model_copy(update={"code": "c0"}).asking((*wanted.runs, *more))
+    assert packfile.settled(wanted, other) == wanted
+    assert packfile.settled(wanted, None) == wanted
 
 
 def test_other_weights_and_other_images_make_another_run(pack):
@@ -158,7 +264,7 @@ def test_a_damaged_entry_of_the_ledger_is_trained_again(pack, caplog):
     (path,) = (ledger.entry("ledger", run) for run in rows()["run"][:1])
     whole = path.read_bytes()
     cut = [whole[:length] for length in (0, 20, len(whole) - 1)]
-    changed = [whole.replace(old, new) for old, new in ((b"0.03", b"0.93"), (b"result", b"rosult"), (b"ok", b"o}"))]
+    changed = [whole.replace(old, new) for old, new in ((b"0.05", b"0.95"), (b"result", b"rosult"), (b"ok", b"o}"))]
     flipped = [whole[:-1] + bytes([whole[-1] ^ 1]), whole[:100] + bytes([whole[100] ^ 128]) + whole[101:]]
     for content in (*cut, *changed, *flipped):
         assert content != whole
@@ -166,17 +272,16 @@ def test_a_damaged_entry_of_the_ledger_is_trained_again(pack, caplog):
         trainer.asked.clear()
         complete(pack, request(("flm", 1), ("flm", 2)), "out.parquet", trainer)
         assert trainer.asked == [("flm", 3)]
-        assert rows()["accuracy"].tolist() == [0.03, 0.06]
+        assert rows()["accuracy"].tolist() == [3 / 60, 6 / 60]
     assert caplog.text.count(f"{path} is damaged") == 8
 
 
 def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pack):
     class Diverging(Trainer):
-        def __call__(self, dataset, runs):
-            for run, tensors, result in super().__call__(dataset, runs):
-                if self.asked[-1] == ("flm", 3):
-                    result = {"status": "diverged", "reason": "the loss is nan at step 2, epoch 1"}
-                yield run, tensors, result
+        def train(self, dataset, runs):
+            for one in super().train(dataset, runs):
+                diverged = "the loss is nan at step 2, epoch 1" if self.asked[-1] == ("flm", 3) else None
+                yield one._replace(logits=None if diverged else one.logits, diverged=diverged)
 
     trainer = Diverging()
     complete(pack, request(("flm", 1), ("flm", 2), seed=7), "out.parquet", trainer)
@@ -190,15 +295,17 @@ def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pac
 SLOW = """
 import sys, time
 from pathlib import Path
-from hiddencost.runs.pack import PackInputs, complete
+import torch
+from hiddencost.runs.pack import PackInputs, TrainedRun, complete
 from hiddencost.runs.packfile import PackRequest
-def train(dataset, runs):
-    for run in runs:
-        Path(sys.argv[1]).touch()
-        time.sleep(3)
-        yield run, {}, {"status": "ok", "accuracy": 0.5, "ece": 0.1, "train_seconds": 3.0}
+class Job:
+    def train(self, dataset, runs):
+        for run in runs:
+            Path(sys.argv[1]).touch()
+            time.sleep(3)
+            yield TrainedRun(run, {}, {"train_seconds": 3.0}, torch.tensor([[1.0, 0, 0]]).repeat(60, 1))
 paths = "backbone", "verification.json", "dataset", "split.json"
-complete(PackInputs(*map(Path, paths)), REQUEST, "out.parquet", train)
+complete(PackInputs(*map(Path, paths)), REQUEST, "out.parquet", Job())
 """
 
 
@@ -213,7 +320,7 @@ def test_a_second_job_of_a_pack_waits_for_the_first_and_trains_nothing(pack, cap
     complete(pack, asked, "out.parquet", trainer)
     assert first.wait() == 0
     assert trainer.asked == []
-    assert rows()["accuracy"].tolist() == [0.5]
+    assert rows()["accuracy"].tolist() == [20 / 60]
     assert "another process works on out.parquet: waiting until it ends" in caplog.text
 
 
@@ -233,10 +340,11 @@ def test_rows_of_what_failed_say_so(pack):
 
 
 def test_the_ledger_keeps_what_was_learned(tmp_path):
-    run = ledger.identity(method="flm", seed=0)
+    run = ledger.identity("code", method="flm", seed=0)
     assert ledger.find(tmp_path, run) is None
-    ledger.record(tmp_path, run, {"prompt": torch.ones(2)}, {"status": "ok", "bins": [1, None]})
-    assert ledger.find(tmp_path, run) == {"status": "ok", "bins": [1, None]}
+    result = Result(status="ok", scores={"bins": [1, None]})
+    ledger.record(tmp_path, run, {"prompt": torch.ones(2)}, result)
+    assert ledger.find(tmp_path, run) == result
     assert load_file(ledger.entry(tmp_path, run))["prompt"].tolist() == [1, 1]
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hiddencost.files import read_json
 from hiddencost.networks import backbones, inference, layers
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.schedule import epoch_batches, not_finite, stream
-from hiddencost.runs.pack import Runs, complete, score, timing
+from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
@@ -81,13 +81,24 @@ def fine_tune(
     acts; a last batch of one image joins the one before; the images, of `finetuning_size`, are square. bf16 is
     autocast, with weights in float32.
 
-    masks: bool by the parameters' names, True where kept; the others are zero. images: uint8 [M, 3, s, s]; labels:
-    int64 [M]; chosen: the indices of the run's. mean, std: [3, 1, 1] of the input in [0, 1], on the network's device
-    and of its dtype. progress is told the number of images of each step. The random streams (order of the batches,
-    augmentation, dropout) depend on `seed` alone. A run whose loss is not finite ends with its epoch (`diverged`).
-    Raises RuntimeError if a pruned weight is not zero at the end.
+    Args:
+        network: with its new head, see `with_new_head`.
+        masks: bool by the parameters' names, True where kept; the others are zero.
+        images: uint8 [M, 3, s, s].
+        labels: int64 [M].
+        chosen: the indices of the run's images.
+        seed: of the random streams: order of the batches, augmentation, dropout.
+        recipe: of the training.
+        mean, std: [3, 1, 1] of the input in [0, 1], on the network's device and of its dtype.
+        progress: is given the number of images of each step.
+
+    Returns:
+        How it went; a run whose loss is not finite ends with its epoch (`diverged`).
+
+    Raises:
+        RuntimeError: if a pruned weight is not zero at the end.
     """
-    device, chosen, trained = mean.device, np.asarray(chosen), FineTuned()
+    device, chosen, course = mean.device, np.asarray(chosen), FineTuned()
     precision = resolve_precision(recipe.precision, device)
     parameters = dict(network.named_parameters())
     pruned = {key: ~mask.to(device) for key, mask in masks.items()}
@@ -99,37 +110,44 @@ def fine_tune(
     )
     schedule = CosineAnnealingLR(adam, recipe.epochs)
     shuffle, augmentation = stream(seed, "batches"), stream(seed, "augmentation")
+
+    def step(some: np.ndarray) -> Tensor:
+        inputs = augment(torch.from_numpy(images[some]).to(device), recipe.canvas, augmentation)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = network(_normalised(inputs, mean, std))
+        loss = functional.cross_entropy(logits.to(mean.dtype), torch.from_numpy(labels[some]).to(device))
+        adam.zero_grad()
+        loss.backward()
+        for key, where in pruned.items():
+            parameters[key].grad.masked_fill_(where, 0)  # not a product: it would keep a NaN
+        adam.step()
+        for key, where in pruned.items():
+            parameters[key].detach().masked_fill_(where, 0)
+        return loss.detach()
+
     network.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         for epoch in range(1, recipe.epochs + 1):
             losses = []
             for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
-                some = chosen[batch.numpy()]
-                inputs = augment(torch.from_numpy(images[some]).to(device), recipe.canvas, augmentation)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    logits = network(_normalised(inputs, mean, std))
-                loss = functional.cross_entropy(logits.to(mean.dtype), torch.from_numpy(labels[some]).to(device))
-                adam.zero_grad()
-                loss.backward()
-                for key, where in pruned.items():
-                    parameters[key].grad.masked_fill_(where, 0)  # not a product: it would keep a NaN
-                adam.step()
-                for key, where in pruned.items():
-                    parameters[key].detach().masked_fill_(where, 0)
-                losses.append(loss.detach())
-                trained.images += len(batch)
+                losses.append(step(chosen[batch.numpy()]))
+                course.images += len(batch)
                 progress(len(batch))
             schedule.step()
-            steps = len(trained.losses)
-            trained.losses += torch.stack(losses).tolist()
-            trained.diverged = not_finite(trained.losses, steps, epoch)
-            if trained.diverged:
+            steps = len(course.losses)
+            course.losses += torch.stack(losses).tolist()
+            course.diverged = not_finite(course.losses, steps, epoch)
+            if course.diverged:
                 break
+    _check_pruned(parameters, pruned)
+    return course
+
+
+def _check_pruned(parameters: dict[str, nn.Parameter], pruned: dict[str, Tensor]) -> None:
     for key, where in pruned.items():
         if grown := int((parameters[key][where] != 0).sum()):
             raise RuntimeError(f"{key}: {grown} of {int(where.sum())} pruned weights are not zero after fine-tuning")
-    return trained
 
 
 @torch.inference_mode()
@@ -156,45 +174,66 @@ def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def finetune_pack(inputs: PackInputs, request: PackRequest, output: str | Path, device: torch.device) -> None:
-    """Train the runs of ft that the ledger does not hold yet, one after another, and write the rows of all.
+    """Make the pack of the runs of ft, one trained after another; see `pack.complete`.
 
-    See `pack.complete` for the request, whose `recipe` is a RunFineTuning, and for the output. The dataset is one
-    prepared at `finetuning_size` (ValueError otherwise). The ledger keeps the results alone: a network a run, 100 MB
-    of a ResNet-50, would fill the disk. Pruned weights stay zero, but weights that were quantised do not stay so.
+    The ledger keeps their test logits: a network a run, 100 MB of a ResNet-50, would fill the disk. Pruned weights
+    stay zero, but weights that were quantised do not stay so.
+
+    Args:
+        inputs: the pack's files; the dataset is prepared at `finetuning_size`.
+        request: what the table must hold; its recipe is a RunFineTuning.
+        output: the table.
+        device: to train on.
     """
     recipe = RunFineTuning.model_validate(request.recipe)
     precision = resolve_precision(recipe.precision, device)
+    job = FineTuningJob(inputs, request.seed, recipe, precision, device)
+    masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
+    complete(inputs, request, output, job, precision=precision, masks=masks)
 
-    def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
-        expected = finetuning_size(recipe.canvas)
+
+@dataclass(frozen=True)
+class FineTuningJob:
+    """Fine-tunes a network anew for each run."""
+
+    inputs: PackInputs
+    seed: int
+    recipe: RunFineTuning
+    precision: str
+    device: torch.device
+
+    def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
+        """Raises ValueError if the dataset is prepared at another size."""
+        expected = finetuning_size(self.recipe.canvas)
         if (size := dataset.train_images.shape[-1]) != expected:
             raise ValueError(
-                f"{inputs.dataset}: images of {size} pixels; expected {expected}, for a canvas of {recipe.canvas}"
+                f"{self.inputs.dataset}: images of {size} pixels; expected {expected}, for a canvas of "
+                f"{self.recipe.canvas}"
             )
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
         torch.backends.cudnn.deterministic = True
-        source, masks, manifest = backbones.load(inputs.backbone)
+        source, masks, manifest = backbones.load(self.inputs.backbone)
         head = layers.head_name(source)
         masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
-        mean, std = backbones.normalisation(manifest, device)
-        test_labels = torch.tensor(dataset.test_labels)
-        total = recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
+        mean, std = backbones.normalisation(manifest, self.device)
+        total = self.recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
             for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
-                network = with_new_head(source, len(dataset.classes), request.seed)
-                network = network.to(device, memory_format=torch.channels_last)
+                network = with_new_head(source, len(dataset.classes), self.seed)
+                network = network.to(self.device, memory_format=torch.channels_last)
                 images = dataset.train_images, dataset.train_labels, chosen
-                trained = fine_tune(network, masks, *images, request.seed, recipe, mean, std, bar.update)
-                result = timing(time.perf_counter() - start, trained.images, device, precision)
-                if trained.diverged:
-                    result |= {"status": "diverged", "reason": trained.diverged}
-                else:
-                    logits = logits_of(network, dataset.test_images, recipe.canvas, mean, std)
-                    result |= score(logits, test_labels, recipe.test_batch_size)
+                course = fine_tune(network, masks, *images, self.seed, self.recipe, mean, std, bar.update)
+                how = timing(time.perf_counter() - start, course.images, self.device, self.precision)
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
-                yield run, {}, result
+                if course.diverged:
+                    yield TrainedRun(run, {}, how, None, course.diverged)
+                else:
+                    logits = logits_of(network, dataset.test_images, self.recipe.canvas, mean, std).cpu()
+                    yield TrainedRun(run, {"logits": logits}, how, logits)
 
-    masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
-    complete(inputs, request, output, train, precision=precision, masks=masks)
+    def predict(
+        self, dataset: prepared.Dataset, runs: Runs, learned: Iterable[tuple[str, dict[str, Tensor]]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        return ((run, kept["logits"]) for run, kept in learned)

@@ -6,19 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from torch import Tensor
 
-from hiddencost.files import atomic, canonical, sha256_text
+from hiddencost.files import atomic
 
 log = logging.getLogger(__name__)
-
-
-def _digest(tensors: dict[str, Tensor], result: str) -> str:
-    """SHA-256 over a result and the tensors' names and values."""
-    values = {name: hashlib.sha256(numpy.asarray(tensor).tobytes()).hexdigest() for name, tensor in tensors.items()}
-    return sha256_text(canonical([result, values]))
 
 
 def keep_states(path: str | Path, states: dict[str, Any]) -> None:

@@ -1,30 +1,74 @@
 """The ledger: each finished run in a file of its own, under the hash of all that determines it."""
 
-import json
+import hashlib
 import logging
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hiddencost.files import atomic, canonical, sha256_text
-from hiddencost.runs.interrupted import _digest
 
 log = logging.getLogger(__name__)
+OF_INPUTS = 40  # digits of an identity that tell all but the code
 
 
-def identity(**inputs: object) -> str:
-    """Return a run's identity: the SHA-256 of its inputs (JSON values), by name."""
-    return sha256_text(canonical(inputs))
+class Result(BaseModel):
+    """What came of a run, as the ledger keeps it.
+
+    Attributes:
+        status: "diverged" where a loss or a test logit was not finite.
+        reason: where that was.
+        training: how it was trained and on what (`pack.timing`), and what determined it beside its request.
+        scores: its metrics and reliability bins, see `metrics.evaluate`; none of a run that diverged.
+        metrics: digest of the code that scored it, see `metrics.digest`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["ok", "diverged"]
+    reason: str | None = None
+    training: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    metrics: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Return it as columns of the pack's table."""
+        reason = {"reason": self.reason} if self.reason else {}
+        return {"status": self.status, **reason, **self.training, **self.scores}
+
+
+def identity(code: str, **inputs: object) -> str:
+    """Return a run's identity: 64 hexadecimal digits, 40 of the SHA-256 of its inputs, the others of its code's.
+
+    Args:
+        code: digest of the code that trains it.
+        inputs: all else that determines it, JSON values by name.
+    """
+    return sha256_text(canonical(inputs))[:OF_INPUTS] + sha256_text(code)[: 64 - OF_INPUTS]
 
 
 def entry(ledger: str | Path, run: str) -> Path:
     """Return the file of a run, finished or not."""
-    return Path(ledger) / run[:2] / f"{run}.safetensors"
+    return Path(ledger) / run[0] / f"{run}.safetensors"
 
 
-def find(ledger: str | Path, run: str) -> dict | None:
+def trained_by_other_code(ledger: str | Path, run: str) -> bool:
+    """Tell whether the ledger holds the same run as another version of the code has trained it."""
+    path = entry(ledger, run)
+    return any(other != path for other in path.parent.glob(f"{run[:OF_INPUTS]}*.safetensors"))
+
+
+def older_entries(ledger: str | Path) -> bool:
+    """Tell whether the ledger holds entries of its older layout, two digits a folder: they are not used."""
+    return any(Path(ledger).glob("??/*.safetensors"))
+
+
+def find(ledger: str | Path, run: str) -> Result | None:
     """Return the result of a finished run, or None if there is none.
 
     An entry that a failing disk has damaged is none, with a warning.
@@ -38,10 +82,12 @@ def find(ledger: str | Path, run: str) -> dict | None:
         return None
 
 
-def read(ledger: str | Path, run: str) -> tuple[dict[str, Tensor], dict]:
+def read(ledger: str | Path, run: str) -> tuple[dict[str, Tensor], Result]:
     """Return what a finished run learned, and its result; see `record`.
 
-    Raises FileNotFoundError if there is no such run, ValueError if a failing disk has damaged its entry.
+    Raises:
+        FileNotFoundError: if there is no such run.
+        ValueError: if a failing disk has damaged its entry, or it is not of this version.
     """
     path = entry(ledger, run)
     try:
@@ -53,11 +99,27 @@ def read(ledger: str | Path, run: str) -> tuple[dict[str, Tensor], dict]:
         whole = False
     if not whole:
         raise ValueError(f"{path} is damaged")
-    return tensors, json.loads(metadata["result"])
+    try:
+        return tensors, Result.model_validate_json(metadata["result"])
+    except ValidationError:
+        raise ValueError(f"{path} was written by another version of the code") from None
 
 
-def record(ledger: str | Path, run: str, tensors: dict[str, Tensor], result: dict) -> None:
-    """Keep a finished run: what it learned (a prompt and its mapping, or a head) and its result (JSON values)."""
-    text = canonical(result)
+def record(ledger: str | Path, run: str, learned: dict[str, Tensor], result: Result) -> None:
+    """Keep a finished run, in place of an earlier entry.
+
+    Args:
+        ledger: its folder.
+        run: its identity.
+        learned: a prompt and its mappings, a head, or the test logits of a network that is not kept.
+        result: what came of it.
+    """
+    text = canonical(result.model_dump())
     with atomic(entry(ledger, run)) as temporary:
-        save_file(tensors, temporary, metadata={"result": text, "sha256": _digest(tensors, text)})
+        save_file(learned, temporary, metadata={"result": text, "sha256": _digest(learned, text)})
+
+
+def _digest(tensors: dict[str, Tensor], result: str) -> str:
+    """Return the SHA-256 over a result and the tensors' names and values."""
+    values = {name: hashlib.sha256(numpy.asarray(tensor).tobytes()).hexdigest() for name, tensor in tensors.items()}
+    return sha256_text(canonical([result, values]))

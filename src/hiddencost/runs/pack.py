@@ -1,10 +1,15 @@
-"""Packs: the runs of one (backbone, dataset, seed), each trained once and kept in the ledger."""
+"""Packs: the runs of one (backbone, dataset, seed), each trained once and kept in the ledger.
+
+A run is trained where the ledger does not hold it, and scored anew, from what the ledger holds, where other code has
+scored it.
+"""
 
 import logging
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -16,15 +21,43 @@ from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.machine import device_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.runs import ledger, packfile
+from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import evaluate
 from hiddencost.runs.packfile import PackInputs, PackRequest
 
 log = logging.getLogger(__name__)
 VERSIONS = ("torch", "torchvision", "timm")
-# Trains and scores runs, given by identity as their methods and the indices of their images. Yields, as they finish,
-# the identity of a run, the tensors to keep, and its result.
-Runs = dict[str, tuple[str, list[int]]]
-Train = Callable[[prepared.Dataset, Runs], Iterator[tuple[str, dict[str, Tensor], dict]]]
+Runs = dict[str, tuple[str, list[int]]]  # by identity, the method and the indices of the images
+
+
+class TrainedRun(NamedTuple):
+    """A run as it comes from its training.
+
+    Attributes:
+        run: its identity.
+        learned: the tensors to keep.
+        training: how it was trained, see `timing`.
+        logits: of the test set over the target classes, [N, K]; None of one that diverged.
+        diverged: where its loss ceased to be finite.
+    """
+
+    run: str
+    learned: dict[str, Tensor]
+    training: dict[str, Any]
+    logits: Tensor | None
+    diverged: str | None = None
+
+
+class Job(Protocol):
+    """What trains the runs of a pack, and computes again what they say of the test set."""
+
+    def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
+        """Train runs, and yield each as it is finished, in any order."""
+
+    def predict(
+        self, dataset: prepared.Dataset, runs: Runs, learned: Iterator[tuple[str, dict[str, Tensor]]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the test logits of finished runs, of what the ledger holds of each."""
 
 
 def _alone(output: Path) -> AcquireReturnProxy:
@@ -42,43 +75,94 @@ def complete(
     inputs: PackInputs,
     request: PackRequest,
     output: str | Path,
-    train: Train,
+    job: Job,
     of_method: dict[str, dict[str, str]] | None = None,
     **determines: str,
 ) -> None:
     """Train the runs of a pack that the ledger does not hold yet, and write the rows of all.
 
-    request: `study`, `backbone`, `dataset`, `seed`, `recipe`, `runs` ([method, shots] pairs), `ledger` (its folder)
-    and `code` (the digest of the code that trains). train: called once, if a run has to be trained; each is recorded
-    as it finishes. determines, and of_method by method: what else determines the results, beyond request, backbone,
-    dataset and chosen images. The ledger keeps that beside each run's result. The output is a parquet table, a row a
-    run.
+    Args:
+        inputs: the pack's files.
+        request: what its table must hold.
+        output: the table, parquet, a row a run.
+        job: trains and predicts; it is called only if a run has to be trained, or scored anew.
+        of_method: what else determines the runs of a method, by method.
+        determines: what else determines all of them, beyond request, backbone, dataset and chosen images. The ledger
+            keeps both beside a run's result.
     """
     dataset = prepared.load(inputs.dataset)
+    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request.runs}
+    rows, runs = _asked_for(inputs, request, dataset, further)
+    with _alone(Path(output)):
+        results = {run: ledger.find(request.ledger, run) for run in runs}
+        missing = {run: runs[run] for run, result in results.items() if result is None}
+        if missing:
+            _tell_of_older_runs(request, missing)
+            others = "" if len(missing) == len(runs) else ", the others are in the ledger"
+            log.info("%d of %d runs to train%s", len(missing), len(runs), others)
+            _train(job, dataset, missing, request, further)
+        otherwise = {run for run, one in results.items() if one and one.scores and one.metrics != request.metrics}
+        if otherwise:
+            log.info("%d runs were scored by other metrics: they are scored anew, and not trained", len(otherwise))
+            _score_anew(job, dataset, {run: runs[run] for run in runs if run in otherwise}, request)
+        rows = [row | ledger.read(request.ledger, row["run"])[1].row() for row in rows]
+        packfile.write(rows, request, Path(output))
+    log.info("%s: %d runs, %d of them trained now", output, len(rows), len(missing))
+
+
+def _asked_for(
+    inputs: PackInputs, request: PackRequest, dataset: prepared.Dataset, further: dict[str, dict[str, str]]
+) -> tuple[list[dict], Runs]:
+    """Return the rows of a pack, without results, and its runs: budgets that choose the same images are one run."""
     manifest = read_json(inputs.backbone / "manifest.json")
     permutations = read_json(inputs.split)["permutations"]
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     rows: list[dict] = []
-    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request.runs}
-    wanted: Runs = {}  # by identity: budgets that choose the same images are one run
+    runs: Runs = {}
     for method, shots in request.runs:
         chosen = take_shots(permutations, shots) if METHODS[method].trains else []
-        row = common | {"method": method, "shots": str(shots), "n_train": len(chosen)}
         run = identity(manifest, dataset.digest, chosen, method, request, **further[method])
-        rows.append(row | {"run": run})
-        wanted[run] = method, chosen
-    with _alone(Path(output)):
-        missing = {run: one for run, one in wanted.items() if ledger.find(request.ledger, run) is None}
-        if missing:
-            others = "" if len(missing) == len(wanted) else ", the others are in the ledger"
-            log.info("%d of %d runs to train%s", len(missing), len(wanted), others)
-            for done, (run, tensors, result) in enumerate(train(dataset, missing), 1):
-                method, chosen = missing[run]
-                ledger.record(request.ledger, run, tensors, result | further[method])
-                log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
-        rows = [row | ledger.find(request.ledger, row["run"]) for row in rows]
-        packfile.write(rows, request, Path(output))
-    log.info("%s: %d runs, %d of them trained now", output, len(rows), len(missing))
+        rows.append(common | {"method": method, "shots": str(shots), "n_train": len(chosen), "run": run})
+        runs[run] = method, chosen
+    return rows, runs
+
+
+def _tell_of_older_runs(request: PackRequest, missing: Runs) -> None:
+    """Say in the log, in one line, which of the missing runs the ledger holds of an older version of the code."""
+    older = sum(ledger.trained_by_other_code(request.ledger, run) for run in missing)
+    if older:
+        log.warning("%d runs were trained by another version of the code: they are trained anew", older)
+    elif ledger.older_entries(request.ledger):
+        log.warning(
+            "%s was begun by an older version of the code: what it holds in %s does not count, and %d runs are "
+            "trained anew, or for the first time",
+            request.ledger,
+            Path(request.ledger, "??"),
+            len(missing),
+        )
+
+
+def _train(
+    job: Job, dataset: prepared.Dataset, missing: Runs, request: PackRequest, further: dict[str, dict[str, str]]
+) -> None:
+    labels = torch.tensor(dataset.test_labels)
+    for done, trained in enumerate(job.train(dataset, missing), 1):
+        method, chosen = missing[trained.run]
+        training = trained.training | further[method]
+        if trained.logits is None:
+            result = Result(status="diverged", reason=trained.diverged, training=training)
+        else:
+            result = scored(training, trained.logits, labels, request)
+        ledger.record(request.ledger, trained.run, trained.learned, result)
+        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
+
+
+def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRequest) -> None:
+    labels = torch.tensor(dataset.test_labels)
+    stored = ((run, ledger.read(request.ledger, run)[0]) for run in runs)
+    for run, logits in job.predict(dataset, runs, stored):
+        learned, before = ledger.read(request.ledger, run)
+        ledger.record(request.ledger, run, learned, scored(before.training, logits, labels, request))
 
 
 def identity(
@@ -86,8 +170,13 @@ def identity(
 ) -> str:
     """Return a run's identity in the ledger.
 
-    manifest: the backbone's; dataset: its digest; images: the indices of those chosen; request, determines: see
-    `complete`.
+    Args:
+        manifest: the backbone's.
+        dataset: the digest of the prepared dataset.
+        images: indices of those chosen.
+        method: its name.
+        request: of its pack, with the recipe and the digest of the code.
+        determines: what else determines it, see `complete`.
     """
     preprocessing = manifest["preprocessing"]
     outputs = [manifest["weights_sha256"], manifest["architecture"], preprocessing["mean"], preprocessing["std"]]
@@ -95,26 +184,38 @@ def identity(
         backbone=sha256_text(canonical(outputs)),
         dataset=dataset,
         images=images,
-        method=[method, request.methods.get(method)],
+        method=method,
         recipe=request.recipe,
         seed=request.seed,
-        code=request.code,
+        code=canonical([request.code, request.methods.get(method)]),
         **determines,
     )
 
 
-def score(logits: Tensor, labels: Tensor, test_batch_size: int) -> dict:
-    """Return a run's metrics (see `metrics.evaluate`) and status, "diverged" where a test logit is not finite."""
+def scored(training: dict[str, Any], logits: Tensor, labels: Tensor, request: PackRequest) -> Result:
+    """Return the result of a run: its metrics, or "diverged" where a test logit is not finite.
+
+    Args:
+        training: how it was trained.
+        logits: over the target classes, [N, K].
+        labels: int64 [N].
+        request: the pack's, whose recipe has the batch size of `metrics.ece_published`.
+    """
     if not logits.isfinite().all():
-        return {"status": "diverged", "reason": "a test logit is not finite"}
-    metrics = evaluate(logits, labels, test_batch_size)
-    return {"status": "ok", "ece_published_batch_size": test_batch_size, **metrics}
+        return Result(status="diverged", reason="a test logit is not finite", training=training)
+    batch_size = request.recipe["test_batch_size"]
+    scores = evaluate(logits, labels, batch_size) | {"ece_published_batch_size": batch_size}
+    return Result(status="ok", training=training, scores=scores, metrics=request.metrics)
 
 
 def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:
-    """Return how long a run took to train, and on what.
+    """Return how long a run took to train, and on what: columns of the table.
 
-    seconds: of a pack's time, the run's share; images: the number it was trained on, epoch by epoch.
+    Args:
+        seconds: of a pack's time, the run's share.
+        images: the number it was trained on, epoch by epoch.
+        device: that it was trained on.
+        precision: fp32 or bf16.
     """
     return {
         "train_seconds": seconds,
@@ -126,7 +227,8 @@ def timing(seconds: float, images: int, device: torch.device, precision: str) ->
     }
 
 
-def _summary(result: dict) -> str:
-    if result["status"] != "ok":
-        return f"{result['status']}: {result['reason']}"
-    return f"accuracy {result['accuracy']:.3f}, ECE {result['ece']:.3f}, {result['train_seconds']:.1f} s"
+def _summary(result: Result) -> str:
+    if result.status != "ok":
+        return f"{result.status}: {result.reason}"
+    accuracy, ece = result.scores["accuracy"], result.scores["ece"]
+    return f"accuracy {accuracy:.3f}, ECE {ece:.3f}, {result.training['train_seconds']:.1f} s"

@@ -1,7 +1,8 @@
 """The linear probe: a new head on stored features of the frozen network."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from hiddencost.files import sha256_file
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.clip.texts import read_texts, zero_shot_head
 from hiddencost.prompting.schedule import epoch_batches, optimiser, stream
-from hiddencost.runs.pack import Runs, complete, score, timing
+from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import Recipe
 
@@ -29,8 +30,14 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
     """Train a linear head by cross-entropy with Adam (arXiv 2308.14969's linear probing).
 
     With the network frozen in evaluation mode and no augmentation, training on stored features is the same as
-    training the head behind the network. features: float32 [N, D]; labels: int64 [N]. The random streams (the
-    head's initial weights, PyTorch's default; the order of the batches) depend on `seed` alone.
+    training the head behind the network.
+
+    Args:
+        features: float32 [N, D].
+        labels: int64 [N].
+        classes: how many there are.
+        seed: of the random streams: the head's initial weights (PyTorch's default), and the order of the batches.
+        recipe: of the training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,31 +61,47 @@ def probe_pack(
     output: str | Path,
     texts: str | Path | None = None,
 ) -> None:
-    """Train the runs of lp on stored features, and on CLIP try those of zs; see `pack.complete`.
+    """Make the pack of the runs of lp and, on CLIP, of zs; see `pack.complete`.
 
-    The request's `recipe` is a Recipe, of which zs reads `test_batch_size` alone. texts: of a CLIP, the file of
-    `clip.write_texts`, for zs: its texts classify the features as they are (`clip.zero_shot_head`), without a
-    training image, whatever the shots.
+    Args:
+        inputs: the pack's files.
+        features: of the dataset's images, see `features.extract_features`.
+        request: what the table must hold; its recipe is a Recipe.
+        output: the table.
+        texts: of a CLIP, the file of `clip.write_texts`, for zs.
     """
     untrained = [method for method, _ in request.runs if not METHODS[method].trains]
-    recipe = Recipe.model_validate(request.recipe)
+    of_texts = {method: {"texts": sha256_file(texts)} for method in untrained}
+    job = ProbeJob(request.seed, Recipe.model_validate(request.recipe), features, texts)
+    complete(inputs, request, output, job, of_texts, features=sha256_file(features))
 
-    def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
-        train_features, test_features = load_features(features)
-        train_labels, test_labels = torch.tensor(dataset.train_labels), torch.tensor(dataset.test_labels)
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Trains lp on stored features, and has zs classify them by texts, without a training image."""
+
+    seed: int
+    recipe: Recipe
+    features: str | Path
+    texts: str | Path | None
+
+    def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
+        train_features, test_features = load_features(self.features)
+        labels = torch.tensor(dataset.train_labels)
         for run, (method, chosen) in runs.items():
             start = time.perf_counter()
-            if method in untrained:
-                learned = {"weight": zero_shot_head(*read_texts(texts))}
-                epochs = 0
+            if METHODS[method].trains:
+                inputs = train_features[chosen], labels[chosen], len(dataset.classes)
+                head = dict(train_probe(*inputs, self.seed, self.recipe).named_parameters())
+                images = len(chosen) * self.recipe.epochs
             else:
-                inputs = train_features[chosen], train_labels[chosen], len(dataset.classes)
-                learned = dict(train_probe(*inputs, request.seed, recipe).named_parameters())
-                epochs = recipe.epochs
-            seconds = time.perf_counter() - start
-            result = timing(seconds, len(chosen) * epochs, torch.device("cpu"), "fp32")
-            logits = functional.linear(test_features, **learned)
-            yield run, learned, result | score(logits, test_labels, request.recipe["test_batch_size"])
+                head, images = {"weight": zero_shot_head(*read_texts(self.texts))}, 0
+            how = timing(time.perf_counter() - start, images, torch.device("cpu"), "fp32")
+            yield TrainedRun(run, head, how, functional.linear(test_features, **head))
 
-    of_texts = {method: {"texts": sha256_file(texts)} for method in untrained}
-    complete(inputs, request, output, train, of_texts, features=sha256_file(features))
+    def predict(
+        self, dataset: prepared.Dataset, runs: Runs, learned: Iterable[tuple[str, dict[str, Tensor]]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        _, test_features = load_features(self.features)
+        for run, head in learned:
+            yield run, functional.linear(test_features, **head)

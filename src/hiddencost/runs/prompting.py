@@ -2,11 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -15,14 +18,15 @@ from hiddencost.files import read_json, sha256_file
 from hiddencost.machine import free_memory
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
-from hiddencost.prompting.engine import FrozenNetwork
+from hiddencost.networks.family import Family
+from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
-from hiddencost.runs.pack import Runs, complete, score, timing
+from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
-from hiddencost.study.recipes import RUN_PROTOCOLS
+from hiddencost.study.recipes import RUN_PROTOCOLS, PromptingProtocol
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 60  # what a killed job loses at most of its training
@@ -37,62 +41,105 @@ def train_pack(
     memory: int,
     texts: str | Path | None = None,
 ) -> None:
-    """Train the runs of visual prompting that the ledger does not hold yet, side by side, and write the rows of all.
+    """Make the pack of the runs of visual prompting, trained side by side; see `pack.complete`.
 
-    See `pack.complete` for the request, whose `recipe` is one of RUN_PROTOCOLS, and for the output; `fit_to_device`
-    for the folder `plans` and for `memory`; `backbone.load_classifier` for `texts`. Once a minute the runs under way
-    are kept in the ledger's folder, and a job that was killed goes on from there.
+    Once a minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
+
+    Args:
+        inputs: the pack's files.
+        request: what the table must hold; its recipe is one of RUN_PROTOCOLS.
+        plans: folder of the plans, see `fit_to_device`.
+        output: the table.
+        device: to train on.
+        memory: of the job, in bytes, see `fit_to_device`.
+        texts: of a CLIP, the file of its texts, see `backbones.load_classifier`.
     """
-    family = family_of(read_json(inputs.backbone / "manifest.json")["architecture"])
-    protocol = RUN_PROTOCOLS[family.prompt].model_validate(request.recipe)
-    precision = resolve_precision(protocol.precision, device)
-    pack = "_".join(str(getattr(request, axis)) for axis in ("backbone", "dataset", "seed"))
-    unfinished = Path(request.ledger, "unfinished", f"{pack}.states")
+    job = PromptingJob(inputs, request, plans, device, memory, texts)
+    of_texts = {"texts": sha256_file(texts)} if texts else {}
+    complete(inputs, request, output, job, precision=resolve_precision(job.protocol.precision, device), **of_texts)
 
-    def train(dataset: prepared.Dataset, runs: Runs) -> Iterator[tuple]:
-        network, manifest = backbones.load_classifier(inputs.backbone, texts)
-        network = family.for_inference(network, device)
-        mean, std = backbones.normalisation(manifest, device)
+
+@dataclass(frozen=True)
+class PromptingJob:
+    """Trains the prompts of a pack side by side; its fields are `train_pack`'s arguments."""
+
+    inputs: PackInputs
+    request: PackRequest
+    plans: str | Path
+    device: torch.device
+    memory: int
+    texts: str | Path | None
+
+    @cached_property
+    def family(self) -> Family:
+        return family_of(read_json(self.inputs.backbone / "manifest.json")["architecture"])
+
+    @cached_property
+    def protocol(self) -> PromptingProtocol:
+        return RUN_PROTOCOLS[self.family.prompt].model_validate(self.request.recipe)
+
+    @property
+    def unfinished(self) -> Path:
+        """The file of the runs under way."""
+        pack = f"{self.request.backbone}_{self.request.dataset}_{self.request.seed}"
+        return Path(self.request.ledger, "unfinished", f"{pack}.states")
+
+    def prompted_network(self, runs: Runs) -> PromptedNetwork:
+        """Return the pack's network, fitted to the device for some of its runs."""
+        network, manifest = backbones.load_classifier(self.inputs.backbone, self.texts)
+        network = self.family.for_inference(network, self.device)
+        mean, std = backbones.normalisation(manifest, self.device)
+        a_step = sum(min(self.protocol.batch_size, len(chosen)) for _, chosen in runs.values()) / len(runs)
+        return fit_to_device(FrozenNetwork(network, mean, std, self.protocol), self.plans, self.memory, a_step)
+
+    def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
         used, runs_on = _used(runs)
-        images, labels = _on(device, dataset.train_images, used), torch.tensor(dataset.train_labels[used])
-        test_labels = torch.tensor(dataset.test_labels)
-        a_step = sum(min(protocol.batch_size, len(chosen)) for _, chosen in runs_on) / len(runs_on)
-        # after the images, with what they leave of a GPU
-        prompted = fit_to_device(FrozenNetwork(network, mean, std, protocol), plans, memory, a_step)
+        images, labels = _on(self.device, dataset.train_images, used), torch.tensor(dataset.train_labels[used])
+        prompted = self.prompted_network(runs)  # after the images, with what they leave of a GPU
         names = list(runs)
-        stored = interrupted.states(unfinished, device)
+        stored = interrupted.states(self.unfinished, self.device)
         states = {number: stored[name] for number, name in enumerate(names) if name in stored}
         if states:
             log.info("%d runs go on where an earlier job was interrupted", len(states))
+        precision = resolve_precision(self.protocol.precision, self.device)
+        total = self.protocol.epochs * sum(len(chosen) for _, chosen in runs.values())
+        described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
+        with described as bar, logging_redirect_tqdm():
+            data = images, labels, len(dataset.classes), runs_on
+            more = self.protocol, bar.update, states, self._keeper(names)
+            for done, (number, run) in enumerate(train_prompts(prompted, *data, self.request.seed, *more), 1):
+                bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
+                how = timing(run.seconds, run.images, self.device, precision)
+                learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
+                logits = None if run.diverged else _test_logits(prompted, dataset, run.prompt, run.mapping)
+                yield TrainedRun(names[number], learned, how, logits, run.diverged)
+        self.unfinished.unlink(missing_ok=True)
+        if prompted.certified.images:  # a lower precision was tried
+            log.info("images of mapping passes: %s", prompted.certified)
+
+    def predict(
+        self, dataset: prepared.Dataset, runs: Runs, learned: Iterable[tuple[str, dict[str, Tensor]]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        prompted = self.prompted_network(runs)
+        for run, kept in learned:
+            yield run, _test_logits(prompted, dataset, kept["prompt"].to(self.device), kept["mapping"])
+
+    def _keeper(self, names: list[str]) -> Callable[[Callable[[], dict]], None]:
+        """Return what keeps the states of runs under way, by their numbers, once in KEEP_SECONDS."""
         kept = time.monotonic()
 
         def keep(states: Callable[[], dict]) -> None:
             nonlocal kept
             if time.monotonic() - kept >= KEEP_SECONDS:
-                interrupted.keep_states(unfinished, {names[number]: state for number, state in states().items()})
+                interrupted.keep_states(self.unfinished, {names[number]: one for number, one in states().items()})
                 kept = time.monotonic()
 
-        total = protocol.epochs * sum(len(chosen) for _, chosen in runs.values())
-        described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
-        with described as bar, logging_redirect_tqdm():
-            data = images, labels, len(dataset.classes), runs_on
-            steps = train_prompts(prompted, *data, request.seed, protocol, bar.update, states, keep)
-            for done, (number, run) in enumerate(steps, 1):
-                bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
-                result = timing(run.seconds, run.images, device, precision)
-                if run.diverged:
-                    result |= {"status": "diverged", "reason": run.diverged}
-                else:
-                    logits = prompted.test_logits(dataset.test_images, run.prompt)[:, run.mapping.to(device)]
-                    result |= score(logits, test_labels, protocol.test_batch_size)
-                learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
-                yield names[number], learned, result
-        unfinished.unlink(missing_ok=True)
-        if prompted.certified.images:  # a lower precision was tried
-            log.info("images of mapping passes: %s", prompted.certified)
+        return keep
 
-    of_texts = {"texts": sha256_file(texts)} if texts else {}
-    complete(inputs, request, output, train, precision=precision, **of_texts)
+
+def _test_logits(prompted: PromptedNetwork, dataset: prepared.Dataset, prompt: Tensor, mapping: Tensor) -> Tensor:
+    """Return the logits of the test images over the target classes, [N, K]."""
+    return prompted.test_logits(dataset.test_images, prompt)[:, mapping.to(prompt.device)]
 
 
 def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
@@ -101,7 +148,7 @@ def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
     return used, [(method, np.searchsorted(used, chosen).tolist()) for method, chosen in runs.values()]
 
 
-def _on(device: torch.device, images: np.ndarray, used: np.ndarray) -> torch.Tensor:
+def _on(device: torch.device, images: np.ndarray, used: np.ndarray) -> Tensor:
     """Return images of a file, uint8, on the device; on the host where they would take half of its free memory."""
     some = torch.from_numpy(images[used])
     if device.type == "cuda" and some.nbytes > free_memory() / 2:

@@ -163,7 +163,11 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         raise ValueError(f"{error}; {remedy}") from None
     network, _, manifest = backbones.load(_existing(study / "backbones" / row["backbone"] / "manifest.json").parent)
     images = take_shots(split["permutations"], row["shots"]) if method.trains else []
-    further = {key: result[key] for key in ("features" if method.probes else "precision", "texts") if key in result}
+    further = {
+        key: result.training[key]
+        for key in ("features" if method.probes else "precision", "texts")
+        if key in result.training
+    }
     about = {}
     texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
     if texts:

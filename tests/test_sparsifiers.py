@@ -9,7 +9,7 @@ from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.networks import build
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import erk_densities
-from hiddencost.study.upstream import SPARSIFIERS, label, lottery_levels, sparse_phases, with_defaults
+from hiddencost.study.sparsifiers import SPARSIFIERS, folder_name, lottery_levels, sparse_phases, with_defaults
 from hiddencost.upstream import sparsifiers
 
 STEPS = 40
@@ -41,7 +41,7 @@ class Run:
         self.settings = with_defaults(settings) if settings else None
         generator = torch.Generator().manual_seed(1)
         arguments = self.settings, self.network, self.optimizer, steps, generator, masks
-        self.sparsifier = sparsifiers.make(*arguments)
+        self.sparsifier = sparsifiers.sparsifier_of(*arguments)
         self.noise, self.number = torch.Generator().manual_seed(2), 0
 
     def backward(self):
@@ -91,7 +91,7 @@ def test_what_the_masks_leave_out_is_zero_after_every_step_and_the_declared_spar
         for key, zero in run.zeros().items():
             assert not (~run.sparsifier.masks[key] & ~zero).any(), (key, run.number)
     masked = measure_sparsity(run.network, FAMILIES["convolutional"], "0", run.sparsifier.masks)
-    over = sparsifiers.sparsity_over(run.settings)
+    over = SPARSIFIERS[run.settings["algorithm"]].sparsity_over(run.settings)
     tensors = sum(weight.numel() for weight in run.sparsifier.weights.values())
     assert masked[over] == pytest.approx(0.8, abs=len(run.sparsifier.weights) / tensors)
     assert run.sparsity()[over] == pytest.approx(masked[over], abs=1e-9)  # every weight that is kept is learned
@@ -147,12 +147,12 @@ REACHED = {
 
 @pytest.mark.parametrize(("settings", "keys", "over"), REACHED.values(), ids=REACHED)
 def test_stem_and_head_are_as_in_the_source(settings, keys, over):
-    assert list(sparsifiers.reached(network(), settings)) == keys
-    assert sparsifiers.sparsity_over(settings) == over
+    assert list(sparsifiers.pruned_weights(network(), settings)) == keys
+    assert SPARSIFIERS[settings["algorithm"]].sparsity_over(settings) == over
 
 
 def test_the_stem_of_a_resnet_is_its_first_convolution():
-    keys = list(sparsifiers.reached(build.build("resnet20_cifar"), {"algorithm": "gmp"}))
+    keys = list(sparsifiers.pruned_weights(build.build("resnet20_cifar"), {"algorithm": "gmp"}))
     assert "conv1.weight" not in keys
     assert "layer2.0.downsample.conv.weight" in keys
     assert len(keys) == 20  # two in each of nine blocks, and two shortcuts
@@ -160,7 +160,7 @@ def test_the_stem_of_a_resnet_is_its_first_convolution():
 
 def test_a_network_without_a_layer_to_prune_is_refused():
     with pytest.raises(ValueError, match="gmp: the network has no convolution but its stem"):
-        sparsifiers.reached(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 2)), {"algorithm": "gmp"})
+        sparsifiers.pruned_weights(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 2)), {"algorithm": "gmp"})
 
 
 # ------------------------------------------------------------------------------------------------- gmp
@@ -207,7 +207,7 @@ def test_gmp_refuses_an_interval_longer_than_its_schedule():
 
 def test_the_phases_of_acdc_are_the_published_ones():
     epoch = 1000
-    defaults = SPARSIFIERS["acdc"]
+    defaults = SPARSIFIERS["acdc"].defaults
     expected = [(start, start + 5) for start in range(10, 75, 10)] + [(85, 100)]
     assert sparse_phases(100 * epoch, **defaults) == [(a * epoch, b * epoch) for a, b in expected]
 
@@ -231,7 +231,7 @@ def test_acdc_refuses_a_training_that_is_too_short_for_its_phases():
 def test_acdc_keeps_one_support_in_each_compressed_phase_and_all_weights_in_a_dense_one():
     # at a high rate, so that weights that come back outgrow others
     run = Run(steps=100, optimizer=lambda parameters: torch.optim.SGD(parameters, 4.0), **ALL["acdc"])
-    phases, supports = sparse_phases(100, **SPARSIFIERS["acdc"]), []
+    phases, supports = sparse_phases(100, **SPARSIFIERS["acdc"].defaults), []
     for _ in range(100):
         run.step()
         inside = [number for number, (begin, end) in enumerate(phases) if begin <= run.number < end]
@@ -339,7 +339,9 @@ def test_rigls_first_masks_follow_their_seed():
     assert all(
         torch.equal(first.sparsifier.masks[key], again.sparsifier.masks[key]) for key in first.sparsifier.masks
     )
-    other = sparsifiers.make(first.settings, network(), first.optimizer, STEPS, torch.Generator().manual_seed(4))
+    other = sparsifiers.sparsifier_of(
+        first.settings, network(), first.optimizer, STEPS, torch.Generator().manual_seed(4)
+    )
     assert any(not torch.equal(first.sparsifier.masks[key], mask) for key, mask in other.masks.items())
 
 
@@ -397,14 +399,18 @@ def test_a_ticket_ranks_by_magnitude():
 
 
 def test_folders_tell_settings_apart_and_levels_share_them():
-    assert label(None) == "dense"
-    assert label({"algorithm": "gmp", "sparsity": 0.8}) == "gmp" == label({"algorithm": "gmp", "sparsity": 0.9})
-    assert label({"algorithm": "gmp", "sparsity": 0.8, "interval": 100}) == "gmp"  # as where it is not said
-    other = label({"algorithm": "gmp", "sparsity": 0.8, "interval": 7})
+    assert folder_name(None) == "dense"
+    assert (
+        folder_name({"algorithm": "gmp", "sparsity": 0.8})
+        == "gmp"
+        == folder_name({"algorithm": "gmp", "sparsity": 0.9})
+    )
+    assert folder_name({"algorithm": "gmp", "sparsity": 0.8, "interval": 100}) == "gmp"  # as where it is not said
+    other = folder_name({"algorithm": "gmp", "sparsity": 0.8, "interval": 7})
     assert other.startswith("gmp-")
-    assert other != label({"algorithm": "gmp", "sparsity": 0.8, "interval": 8})
+    assert other != folder_name({"algorithm": "gmp", "sparsity": 0.8, "interval": 8})
 
 
 def test_an_unknown_sparsifier_is_refused():
-    with pytest.raises(ValueError, match="there is no sparsifier 'snip'"):
-        sparsifiers.make({"algorithm": "snip"}, network(), None, 1, None)
+    with pytest.raises(KeyError, match="snip"):
+        sparsifiers.sparsifier_of({"algorithm": "snip"}, network(), None, 1, None)

@@ -31,12 +31,14 @@ from hiddencost.runs import interrupted, ledger
 from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 from hiddencost.runs.prompting import train_pack
 from hiddencost.study.recipes import UpstreamRecipe
-from hiddencost.study.upstream import folder_entry, with_defaults
-from hiddencost.upstream import check, gate, launch, sparsifiers, training
+from hiddencost.study.sparsifiers import with_defaults
+from hiddencost.study.upstream import folder_entry
+from hiddencost.upstream import check, gate, launch, processes, sparsifiers, state, training
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
+from hiddencost.upstream.job import UpstreamJob
 
 CPU = torch.device("cpu")
-ALONE = training.Processes(0, 1, CPU)
+ALONE = processes.Processes(0, 1, CPU)
 RECIPE = {
     **{"epochs": 3, "batch_size": 50, "learning_rate": 0.05, "weight_decay": 5e-4},
     **{"crop": "padded", "precision": "fp32"},
@@ -72,6 +74,10 @@ def images(downloads, tmp_path_factory):
 
 
 def job(folder, images, settings=None, recipe=None, **changes):
+    return UpstreamJob.model_validate(job_settings(folder, images, settings, recipe, **changes))
+
+
+def job_settings(folder, images, settings=None, recipe=None, **changes):
     return {
         "checkpoint": "small",
         "architecture": "resnet20_cifar",
@@ -88,7 +94,7 @@ def job(folder, images, settings=None, recipe=None, **changes):
 
 
 def make(folder, images, settings=None, recipe=None, **changes):
-    training.make(job(folder, images, settings, recipe, **changes), CPU, 0)
+    training.train_backbone(job(folder, images, settings, recipe, **changes), CPU, 0)
     return folder
 
 
@@ -97,7 +103,7 @@ def made(images, tmp_path_factory):
     """A network of each algorithm, and the state that the lottery ticket was rewound to: folders by name."""
     root = tmp_path_factory.mktemp("made")
     rewind = str(root / "rewind.state")
-    training.rewind_point(job(root, images, until=1, output=rewind), CPU, 0)
+    training.train_rewind_point(job(root, images, until=1, output=rewind), CPU, 0)
     found = {}
     for name, settings in SETTINGS.items():
         more = {"ticket": str(root / "dense"), "rewind": rewind} if name == "lth" else {}
@@ -169,7 +175,7 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
 def test_masks_and_weights_say_the_same_and_are_those_of_the_layers_that_are_pruned(name, made):
     network, masks, _ = backbones.load(made[name])
     state = network.state_dict()
-    assert set(masks) == set(sparsifiers.reached(network, with_defaults(SETTINGS[name])))
+    assert set(masks) == set(sparsifiers.pruned_weights(network, with_defaults(SETTINGS[name])))
     for key, mask in masks.items():
         assert torch.equal(state[key] != 0, mask), key
 
@@ -258,8 +264,8 @@ def test_a_training_that_was_killed_ends_as_one_that_was_not(name, made, images,
             make(tmp_path / "killed", images, settings, recipe, **more)
     assert (tmp_path / "killed/unfinished-0.state").exists()
     steps = []
-    update = training.Scheduler.step_update
-    monkeypatch.setattr(training.Scheduler, "step_update", lambda self, n: (steps.append(n), update(self, n))[1])
+    update = state.Scheduler.step_update
+    monkeypatch.setattr(state.Scheduler, "step_update", lambda self, n: (steps.append(n), update(self, n))[1])
     make(tmp_path / "killed", images, settings, recipe, **more)
     assert set(steps) == set(range(10, 16))  # the last of three epochs alone
     assert not (tmp_path / "killed/unfinished-0.state").exists()
@@ -296,8 +302,8 @@ def test_the_state_to_rewind_to_is_the_one_that_the_dense_training_passed(made, 
     assert passed["epoch"] == rewound["epoch"] == 1
     for key, tensor in passed["network"].items():
         assert torch.equal(tensor, rewound["network"][key]), key
-    for number, state in passed["optimizer"]["state"].items():
-        for key, value in state.items():
+    for number, memory in passed["optimizer"]["state"].items():
+        for key, value in memory.items():
             assert torch.equal(value, rewound["optimizer"]["state"][number][key])
 
 
@@ -327,7 +333,7 @@ def test_a_lottery_ticket_starts_from_the_rewound_weights_under_its_mask(made, i
 def test_a_ticket_can_be_rewound_to_published_weights(made, images, tmp_path):
     """As Chen et al. (CVPR 2021) do: rewind_epoch 0 of a training that starts from a checkpoint."""
     rewind, start = str(tmp_path / "rewind.state"), str(made["dense"])
-    training.rewind_point(job(tmp_path, images, start=start, until=0, output=rewind), CPU, 0)
+    training.train_rewind_point(job(tmp_path, images, start=start, until=0, output=rewind), CPU, 0)
     rewound = interrupted.states(rewind, CPU)["rewind"]
     assert rewound["epoch"] == 0
     assert all(torch.equal(tensor, rewound["network"][key]) for key, tensor in weights(start).items())
@@ -460,7 +466,7 @@ def test_a_folder_that_is_none_is_told(tmp_path):
 def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_folder, tmp_path):
     broken = photos_folder / "train/ant/3.jpg"
     broken.write_bytes(b"no photo")
-    training.make(
+    training.train_backbone(
         job(tmp_path / "made", None, None, {"batch_size": 4}, data={"folder": str(photos_folder)}), CPU, workers
     )
     reason = read_json(tmp_path / "made/manifest.json")["failed"]
@@ -507,7 +513,7 @@ def test_a_round_whose_network_failed_fails_with_its_reason(made, images, tmp_pa
 @pytest.mark.parametrize(("recipe", "reason"), FAILURES.values(), ids=FAILURES)
 def test_tickets_that_cannot_be_rewound_say_why(recipe, reason, made, images, tmp_path):
     rewind = str(tmp_path / "rewind.state")
-    training.rewind_point(job(tmp_path, images, None, recipe, until=1, output=rewind), CPU, 0)
+    training.train_rewind_point(job(tmp_path, images, None, recipe, until=1, output=rewind), CPU, 0)
     make(tmp_path / "made", images, SETTINGS["lth"], ticket=str(made["dense"]), rewind=rewind)
     assert read_json(tmp_path / "made/manifest.json")["failed"] == f"{rewind}: {reason}"
 
@@ -547,12 +553,12 @@ def test_a_network_with_too_few_classes_is_not_prompted_and_the_reason_is_told(m
 
 
 def test_training_starts_from_published_weights_with_a_head_of_its_own(made, images, tmp_path):
-    first, about = training.first_network(job(tmp_path, images, start=str(made["dense"])), 10)
+    first, about = state.first_network(job(tmp_path, images, start=str(made["dense"])), 10)
     assert about["architecture"] == "resnet20_cifar:10"
     assert all(torch.equal(tensor, weights(made["dense"])[key]) for key, tensor in first.state_dict().items())
     assert first.training
     assert all(parameter.requires_grad for parameter in first.parameters())
-    other, about = training.first_network(job(tmp_path, images, start=str(made["dense"])), 7)
+    other, about = state.first_network(job(tmp_path, images, start=str(made["dense"])), 7)
     assert about["architecture"] == "resnet20_cifar:7"
     assert other.fc.out_features == 7
     assert torch.equal(other.conv1.weight, first.conv1.weight)
@@ -612,7 +618,7 @@ SCHEDULES = {
 @pytest.mark.parametrize(("recipe", "expected"), SCHEDULES.values(), ids=SCHEDULES)
 def test_the_rate_follows_its_closed_form(recipe, expected):
     recipe = UpstreamRecipe.model_validate(RECIPE | {"epochs": 4, "learning_rate": 0.2} | recipe)
-    begun = training.prepare(torch.nn.Linear(2, 2), recipe, None, 10, 0, CPU)
+    begun = state.prepare(torch.nn.Linear(2, 2), recipe, None, 10, 0, CPU)
     for step in range(40):
         begun.schedule.step_update(step)
         assert begun.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * expected(step), rel=1e-6), step
@@ -624,8 +630,9 @@ WORKER = """
 import json, sys
 import torch
 from torch import nn
-from hiddencost import architectures
+from hiddencost.networks import architectures
 from hiddencost.upstream import training
+from hiddencost.upstream.job import UpstreamJob
 
 def plain(num_classes):  # without batch norm, which sees its own process' images alone
     return nn.Sequential(
@@ -636,7 +643,7 @@ def plain(num_classes):  # without batch norm, which sees its own process' image
 architectures.ARCHITECTURES["plain"] = plain
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    training.make(json.load(open(sys.argv[1])), torch.device("cpu"), 0)
+    training.train_backbone(UpstreamJob.model_validate(json.load(open(sys.argv[1]))), torch.device("cpu"), 0)
 """
 
 
@@ -649,7 +656,9 @@ def test_two_processes_of_torchrun_train_what_one_does(images, tmp_path):
         ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
     ):
         told = tmp_path / f"{folder}.json"
-        told.write_text(json.dumps(job(tmp_path / folder, images, settings, {"epochs": 2}, architecture="plain")))
+        told.write_text(
+            json.dumps(job_settings(tmp_path / folder, images, settings, {"epochs": 2}, architecture="plain"))
+        )
         command = [sys.executable, *launcher, str(tmp_path / "worker.py"), str(told)]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
@@ -669,8 +678,8 @@ def test_torchrun_is_started_for_several_gpus_and_its_failure_is_a_result(images
     """On the CPU, as there is no GPU: what is leased is a name, and each process takes the CPU."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    told = job(tmp_path, images, None, {"learning_rate": 1e30, "epochs": 1})
-    launch.run("make", told, "GPU-a,GPU-b", 1, 1, 0)
+    told = job_settings(tmp_path, images, None, {"learning_rate": 1e30, "epochs": 1})
+    launch.run("sparsify", told, "GPU-a,GPU-b", 1, 1, 0)
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["failed"] == "the training diverged: the loss is nan in epoch 1"
     assert manifest["upstream"]["processes"] == 2
@@ -688,6 +697,6 @@ def test_a_batch_is_shared_evenly(batch, mixup, fits, images):
 
 
 def test_one_process_is_alone_without_torchrun():
-    found = training.processes(CPU)
+    found = processes.join_processes(CPU)
     assert (found.rank, found.count) == (0, 1)
     assert found.mean(3.5) == 3.5

@@ -6,13 +6,13 @@ from hiddencost.logs import log_to
 from hiddencost.machine import lease
 
 log_to(snakemake.log[0])
-what, inputs = {"sparsify": "make", "rewind_point": "rewind_point"}[snakemake.rule], snakemake.input
+rule, inputs = snakemake.rule, snakemake.input
 job, output = values.read(snakemake.params), Path(snakemake.output[0])
-job["output"] = str(output.parent if what == "make" else output)
+job["output"] = str(output if rule == "rewind_point" else output.parent)
 # what is kept of an interrupted training is of these settings, with the code's digest, and these inputs
 given = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
 job["unfinished"] = str(output.parent / f"unfinished-{sha256_text(canonical([job, given]))[:16]}.state")
-if what == "make" and inputs.ticket:
+if inputs.get("ticket"):
     job |= {"ticket": str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind}
 jobs_per_gpu, gpus = snakemake.config["jobs_per_gpu"], snakemake.resources.get("gpu", 0)
 with lease(jobs_per_gpu, max(1, gpus)) as leased:
@@ -20,4 +20,4 @@ with lease(jobs_per_gpu, max(1, gpus)) as leased:
     from hiddencost.upstream import launch
 
     workers = snakemake.threads if leased else 0
-    launch.run(what, job, leased, jobs_per_gpu, snakemake.threads, workers)
+    launch.run(rule, job, leased, jobs_per_gpu, snakemake.threads, workers)

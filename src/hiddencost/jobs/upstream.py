@@ -6,7 +6,7 @@ from hiddencost.jobs import cost, layout
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out
 from hiddencost.study.recipes import UpstreamRecipe
-from hiddencost.study.upstream import as_level, label, lottery_levels
+from hiddencost.study.sparsifiers import SPARSIFIERS, folder_name, rounded_sparsity
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
 TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
@@ -16,13 +16,13 @@ TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed",
 def sparsifiers(call: Call) -> dict[str, dict | None]:
     """Return the settings of each sparsifier of the study by what its folder is called; None of dense training."""
     each = (backbone.training()[0] for backbone in call.study.backbones)
-    return {label(settings): settings for settings in each} | {"dense": None}
+    return {folder_name(settings): settings for settings in each} | {"dense": None}
 
 
 def trained_folder(call: Call, checkpoint: str, sparsify: dict | None, seed: int | str) -> str:
     """Return the folder of a network that the study trains; sparsify: the settings of its sparsifier, or None."""
-    level = f"{as_level(sparsify['sparsity']) if sparsify else 0:g}"
-    wildcards = {"sparsifier": label(sparsify), "sparsity": level, "upstream_seed": seed}
+    level = f"{rounded_sparsity(sparsify['sparsity']) if sparsify else 0:g}"
+    wildcards = {"sparsifier": folder_name(sparsify), "sparsity": level, "upstream_seed": seed}
     return call.path(layout.TRAINED, upstream=checkpoint, **wildcards)
 
 
@@ -54,33 +54,25 @@ def sparsify_settings(call: Call, sparsifier: str, sparsity: str) -> dict | None
     return settings and settings | {"sparsity": float(sparsity)}
 
 
-def _round(call: Call, sparsifier: str, sparsity: str) -> dict | None:
-    """Return the settings of a round of lottery tickets, None of any other training."""
-    settings = sparsify_settings(call, sparsifier, sparsity)
-    return settings if settings and settings["algorithm"] == "lth" else None
+def _trainings(settings: dict | None) -> list[dict | None]:
+    """Return the settings of all trainings that one stands on, in order, itself the last; None of a dense one."""
+    return SPARSIFIERS[settings["algorithm"]].trainings(settings) if settings else [None]
 
 
 def ticket(call: Call, upstream: str, sparsifier: str, sparsity: str, upstream_seed: str) -> list[str]:
     """Return the network whose weights a lottery ticket is drawn from: of the round before, in the first the dense
     one."""
-    if not (settings := _round(call, sparsifier, sparsity)):
-        return []
-    *earlier, _ = levels_of(settings)
-    before = settings | {"sparsity": earlier[-1]} if earlier else None
-    return trained_network(call, upstream, before, upstream_seed)
-
-
-def levels_of(sparsify: dict) -> list[float]:
-    """Return the sparsity after each round of lottery tickets."""
-    return lottery_levels(sparsify["sparsity"], sparsify["share"])
+    *earlier, _ = _trainings(sparsify_settings(call, sparsifier, sparsity))
+    return trained_network(call, upstream, earlier[-1], upstream_seed) if earlier else []
 
 
 def rewind_point(call: Call, upstream: str, sparsifier: str, sparsity: str, upstream_seed: str) -> list[str]:
     """Return the state that a lottery ticket is rewound to."""
-    if not (settings := _round(call, sparsifier, sparsity)):
+    settings = sparsify_settings(call, sparsifier, sparsity)
+    epoch = settings and SPARSIFIERS[settings["algorithm"]].rewind_epoch(settings)
+    if epoch is None:
         return []
-    wildcards = {"upstream": upstream, "upstream_seed": upstream_seed}
-    return [call.path(layout.REWIND, rewind_epoch=settings["rewind_epoch"], **wildcards)]
+    return [call.path(layout.REWIND, rewind_epoch=epoch, upstream=upstream, upstream_seed=upstream_seed)]
 
 
 def _training(call: Call, upstream: str, seed: str) -> dict:
@@ -135,9 +127,6 @@ def trainings(call: Call) -> dict[str, float]:
         if not trained or backbone.name in left_out(call)["backbone"]:
             continue
         settings, seed = backbone.training()
-        each = [settings]
-        if settings and settings["algorithm"] == "lth":
-            each = [None, *(settings | {"sparsity": level} for level in levels_of(settings))]
-        for one in each:
-            folders[trained_folder(call, trained.name, one, seed)] = gflop(call, trained.name)
+        for needed in _trainings(settings):
+            folders[trained_folder(call, trained.name, needed, seed)] = gflop(call, trained.name)
     return folders

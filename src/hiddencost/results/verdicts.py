@@ -10,7 +10,7 @@ from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
 from hiddencost.results.claims import MEASURES, Cells, Claim
 from hiddencost.results.intervals import CONFIDENCE, ROUNDING, paired_interval, pooled_freedom, t_quantile
-from hiddencost.study.upstream import SPARSIFIERS
+from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = ["supported", "contradicted", "undecided", "not run"]
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]

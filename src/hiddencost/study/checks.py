@@ -7,7 +7,7 @@ from hiddencost import catalog
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
-from hiddencost.study import upstream
+from hiddencost.study.sparsifiers import SPARSIFIERS
 from hiddencost.study.study import Study
 
 
@@ -38,10 +38,10 @@ def check_checkpoints(study: Study) -> None:
         for key in ("sparsify", "upstream_seed"):
             if getattr(backbone, key) is not None and backbone.checkpoint not in trained_here:
                 raise ValueError(f"{where}.{key}: goes with a checkpoint under upstream, which trains it")
-        if backbone.sparsify and backbone.sparsify.algorithm == "lth":
+        if backbone.sparsify:
             epochs = study.trained(backbone.checkpoint).recipe.epochs
-            rewind_epoch = backbone.sparsify.settings()["rewind_epoch"]
-            if rewind_epoch >= epochs:
+            rewind_epoch = SPARSIFIERS[backbone.sparsify.algorithm].rewind_epoch(backbone.sparsify.settings())
+            if rewind_epoch is not None and rewind_epoch >= epochs:
                 raise ValueError(
                     f"{where}.sparsify.rewind_epoch: {rewind_epoch}; expected less than the epochs of its upstream "
                     f"training, {epochs}"
@@ -122,7 +122,7 @@ def check_upstream_lengths(study: Study) -> None:
         if backbone.sparsify and counts:
             steps = network.recipe.epochs * (counts["train"] // network.recipe.batch_size)
             try:
-                upstream.check_schedule(backbone.sparsify.settings(), steps)
+                SPARSIFIERS[backbone.sparsify.algorithm].check_steps(backbone.sparsify.settings(), steps)
             except ValueError as error:
                 raise ValueError(f"backbones[{index}].sparsify: {error}") from None
 

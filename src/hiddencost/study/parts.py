@@ -8,8 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
 from hiddencost.messages import one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
-from hiddencost.study import recipes, upstream
+from hiddencost.study import recipes
 from hiddencost.study.recipes import Fraction
+from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
 
 
 def ascending(values: list) -> list:
@@ -93,12 +94,10 @@ class Compression(Part):
 
 
 class Sparsify(Part):
-    """How upstream training makes a sparse network. What is not said is as in `upstream.SPARSIFIERS`."""
+    """How upstream training makes a sparse network. What is not said is as in `sparsifiers.SPARSIFIERS`."""
 
-    algorithm: one_of(upstream.SPARSIFIERS) = Field(
-        description="gmp: gradual magnitude pruning; acdc: alternating compressed and decompressed training; rigl: "
-        "sparse from the start, small weights dropped and grown by gradient; lth: lottery tickets, by iterative "
-        "magnitude pruning with rewinding, a training a round"
+    algorithm: one_of(SPARSIFIERS) = Field(
+        description="; ".join(f"{name}: {entry.description}" for name, entry in SPARSIFIERS.items())
     )
     sparsity: float = Field(
         ge=0.0001, le=0.9999, description="share of zeros, of the layers that the algorithm prunes, to six digits"
@@ -119,25 +118,18 @@ class Sparsify(Part):
     @model_validator(mode="after")
     def _what_the_algorithm_takes(self) -> "Sparsify":
         given = {key for key, value in self if value is not None} - {"algorithm", "sparsity"}
-        takes = upstream.SPARSIFIERS[self.algorithm]
-        if surplus := given - set(takes):
-            raise ValueError(
-                f"{self.algorithm} takes sparsity, {', '.join(takes)}, not {' and '.join(sorted(surplus))}"
-            )
-        if upstream.as_level(self.sparsity) != self.sparsity:
+        sparsifier = SPARSIFIERS[self.algorithm]
+        if surplus := given - set(sparsifier.defaults):
+            takes = ", ".join(sparsifier.defaults)
+            raise ValueError(f"{self.algorithm} takes sparsity, {takes}, not {' and '.join(sorted(surplus))}")
+        if rounded_sparsity(self.sparsity) != self.sparsity:
             raise ValueError(f"sparsity is {self.sparsity}; expected six digits behind the point at most")
-        told = self.settings()
-        if self.algorithm == "gmp" and told["begin"] >= told["end"]:
-            raise ValueError(f"begin is {told['begin']}; expected less than end, {told['end']}")
-        if self.algorithm == "acdc" and told["warm_up"] + 2 * told["phase"] + told["fine_tuning"] > 1 + 1e-9:
-            raise ValueError(
-                "warm_up, two phases and fine_tuning are more than the whole training; expected at most 1"
-            )
+        sparsifier.check_settings(self.settings())
         return self
 
     def settings(self) -> dict:
         """Return all settings, those that are not said too."""
-        return upstream.with_defaults(self.model_dump())
+        return with_defaults(self.model_dump())
 
 
 class Upstream(Part):

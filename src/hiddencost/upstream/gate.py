@@ -7,6 +7,7 @@ from torch import nn
 
 from hiddencost.compression.photos import Recognised
 from hiddencost.compression.registry import CONTROLS
+from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import load
 from hiddencost.upstream.testing import correct_of
@@ -22,8 +23,9 @@ def recognised(network: nn.Module, manifest: dict, least: float) -> Recognised:
     data = load(manifest["upstream"]["data"])
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]
-    about = manifest["upstream"], manifest["preprocessing"]
-    correct = correct_of(network, data, indices, *about, torch.device("cpu"))
+    recipe = UpstreamRecipe.model_validate(manifest["upstream"]["recipe"])
+    seen = recipe, manifest["upstream"]["image_size"], manifest["preprocessing"]
+    correct = correct_of(network, data, indices, *seen, torch.device("cpu"))
     return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
 
 
@@ -33,4 +35,4 @@ def masked_keys(network: nn.Module, manifest: dict) -> list[str]:
     control = manifest["control"]
     if settings is None or (control and not CONTROLS[control].keeps_weights):
         return []
-    return list(sparsifiers.reached(network, settings))
+    return list(sparsifiers.pruned_weights(network, settings))

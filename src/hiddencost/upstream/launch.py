@@ -16,41 +16,53 @@ from hiddencost.files import read_json, write_json
 from hiddencost.machine import compute_device
 from hiddencost.runs import interrupted
 from hiddencost.upstream import training
+from hiddencost.upstream.job import UpstreamJob
 
 log = logging.getLogger(__name__)
+TRAININGS = {"sparsify": training.train_backbone, "rewind_point": training.train_rewind_point}  # by rule
 
 
-def run(what: str, job: dict, leased: str | None, jobs_per_gpu: int, threads: int, workers: int) -> None:
-    """Do `training.make` or `training.rewind_point` (`what`) for a job, on what `devices.lease` gave.
+def run(rule: str, settings: dict, leased: str | None, jobs_per_gpu: int, threads: int, workers: int) -> None:
+    """Train for a rule, on what `machine.lease` gave.
 
-    On several GPUs torchrun starts a process each, which share every batch (DistributedDataParallel); workers: the
-    processes that read images, which they share as well. Raises RuntimeError if one of the processes fails and has
-    not written why.
+    On several GPUs torchrun starts a process each, which share every batch (DistributedDataParallel).
+
+    Args:
+        rule: a name of `TRAININGS`.
+        settings: as `UpstreamJob` checks them.
+        leased: names of GPUs, comma between; None: the CPU.
+        jobs_per_gpu: that share a GPU.
+        threads: of this process, where it is alone.
+        workers: processes that read images; those of torchrun share them, too.
+
+    Raises:
+        RuntimeError: if one of the processes fails and has not written why.
     """
+    job = UpstreamJob.model_validate(settings)
     count = len(leased.split(",")) if leased else 0
     if count < 2:
         torch.set_num_threads(threads)
-        getattr(training, what)(job, compute_device(leased, jobs_per_gpu), workers)
+        TRAININGS[rule](job, compute_device(leased, jobs_per_gpu), workers)
         return
     with TemporaryDirectory() as folder:
-        told = Path(folder, "job.json")
-        write_json(told, {"what": what, "job": job, "workers": workers // count})
+        path = Path(folder, "job.json")
+        write_json(path, {"rule": rule, "settings": settings, "workers": workers // count})
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         log.info("torchrun starts %d processes", count)
-        command += ["-m", "hiddencost.upstream.launch", str(told)]
+        command += ["-m", "hiddencost.upstream.launch", str(path)]
         started = subprocess.Popen(command, stdout=sys.stdout, stderr=sys.stderr)
         # its processes end with this one, whose GPUs they have
         signal.signal(signal.SIGTERM, lambda *_: started.terminate())
         status = started.wait()
-    if status and not _has_failed(what, job):
+    if status and not _has_failed(rule, job):
         raise RuntimeError(f"torchrun ended with status {status}; the lines above say why")
 
 
-def _has_failed(what: str, job: dict) -> bool:
+def _has_failed(rule: str, job: UpstreamJob) -> bool:
     """Whether a training has written why it could not be."""
-    if what == "rewind_point":
-        return "failed" in interrupted.states(job["output"], training.CPU)
-    manifest = Path(job["output"], "manifest.json")
+    if rule == "rewind_point":
+        return "failed" in interrupted.states(job.output, training.CPU)
+    manifest = Path(job.output, "manifest.json")
     return manifest.exists() and "failed" in read_json(manifest)
 
 
@@ -58,4 +70,4 @@ if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     given = read_json(sys.argv[1])
     cuda = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    getattr(training, given["what"])(given["job"], cuda, given["workers"])
+    TRAININGS[given["rule"]](UpstreamJob.model_validate(given["settings"]), cuda, given["workers"])

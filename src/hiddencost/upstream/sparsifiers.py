@@ -5,7 +5,7 @@ leaves out is exactly zero. A step is told by its number, counted from 1 over th
 algorithm does follows from that number, the weights, the gradients and its masks, so that a training that goes on
 from what was kept is the training that was not interrupted.
 
-Which layers are pruned, as in the algorithm's source (`reached`):
+Which layers are pruned, as in the algorithm's source (`pruned_weights`):
 
 | algorithm | layers | sparsity is |
 |---|---|---|
@@ -18,45 +18,41 @@ Which layers are pruned, as in the algorithm's source (`reached`):
 
 import math
 from collections.abc import Mapping
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hiddencost.networks.convolutional import Convolutional
 from hiddencost.networks.layers import convolutions, erk_densities
-from hiddencost.study.upstream import check_schedule, sparse_phases
+from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, sparse_phases
 
 
-def reached(network: nn.Module, settings: Mapping) -> dict[str, Tensor]:
+def pruned_weights(network: nn.Module, settings: Settings) -> dict[str, Tensor]:
     """Return the weights that an algorithm prunes, by their keys in the network's state.
 
-    settings: `algorithm`, and of rigl `distribution`. The stem is the first convolution. Sources: Gale et al., The
-    State of Sparsity in Deep Neural Networks, 2019, section 5, leave ResNet-50's first layer dense under GMP (its
-    head stays dense here, as in all networks of `compress`); AC/DC's configuration lists conv1 and fc among what is
-    pruned; RigL's ERK reaches all layers and its uniform distribution all but the first (google-research/rigl, README
-    and first_layer_sparsity = 0, last_layer_sparsity = -1); lottery tickets leave out conv1 and the head
-    (VITA-Group/CV_LTH_Pre-training, pruning_utils.py). Raises ValueError where nothing is left to prune.
+    The stem is the first convolution. Sources: Gale et al., The State of Sparsity in Deep Neural Networks, 2019,
+    section 5, leave ResNet-50's first layer dense under GMP (its head stays dense here, as in all networks of
+    `compress`); AC/DC's configuration lists conv1 and fc among what is pruned; RigL's ERK reaches all layers and its
+    uniform distribution all but the first (google-research/rigl, README and first_layer_sparsity = 0,
+    last_layer_sparsity = -1); lottery tickets leave out conv1 and the head (VITA-Group/CV_LTH_Pre-training,
+    pruning_utils.py).
+
+    Args:
+        network: a convolutional one.
+        settings: all of a sparsifier.
+
+    Raises:
+        ValueError: where nothing is left to prune.
     """
-    kernels = convolutions(network)
-    stem = next(iter(kernels), None)
-    algorithm, distribution = settings["algorithm"], settings.get("distribution")
-    if algorithm in ("acdc", "rigl"):
-        layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    else:
-        layers = list(kernels)
-    if distribution == "uniform" or algorithm in ("gmp", "lth"):
-        layers = [name for name in layers if name != stem]
-    if not layers:
+    algorithm = settings["algorithm"]
+    stem = next(iter(convolutions(network)), None)
+    groups = Convolutional().sparsity_groups(network, stem)  # no other family is trained upstream
+    keys = groups[SPARSIFIERS[algorithm].sparsity_over(settings)]
+    if not keys:
         raise ValueError(f"{algorithm}: the network has no convolution but its stem; expected layers to prune")
-    return {f"{name}.weight": network.get_submodule(name).weight for name in layers}
-
-
-def sparsity_over(settings: Mapping) -> str:
-    """Return of what `settings` state the sparsity, in the words of `verify.measure_sparsity`."""
-    if settings["algorithm"] in ("gmp", "lth"):
-        return "convolutions_without_stem"
-    uniform = settings.get("distribution") == "uniform"
-    return "convolutions_and_classifier_without_stem" if uniform else "convolutions_and_classifier"
+    return {key: network.get_parameter(key) for key in keys}
 
 
 def keep_largest(scores: Tensor, count: int) -> Tensor:
@@ -75,7 +71,7 @@ def keep_largest_of_all(scores: Mapping[str, Tensor], sparsity: float) -> dict[s
     return {key: part.view_as(score) for (key, score), part in zip(scores.items(), parts, strict=True)}
 
 
-class Held:
+class FixedMasks:
     """Masks that do not change: those of a lottery ticket, or none, of a dense network. The other algorithms change
     them in `before` or `after`.
 
@@ -100,6 +96,19 @@ class Held:
         """Act behind a step: weights that momentum or weight decay has moved are zero again."""
         self._zero_weights()
 
+    @classmethod
+    def of_training(
+        cls,
+        weights: Mapping[str, nn.Parameter],
+        optimizer: Optimizer,
+        settings: Settings,
+        steps: int,
+        generator: torch.Generator,
+        masks: Mapping[str, Tensor] | None,
+    ) -> "FixedMasks":
+        """Return the masks of a training; each algorithm takes of the arguments of `sparsifier_of` what it needs."""
+        return cls(weights, optimizer, masks)
+
     @torch.no_grad()
     def apply(self, network: nn.Module) -> None:
         """Set the pruned weights of another network of the same keys to zero: of the mean of weights over steps."""
@@ -122,7 +131,7 @@ class Held:
                 value.masked_fill_(where, 0)
 
 
-class GMP(Held):
+class GMP(FixedMasks):
     """Gradual magnitude pruning: the smallest weights of each layer go, more and more of them, and stay gone.
 
     Zhu and Gupta, To prune, or not to prune, 2017, equation 1: after steps t = t0, t0 + Δt, ..., t0 + nΔt the
@@ -132,12 +141,16 @@ class GMP(Held):
     leave time behind).
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: Mapping, steps: int):
+    def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: Settings, steps: int):
         super().__init__(weights, optimizer, _full(weights))
         self.sparsity, self.interval = settings["sparsity"], settings["interval"]
         self.begin = round(settings["begin"] * steps)
         end = round(settings["end"] * steps)
         self.times = (end - self.begin) // self.interval
+
+    @classmethod
+    def of_training(cls, weights, optimizer, settings, steps, generator, masks):
+        return cls(weights, optimizer, settings, steps)
 
     def sparsity_at(self, step: int) -> float | None:
         """Return the sparsity that a step sets, by equation 1; None of a step that sets none."""
@@ -154,7 +167,7 @@ class GMP(Held):
             self._zero_weights()
 
 
-class ACDC(Held):
+class ACDC(FixedMasks):
     """Alternating compressed and decompressed training.
 
     Peste et al., AC/DC, NeurIPS 2021, algorithm 1: a compressed phase begins by keeping the largest weights of all
@@ -163,11 +176,14 @@ class ACDC(Held):
     zero where a dense phase begins. The last phase, the fine-tuning, is compressed. Phases: see `sparse_phases`.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: Mapping, steps: int):
+    def __init__(self, weights: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: Settings, steps: int):
         super().__init__(weights, optimizer, _full(weights))
         self.sparsity = settings["sparsity"]
-        told = (settings[key] for key in ("warm_up", "phase", "fine_tuning"))
-        self.phases = sparse_phases(steps, *told)
+        self.phases = sparse_phases(steps, settings["warm_up"], settings["phase"], settings["fine_tuning"])
+
+    @classmethod
+    def of_training(cls, weights, optimizer, settings, steps, generator, masks):
+        return cls(weights, optimizer, settings, steps)
 
     def after(self, step: int) -> None:
         super().after(step)
@@ -181,7 +197,7 @@ class ACDC(Held):
                 self._forget(parameter, torch.ones_like(parameter, dtype=torch.bool))
 
 
-class RigL(Held):
+class RigL(FixedMasks):
     """Rigged lottery: sparse from the first step; small weights are dropped, and grown where the gradient is large.
 
     Evci et al., Rigging the Lottery, ICML 2020, algorithm 1: each `interval` steps ΔT, until the share `end` of the
@@ -196,7 +212,7 @@ class RigL(Held):
         self,
         weights: Mapping[str, nn.Parameter],
         optimizer: Optimizer,
-        settings: Mapping,
+        settings: Settings,
         steps: int,
         generator: torch.Generator,
     ):
@@ -209,6 +225,10 @@ class RigL(Held):
         noise = {key: torch.rand(weight.shape, generator=generator) for key, weight in weights.items()}
         masks = {key: keep_largest(noise[key], round(densities[key] * noise[key].numel())) for key in weights}
         super().__init__(weights, optimizer, masks)
+
+    @classmethod
+    def of_training(cls, weights, optimizer, settings, steps, generator, masks):
+        return cls(weights, optimizer, settings, steps, generator)
 
     def fraction(self, step: int) -> float:
         """Return f_decay, the share of the connections that the update at a step replaces."""
@@ -229,37 +249,37 @@ class RigL(Held):
         return False
 
 
-def make(
-    settings: Mapping | None,
+def sparsifier_of(
+    settings: Settings | None,
     network: nn.Module,
     optimizer: Optimizer,
     steps: int,
     generator: torch.Generator,
     masks: Mapping[str, Tensor] | None = None,
-) -> Held:
-    """Return the sparsifier of a training of so many `steps`; without settings one that prunes nothing.
+) -> FixedMasks:
+    """Return what holds the masks of a training.
 
-    settings: `algorithm`, `sparsity` and the algorithm's own, all told (`upstream.with_defaults`). generator: the
-    CPU's, of rigl's first masks. masks: a lottery ticket's. Raises ValueError where the training is too short for it.
+    Args:
+        settings: all of a sparsifier (`study.sparsifiers.with_defaults`); None: nothing is pruned.
+        network: before its first step.
+        optimizer: of its parameters.
+        steps: of the whole training.
+        generator: of the CPU, for rigl's first masks.
+        masks: a lottery ticket's, bool by key, True where kept.
+
+    Raises:
+        ValueError: where the training is too short for it.
     """
     if settings is None:
-        return Held({}, optimizer, {})
-    check_schedule(settings, steps)
-    weights = reached(network, settings)
-    match settings["algorithm"]:
-        case "gmp":
-            return GMP(weights, optimizer, settings, steps)
-        case "acdc":
-            return ACDC(weights, optimizer, settings, steps)
-        case "rigl":
-            return RigL(weights, optimizer, settings, steps, generator)
-        case "lth":
-            return Held(weights, optimizer, masks)
-    raise ValueError(f"there is no sparsifier {settings['algorithm']!r}")
+        return FixedMasks({}, optimizer, {})
+    sparsifier = SPARSIFIERS[settings["algorithm"]]
+    sparsifier.check_steps(settings, steps)
+    weights = pruned_weights(network, settings)
+    return resolve_name(sparsifier.masks).of_training(weights, optimizer, settings, steps, generator, masks)
 
 
 @torch.no_grad()
-def next_ticket(network: nn.Module, masks: Mapping[str, Tensor], settings: Mapping) -> dict[str, Tensor]:
+def next_ticket(network: nn.Module, masks: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
     """Return the masks of the next lottery ticket: of a trained network's weights, those of largest magnitude, of all
     layers together, so that `settings["sparsity"]` of them are left out.
 
@@ -267,7 +287,7 @@ def next_ticket(network: nn.Module, masks: Mapping[str, Tensor], settings: Mappi
     earlier round has pruned (False in `masks`, by key; a layer without a mask is dense) stays pruned.
     """
     scores = {}
-    for key, weight in reached(network, settings).items():
+    for key, weight in pruned_weights(network, settings).items():
         mask = masks.get(key)
         scores[key] = weight.abs() if mask is None else _scores(weight, mask.to(weight.device))
     return keep_largest_of_all(scores, settings["sparsity"])

@@ -15,16 +15,25 @@ def correct_of(
     network: nn.Module,
     data: Upstream,
     indices: Sequence[int],
-    about: dict,
+    recipe: UpstreamRecipe,
+    image_size: int,
     preprocessing: dict,
     device: torch.device,
     workers: int = 0,
 ) -> int:
     """Return how many of the upstream test images at `indices` a network classifies rightly, in float32.
 
-    about: `image_size` and `recipe`, of a job or of a manifest's `upstream`; preprocessing: of the manifest."""
-    recipe, network = UpstreamRecipe.model_validate(about["recipe"]), network.eval()
-    images = Tested(data.test, indices, eval_transform(recipe, about["image_size"], preprocessing))
+    Args:
+        network: on the device.
+        data: the upstream data set.
+        indices: of test images.
+        recipe, image_size: of its training.
+        preprocessing: of its manifest.
+        device: to compute on.
+        workers: processes that read images.
+    """
+    network = network.eval()
+    images = Tested(data.test, indices, eval_transform(recipe, image_size, preprocessing))
     correct = 0
     for inputs, labels in in_order(images, inference.FORWARD_BATCH[device.type], preprocessing, device, workers):
         logits = network(inputs.contiguous(memory_format=torch.channels_last))

@@ -30,7 +30,9 @@ from hiddencost.networks.formats.reading import ImportedCheckpoint
 from hiddencost.networks.formats.registry import READERS, Reader
 from hiddencost.networks.layers import layer_weights
 from hiddencost.prompting.prompts import PROMPTS, BorderPrompt
+from hiddencost.report.summary import measures
 from hiddencost.results.claims import Cells
+from hiddencost.runs.metrics import METRICS, Metric
 from hiddencost.study.recipes import RUN_PROTOCOLS, RunProtocol
 
 
@@ -230,3 +232,32 @@ def test_a_format_and_a_family_of_networks(tmp_path, monkeypatch):
     assert verification.passed, verification.reasons
     assert verification.sparsity["linear_layers"] == pytest.approx(0.75, abs=0.001)
     assert Reader(__name__).file == Path(__file__)
+
+
+def draw_sureness(tables, content, settings):
+    summary = tables["summary"]
+    figure = Figure(figsize=(3, 3))
+    figure.subplots().scatter(
+        summary["sureness_mean"], summary["sureness_dense_minus_backbone_mean"], color="#654321"
+    )
+    return figure
+
+
+def test_a_metric(tmp_path, monkeypatch, threads):
+    """It scores the runs of a study that has run before, and trains nothing."""
+    config = in_process.STUDY | {"methods": ["flm", "lp"], "seeds": [0, 1]}
+    before = in_process.run(config, tmp_path, monkeypatch).runs
+    monkeypatch.setattr("hiddencost.runs.prompting.train_prompts", None)  # a call would raise
+    monkeypatch.setattr("hiddencost.runs.probe.train_probe", None)
+    sureness = Metric(
+        "Mean confidence", lambda one: one.confidence.mean().item(), percent=True, unit="%", paired=True
+    )
+    monkeypatch.setitem(METRICS, "sureness", sureness)
+    kind = FigureKind("test_extending:draw_sureness", ("summary",), "Mean confidence.", compares=True)
+    monkeypatch.setitem(FIGURES, "sureness", kind)
+    finished = in_process.run(config, tmp_path, monkeypatch)
+    pd.testing.assert_frame_equal(finished.runs.drop(columns="sureness"), before)
+    assert finished.runs["sureness"].between(1 / 3, 1).all()
+    assert pd.read_parquet(finished.tables["runs"])["sureness"].std() > 0
+    assert ImageColor.getrgb("#654321") in colours_of(finished.figures["sureness"])
+    assert "Mean confidence" in {one["label"] for one in measures()}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from hiddencost import catalog
 from hiddencost.datasets.prepare import pixels
-from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.methods.mapping import count_predictions, greedy_mapping
 from hiddencost.networks import backbones, inference
 from hiddencost.networks.layers import head_name
@@ -57,9 +57,9 @@ def network() -> tuple[nn.Module, Tensor, Tensor]:
 
 def test_images(size: int, count: int) -> tuple[Tensor, Tensor]:
     """Return the first images of the test part, uint8 [N, 3, size, size], on the device, and labels, int64 [N]."""
-    entry, parts = catalog.load("datasets")["cifar10-part"], ("train", "test")
-    files = {part: ROOT / entry["files"][part]["sources"][0]["path"] for part in parts}
-    images = list(read_cifar_binary(entry, files, ROOT).test.images)[:count]
+    entry, parts = catalog.datasets()["cifar10-part"], ("train", "test")
+    files = {part: ROOT / entry.files[part].sources[0].path for part in parts}
+    images = list(READERS["cifar_binary"]("cifar10-part", {}, files, ROOT).test.images)[:count]
     pictures = torch.from_numpy(np.stack([pixels(image, size) for image, _ in images]))
     return pictures.to(DEVICE), torch.tensor([label for _, label in images])
 

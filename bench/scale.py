@@ -88,7 +88,7 @@ def memory(process: psutil.Process) -> int:
 def study_of(grid: dict) -> dict:
     """Return the paper's study with the prompting methods, cut to a grid, on networks that are all public."""
     study = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
-    public = [name for name, entry in catalog.load("checkpoints").items() if not entry.get("unavailable")]
+    public = [name for name, entry in catalog.checkpoints().items() if not entry.unavailable]
     backbones = [
         {"name": f"{name}-magnitude{100 * sparsity:.0f}", "checkpoint": name}
         | {"compression": {"algorithm": "magnitude", "sparsity": sparsity}}

@@ -15,6 +15,7 @@ from hiddencost import catalog
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
 from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.sources import SourceFile
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +33,12 @@ def downloads(request):
     return Path(request.config.cache.mkdir("hiddencost"))
 
 
-def fetched(folder: Path, name: str, files: dict) -> Path:
+def source_files(files: dict[str, dict]) -> dict[str, SourceFile]:
+    """Return files of a catalog entry, as it states them."""
+    return {key: SourceFile.model_validate(file) for key, file in files.items()}
+
+
+def fetched(folder: Path, name: str, files: dict[str, SourceFile]) -> Path:
     """Fetch a catalog entry's files into folder/name, as the workflow does, and return the report fetched.json."""
     report = fetch_all(name, files, folder / name, folder / "checksums.lock.json")
     assert report["failed"] is None
@@ -45,14 +51,14 @@ def mobilenetv2(downloads, tmp_path_factory):
     """The real MobileNetV2, imported: the folder of a backbone."""
     entry = catalog.checkpoint("mobilenetv2")
     folder = tmp_path_factory.mktemp("mobilenetv2")
-    import_checkpoint("mobilenetv2", entry, fetched(downloads, "mobilenetv2", entry["files"]), folder)
+    import_checkpoint("mobilenetv2", entry, fetched(downloads, "mobilenetv2", entry.files), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def photos(downloads):
     """The foolbox wheel with its ImageNet photos."""
-    report = read_json(fetched(downloads, "imagenet20", catalog.load("photos")["imagenet20"]["files"]))
+    report = read_json(fetched(downloads, "imagenet20", catalog.photos()["imagenet20"].files))
     return Path(report["files"]["photos"]["path"])
 
 

@@ -31,11 +31,11 @@ STUBS = {
                 return {"failed": f"no source gave {name}", "files": {}}
             found = {}
             for key, file in files.items():
-                (source, *_) = file["sources"]
-                path = root / source["path"] if "path" in source else Path(folder, file["name"])
-                if "path" not in source:
-                    path.write_text(file.get("sha256", file["name"]))
-                found[key] = {"path": str(path), "sha256": file.get("sha256", "first use"), "source": str(source)}
+                (source, *_) = file.sources
+                path = root / source.path if source.path else Path(folder, file.name)
+                if not source.path:
+                    path.write_text(file.sha256 or file.name)
+                found[key] = {"path": str(path), "sha256": file.sha256 or "first use", "source": str(source)}
             return {"failed": None, "files": found}
     """,
     "hiddencost/networks/backbones.py": """
@@ -49,9 +49,10 @@ STUBS = {
     "hiddencost/networks/checkpoint.py": """
         from hiddencost.networks.backbones import save
         from hiddencost.files import read_json
-        def import_checkpoint(name, entry, fetched, folder):
+        def import_checkpoint(name, layout, fetched, folder):
             report = read_json(fetched)
-            manifest = {"checkpoint": name, "architecture": "net", "preprocessing": entry["preprocessing"]}
+            preprocessing = layout.preprocessing.model_dump(exclude_none=True)
+            manifest = {"checkpoint": name, "architecture": "net", "preprocessing": preprocessing}
             manifest |= {"failed": report["failed"]} if report["failed"] else {}
             save(folder, str(report["files"]), manifest)
     """,

@@ -13,7 +13,7 @@ from torch import nn
 from hiddencost import catalog
 from hiddencost.compression.controls import random_network
 from hiddencost.datasets.prepare import pixels
-from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.networks import backbones
 from hiddencost.networks.clip import model
 from hiddencost.networks.clip.texts import classifier_of_texts
@@ -282,9 +282,9 @@ def test_a_tally_goes_on_and_says_what_was_done():
 @pytest.fixture(scope="module")
 def images():
     """Real CIFAR-10, by size: uint8 [N, 3, size, size]."""
-    entry, parts = catalog.load("datasets")["cifar10-part"], ("train", "test")
-    files = {part: ROOT / entry["files"][part]["sources"][0]["path"] for part in parts}
-    source = read_cifar_binary(entry, files, ROOT)
+    entry, parts = catalog.datasets()["cifar10-part"], ("train", "test")
+    files = {part: ROOT / entry.files[part].sources[0].path for part in parts}
+    source = READERS["cifar_binary"]("cifar10-part", {}, files, ROOT)
     pictures = [*source.test.images, *source.train.images][: certify.FROM // 2]
     return lambda size: torch.from_numpy(np.stack([pixels(image, size) for image, _ in pictures]))
 

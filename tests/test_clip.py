@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from hiddencost import catalog
+from hiddencost.catalog.entries import CheckpointLayout
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised, imagenet_photos
@@ -48,7 +49,7 @@ PROTOCOL = {
     **{"border": 7, "mapping_interval": 1, "precision": "fp32", "canvas": CANVAS, "interpolation": "bicubic"},
 }
 ENTRY = {
-    **{"preprocessing": tiny_clip.PREPROCESSING, "canvas": CANVAS, "stem": None, "upstream_top1": None},
+    **{"preprocessing": tiny_clip.PREPROCESSING, "stem": None, "upstream_top1": None},
     **{"sparsity_over": "towers", "format": "open_clip"},
 }
 GATE = {"sparsity_tolerance": 0.005}
@@ -78,7 +79,7 @@ def imported(tmp_path, architecture, network):
         write_json(tmp_path / f"{name}.json", {"failed": None, "files": files})
         pruned = {"compression": "upop", "sparsity": None} if layout == "upop" else {}
         told = ENTRY | {"architecture": architecture, "format": layout} | pruned
-        import_checkpoint(name, told, tmp_path / f"{name}.json", tmp_path / name)
+        import_checkpoint(name, CheckpointLayout.model_validate(told), tmp_path / f"{name}.json", tmp_path / name)
         return tmp_path / name
 
     return make
@@ -189,9 +190,9 @@ def test_names_of_configurations_and_tokenizers(architecture):
     with pytest.raises(ValueError, match=r"open_clip_config\.json"):
         build.build("clip/local-dir:nowhere")
     entry = catalog.checkpoint("openclip-vit-b-32.openai")
-    assert entry["architecture"] == "clip/ViT-B-32-quickgelu"  # these weights want it
-    assert entry["files"]["weights"]["sources"][0]["hf"] == "timm/vit_base_patch32_clip_224.openai"
-    gmacs, parameters = FAMILIES["clip"].count_multiply_adds(entry["architecture"])
+    assert entry.architecture == "clip/ViT-B-32-quickgelu"  # these weights want it
+    assert entry.files["weights"].sources[0].hf == "timm/vit_base_patch32_clip_224.openai"
+    gmacs, parameters = FAMILIES["clip"].count_multiply_adds(entry.architecture)
     assert (round(gmacs, 1), parameters) == (4.4, 151_277_313)
     with pytest.raises(ValueError, match=r"near it: openclip-vit-b-32\.openai"):
         catalog.checkpoint("openclip-vit-b-31.openai")
@@ -366,7 +367,7 @@ def test_what_is_narrow_is_not_pruned_again(imported, tmp_path):
 
 
 def test_a_network_without_its_weights_does_not_know_the_photos(imported, photos):
-    entry = catalog.load("photos")["imagenet20"]
+    entry = catalog.photos()["imagenet20"]
     folder = imported()
     compress(folder, folder.with_name("out"), None, None)
     result = verify(folder.with_name("out"), GATE, imagenet_photos(photos, entry, 12))

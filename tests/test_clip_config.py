@@ -5,6 +5,8 @@ import copy
 import pytest
 from tiny_clip import CONFIG
 
+from hiddencost import catalog
+from hiddencost.catalog.entries import Counts
 from hiddencost.jobs import cost
 from hiddencost.messages import StudyError
 from hiddencost.study.load import load_study
@@ -109,7 +111,8 @@ def test_what_is_wrong_is_told_in_one_line(study, reason):
 def test_what_clip_costs_counts_its_own_canvas_and_recipe():
     study = load_study(mixed(methods=["ilm", "zs"], shots=[1]), "file")
     clip, _ = study.backbones
-    entry, dataset = {"gmacs": 10.0, "files": {}}, {"counts": {"train": 100, "test": 30}, "classes": range(10)}
+    entry = catalog.checkpoint("clip-vit-l-14-336").model_copy(update={"gmacs": 10.0})
+    dataset = catalog.datasets()["cifar10"].model_copy(update={"counts": Counts(train=100, test=30)})
     found = cost.pack_gflop(study, clip, study.methods, entry, dataset)
     # ten images in two epochs, forward and backward; two mapping passes, and the test; zero-shot reads features
     assert found == {"training": 2 * 10 * 2 * 20.0, "mapping and test": (2 * 10 + 30) * 20.0}

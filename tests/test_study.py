@@ -396,7 +396,7 @@ def test_published_weights_can_be_trained_further():
     }
     study = load_study(config | {"paths": {"resnet18-v1": "w.pth"}}, "studies/mine.yaml")
     assert study.published_checkpoint("own") == "resnet18-v1"
-    assert study.checkpoint("own")["architecture"] == "resnet18"
+    assert study.checkpoint("own").architecture == "resnet18"
     assert study.upstream_datasets() == ["cifar10-npm"]
 
 
@@ -429,9 +429,9 @@ def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
         study.checkpoint("resnet50-lth8")
     mask.touch()
     entry = study.checkpoint("resnet50-lth8")
-    assert "unavailable" not in entry
-    assert [file["sources"] for file in entry["files"].values()] == [[{"path": str(one)}] for one in (weights, mask)]
-    assert "unavailable" in load_study(CONFIG, "config.yaml").checkpoint("resnet50-lth8")
+    assert entry.unavailable is None
+    assert [file.user_paths for file in entry.files.values()] == [[str(weights)], [str(mask)]]
+    assert load_study(CONFIG, "config.yaml").checkpoint("resnet50-lth8").unavailable
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,8 @@ def one_thread():
 @pytest.fixture(scope="module")
 def images(downloads, tmp_path_factory):
     """The repository's part of CIFAR-10, prepared at 32 pixels."""
-    entry, folder = catalog.load("datasets")["cifar10-part"], tmp_path_factory.mktemp("cifar10-part")
-    files = {
-        key: f | {"sources": [{"path": str(ROOT / f["sources"][0]["path"])}]} for key, f in entry["files"].items()
-    }
+    entry, folder = catalog.datasets()["cifar10-part"], tmp_path_factory.mktemp("cifar10-part")
+    files = {key: file.from_paths([str(ROOT / file.sources[0].path)]) for key, file in entry.files.items()}
     prepare("cifar10-part", entry, fetched(downloads, "cifar10-part", files), 32, folder / "32")
     return folder / "32"
 
@@ -130,7 +128,7 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     assert manifest["compression"] == ("none" if name == "dense" else name)
     assert manifest["architecture"] == "resnet20_cifar:10"
     assert manifest["stem"] == "conv1"
-    assert manifest["classes"] == catalog.load("datasets")["cifar10-part"]["classes"]
+    assert manifest["classes"] == catalog.datasets()["cifar10-part"].classes
     assert manifest["upstream"]["test_images"] == 500
     assert manifest["upstream"]["images_sha256"] == prepared.load(images).digest
     assert manifest["upstream"]["seconds"] > 0

@@ -14,7 +14,7 @@ from hiddencost.networks import backbones, build
 from hiddencost.networks.families import FAMILIES, family_of
 from hiddencost.networks.layers import convolutions
 
-PHOTOS = catalog.load("photos")["imagenet20"]
+PHOTOS = catalog.photos()["imagenet20"]
 CONVOLUTIONAL = FAMILIES["convolutional"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
 
@@ -155,7 +155,7 @@ def test_the_stem_is_left_out_where_papers_leave_it_out():
 
 
 def test_every_checkpoint_of_the_catalog_names_its_stem():
-    stems = {(entry["architecture"], entry["stem"]) for entry in catalog.load("checkpoints").values()}
+    stems = {(entry.architecture, entry.stem) for entry in catalog.checkpoints().values()}
     for architecture, stem in stems:
         with torch.device("meta"):  # some are large
             network = build.build(architecture)

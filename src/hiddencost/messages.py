@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 
 class StudyError(ValueError):
     """What is wrong in a study, a line each: file, key, value and what was expected."""
+
+
+class Record(BaseModel):
+    """What is read from outside, with a type: immutable, without keys beyond its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
@@ -96,7 +102,7 @@ def _explain(root: type[BaseModel], problem: dict) -> str:
 
 def _model_at(model: type[BaseModel], location: list) -> type[BaseModel]:
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else a key of a mapping, of what it holds
             candidates = [model.model_fields[part].annotation]
             while candidates:
                 candidate = candidates.pop()

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import torch
 
+from hiddencost.catalog.entries import PhotosLayout
 from hiddencost.compression.gate import failed, verify
 from hiddencost.compression.photos import imagenet_photos
 from hiddencost.files import read_json
@@ -17,5 +18,6 @@ if photos["failed"]:
     report = failed(folder, f"there are no photos to verify it on: {photos['failed']}")
 else:
     (file,) = photos["files"].values()
-    report = verify(folder, settings, imagenet_photos(file["path"], settings["photos"], settings["photos_top1"]))
+    layout = PhotosLayout(**settings["photos"])
+    report = verify(folder, settings, imagenet_photos(file["path"], layout, settings["photos_top1"]))
 report.write(snakemake.output[0])

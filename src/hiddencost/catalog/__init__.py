@@ -1,50 +1,69 @@
 """The constants of the outside world: where checkpoints, datasets and photos come from, and what they are."""
 
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 
 import yaml
 
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.catalog.libraries import open_clip_entry, timm_entry
+from hiddencost.messages import Model, validate
 
-# what an entry of checkpoints.yaml need not say
-DEFAULTS = {
-    "compression": "none",
-    "sparsity": 0.0,
-    "sparsity_over": "convolutions",
-    "dense": None,
-    "unavailable": None,
-}
 # what the names of checkpoints begin with whose entries are made from a library's own, and their architectures' names
 ARCHITECTURES = {"timm-": "timm/", "openclip-": "clip/"}
 ANY = "timm-NAME, or openclip-NAME.TAG"
 
 
-@lru_cache
+@cache
 def load(name: str) -> dict:
-    """Return catalog/{name}.yaml (`checkpoints`, `datasets`, `photos`) as {entry name: entry}."""
+    """Return catalog/{name}.yaml as it stands: {entry name: entry}."""
     text = resources.files(__name__).joinpath(f"{name}.yaml").read_text()
     return yaml.load(text, Loader=yaml.CSafeLoader)  # quicker than safe_load: every job and every plan read them
 
 
-@lru_cache
-def checkpoint(name: str) -> dict:
-    """Return a checkpoint's entry, with the defaults of what it does not say.
+@cache
+def checkpoints() -> dict[str, CheckpointEntry]:
+    """Return the published checkpoints by name."""
+    return _entries("checkpoints", CheckpointEntry)
 
-    timm-NAME is a pretrained model of timm, openclip-NAME.TAG a pretrained CLIP of open_clip, in small letters; their
-    entries are made from the library's own. Raises ValueError, with the names that are near, if there is none of that
-    name.
+
+@cache
+def datasets() -> dict[str, DatasetEntry]:
+    """Return the target tasks by name."""
+    return _entries("datasets", DatasetEntry)
+
+
+@cache
+def photos() -> dict[str, PhotosEntry]:
+    """Return the sets of photos by name."""
+    return _entries("photos", PhotosEntry)
+
+
+def _entries(name: str, model: type[Model]) -> dict[str, Model]:
+    file = resources.files(__name__).joinpath(f"{name}.yaml")
+    return {key: validate(model, entry, f"{file}: {key}") for key, entry in load(name).items()}
+
+
+@cache
+def checkpoint(name: str) -> CheckpointEntry:
+    """Return a checkpoint's entry.
+
+    Args:
+        name: of catalog/checkpoints.yaml; or timm-NAME, a pretrained model of timm, or openclip-NAME.TAG, a
+            pretrained CLIP of open_clip, in small letters, whose entries are made from the library's own.
+
+    Raises:
+        ValueError: there is none of that name; with the names that are near.
     """
     if name.startswith("timm-"):
-        return DEFAULTS | timm_entry(name.removeprefix("timm-"))
+        return timm_entry(name.removeprefix("timm-"))
     if name.startswith("openclip-"):
-        return DEFAULTS | open_clip_entry(name.removeprefix("openclip-"))
-    entries = load("checkpoints")
-    if name not in entries:
-        near = get_close_matches(name, entries)
+        return open_clip_entry(name.removeprefix("openclip-"))
+    if name not in checkpoints():
+        near = get_close_matches(name, checkpoints())
         raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or {ANY}")
-    return DEFAULTS | entries[name]
+    return checkpoints()[name]
 
 
 def architecture(name: str) -> str:
@@ -53,4 +72,5 @@ def architecture(name: str) -> str:
     for library, of_library in ARCHITECTURES.items():
         if name.startswith(library):
             return of_library
-    return load("checkpoints").get(name, {}).get("architecture", "")
+    entry = checkpoints().get(name)
+    return entry.architecture if entry else ""

@@ -2,8 +2,12 @@
 
 from difflib import get_close_matches
 
+from hiddencost.catalog.entries import CheckpointEntry, Preprocessing
+from hiddencost.sources import Source, SourceFile
 
-def timm_entry(name: str) -> dict:
+
+def timm_entry(name: str) -> CheckpointEntry:
+    """Return the entry of a pretrained model of timm; see `catalog.checkpoint`."""
     import timm  # takes seconds, and PyTorch with it
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +17,7 @@ def timm_entry(name: str) -> dict:
     except RuntimeError:  # it knows the architecture, not the weights
         config = None
     if config is None:
-        near = [f"timm-{one}" for one in get_close_matches(name, timm.list_pretrained())]
+        near = [f"timm-{other}" for other in get_close_matches(name, timm.list_pretrained())]
         raise ValueError(f"timm has no pretrained model {name!r}; near it: {', '.join(near) or 'nothing'}")
     if not config.hf_hub_id or config.num_classes != 1000:
         raise ValueError(
@@ -23,33 +27,30 @@ def timm_entry(name: str) -> dict:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
     stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
-    file = {"name": "model.safetensors", "sources": [{"hf": config.hf_hub_id, "file": "model.safetensors"}]}
-    return {
-        "title": f"{config.architecture}, ImageNet-1k, timm's weights {config.tag}",
-        "architecture": f"timm/{name}",
-        "format": "timm",
-        "files": {"weights": file},
-        "preprocessing": {
-            "mean": list(config.mean),
-            "std": list(config.std),
-            "interpolation": config.interpolation,
-        },
-        "stem": stem,
-        "upstream_top1": None,  # timm keeps its results apart
-        "gmacs": counter.get_total_flops() / 2e9,
-        "licence": config.license or "not stated",
-        "citation": config.paper_ids or config.origin_url or "not stated",
-        "read_from": f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",
-    }
+    source = Source(hf=config.hf_hub_id, file="model.safetensors")
+    return CheckpointEntry(
+        title=f"{config.architecture}, ImageNet-1k, timm's weights {config.tag}",
+        architecture=f"timm/{name}",
+        format="timm",
+        files={"weights": SourceFile(name="model.safetensors", sources=[source])},
+        preprocessing=Preprocessing(mean=list(config.mean), std=list(config.std), interpolation=config.interpolation),
+        stem=stem,
+        upstream_top1=None,  # timm keeps its results apart
+        gmacs=counter.get_total_flops() / 2e9,
+        licence=config.license or "not stated",
+        citation=config.paper_ids or config.origin_url or "not stated",
+        read_from=f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",
+    )
 
 
-def open_clip_entry(name: str) -> dict:
+def open_clip_entry(name: str) -> CheckpointEntry:
+    """Return the entry of a pretrained CLIP of open_clip; see `catalog.checkpoint`."""
     import open_clip  # takes seconds, and PyTorch with it
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     known = {f"{model}.{tag}".lower(): (model, tag) for model, tag in open_clip.list_pretrained()}
     if name not in known:
-        near = [f"openclip-{one}" for one in get_close_matches(name, known)]
+        near = [f"openclip-{other}" for other in get_close_matches(name, known)]
         raise ValueError(f"open_clip has no pretrained model {name!r}; near it: {', '.join(near) or 'nothing'}")
     model, tag = known[name]
     config = open_clip.get_pretrained_cfg(model, tag)
@@ -58,24 +59,24 @@ def open_clip_entry(name: str) -> dict:
     repository, _, file = config["hf_hub"].rpartition("/")
     file = file or HF_WEIGHTS_NAME
     names = [HF_SAFE_WEIGHTS_NAME, file] if file == HF_WEIGHTS_NAME else [file]
-    sources = [{"hf": repository, "file": one} for one in names]
-    return {
-        "title": f"{model}, open_clip's weights {tag}",
-        "architecture": f"clip/{model}",
-        "format": "open_clip",
-        "files": {"weights": {"name": "open_clip_model", "sources": sources}},
-        "preprocessing": {
-            "mean": list(config["mean"]),
-            "std": list(config["std"]),
-            "interpolation": config["interpolation"],
-            "resize": config["resize_mode"],
-        },
-        "canvas": open_clip.get_model_config(model)["vision_cfg"].get("image_size", 224),
-        "stem": None,
-        "sparsity_over": "towers",
-        "upstream_top1": None,  # open_clip keeps its results apart
-        "gmacs": None,  # counted where a study is planned
-        "licence": "not stated by open_clip; see the model's page on Hugging Face",
-        "citation": "Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
-        "read_from": f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",
-    }
+    sources = [Source(hf=repository, file=each) for each in names]
+    return CheckpointEntry(
+        title=f"{model}, open_clip's weights {tag}",
+        architecture=f"clip/{model}",
+        format="open_clip",
+        files={"weights": SourceFile(name="open_clip_model", sources=sources)},
+        preprocessing=Preprocessing(
+            mean=list(config["mean"]),
+            std=list(config["std"]),
+            interpolation=config["interpolation"],
+            resize=config["resize_mode"],
+        ),
+        canvas=open_clip.get_model_config(model)["vision_cfg"].get("image_size", 224),
+        stem=None,
+        sparsity_over="towers",
+        upstream_top1=None,  # open_clip keeps its results apart
+        gmacs=None,  # counted where a study is planned
+        licence="not stated by open_clip; see the model's page on Hugging Face",
+        citation="Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
+        read_from=f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",
+    )

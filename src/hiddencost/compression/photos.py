@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
+from hiddencost.catalog.entries import PhotosLayout
 from hiddencost.compression.verification import Fingerprint
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
@@ -27,29 +28,29 @@ class Recognised(NamedTuple):
     least: int
 
 
-def imagenet_photos(path: str | Path, entry: dict, least: int) -> Callable[[nn.Module, dict], Recognised]:
+def imagenet_photos(path: str | Path, layout: PhotosLayout, least: int) -> Callable[[nn.Module, dict], Recognised]:
     """Return the test, for `verify`, that a network knows at least so many ImageNet photos.
 
-    path: of the wheel that holds them; entry: the catalog's. A network says which class each is of, as
+    path: of the wheel that holds them; layout: how they are in it. A network says which class each is of, as
     `Family.photo_classifier` asks it.
     """
 
     def recognise(network: nn.Module, manifest: dict) -> Recognised:
         kind = family_of(manifest["architecture"]).photos
-        return Recognised(top1_on_photos(network, manifest, path, entry), entry["count"], kind, least)
+        return Recognised(top1_on_photos(network, manifest, path, layout), layout.count, kind, least)
 
     return recognise
 
 
 @torch.inference_mode()
-def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, entry: dict) -> int:
+def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, layout: PhotosLayout) -> int:
     """Count the photos (a wheel of the catalog) whose class the network gives first; see `imagenet_photos`."""
     family = family_of(manifest["architecture"])
     side = family.input_side(network)
     interpolation = Image.Resampling[manifest["preprocessing"]["interpolation"].upper()]
-    resize, crop = Resize(side or entry["resize"], interpolation), CenterCrop(side or entry["crop"])
+    resize, crop = Resize(side or layout.resize, interpolation), CenterCrop(side or layout.crop)
     transform = Compose([resize, crop, PILToTensor()])
-    pattern = re.compile(entry["member_pattern"].format(number=r"\d+", label=r"(\d+)"))
+    pattern = re.compile(layout.member_pattern.format(number=r"\d+", label=r"(\d+)"))
     mean, std = backbones.normalisation(manifest, torch.device("cpu"))
     images, labels = [], []
     with zipfile.ZipFile(path) as wheel:
@@ -57,8 +58,8 @@ def top1_on_photos(network: nn.Module, manifest: dict, path: str | Path, entry: 
             if match := pattern.fullmatch(name):
                 images.append(transform(Image.open(io.BytesIO(wheel.read(name))).convert("RGB")))
                 labels.append(int(match[1]))
-    if len(images) != entry["count"]:
-        raise ValueError(f"{path}: {len(images)} photos, expected {entry['count']}")
+    if len(images) != layout.count:
+        raise ValueError(f"{path}: {len(images)} photos, expected {layout.count}")
     class_names = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     classifier, labels = family.photo_classifier(network, manifest, labels, class_names)
     logits = classifier((torch.stack(images).float() / 255 - mean) / std)

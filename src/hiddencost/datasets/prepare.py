@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,33 +9,25 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hiddencost.catalog.entries import DatasetEntry, DatasetLayout
 from hiddencost.datasets.prepared import ARRAYS, PARTS
-from hiddencost.datasets.readers.arrays import read_cifar_binary, read_cifar_png, read_digits, read_npz
-from hiddencost.datasets.readers.folders import read_coop, read_folder
-from hiddencost.datasets.readers.published import read_torchvision
-from hiddencost.datasets.readers.source import Part, Source
+from hiddencost.datasets.readers.raw import RawImages
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text, write_json
 
-READERS: dict[str, Callable[[dict, dict[str, Path], Path], Source]] = {
-    "cifar_binary": read_cifar_binary,
-    "cifar_png": read_cifar_png,
-    "coop": read_coop,
-    "digits": read_digits,
-    "folder": read_folder,
-    "npz": read_npz,
-    "torchvision": read_torchvision,
-}
 log = logging.getLogger(__name__)
 
 
-def prepare(name: str, entry: dict, fetched: str | Path | None, size: int | str, folder: str | Path) -> None:
+def prepare(
+    name: str, layout: DatasetLayout, fetched: str | Path | None, size: int | str, folder: str | Path
+) -> None:
     """Read a dataset, resize its images to squares and write the arrays (`datasets.ARRAYS`) and dataset.json.
 
-    entry: of the catalog, or of `user_entry`. fetched: the report of its download, None for the user's own. size: see
-    `pixels`. Counts, class names, labels and native size are held against the entry;
-    what it leaves open (None) is taken from the data.
+    layout: of its entry in the catalog, or of `user_entry`. fetched: the report of its download, None for the user's
+    own. size: see `pixels`. Counts, class names, labels and native size are held against the layout; what it leaves
+    open (None) is taken from the data.
 
-    A dataset whose download has failed, or whose files are not as the entry says, is written with its reason, as
+    A dataset whose download has failed, or whose files are not as the layout says, is written with its reason, as
     "failed" in dataset.json, and empty arrays: `datasets.load` then raises ValueError.
     """
     folder = Path(folder)
@@ -46,9 +37,10 @@ def prepare(name: str, entry: dict, fetched: str | Path | None, size: int | str,
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
-            source = READERS[entry["reader"]](entry, fetched_files(fetched) if fetched else {}, Path(scratch))
-            classes = _classes(name, source.classes, entry["classes"])
-            labels = {part: _write_images(name, part, getattr(source, part), size, entry, folder) for part in PARTS}
+            files = fetched_files(fetched) if fetched else {}
+            raw = READERS[layout.reader](name, layout.options, files, Path(scratch))
+            classes = _classes(name, raw.classes, layout.classes)
+            labels = {part: _write_images(name, part, getattr(raw, part), size, layout, folder) for part in PARTS}
         # where neither the entry nor the data names the classes, the labels tell how many there are
         classes = classes or [str(label) for label in range(labels["train"].max() + 1)]
         for part in PARTS:
@@ -93,11 +85,13 @@ def pixels(image: Image.Image, size: int | str) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def user_entry(name: str, folder: str | None = None, npz: str | None = None, test_share: float | None = None) -> dict:
+def user_entry(
+    name: str, folder: str | None = None, npz: str | None = None, test_share: float | None = None
+) -> DatasetEntry:
     """Return an entry, as of the catalog, for a dataset of the user's own.
 
-    folder: train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing (`readers.folders`); npz:
-    `readers.arrays.read_npz`. "digest" changes with the names, sizes and time stamps of the files. Raises ValueError
+    folder: train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing (`readers.folder`); npz:
+    see `readers.npz`. `files_digest` changes with the names, sizes and time stamps of the files. Raises ValueError
     where there is no such folder or file, and where a folder has a test set and a test_share too, or neither.
     """
     path = Path(folder or npz).expanduser()
@@ -110,21 +104,20 @@ def user_entry(name: str, folder: str | None = None, npz: str | None = None, tes
     files = [Path(top, file) for top, _, found in os.walk(path, followlinks=True) for file in found]
     files = files if folder else [path]
     stats = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists())
-    return {
-        "title": f"{name}, the user's own: {path}",
-        "reader": "folder" if folder else "npz",
-        "path": str(path),
-        "test_share": test_share,
-        "digest": sha256_text(canonical(stats)),
-        "files": {},
-        "classes": None,
-        "counts": None,
-        "native_size": None,
-        "image_size": None,
-        "split": f"{test_share:.0%} of each class for testing, by SHA-256" if test_share else "the user's own",
-        "licence": "the user's own",
-        "citation": None,
-    }
+    return DatasetEntry(
+        title=f"{name}, the user's own: {path}",
+        reader="folder" if folder else "npz",
+        options={"path": str(path)} | ({"test_share": test_share} if folder else {}),
+        files_digest=sha256_text(canonical(stats)),
+        files={},
+        classes=None,
+        counts=None,
+        native_size=None,
+        image_size=None,
+        split=f"{test_share:.0%} of each class for testing, by SHA-256" if test_share else "the user's own",
+        licence="the user's own",
+        citation=None,
+    )
 
 
 def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> list[str] | None:
@@ -135,12 +128,14 @@ def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> li
     return stated or found
 
 
-def _write_images(name: str, part: str, images: Part, size: int | str, entry: dict, folder: Path) -> np.ndarray:
+def _write_images(
+    name: str, part: str, images: RawImages, size: int | str, layout: DatasetLayout, folder: Path
+) -> np.ndarray:
     """Write the images of a part, and return their labels."""
-    expected = entry["counts"][part] if entry["counts"] else images.count
+    expected = getattr(layout.counts, part) if layout.counts else images.count
     if images.count != expected or not expected:
         raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
-    native, (side, _, _) = entry["native_size"], sized(size)
+    native, (side, _, _) = layout.native_size, sized(size)
     labels = np.empty(images.count, np.int64)
     # image by image: all may be larger than the memory, and writing to a memory map kills the process on a full disk
     with atomic(folder / f"{part}_images.npy") as temporary, open(temporary, "wb") as file:

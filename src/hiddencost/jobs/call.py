@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import user_entry
 from hiddencost.digest import code_digest
 from hiddencost.messages import StudyError
@@ -53,18 +54,18 @@ class Call:
         return f"{self.results}/{pattern.format(**wildcards)}"
 
     @cached_property
-    def published(self) -> dict[str, dict]:
+    def published(self) -> dict[str, CheckpointEntry]:
         """The catalog's entries of the checkpoints that backbones are, or are trained from."""
         names = {self.study.published_checkpoint(backbone.checkpoint) for backbone in self.study.backbones}
         return {name: self.study.checkpoint(name) for name in sorted(names - {None})}
 
     @cached_property
-    def checkpoints(self) -> dict[str, dict]:
-        """The published ones, and entries of the same keys for those that the study trains."""
+    def checkpoints(self) -> dict[str, NetworkEntry]:
+        """The published ones, and entries for those that the study trains."""
         return self.published | {each.name: self.study.checkpoint(each.name) for each in self.study.upstream}
 
     @cached_property
-    def targets(self) -> dict[str, dict]:
+    def targets(self) -> dict[str, DatasetEntry]:
         """The entries of the target datasets, the user's own among them."""
         return {
             each.name: user_entry(each.name, each.folder, each.npz, each.test_share)
@@ -74,7 +75,7 @@ class Call:
         }
 
     @cached_property
-    def datasets(self) -> dict[str, dict]:
+    def datasets(self) -> dict[str, DatasetEntry]:
         """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
         return self.targets | {name: self.study.published(name) for name in self.study.upstream_datasets()}
 

@@ -1,24 +1,15 @@
 """Inputs and settings of the rules in checkpoints.smk: from published files to verified backbones."""
 
 from hiddencost import catalog
+from hiddencost.catalog.entries import CheckpointLayout
 from hiddencost.digest import code_digest
 from hiddencost.jobs import downloads, layout, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
 
-(PHOTOS,) = catalog.load("photos")
+(PHOTOS,) = catalog.photos()
 DOWNLOAD = ("files", "attempt")  # params of rules that fetch: see `downloads.settings`
-ENTRY_KEYS = (
-    "architecture",
-    "format",
-    "preprocessing",
-    "stem",
-    "upstream_top1",
-    "compression",
-    "sparsity",
-    "sparsity_over",
-)
-IMPORTED = (*ENTRY_KEYS, "files", "reader")
+IMPORTED = (*CheckpointLayout.model_fields, "files", "reader_code")
 
 
 def own_checkpoint_files(call: Call, checkpoint: str) -> list[str]:
@@ -33,15 +24,15 @@ def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
 
 def fetch_photos(call: Call) -> dict:
     """Return the settings of the download of the gate's photos."""
-    return downloads.settings(call, "photos", PHOTOS, catalog.load("photos")[PHOTOS])
+    return downloads.settings(call, "photos", PHOTOS, catalog.photos()[PHOTOS])
 
 
 def import_checkpoint(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on of its entry, which also holds titles, licences and citations;
-    `reader`: the digest of the code that reads its format."""
+    `reader_code`: the digest of the code that reads its format."""
     entry = call.checkpoints[checkpoint]
-    reader = code_digest(READERS[entry["format"]].file)
-    return {key: entry[key] for key in ENTRY_KEYS} | {"files": downloads.checksums(entry), "reader": reader}
+    reader_code = code_digest(READERS[entry.format].file)
+    return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
 
 
 def source_network(call: Call, backbone: str) -> list[str]:
@@ -61,8 +52,7 @@ def compress(call: Call, backbone: str) -> dict:
 
 def verify_backbone(call: Call) -> dict:
     """Return what the gate asks of a published network, and how its photos are read."""
-    entry = catalog.load("photos")[PHOTOS]
-    photos = {key: entry[key] for key in ("member_pattern", "count", "resize", "crop")}
+    photos = catalog.photos()[PHOTOS].layout().model_dump()
     return call.study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}) | {"photos": photos}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from hiddencost.catalog.entries import Counts, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.machine import WORK
 from hiddencost.methods.registry import JOBS, METHODS
@@ -16,7 +17,7 @@ from hiddencost.study.study import Study
 GMACS = 4.1
 WEIGHTS = 100  # MB
 DOWNLOAD = 500  # MB
-COUNTS = {"train": 50_000, "test": 10_000}
+COUNTS = Counts(train=50_000, test=10_000)
 CLASSES = 100
 FEATURES = 2048  # of an image, float32
 # For the time that a scheduler is asked for. A job that is killed goes on from its last finished run, with twice the
@@ -35,10 +36,10 @@ DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on fr
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
 
-def chosen(shots: int | str, dataset: dict) -> int:
+def chosen(shots: int | str, dataset: DatasetEntry) -> int:
     """Return how many training images a budget takes of a dataset: its catalog entry."""
-    train = dataset["counts"]["train"]
-    return train if shots == "full" else min(shots * len(dataset["classes"] or ()), train)
+    train = dataset.counts.train
+    return train if shots == "full" else min(shots * len(dataset.classes or ()), train)
 
 
 def scale(study: Study, backbone: Backbone) -> float:
@@ -46,13 +47,17 @@ def scale(study: Study, backbone: Backbone) -> float:
     return (study.canvas(backbone) / 224) ** 2
 
 
-def image_gflop(study: Study, backbone: Backbone, checkpoint: dict) -> float:
+def image_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry) -> float:
     """Return the GFLOP of one image's forward pass, on a whole canvas; 0 where the catalog's entry has no gmacs."""
-    return 2 * (checkpoint.get("gmacs") or 0) * scale(study, backbone)
+    return 2 * (checkpoint.gmacs or 0) * scale(study, backbone)
 
 
 def pack_gflop(
-    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+    study: Study,
+    backbone: Backbone,
+    methods: Collection[str],
+    checkpoint: NetworkEntry,
+    dataset: DatasetEntry,
 ) -> dict[str, float]:
     """Return the GFLOP of the runs, by those of `methods` that there are for a backbone, of one (backbone, dataset,
     seed): "training", "mapping and test".
@@ -62,8 +67,8 @@ def pack_gflop(
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
     prompting = study.prompting_recipe(backbone)
-    for shots in study.shots if dataset["counts"] else ():
-        images, test = chosen(shots, dataset), dataset["counts"]["test"]
+    for shots in study.shots if dataset.counts else ():
+        images, test = chosen(shots, dataset), dataset.counts.test
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
             if not (of_image := JOBS[method.job].passes):
                 continue
@@ -75,22 +80,26 @@ def pack_gflop(
     return {kind: count * image_gflop(study, backbone, checkpoint) for kind, count in passes.items()}
 
 
-def features_gflop(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
+def features_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:
     """Return the GFLOP of the features of a dataset's images; see `pack_gflop`."""
-    return sum((dataset["counts"] or {}).values()) * image_gflop(study, backbone, checkpoint)
+    return (dataset.counts.total if dataset.counts else 0) * image_gflop(study, backbone, checkpoint)
 
 
-def texts_seconds(count: int, checkpoint: dict) -> float:
+def texts_seconds(count: int, checkpoint: NetworkEntry) -> float:
     """Return how long so many texts of a CLIP may take on a slow GPU: each as an image of its tower at 224 pixels."""
-    return count * 2 * (checkpoint.get("gmacs") or GMACS) / GPU_RATE
+    return count * 2 * (checkpoint.gmacs or GMACS) / GPU_RATE
 
 
-def described(checkpoint: dict, dataset: dict, prepared: dict | None = None) -> tuple[dict, dict]:
+def described(
+    checkpoint: NetworkEntry, dataset: DatasetEntry, prepared: dict | None = None
+) -> tuple[NetworkEntry, DatasetEntry]:
     """Return catalog entries without gaps: what they do not say is as in `prepared`, the dataset's dataset.json where
     there is one, or assumed."""
-    known = prepared or {"counts": COUNTS, "classes": range(CLASSES)}
-    gaps = {key: known[key] for key in ("counts", "classes") if dataset[key] is None}
-    return checkpoint | {"gmacs": checkpoint.get("gmacs") or GMACS}, dataset | gaps
+    known = {"counts": COUNTS, "classes": [str(number) for number in range(CLASSES)]}
+    if prepared:
+        known = {"counts": Counts(**prepared["counts"]), "classes": prepared["classes"]}
+    gaps = {key: value for key, value in known.items() if getattr(dataset, key) is None}
+    return checkpoint.model_copy(update={"gmacs": checkpoint.gmacs or GMACS}), dataset.model_copy(update=gaps)
 
 
 def minutes(seconds: float, attempt: int) -> int:
@@ -99,26 +108,30 @@ def minutes(seconds: float, attempt: int) -> int:
 
 
 def train_seconds(
-    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: dict, dataset: dict
+    study: Study,
+    backbone: Backbone,
+    methods: Collection[str],
+    checkpoint: NetworkEntry,
+    dataset: DatasetEntry,
 ) -> float:
     """Return how long a pack of prompting or fine-tuning may take on a slow GPU."""
     return sum(pack_gflop(study, backbone, methods, checkpoint, dataset).values()) / GPU_RATE
 
 
-def features_seconds(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict) -> float:
+def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:
     """Return how long the features of a dataset may take on a slow GPU."""
     return features_gflop(study, backbone, checkpoint, dataset) / GPU_RATE
 
 
-def probe_seconds(study: Study, dataset: dict) -> float:
+def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
     return study.probe.epochs * trained * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
 
 
-def prepare_seconds(dataset: dict) -> float:
+def prepare_seconds(dataset: DatasetEntry) -> float:
     """Return how long a dataset may take to prepare on one core."""
-    return sum((dataset["counts"] or COUNTS).values()) / RESIZE_RATE
+    return (dataset.counts or COUNTS).total / RESIZE_RATE
 
 
 def upstream_gflop(epochs: int, images: int, gmacs: float) -> float:
@@ -139,32 +152,40 @@ def upstream_mb(parameters: int, batch_size: int, size: int, device: str) -> int
     return math.ceil(PROCESS[device] + 500 + COPIES * 4 * parameters / 1e6 + work)
 
 
-def weights_mb(checkpoint: dict) -> float:
+def weights_mb(checkpoint: NetworkEntry) -> float:
     """Return the size of a network's weights: of the largest of its files in the catalog's entry, or assumed."""
-    assumed = 1e6 * checkpoint.get("weights_mb", WEIGHTS)
-    sizes = [file.get("size", assumed) for file in checkpoint["files"].values()]
+    assumed = 1e6 * (checkpoint.weights_mb or WEIGHTS)
+    sizes = [file.size or assumed for file in checkpoint.files.values()]
     return max(sizes, default=WEIGHTS * 1e6) / 1e6  # no file of a network that the study trains
 
 
-def training_images_mb(dataset: dict, size: int) -> float:
+def training_images_mb(dataset: DatasetEntry, size: int) -> float:
     """Return the size of the training images at size x size pixels; those of the test are read in parts."""
-    return dataset["counts"]["train"] * 3 * size**2 / 1e6
+    return dataset.counts.train * 3 * size**2 / 1e6
 
 
-def network_mb(checkpoint: dict) -> int:
+def network_mb(checkpoint: NetworkEntry) -> int:
     """Return the memory to import, compress or verify a network."""
     return math.ceil(PROCESS["cpu"] + 1000 + COPIES * weights_mb(checkpoint))
 
 
-def prepare_mb(dataset: dict) -> int:
+def prepare_mb(dataset: DatasetEntry) -> int:
     """Return the memory to prepare a dataset, some of which are read whole from their files."""
-    sizes = [file.get("size", DOWNLOAD * 1e6) for file in dataset["files"].values()]
-    if dataset["reader"] == "npz":
-        sizes.append(Path(dataset["path"]).stat().st_size)
+    sizes = [file.size or DOWNLOAD * 1e6 for file in dataset.files.values()]
+    path = Path(dataset.options.get("path", ""))  # of the user's own: a folder, or a file, which is read whole
+    if path.is_file():
+        sizes.append(path.stat().st_size)
     return math.ceil(500 + 4 * sum(sizes) / 1e6)
 
 
-def train_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, size: str, device: str) -> int:
+def train_mb(
+    study: Study,
+    backbone: Backbone,
+    checkpoint: NetworkEntry,
+    dataset: DatasetEntry,
+    size: str,
+    device: str,
+) -> int:
     """Return the memory of a job that trains prompts on `device` ("cpu" or "gpu"), which keeps to it."""
     work = WORK * scale(study, backbone) if device == "cpu" else 0
     side, _, _ = sized(size)
@@ -172,26 +193,28 @@ def train_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, 
     return math.ceil(PROCESS[device] + held + work)
 
 
-def finetune_mb(study: Study, checkpoint: dict, dataset: dict, batch_size: int, device: str) -> int:
+def finetune_mb(study: Study, checkpoint: NetworkEntry, dataset: DatasetEntry, batch_size: int, device: str) -> int:
     """Return the memory of a job that fine-tunes on `device`; its images are read from the disk as they come."""
-    batch = min(batch_size, dataset["counts"]["train"])
+    batch = min(batch_size, dataset.counts.train)
     work = max(FORWARD, batch * IMAGE) * (study.protocol.canvas / 224) ** 2 if device == "cpu" else 0
     return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
 
 
-def features_mb(study: Study, backbone: Backbone, checkpoint: dict, dataset: dict, device: str) -> int:
+def features_mb(
+    study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry, device: str
+) -> int:
     """Return the memory of a job that extracts features on `device`; images are read from the disk as they come."""
     work = FORWARD * scale(study, backbone) if device == "cpu" else 0
     return math.ceil(PROCESS[device] + _features_mb(dataset) + COPIES * weights_mb(checkpoint) + work)
 
 
-def probe_mb(dataset: dict) -> int:
+def probe_mb(dataset: DatasetEntry) -> int:
     """Return the memory of a job that trains linear probes: all features, and the copy that a run chooses."""
     return math.ceil(PROCESS["cpu"] + 3 * _features_mb(dataset))
 
 
-def _features_mb(dataset: dict) -> float:
-    return sum(dataset["counts"].values()) * FEATURES * 4 / 1e6
+def _features_mb(dataset: DatasetEntry) -> float:
+    return dataset.counts.total * FEATURES * 4 / 1e6
 
 
 def machine_mb() -> int:

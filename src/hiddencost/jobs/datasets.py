@@ -1,14 +1,12 @@
 """Inputs and settings of the rules in datasets.smk: from a dataset's files to arrays and splits."""
 
+from hiddencost.catalog.entries import DatasetLayout
+from hiddencost.datasets.readers.registry import READERS
+from hiddencost.digest import code_digest
 from hiddencost.jobs import downloads, layout
 from hiddencost.jobs.call import Call
 
-# of an entry, what arrays depend on, and what they do not
-PREPARED_KEYS = (
-    *("reader", "files", "classes", "counts", "native_size", "class", "home", "parts", "image_folder", "own_split"),
-    *("batches", "inner", "path", "test_share", "digest"),
-)
-TOLD_KEYS = {"title", "licence", "citation", "read_from", "image_size", "split", "unavailable"}
+PREPARED_KEYS = (*DatasetLayout.model_fields, "files", "reader_code")
 
 
 def own_dataset_files(call: Call, dataset: str) -> list[str]:
@@ -23,14 +21,14 @@ def fetch_dataset(call: Call, dataset: str) -> dict:
 
 def fetched_dataset(call: Call, dataset: str) -> list[str]:
     """Return the report of a dataset's download, none of the user's own images."""
-    return [layout.FETCHED["datasets"].format(dataset)] if call.datasets[dataset]["files"] else []
+    return [layout.FETCHED["datasets"].format(dataset)] if call.datasets[dataset].files else []
 
 
 def prepare_dataset(call: Call, dataset: str) -> dict:
-    """Return what a prepared dataset depends on of its entry."""
+    """Return what a prepared dataset depends on of its entry; `reader_code`: the digest of the code of its reader."""
     entry = call.datasets[dataset]
-    files = {"files": downloads.checksums(entry)} if entry["files"] else {}
-    return {key: value for key, value in entry.items() if key not in TOLD_KEYS | {"files"}} | files
+    reader_code = code_digest(READERS[entry.reader].file)
+    return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
 
 
 def sizes_of(call: Call, dataset: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from hiddencost.files import download_digest, read_json
+from hiddencost.catalog.entries import DatasetEntry, NetworkEntry, PhotosEntry
+from hiddencost.files import read_json
 from hiddencost.jobs import layout
 from hiddencost.jobs.call import Call
+from hiddencost.sources import download_digest
 
-CHECKED = ("name", "size", "sha256", "sha256_prefix", "md5")
+Entry = NetworkEntry | DatasetEntry | PhotosEntry
 
 
 def report_of(kind: str, name: str) -> dict:
@@ -15,13 +17,13 @@ def report_of(kind: str, name: str) -> dict:
     return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
 
 
-def is_retried(call: Call, report: dict, entry: dict) -> bool:
+def is_retried(call: Call, report: dict, entry: Entry) -> bool:
     """Return whether a download that has failed is tried again: the call says so, or what to fetch has changed."""
-    changed = report["failed"] and report["asked"] != download_digest(entry["files"], call.offline)
+    changed = report["failed"] and report["asked"] != download_digest(entry.files, call.offline)
     return bool(report["failed"]) and bool(call.retry or changed)
 
 
-def why_left_out(call: Call, kind: str, name: str, entry: dict) -> str | None:
+def why_left_out(call: Call, kind: str, name: str, entry: Entry) -> str | None:
     """Return why nothing can be made of a checkpoint or dataset: it is not public, or its download has failed.
 
     None if it can. Its runs are rows without a result. A download that fails while the workflow runs is carried to
@@ -32,24 +34,19 @@ def why_left_out(call: Call, kind: str, name: str, entry: dict) -> str | None:
         again = f"to try again: {call.command} --config retry=true; or give files of your own: paths"
         return f"{report['failed']} ({again})"
     if call.offline:
-        for file in entry["files"].values():
-            is_own = any("path" in source for source in file.get("sources", []))
-            if not is_own and not Path(folder, file["name"]).exists():
-                return f"offline, and {folder / file['name']} is not there"
-    return entry.get("unavailable")
+        for file in entry.files.values():
+            if not file.user_paths and not Path(folder, file.name).exists():
+                return f"offline, and {folder / file.name} is not there"
+    return entry.unavailable
 
 
-def checksums(entry: dict) -> dict:
+def checksums(entry: Entry) -> dict:
     """Return what a download depends on, by file: its name and sums, and the user's own paths (`own`); not its other
     sources, as another one gives the same bytes."""
-    files = {}
-    for key, file in entry["files"].items():
-        own = [source["path"] for source in file.get("sources", []) if "path" in source]
-        files[key] = {name: file[name] for name in CHECKED if name in file} | {"own": own}
-    return files
+    return {key: file.expected() | {"own": file.user_paths} for key, file in entry.files.items()}
 
 
-def settings(call: Call, kind: str, name: str, entry: dict) -> dict:
+def settings(call: Call, kind: str, name: str, entry: Entry) -> dict:
     """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
     tried (`attempt`)."""
     report = report_of(kind, name)

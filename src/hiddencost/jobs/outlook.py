@@ -126,12 +126,11 @@ def _downloads(call: Call) -> str:
     files = [
         file
         for folder, name, entry in entries
-        for file in entry["files"].values()
-        if not Path("resources", folder, name, file["name"]).exists()
-        and not any("path" in source for source in file["sources"])
+        for file in entry.files.values()
+        if not Path("resources", folder, name, file.name).exists() and not file.user_paths
     ]
-    unknown = sum("size" not in file for file in files)
-    text = f"{_size(sum(file.get('size', 0) for file in files))} in {len(files)} files that are not here yet"
+    unknown = sum(file.size is None for file in files)
+    text = f"{_size(sum(file.size or 0 for file in files))} in {len(files)} files that are not here yet"
     return text + (f", {unknown} of unknown size not counted" if unknown else "")
 
 
@@ -140,13 +139,13 @@ def _disk(call: Call) -> str:
     study, names = call.study, to_run(call)
     backbones = [study.backbone(name) for name in names["backbone"]]
     arrays = sum(
-        # the user's own are counted when they are prepared
-        sum((call.datasets[name]["counts"] or {}).values()) * 3 * sized(size)[0] ** 2
+        counts.total * 3 * sized(size)[0] ** 2
         for name in names["dataset"]
+        if (counts := call.datasets[name].counts)  # the user's own are counted when they are prepared
         for size in {size for backbone in backbones for size in study.sizes(name, backbone).values()}
     )
     weights = {
-        name: max((file.get("size", 1e6 * entry.get("weights_mb", 0)) for file in entry["files"].values()), default=0)
+        name: max((file.size or 1e6 * (entry.weights_mb or 0) for file in entry.files.values()), default=0)
         for name, entry in call.checkpoints.items()
     }
     imported = {backbone.checkpoint for backbone in backbones}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
 from hiddencost.files import read_json
 from hiddencost.jobs import cost, datasets
 from hiddencost.jobs.call import Call
@@ -18,26 +19,27 @@ def count_arithmetic(call: Call) -> None:
     It takes seconds where a study has such. Raises StudyError where there is no such network.
     """
     for name, entry in call.published.items():
-        if entry["gmacs"] is None:
+        if entry.gmacs is None:
             try:
-                gmacs, parameters = family_of(entry["architecture"]).count_multiply_adds(entry["architecture"])
+                gmacs, parameters = family_of(entry.architecture).count_multiply_adds(entry.architecture)
             except ValueError as error:
                 raise StudyError(f"{call.file}: checkpoint {name}: {error}") from None
-            # a new entry: that of the catalog is kept for others
-            call.checkpoints[name] = entry | {"gmacs": gmacs, "weights_mb": 4 * parameters / 1e6}
+            counted = {"gmacs": gmacs, "weights_mb": 4 * parameters / 1e6}
+            call.checkpoints[name] = entry.model_copy(update=counted)
     for trained in call.study.upstream:
         try:
             gmacs, _ = arithmetic(call, trained.name)
         except ValueError as error:
             raise StudyError(f"{call.file}: upstream {trained.name}: {error}") from None
-        call.checkpoints[trained.name]["gmacs"] = gmacs * (224 / trained.image_size) ** 2
+        counted = {"gmacs": gmacs * (224 / trained.image_size) ** 2}
+        call.checkpoints[trained.name] = call.checkpoints[trained.name].model_copy(update=counted)
 
 
-def _network(call: Call, backbone: str) -> dict:
+def _network(call: Call, backbone: str) -> NetworkEntry:
     return call.checkpoints[call.study.backbone(backbone).checkpoint]
 
 
-def _pack(call: Call, backbone: str, dataset: str) -> tuple[dict, dict]:
+def _pack(call: Call, backbone: str, dataset: str) -> tuple[NetworkEntry, DatasetEntry]:
     """Return the entries of a pack's network and dataset, without gaps."""
     manifest = Path(datasets.first_prepared(call, dataset), "dataset.json")
     prepared = read_json(manifest) if call.study.dataset(dataset).own and manifest.exists() else None
@@ -74,7 +76,7 @@ def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     network, entry = _pack(call, backbone, dataset)
     templates = call.study.clip.templates
     count = PUBLISHED_TEMPLATES if templates == "published" else len(templates)
-    return cost.minutes(cost.texts_seconds(count * len(entry["classes"]), network), attempt)
+    return cost.minutes(cost.texts_seconds(count * len(entry.classes), network), attempt)
 
 
 def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:

@@ -45,7 +45,7 @@ def figures(call: Call) -> dict[str, StudyFigure]:
 
 def class_counts(call: Call) -> dict[str, int | None]:
     """Return the number of classes of each dataset, None where the data alone tell it."""
-    return {name: entry["classes"] and len(entry["classes"]) for name, entry in call.datasets.items()}
+    return {name: entry.classes and len(entry.classes) for name, entry in call.datasets.items()}
 
 
 def collect(call: Call) -> dict:
@@ -102,14 +102,14 @@ def _known_upstream(call: Call, backbone: Backbone) -> dict:
     verification."""
     study, entry = call.study, call.checkpoints[backbone.checkpoint]
     as_it_was, is_clip = not backbone.compression and not backbone.control, study.is_clip(backbone)
-    prompt, preprocessing = study.prompt_settings(backbone), entry.get("preprocessing")
+    prompt, preprocessing = study.prompt_settings(backbone), entry.preprocessing
     folder = call.path(layout.BACKBONE, backbone=backbone.name)
     return {
-        "top1": entry["upstream_top1"] if as_it_was else None,
+        "top1": entry.upstream_top1 if as_it_was else None,
         "as_trained": as_it_was,
         "manifest": f"{folder}/manifest.json" if study.trained(backbone.checkpoint) else None,
         "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if is_clip else None,
-        "prompt": prompt and prompt | {"std": preprocessing and preprocessing["std"]},
+        "prompt": prompt and prompt | {"std": preprocessing and preprocessing.std},
         "verification": call.path(layout.VERIFICATION, backbone=backbone.name),
     }
 
@@ -155,5 +155,5 @@ def downloads_to_fetch(call: Call) -> list[str]:
         layout.FETCHED[kind].format(name)
         for kind, entries in of_kind.items()
         for name, entry in sorted(entries.items())
-        if entry["files"] and not entry.get("unavailable")
+        if entry.files and not entry.unavailable
     ]

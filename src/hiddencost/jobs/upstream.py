@@ -107,14 +107,14 @@ def arithmetic(call: Call, checkpoint: str) -> tuple[float, int]:
     from hiddencost.upstream import check  # PyTorch and timm, which take seconds
 
     trained = call.study.trained(checkpoint)
-    return check.arithmetic(call.checkpoints[checkpoint]["architecture"], trained.image_size, trained.recipe)
+    return check.arithmetic(call.checkpoints[checkpoint].architecture, trained.image_size, trained.recipe)
 
 
 def gflop(call: Call, checkpoint: str) -> float:
     """Return the GFLOP of a training."""
     trained = call.study.trained(checkpoint)
-    counts = trained.dataset and call.datasets[trained.dataset]["counts"]
-    images = counts["train"] if counts else cost.IMAGENET
+    counts = call.datasets[trained.dataset].counts if trained.dataset else None
+    images = counts.train if counts else cost.IMAGENET
     return cost.upstream_gflop(trained.recipe.epochs, images, arithmetic(call, checkpoint)[0])
 
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from hiddencost import catalog
+from hiddencost.catalog.entries import CheckpointLayout
 from hiddencost.files import fetched_files, read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
@@ -12,39 +12,37 @@ from hiddencost.networks.formats.registry import READERS
 log = logging.getLogger(__name__)
 
 
-def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str | Path) -> None:
+def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, folder: str | Path) -> None:
     """Read a published checkpoint and write it as a backbone, every key accounted for.
 
-    entry: its `architecture`, `format`, `preprocessing`, `stem` and `upstream_top1` and, for a sparse network,
-    `compression`, `sparsity` and `sparsity_over` (catalog); fetched: the report of its download (fetch.fetch_all),
-    fetched.json. Where the download failed, or the files are not what the entry says, the backbone that is
-    written says why, and the error is logged; nothing is raised.
+    layout: of its entry in the catalog; fetched: the report of its download (fetch.fetch_all), fetched.json. Where
+    the download failed, or the files are not what the layout says, the backbone that is written says why, and the
+    error is logged; nothing is raised.
     """
-    entry = catalog.DEFAULTS | entry
-    report, family = read_json(fetched), family_of(entry["architecture"])
+    report, family = read_json(fetched), family_of(layout.architecture)
     manifest = {
         "checkpoint": name,
-        "architecture": entry["architecture"],
-        "preprocessing": entry["preprocessing"],
-        "stem": entry["stem"],
-        "upstream_top1": entry["upstream_top1"],
-        "compression": entry["compression"],
-        "sparsity_declared": entry["sparsity"],
-        "sparsity_over": entry["sparsity_over"],
+        "architecture": layout.architecture,
+        "preprocessing": layout.preprocessing.model_dump(exclude_none=True),
+        "stem": layout.stem,
+        "upstream_top1": layout.upstream_top1,
+        "compression": layout.compression,
+        "sparsity_declared": layout.sparsity,
+        "sparsity_over": layout.sparsity_over,
         "source_sha256": {key: file["sha256"] for key, file in report["files"].items()},
     }
     try:
         files = fetched_files(fetched)
-        state, masks, counts, widths = READERS[entry["format"]](files)
-        network = family.build(entry["architecture"], widths)
+        state, masks, counts, widths = READERS[layout.format](files)
+        network = family.build(layout.architecture, widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
         weights = [weight.tensor for weight in family.prunable_weights(network).values()]
-        narrowed = family.count_removed_weights(network, entry["architecture"]) if widths else 0
+        narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
         gone = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = gone / (narrowed + sum(weight.numel() for weight in weights))
-        if entry["compression"] != "none" and not sparsity:
+        if layout.compression != "none" and not sparsity:
             raise ValueError(
-                f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {entry['compression']}"
+                f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {layout.compression}"
             )
     except ValueError as error:
         log.error("checkpoint %s cannot be used: %s", name, error)
@@ -52,7 +50,7 @@ def import_checkpoint(name: str, entry: dict, fetched: str | Path, folder: str |
         return
     log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
     log.info("%s: sparsity of the %s is %.4f", name, family.sparsity_over, sparsity)
-    if entry["sparsity"] is None:
+    if layout.sparsity is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
         manifest["sparsity_declared"] = sparsity
     if widths:

@@ -29,7 +29,7 @@ def _listed(value: Any) -> Any:
 
 
 def _backbones(name: str) -> str:
-    known = catalog.load("checkpoints")
+    known = catalog.checkpoints()
     if name not in (allowed := [*KINDS, *CONTROLS, *sorted(kinds().keys() - set(KINDS)), *known]):
         raise ValueError(describe_unknown_name(name, allowed))
     return name

@@ -175,8 +175,8 @@ def _is(backbone: pd.Series, kind: str) -> bool:
     if kind in CONTROLS or isinstance(backbone["control"], str):
         return backbone["control"] == kind
     entries = applied(backbone["compression"])
-    if kind in catalog.load("checkpoints"):
-        return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind)["compression"]
+    if kind in catalog.checkpoints():
+        return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind).compression
     match kind:
         case "dense":
             return not entries
@@ -185,7 +185,7 @@ def _is(backbone: pd.Series, kind: str) -> bool:
         case "sparse":
             return bool(entries) and not any(entry.quantises for entry in entries)
         case _:  # of the paper's algorithms, the published networks: those that a study trains are others
-            own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.load("checkpoints")
+            own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.checkpoints()
             return {entry.kind for entry in entries} == {kind} and not own
 
 

@@ -13,7 +13,7 @@ from hiddencost.study.study import Study
 
 def check_upstream_networks(study: Study) -> None:
     """Networks that the study trains have names of their own, and start from what there is."""
-    checkpoints, datasets = catalog.load("checkpoints"), catalog.load("datasets")
+    checkpoints, datasets = catalog.checkpoints(), catalog.datasets()
     for index, network in enumerate(study.upstream):
         where = f"upstream[{index}]"
         if network.name in checkpoints or network.name.startswith(tuple(catalog.ARCHITECTURES)):
@@ -53,7 +53,7 @@ def check_checkpoints(study: Study) -> None:
 
 
 def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
-    published = catalog.load("checkpoints")
+    published = catalog.checkpoints()
     if not name.startswith(tuple(catalog.ARCHITECTURES)) and name not in (*published, *others):
         raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
 
@@ -73,7 +73,7 @@ def check_backbones_differ(study: Study) -> None:
 
 def check_datasets(study: Study) -> None:
     """Each dataset is of the catalog or the user's own."""
-    known = catalog.load("datasets")
+    known = catalog.datasets()
     for index, dataset in enumerate(study.datasets):
         where = f"datasets[{index}]"
         if not dataset.own and dataset.name not in known:
@@ -108,19 +108,19 @@ def check_prompts(study: Study) -> None:
 
 def check_upstream_lengths(study: Study) -> None:
     """Upstream training has a batch at least, and steps enough for its sparsifiers."""
-    known = catalog.load("datasets")
+    known = catalog.datasets()
     for index, network in enumerate(study.upstream):
-        counts = known[network.dataset]["counts"] if network.dataset else None
-        if counts and network.recipe.batch_size > counts["train"]:
+        counts = known[network.dataset].counts if network.dataset else None
+        if counts and network.recipe.batch_size > counts.train:
             raise ValueError(
                 f"upstream[{index}].recipe.batch_size: {network.recipe.batch_size}; expected at most the "
-                f"{counts['train']} training images of {network.dataset}"
+                f"{counts.train} training images of {network.dataset}"
             )
     for index, backbone in enumerate(study.backbones):
         network = study.trained(backbone.checkpoint)
-        counts = known[network.dataset]["counts"] if network and network.dataset else None
+        counts = known[network.dataset].counts if network and network.dataset else None
         if backbone.sparsify and counts:
-            steps = network.recipe.epochs * (counts["train"] // network.recipe.batch_size)
+            steps = network.recipe.epochs * (counts.train // network.recipe.batch_size)
             try:
                 SPARSIFIERS[backbone.sparsify.algorithm].check_steps(backbone.sparsify.settings(), steps)
             except ValueError as error:
@@ -129,14 +129,14 @@ def check_upstream_lengths(study: Study) -> None:
 
 def check_class_counts(study: Study) -> None:
     """A network that is trained here has a class for each class of a dataset that it is prompted for."""
-    known = catalog.load("datasets")
+    known = catalog.datasets()
     if not any(METHODS[name].prompts for name in study.methods):
         return
     for backbone in study.backbones:
         network = study.trained(backbone.checkpoint)
-        source = known[network.dataset]["classes"] if network and network.dataset else None
+        source = known[network.dataset].classes if network and network.dataset else None
         for index, dataset in enumerate(study.datasets):
-            target = None if dataset.own else known[dataset.name]["classes"]
+            target = None if dataset.own else known[dataset.name].classes
             if source and target and len(target) > len(source):
                 raise ValueError(
                     f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "

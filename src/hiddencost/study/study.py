@@ -1,11 +1,12 @@
 """A study: the grid of runs, their recipes, and what can be asked of it before anything is made."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from hiddencost import catalog
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
 from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
@@ -27,6 +28,8 @@ from hiddencost.study.parts import (
     ascending,
 )
 from hiddencost.study.recipes import RUN_PROTOCOLS, ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
+
+Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
 
 
 class Study(Part):
@@ -103,41 +106,39 @@ class Study(Part):
         """Return the datasets of the catalog that networks are trained on upstream."""
         return list(dict.fromkeys(one.dataset for one in self.upstream if one.dataset))
 
-    def checkpoint(self, name: str) -> dict:
-        """Return a checkpoint of the catalog, with the user's own files where the study has paths; of one that the
-        study trains an entry of the same keys."""
-        if trained := self.trained(name):
-            start = catalog.checkpoint(trained.checkpoint) if trained.checkpoint else {}
-            return catalog.DEFAULTS | {
-                "title": f"{name}, trained by this study",
-                "architecture": start.get("architecture", trained.architecture),
-                "files": {},
-                "upstream_top1": None,  # measured: its manifest has it
-                "gmacs": start.get("gmacs"),
-            }
+    def checkpoint(self, name: str) -> NetworkEntry:
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths, or what is known
+        of one that the study trains."""
+        if network := self.trained(name):
+            start = catalog.checkpoint(network.checkpoint) if network.checkpoint else None
+            return TrainedEntry(
+                title=f"{name}, trained by this study",
+                architecture=start.architecture if start else network.architecture,
+                gmacs=start.gmacs if start else None,
+            )
         return self._with_own_files(name, catalog.checkpoint(name))
 
-    def published(self, name: str) -> dict:
+    def published(self, name: str) -> DatasetEntry:
         """Return a dataset of the catalog, with the user's own files where the study has paths."""
-        return self._with_own_files(name, catalog.load("datasets")[name])
+        return self._with_own_files(name, catalog.datasets()[name])
 
     def own_files(self, name: str) -> list[str]:
         """Return the user's own files for a checkpoint or dataset of the catalog, as absolute paths."""
         paths = self.paths.get(name, {})
         return [_absolute(path) for path in ([paths] if isinstance(paths, str) else paths.values())]
 
-    def _with_own_files(self, name: str, entry: dict) -> dict:
+    def _with_own_files(self, name: str, entry: Entry) -> Entry:
         if name not in self.paths:
             return entry
-        files, paths = entry["files"], self.paths[name]
+        files, paths = entry.files, self.paths[name]
         if isinstance(paths, str):
             paths = dict.fromkeys(files, paths)
             if len(files) > 1:
                 raise StudyError(f"paths.{name}: it has the files {', '.join(files)}; expected a path for each")
         if unexpected := sorted(paths.keys() - files.keys()):
             raise StudyError(f"paths.{name}.{unexpected[0]}: the key {describe_unknown_name(unexpected[0], files)}")
-        own = {key: files[key] | {"sources": [{"path": _absolute(path)}]} for key, path in paths.items()}
-        missing = [key for key, file in (files | own).items() if "sources" not in file]
+        given = {key: files[key].from_paths([_absolute(path)]) for key, path in paths.items()}
+        missing = [key for key, file in (files | given).items() if not file.sources]
         if missing:
             raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
         # here, as Snakemake goes on with old results where an input is missing
@@ -145,14 +146,14 @@ class Study(Part):
             raise StudyError(f"paths.{name}: there is no file {absent[0]}")
         if braced := [path for path in self.own_files(name) if set("{}") & set(path)]:
             raise StudyError(f"paths.{name}: {braced[0]} has a brace, a wildcard of Snakemake; expected none")
-        return {key: value for key, value in entry.items() if key != "unavailable"} | {"files": files | own}
+        return entry.model_copy(update={"unavailable": None, "files": files | given})
 
     def dense_of(self, backbone: Backbone) -> str | None:
         """Return the name of the dense backbone that one is compared with, None where the study has none."""
         if backbone.dense:
             return backbone.dense
         trained = self.trained(backbone.checkpoint)
-        checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint)["dense"]) or backbone.checkpoint
+        checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
         _, seed = backbone.training()
         dense = (
             one.name
@@ -168,13 +169,13 @@ class Study(Part):
         name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
         entry, made, sparsify = self.checkpoint(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
-            entry |= {"compression": sparsify.algorithm, "sparsity": sparsify.sparsity}
+            entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
         settings, control = made and made.settings(), backbone.control
         return {
             "checkpoint": backbone.checkpoint,
-            "compression": registry.label(entry["compression"], settings, control),
+            "compression": registry.label(entry.compression, settings, control),
             "control": control,
-            "sparsity_declared": registry.sparsity(entry["sparsity"], settings, control),
+            "sparsity_declared": registry.sparsity(entry.sparsity, settings, control),
             "dense": self.dense_of(backbone),
         }
 
@@ -206,7 +207,8 @@ class Study(Part):
     def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
         """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and
         `finetune` on a backbone, of those that it has methods for; see `Family.prepared_sizes`."""
-        native = catalog.load("datasets").get(dataset, {}).get("native_size")
+        known = catalog.datasets().get(dataset)
+        native = known.native_size if known else None
         canvas, jobs = self.canvas(backbone), {METHODS[name].job for name in self.methods_of(backbone)}
         image_size = self.dataset(dataset).image_size
         sizes = self.family(backbone).prepared_sizes(backbone.checkpoint, image_size, canvas, native)

@@ -18,7 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from hiddencost.datasets import prepared
-from hiddencost.datasets.readers.folders import open_image
+from hiddencost.datasets.readers.raw import open_image
 from hiddencost.prompting.schedule import stream
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.upstream import folder_of_tests

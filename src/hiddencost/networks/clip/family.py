@@ -34,14 +34,14 @@ class Clip(Family):
     photos = "ImageNet photos, among their classes"
 
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
-        return catalog.checkpoint(checkpoint)["canvas"]
+        return catalog.checkpoint(checkpoint).canvas
 
     def prepared_sizes(
         self, checkpoint: str, image_size: int | None, canvas: int, native_size: int | None
     ) -> dict[str, str]:
         """Images fill the canvas. Those that are smaller squares as published are kept at their own size, and
         enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB."""
-        preprocessing = catalog.checkpoint(checkpoint)["preprocessing"]
+        preprocessing = catalog.checkpoint(checkpoint).preprocessing
         size = f"{canvas}-{preprocessing['resize']}-{preprocessing['interpolation']}"
         if native_size is not None and native_size <= canvas:
             size = str(native_size)
@@ -52,7 +52,7 @@ class Clip(Family):
 
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
         entry = catalog.checkpoint(checkpoint)
-        return {"canvas": entry["canvas"], "interpolation": entry["preprocessing"]["interpolation"]}
+        return {"canvas": entry.canvas, "interpolation": entry.preprocessing.interpolation}
 
     def source_classes(self, manifest: dict) -> int | None:
         return None

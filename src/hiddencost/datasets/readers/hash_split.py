@@ -1,0 +1,46 @@
+"""Splits of our own, where a dataset is published without: by the SHA-256 of the images' names."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from hiddencost.messages import Record
+
+
+class HashSplit(Record, strict=True):
+    """How many images of each class are for testing, as a share, or for training, as a number."""
+
+    test_share: float | None = None
+    train_per_class: int | None = None
+
+
+def split_by_hash(names: Sequence[str], labels: Sequence[int], shares: HashSplit) -> tuple[list[int], list[int]]:
+    """Split images class by class, by the SHA-256 of their names: the same on every machine and in every version.
+
+    In the order of the hashes, the first round(test_share x images) of a class, at least one, are test images and the
+    others training images; or its first `train_per_class` are training images and the others test images.
+
+    Args:
+        names: CLASS/FILE of each image.
+        labels: of each image.
+        shares: which of a class are for testing.
+
+    Returns:
+        The indices of the training and of the test images, ascending.
+
+    Raises:
+        ValueError: a class would have no training or no test image.
+    """
+    labels = np.asarray(labels)
+    train, test = [], []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label).tolist()
+        order = sorted(members, key=lambda index: hashlib.sha256(names[index].encode()).digest())
+        first = shares.train_per_class or max(1, round(shares.test_share * len(order)))
+        if first >= len(order):
+            raise ValueError(f"{names[order[0]]}: its class has {len(order)} images, too few for the split")
+        drawn, others = (train, test) if shares.train_per_class else (test, train)
+        drawn += order[:first]
+        others += order[first:]
+    return sorted(train), sorted(test)

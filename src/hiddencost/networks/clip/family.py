@@ -42,7 +42,7 @@ class Clip(Family):
         """Images fill the canvas. Those that are smaller squares as published are kept at their own size, and
         enlarged where they are used: at 336 pixels CIFAR-10 would be 20 GB."""
         preprocessing = catalog.checkpoint(checkpoint).preprocessing
-        size = f"{canvas}-{preprocessing['resize']}-{preprocessing['interpolation']}"
+        size = f"{canvas}-{preprocessing.resize}-{preprocessing.interpolation}"
         if native_size is not None and native_size <= canvas:
             size = str(native_size)
         return {"train": size, "probe": size}

@@ -48,8 +48,8 @@ def call(tmp_path, monkeypatch):
 
     def call(**changes):
         call = read_call(CONFIG | changes, "config.yaml", "snakemake")
-        entries = {name: entry | CHECKPOINTS.get(name, {}) for name, entry in call.published.items()}
-        datasets = {name: entry | DATASETS.get(name, {}) for name, entry in call.datasets.items()}
+        entries = {name: CHECKPOINTS.get(name, entry) for name, entry in call.published.items()}
+        datasets = {name: DATASETS.get(name, entry) for name, entry in call.datasets.items()}
         vars(call).update(published=entries, checkpoints=entries, targets=datasets, datasets=datasets)
         return call
 

@@ -1,0 +1,333 @@
+"""What depends on what: which settings of which jobs an edit of a study changes, and which files jobs read.
+
+As Snakemake does, a job is held to run again where the set of its params' texts is another.
+"""
+
+from copy import deepcopy
+from inspect import signature
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from hiddencost import catalog
+from hiddencost.files import download_digest, write_json
+from hiddencost.jobs import (
+    checkpoints,
+    datasets,
+    downloads,
+    ending,
+    grid,
+    layout,
+    resources,
+    results,
+    training,
+    upstream,
+    values,
+)
+from hiddencost.jobs.call import read_call
+from hiddencost.messages import StudyError
+from hiddencost.runs import packfile
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
+    "seeds": [0],
+    "shots": [1, 2],
+    "methods": ["rlm", "flm", "lp"],
+    "backbones": [
+        {"name": "dense", "checkpoint": "mobilenetv2"},
+        {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
+    ],
+}
+DATASET = "cifar10-part"
+UPSTREAM = {
+    "name": "own",
+    "architecture": "resnet20_cifar",
+    "dataset": DATASET,
+    "image_size": 32,
+    "recipe": {
+        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
+        **{"crop": "padded", "precision": "fp32"},
+    },
+}
+# the functions that rules take their params from, with the params' names
+SETTINGS = {
+    "fetch_checkpoint": (checkpoints.fetch_checkpoint, checkpoints.DOWNLOAD),
+    "import_checkpoint": (checkpoints.import_checkpoint, checkpoints.IMPORTED),
+    "compress": (checkpoints.compress, ("compression", "control")),
+    "verify_backbone": (checkpoints.verify_backbone, ("sparsity_tolerance", "photos_top1", "photos")),
+    "fetch_dataset": (datasets.fetch_dataset, checkpoints.DOWNLOAD),
+    "prepare_dataset": (datasets.prepare_dataset, datasets.PREPARED_KEYS),
+    "train": (training.train, (*training.REQUEST, *training.RECIPE["train"])),
+    "probe": (training.probe, (*training.REQUEST, *training.RECIPE["probe"])),
+    "collect": (
+        results.collect,
+        ("study", "grid", "methods", "backbones", "left_out", "expectations", "so_far"),
+    ),
+    "learned": (results.learned, ("ledger", "prepared", "groups", "backbones")),
+    "figure": (results.figure, (*results.CONTENT, *results.STYLE)),
+    "report": (results.report, ("study", "sizes", "classes", "captions", "results", "page")),
+}
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Call a study, the small one above with an edit, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(edit=lambda config: None, **flags):
+        config = deepcopy(CONFIG)
+        edit(config)
+        return read_call(config | flags, "config.yaml", "snakemake")
+
+    return call
+
+
+def params_of(call):
+    """The params of each job, by rule and wildcards."""
+    known = {
+        **{"checkpoint": list(call.published), "dataset": list(call.datasets), "figure": list(results.figures(call))},
+        **{"backbone": grid.axes(call.study)["backbone"], "seed": call.study.seeds},
+    }
+    params = {}
+    for rule, (function, names) in SETTINGS.items():
+        wildcards = list(signature(function).parameters)[1:]
+        for each in product(*(known[name] for name in wildcards)):
+            params[rule, each] = values.texts(function(call, *each), names)
+    return params
+
+
+def changes(before, after):
+    """The jobs that are new, by rule; and the params whose change has Snakemake run a job again, by rule."""
+    old, new = params_of(before), params_of(after)
+    again = {}
+    for job in old.keys() & new.keys():
+        if set(old[job].values()) != set(new[job].values()):
+            again.setdefault(job[0], set()).update(name for name in new[job] if old[job][name] != new[job][name])
+    return {rule for rule, _ in new.keys() - old.keys()}, again
+
+
+def swap_learning_rate_and_gamma(config):
+    protocol = config["protocol"]
+    protocol["learning_rate"], protocol["gamma"] = protocol["gamma"], protocol["learning_rate"]
+
+
+OTHER = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
+EDITS = {
+    "a colour": (
+        lambda c: c["figures"].update(colours={"flm": "#000000"}),
+        set(),
+        {"figure": {"style.colours"}, "report": {"study"}},
+    ),
+    "what a backbone is called": (
+        lambda c: c["figures"].update(labels={"pruned": "less"}),
+        set(),
+        {"figure": {"style.labels", "figure.backbones"}, "report": {"study"}},
+    ),
+    "a seed added": (
+        lambda c: c["seeds"].append(1),
+        {"train", "probe"},
+        {"collect": {"grid"}, "report": {"study"}},
+    ),
+    "a shots value added": (
+        lambda c: c["shots"].append(3),
+        set(),
+        {"train": {"runs"}, "probe": {"runs"}, "collect": {"grid"}, "report": {"study"}},
+    ),
+    "a method added": (
+        lambda c: c["methods"].append("ilm"),
+        {"figure"},
+        {
+            **{"train": {"runs", "methods"}, "collect": {"grid", "methods"}},
+            **{"figure": {"style.methods"}, "report": {"study", "captions"}},
+        },
+    ),
+    "learning rate and gamma swapped": (
+        swap_learning_rate_and_gamma,
+        set(),
+        {"train": {"recipe.learning_rate", "recipe.gamma"}, "report": {"study"}},
+    ),
+    "the recipe of the probe": (
+        lambda c: c["probe"].update(epochs=101),
+        set(),
+        {"probe": {"recipe.epochs"}, "report": {"study"}},
+    ),
+    "a sparsity": (
+        lambda c: c["backbones"][1]["compression"].update(sparsity=0.3),
+        set(),
+        {
+            **{"compress": {"compression"}, "train": {"origin"}, "probe": {"origin"}, "collect": {"backbones"}},
+            **{"figure": {"figure.backbones"}, "learned": {"groups"}, "report": {"study"}},
+        },
+    ),
+    "a backbone added": (
+        lambda c: c["backbones"].append(OTHER),
+        {"compress", "train", "probe"},
+        {
+            **{"collect": {"grid", "methods", "backbones"}, "learned": {"backbones", "groups"}},
+            **{"figure": {"figure.backbones"}, "report": {"study"}},
+        },
+    ),
+    "what the gate asks for": (
+        lambda c: c["verification"].update(photos_top1=13),
+        set(),
+        {"verify_backbone": {"photos_top1"}, "train": {"origin"}, "probe": {"origin"}, "report": {"study"}},
+    ),
+    "jobs that share a GPU": (lambda c: c.update(jobs_per_gpu=2), set(), {"report": {"study"}}),
+}
+
+
+@pytest.mark.parametrize(("edit", "new", "again"), EDITS.values(), ids=EDITS)
+def test_an_edit_of_a_study_changes_the_params_of_what_it_makes_stale_and_no_others(call, edit, new, again):
+    assert changes(call(), call(edit)) == (new, again)
+
+
+def test_of_an_entry_titles_and_sources_change_nothing_and_a_checksum_all_that_comes_of_it(call, monkeypatch):
+    before = call()
+    entry = deepcopy(catalog.load("checkpoints")["mobilenetv2"])
+    (key,) = entry["files"]
+    entry |= {"licence": "another", "title": "another"}
+    entry["files"][key]["sources"] = [{"url": "https://elsewhere"}]
+    monkeypatch.setattr(catalog, "checkpoint", lambda name: catalog.DEFAULTS | entry)
+    assert changes(before, call()) == (set(), {})
+    entry["files"][key]["sha256"] = "f" * 64
+    _, again = changes(before, call())
+    stale = {"fetch_checkpoint": {"files"}, "import_checkpoint": {"files"}}
+    assert again == stale | {"train": {"origin"}, "probe": {"origin"}}
+
+
+def test_params_have_their_names_with_them_and_are_read_back():
+    settings = {"a": 0.1, "b": {"c": [1, None], "d": "x=y"}, "e": None}
+    names = ("a", "b.c", "b.d", "b.none", "e")
+    texts = values.texts(settings, names)
+    assert texts == {"a": "a=0.1", "b.c": "b.c=[1,null]", "b.d": 'b.d="x=y"', "b.none": "", "e": "e=null"}
+    assert values.read(texts) == settings
+    with pytest.raises(ValueError, match=r"settings e are none of the params a, b\.c, b\.d"):
+        values.texts(settings, names[:3])
+
+
+def test_what_is_taken_out_of_a_study_leaves_its_tables_as_they_are(call):
+    before = call(lambda c: c["shots"].append(3))
+    pack = {"backbone": "dense", "dataset": DATASET, "seed": 0}
+    request = training.wanted(before, "train", **pack)
+    packfile.write([{"status": "ok"}], request, Path(grid.pack_table(before, "train", pack)))
+    after = call()
+    assert training.request(after, "train", **pack) == request
+    assert training.request(call(swap_learning_rate_and_gamma), "train", **pack) != request
+    assert list(training.packs_so_far(after)) == [grid.pack_table(after, "train", pack)]
+    assert training.packs_so_far(call(swap_learning_rate_and_gamma)) == {}
+
+
+def fail(kind, name, entry, offline=False):
+    """Leave the report of a download that has failed."""
+    report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(entry["files"], offline)}
+    write_json(layout.FETCHED[kind].format(name), report)
+
+
+def test_a_download_that_has_failed_is_left_out_until_it_is_retried_or_another(call):
+    entry = call().published["mobilenetv2"]
+    assert grid.left_out(call()) == {"backbone": {}, "dataset": {}}
+    fail("checkpoints", "mobilenetv2", entry)
+    reasons = grid.left_out(call())["backbone"]
+    why = "no source gave it (to try again: snakemake --config retry=true; or give files of your own: paths)"
+    assert reasons == {"dense": why, "pruned": why}
+    assert grid.packs(call(), "train") == []
+    assert checkpoints.fetch_checkpoint(call(), "mobilenetv2")["attempt"] == 2
+    again = call(retry="true")
+    assert grid.left_out(again)["backbone"] == {}
+    assert checkpoints.fetch_checkpoint(again, "mobilenetv2")["attempt"] == 3
+    # without the network it is another download
+    assert downloads.is_retried(call(offline="true"), downloads.report_of("checkpoints", "mobilenetv2"), entry)
+
+
+def test_offline_what_is_not_here_is_left_out(call):
+    offline = call(offline=True)
+    file = "resources/checkpoints/mobilenetv2/mobilenet_v2-b0353104.pth"
+    assert grid.left_out(offline)["backbone"]["dense"] == f"offline, and {file} is not there"
+    Path(file).parent.mkdir(parents=True)
+    Path(file).touch()
+    assert grid.left_out(call(offline=True))["backbone"] == {}
+
+
+def test_a_flag_of_the_call_is_true_or_false(call):
+    with pytest.raises(StudyError, match="--config retry=maybe: expected retry=true or retry=false"):
+        call(retry="maybe")
+    partial = call(partial="true")
+    assert (partial.output, partial.results) == ("results/quickstart/partial", "results/quickstart")
+    assert results.packs_to_collect(partial) == results.learned_inputs(partial) == []
+
+
+def own_network(config):
+    config["methods"] = ["flm"]
+    config["verification"] = config["verification"] | {"upstream_top1": 20}
+    lottery = {"algorithm": "lth", "share": 0.5, "sparsity": 0.75}
+    config |= {"upstream": [UPSTREAM]}
+    config["backbones"] = [{"name": "own", "checkpoint": "own"}, {"name": "ticket", "checkpoint": "own"}]
+    config["backbones"][1]["sparsify"] = lottery
+
+
+def test_rounds_of_lottery_tickets_start_from_the_round_before_and_the_rewound_state(call, monkeypatch):
+    own = call(own_network)
+    (name,) = set(upstream.sparsifiers(own)) - {"dense"}
+    folder = "results/quickstart/upstream/own"
+
+    def inputs(sparsifier, sparsity):
+        wildcards = own, "own", sparsifier, sparsity, "0"
+        return [Path(path).parent for path in upstream.ticket(*wildcards)][:1], upstream.rewind_point(*wildcards)
+
+    assert inputs("dense", "0") == ([], [])
+    rewound = [f"{folder}/rewind/epoch1/seed0.state"]
+    assert inputs(name, "0.5") == ([Path(folder, "dense/0/seed0")], rewound)
+    assert inputs(name, "0.75") == ([Path(folder, name, "0.5/seed0")], rewound)
+    assert checkpoints.source_network(own, "ticket")[0] == f"{folder}/{name}/0.75/seed0/weights.safetensors"
+    monkeypatch.setattr(upstream, "gflop", lambda call, checkpoint: 1.0)
+    assert list(upstream.trainings(own)) == [
+        f"{folder}/dense/0/seed0",
+        *(f"{folder}/{name}/{s}/seed0" for s in (0.5, 0.75)),
+    ]
+    settings = upstream.sparsify(own, "own", name, "0.5", "0")
+    texts = values.texts(settings, upstream.TRAINING)
+    assert texts["recipe.learning_rate"] == "recipe.learning_rate=0.1"
+    assert values.read(texts) == settings
+
+
+def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):
+    of = call()
+    sizes = {
+        function: Path(function(of, "dense", DATASET)[0]).parent.name
+        for function in (training.images_to_prompt, training.images_to_probe)
+    }
+    assert sizes == {training.images_to_prompt: "104", training.images_to_probe: "112"}
+    assert training.texts(of, "dense", DATASET) == []
+    assert datasets.images_to_split(of, DATASET) == layout.prepared(DATASET, "104")
+    assert results.figure_tables(of, "accuracy") == {"summary": "results/quickstart/tables/summary.csv"}
+
+
+def test_time_and_memory_grow_with_the_attempt(call):
+    of = call()
+    asked = [
+        (
+            resources.train_runtime(of, "dense", DATASET, attempt),
+            resources.train_memory(of, "dense", DATASET, "gpu", attempt),
+        )
+        for attempt in (1, 2)
+    ]
+    assert asked[1] == (2 * asked[0][0], 2 * asked[0][1])
+
+
+def test_a_call_ends_with_what_it_made_or_with_the_studys_conclusion(call):
+    of = call()
+    made = [grid.pack_table(of, "train", pack) for pack in grid.packs(of, "train")]
+    end = "Whether study quickstart is complete, `snakemake` tells."
+    assert ending.success(of, False, made[:1]) == f"Made: {made[0]}.\n{end}"
+    assert " and 5 more.\n" in ending.success(of, False, made * 5)
+    Path(of.output).mkdir(parents=True)
+    Path(of.output, "conclusion.txt").write_text("12 of 12 runs")
+    assert ending.success(of, True, made) == "12 of 12 runs"
+    before = ending.time_of(ending.conclude_log(of))
+    assert ending.failure(of, before).startswith("Study quickstart is not complete. Logs: ")
+    ending.conclude_log(of).parent.mkdir()
+    ending.conclude_log(of).write_text("11 of 12 runs")
+    assert ending.failure(of, before) == "11 of 12 runs"
+    assert ending.failure(of, ending.time_of(ending.conclude_log(of))).startswith("Study quickstart is not")

@@ -172,6 +172,23 @@ def test_a_call_runs_what_an_edit_made_stale_and_trains_the_runs_that_are_not_th
     assert not jobs or nothing_to_do(project)
 
 
+def test_a_dry_run_says_which_values_changed_and_which_packs_are_made_again(project):
+    configure(project, swap_learning_rate_and_gamma)
+    _, output = snakemake(project, "--dry-run")
+    (reason, *_) = re.findall(r"Params have changed since last execution: .*recipe.*", output)
+    before, now = reason.split(" now: ")
+    for text, rate, gamma in ((before, 0.01, 0.1), (now, 0.1, 0.01)):
+        assert f"recipe.learning_rate={rate}" in text
+        assert f"recipe.gamma={gamma}" in text
+    assert "epochs" not in reason
+    assert "12 runs in 4 packs, of which 2 are up to date" in output
+    assert "stale      2 packs do not hold what the study asks for" in output
+    # a call that makes one pack ends with that
+    pack = "results/small/runs/dense/cifar10-part/seed0.parquet"
+    _, output = snakemake(project, pack)
+    assert f"Made: {pack}.\nWhether study small is complete, `snakemake` tells." in output
+
+
 @pytest.mark.slow
 def test_figures_have_the_order_of_the_study(project):
     compression = {"algorithm": "magnitude", "sparsity": 0.3}

@@ -157,16 +157,6 @@ STUBS = {
             """Update."""
             return prompt + 1  # step
     ''',
-    "hiddencost/runs/metrics.py": """
-        from pathlib import Path
-        from hiddencost.digest import code_digest
-        METRICS = dict.fromkeys(("accuracy", "mean_class_accuracy", "nll", "brier", "ece", "ece_published"))
-        def digest():
-            return code_digest(Path(__file__))
-        def evaluate(logits, labels, batch_size):
-            scores = dict.fromkeys(METRICS, 0.1) | {"accuracy": float(logits)}
-            return scores | {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
-    """,
     "hiddencost/stub.py": """
         import time
         from pathlib import Path
@@ -241,6 +231,11 @@ def make_finished_project(project: Path) -> None:
         (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
     replace(project, "src/hiddencost/runs/ledger.py", "from safetensors.torch", "from safetensors.numpy")
     replace(project, "src/hiddencost/runs/ledger.py", 'safe_open(path, "pt")', 'safe_open(path, "np")')
+    scores = (
+        'return dict.fromkeys(METRICS, 0.1) | {"accuracy": float(logits), "bin_count": [5], "bin_confidence": [0.5], '
+    )
+    scores += '"bin_accuracy": [0.4]}'
+    replace(project, "src/hiddencost/runs/metrics.py", "logits = logits.detach().cpu().double()", scores)
     # once for all jobs of all tests; by content, as an edit can leave the time and the size of a file as they were
     compileall.compile_dir(project / "src", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     config = yaml.safe_load((project / "config.yaml").read_text())

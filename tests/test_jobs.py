@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 
 from hiddencost import catalog
-from hiddencost.files import download_digest, write_json
+from hiddencost.files import write_json
 from hiddencost.jobs import (
     checkpoints,
     datasets,
@@ -30,6 +30,7 @@ from hiddencost.jobs import (
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
 from hiddencost.runs import packfile
+from hiddencost.sources import Source, download_digest
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
     "seeds": [0],
@@ -185,14 +186,17 @@ def test_an_edit_of_a_study_changes_the_params_of_what_it_makes_stale_and_no_oth
 
 def test_of_an_entry_titles_and_sources_change_nothing_and_a_checksum_all_that_comes_of_it(call, monkeypatch):
     before = call()
-    entry = deepcopy(catalog.load("checkpoints")["mobilenetv2"])
-    (key,) = entry["files"]
-    entry |= {"licence": "another", "title": "another"}
-    entry["files"][key]["sources"] = [{"url": "https://elsewhere"}]
-    monkeypatch.setattr(catalog, "checkpoint", lambda name: catalog.DEFAULTS | entry)
-    assert changes(before, call()) == (set(), {})
-    entry["files"][key]["sha256"] = "f" * 64
-    _, again = changes(before, call())
+    entry = catalog.checkpoint("mobilenetv2")
+    ((key, file),) = entry.files.items()
+    elsewhere = file.model_copy(update={"sources": [Source(url="https://elsewhere")]})
+
+    def after(**changed):
+        edited = entry.model_copy(update={"title": "another", "licence": "another", **changed})
+        monkeypatch.setattr(catalog, "checkpoint", lambda name: edited)
+        return changes(before, call())
+
+    assert after(files={key: elsewhere}) == (set(), {})
+    _, again = after(files={key: elsewhere.model_copy(update={"sha256": "f" * 64})})
     stale = {"fetch_checkpoint": {"files"}, "import_checkpoint": {"files"}}
     assert again == stale | {"train": {"origin"}, "probe": {"origin"}}
 
@@ -221,7 +225,7 @@ def test_what_is_taken_out_of_a_study_leaves_its_tables_as_they_are(call):
 
 def fail(kind, name, entry, offline=False):
     """Leave the report of a download that has failed."""
-    report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(entry["files"], offline)}
+    report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(entry.files, offline)}
     write_json(layout.FETCHED[kind].format(name), report)
 
 

@@ -123,8 +123,8 @@ def compare(full: Tensor, rounded: Tensor, labels: Tensor, precision: str) -> di
     makes of them, and by how much they move the metrics of logits that are mapped by frequency, in fp32."""
     logits, tally = {"fp32": full, precision: rounded}, Tally()
 
-    def read(some: Tensor, of: Callable[..., Tensor], told: Sequence[Tensor] = ()) -> Tensor:
-        return of(lambda which: logits[which][some], *told)
+    def read(numbers: Tensor, rows_of: Callable[..., Tensor], columns: Sequence[Tensor] = ()) -> Tensor:
+        return rows_of(lambda which: logits[which][numbers], *columns)
 
     classes = certify.first_classes(read, len(full), {"fp32": 1.0, precision: CHEAP}, tally)
     first = full.argmax(1)

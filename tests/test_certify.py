@@ -41,13 +41,13 @@ class Stored:
         self.stored = logits
         self.computed = {precision: [] for precision in logits}
 
-    def __call__(self, some, of, told=()):
-        parts = zip(*(each.split(100) for each in (some, *told)), strict=True)
-        return torch.cat([of(partial(self.logits, part), *rest) for part, *rest in parts])
+    def __call__(self, numbers, rows_of, columns=()):
+        parts = zip(*(column.split(100) for column in (numbers, *columns)), strict=True)
+        return torch.cat([rows_of(partial(self.logits, part), *further) for part, *further in parts])
 
-    def logits(self, some, precision):
-        self.computed[precision] += some.tolist()
-        return self.stored[precision][some]
+    def logits(self, numbers, precision):
+        self.computed[precision] += numbers.tolist()
+        return self.stored[precision][numbers]
 
 
 def noise(seed, *shape):

@@ -1,4 +1,13 @@
-"""A frozen network behind prompted canvases: forward passes, gradients, and how they are cut into chunks."""
+"""A frozen network behind prompted canvases: forward passes, gradients, and how they are cut into chunks.
+
+All runs of a pack go through one network together, each image with its own run's prompt. What makes this fast changes
+results by rounding alone, held by tests against the algorithm written plainly (tests/reference.py) and on a GPU by
+bench/gpu: batch norm folded into convolutions (`networks.inference`), channels-last memory, the border computed once
+(`sharing`), bf16 in training (`precision`), kernels in one (`fusion`), steps replayed (`graphs`), mappings certified
+(`certify`). A Plan says which of these; `plan` chooses it. Measured by `make bench` on two cores with AVX2, in fp32,
+against the published loop, a training step is 3.1x to 9.1x as fast with images of 32 pixels on 224 (ResNet-50,
+MobileNetV2) and 2.1x to 6.2x with 128 (bench/results/throughput.md).
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,11 +41,15 @@ T = TypeVar("T")
 class Plan:
     """How a network is run, which changes results by rounding alone.
 
-    cover: where the image reaches more than this share of a map, the network goes on densely (see SharedNetwork);
-    None: whole canvases from the start. chunk: how many images at a time go through it for a gradient. graphs:
-    whether steps and mapping passes are captured as CUDA graphs. fused: whether bias, residual sum and ReLU are one
-    kernel. in_float32: the layers that compute in float32 where the others do in bf16. forward_ms: what an image of a
-    mapping pass takes in each precision of `PromptedNetwork.logits`; none where it is to be "fp32" without more ado.
+    Attributes:
+        cover: where the image reaches more than this share of a map, the network goes on with whole maps (see
+            SharedNetwork); None: whole canvases from the start.
+        chunk: how many images at a time go through it for a gradient.
+        graphs: whether steps and mapping passes are captured as CUDA graphs.
+        fused: whether bias, residual sum and ReLU are one kernel.
+        in_float32: the layers that compute in float32 where the others do in bf16.
+        forward_ms: what an image of a mapping pass takes in each precision of `PromptedNetwork.logits`; empty: it is
+            computed in "fp32".
     """
 
     cover: float | None = None
@@ -51,8 +64,13 @@ class Plan:
 class Chunk:
     """Images of a step that go through the network together, sorted by run.
 
-    images: uint8 [N, 3, s, s]; labels: int64 [N]; weights: [N], what each image's loss counts; runs: int64 [N];
-    mappings: int64 [R, K]; prompts: [R, 3, S, S].
+    Attributes:
+        images: uint8 [N, 3, s, s].
+        labels: int64 [N].
+        weights: [N], what each image's loss counts.
+        runs: int64 [N], the run of each image.
+        mappings: int64 [R, K], the source class of each target class, by run.
+        prompts: W of each run, [R, 3, S, S].
     """
 
     images: Tensor
@@ -140,10 +158,14 @@ class PromptedNetwork:
         return self.prompt.new().to(self.mean)
 
     def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, precision: str) -> Tensor:
-        """Return the source logits, [N, source classes], of uint8 images [N, 3, s, s] under their runs' prompts.
+        """Return the source logits, [N, source classes], of images under their runs' prompts.
 
-        precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with the
-        classifier in float32, where the protocol trains in it.
+        Args:
+            images: uint8 [N, 3, s, s].
+            prompts: [R, 3, S, S].
+            runs: int64 [N], the run of each image.
+            precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with
+                the classifier in float32, where the protocol trains in it.
         """
         canvas = self.prompt.compose(images, prompts, runs, self.mask, self.mean, self.std)
         if precision == "fp32":
@@ -156,17 +178,22 @@ class PromptedNetwork:
     def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
         """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
 
-        chosen: indices of images, for each run; prompts: [R, 3, S, S]. The classes are those of full precision, as
-        published, since bf16 would change mappings; or certified to be so (see `certify`).
+        The classes are those of full precision, as published, since bf16 would change mappings; or certified to be so
+        (see `certify`).
+
+        Args:
+            images: uint8 [M, 3, s, s].
+            chosen: of each run, the indices of its images, int64 on the host.
+            prompts: [R, 3, S, S].
         """
-        together, of_run = torch.cat(list(chosen)), runs_of_images([len(one) for one in chosen])
+        together, of_run = torch.cat(list(chosen)), runs_of_images([len(indices) for indices in chosen])
         if self.plan.forward_ms and len(together) >= certify.FROM:
 
-            def read(some: Tensor, of: Callable[..., Tensor], told: Sequence[Tensor] = ()) -> Tensor:
-                def compute(pictures: Tensor, prompts: Tensor, runs: Tensor, *told: Tensor) -> Tensor:
-                    return of(partial(self.logits, pictures, prompts, runs), *told)
+            def read(numbers: Tensor, rows_of: Callable[..., Tensor], columns: Sequence[Tensor] = ()) -> Tensor:
+                def compute(pictures: Tensor, prompts: Tensor, runs: Tensor, *columns: Tensor) -> Tensor:
+                    return rows_of(partial(self.logits, pictures, prompts, runs), *columns)
 
-                return self._read(images, together[some], of_run[some], prompts, compute, told)
+                return self._read(images, together[numbers], of_run[numbers], prompts, compute, columns)
 
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
         return self._read(images, together, of_run, prompts, self._first_classes)
@@ -187,15 +214,15 @@ class PromptedNetwork:
         runs: Tensor,
         prompts: Tensor,
         compute_rows: Callable[..., Tensor],
-        told: Sequence[Tensor] = (),
+        columns: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return a row for each chosen image, on the host: of compute_rows(images, prompts, runs, *told), chunk by
-        chunk. told: further int64 [N], on the host."""
-        part = self.reader(images, chosen, runs, *told)
+        """Return a row for each chosen image, on the host: of compute_rows(images, prompts, runs, *columns), chunk by
+        chunk. columns: further int64 [N], on the host."""
+        read = self.reader(images, chosen, runs, *columns)
 
-        def compute(some: slice, present: slice) -> Tensor:
-            pictures, their_runs, *rest = part(some)
-            return compute_rows(pictures, prompts[present], their_runs - present.start, *rest)
+        def compute(part: slice, present: slice) -> Tensor:
+            pictures, runs_of_part, *further = read(part)
+            return compute_rows(pictures, prompts[present], runs_of_part - present.start, *further)
 
         counts = runs.bincount(minlength=len(prompts)).tolist()
         return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
@@ -207,36 +234,51 @@ class PromptedNetwork:
         The images go to the device chunk by chunk, from the host or a file that is mapped into memory.
         """
 
-        def compute(some: slice, _: slice) -> Tensor:
-            part = images[some]
-            pictures = to_device(torch.tensor(part) if isinstance(part, np.ndarray) else part, self.device)
+        def compute(part: slice, _: slice) -> Tensor:
+            pictures = images[part]
+            pictures = torch.tensor(pictures) if isinstance(pictures, np.ndarray) else pictures
+            pictures = to_device(pictures, self.device)
             runs = torch.zeros(len(pictures), dtype=torch.int64, device=self.device)
             return self.logits(pictures, prompt[None], runs, "fp32")
 
         return torch.cat([logits for logits, _, _ in self.in_chunks([len(images)], compute, gradient=False)])
 
-    def reader(self, images: Tensor, chosen: Tensor, *told: Tensor) -> Callable[[slice], list[Tensor]]:
-        """Return the way to a part of chosen images and of what is told of each (int64 [N]), all on the device.
+    def reader(self, images: Tensor, chosen: Tensor, *columns: Tensor) -> Callable[[slice], list[Tensor]]:
+        """Return a function that returns a part of chosen images and of columns, all on the device.
 
-        chosen, told: on the host. They go to the device at once; so do, part by part, images that are on the host.
+        Args:
+            images: uint8 [M, 3, s, s]. Those on the host go to the device part by part.
+            chosen: their indices, int64 [N], on the host.
+            columns: what goes with each chosen image, int64 [N], on the host; all go to the device at once.
         """
-        there = to_device(torch.stack([chosen, *told]), self.device)
+        on_device = to_device(torch.stack([chosen, *columns]), self.device)
 
-        def read(some: slice) -> list[Tensor]:
-            indices, *rest = there[:, some]
+        def read(part: slice) -> list[Tensor]:
+            indices, *further = on_device[:, part]
             if images.device == self.device:
-                return [images[indices], *rest]
-            return [to_device(images[chosen[some]], self.device), *rest]
+                return [images[indices], *further]
+            return [to_device(images[chosen[part]], self.device), *further]
 
         return read
 
     def in_chunks(
         self, counts: Sequence[int], compute: Callable[[slice, slice], T], gradient: bool
     ) -> Iterator[tuple[T, slice, slice]]:
-        """Cut the images of runs, counts[r] of run r one after another, into chunks, and compute each.
+        """Cut the images of runs into chunks, and compute each.
 
-        Yields what compute(images, runs present) gives, and its two arguments. Where memory runs out, CUDA graphs are
-        given up first; then a chunk that does not fit is halved, and so are those after it.
+        Where memory runs out, CUDA graphs are given up first; then a chunk that does not fit is halved, and so are
+        those after it.
+
+        Args:
+            counts: of the images of each run, which stand one run after another.
+            compute: of (images, runs present), both as slices.
+            gradient: whether it computes one, which takes memory.
+
+        Yields:
+            What compute returns, and its two arguments.
+
+        Raises:
+            torch.OutOfMemoryError: one image does not fit.
         """
         run_of = [run for run, count in enumerate(counts) for _ in range(count)]
         start = 0
@@ -256,7 +298,7 @@ class PromptedNetwork:
                 self._make_room(len(part), gradient)
 
     def _has_graphs(self) -> bool:
-        return any(not one.failed for one in self._graphs.values())
+        return any(not replayed.failed for replayed in self._graphs.values())
 
     def _make_room(self, images: int, gradient: bool) -> None:
         if self._has_graphs():
@@ -270,7 +312,7 @@ class PromptedNetwork:
     def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S].
 
-        With CUDA graphs both are overwritten by the next call.
+        With CUDA graphs the next call overwrites both.
         """
         if self._graphs:
             return self._graphs[True](lambda *tensors: self._gradients(Chunk(*tensors)), *chunk.tensors())

@@ -1,6 +1,6 @@
 """Fewer passes over memory: what follows a convolution of a folded network, in one kernel.
 
-With batch norm folded (`backbone.for_inference`), a convolution on a GPU leaves its bias, a residual sum and the ReLU
+With batch norm folded (`networks.inference`), a convolution on a GPU leaves its bias, a residual sum and the ReLU
 to kernels of their own, each of which reads and writes the whole map. Here they are one, written in Triton. In the
 forward pass of ResNet-50 in bf16, on a canvas of 224, these kernels move 116 MB an image, and the one in their place
 49 (counted over its layers: `pytest tests/test_fusion.py -k bytes`). A backward pass moves the same as before.
@@ -11,6 +11,7 @@ import logging
 import operator
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -136,16 +137,16 @@ class BiasActivation(nn.Module):
 def has_kernel(x: Tensor, residual: Tensor | None) -> bool:
     """Say whether the kernel serves tensors: of one shape, float32 or bfloat16, dense and channels last."""
     return x.dtype in (torch.float32, torch.bfloat16) and all(
-        (one.shape, one.dtype) == (x.shape, x.dtype) and one.is_contiguous(memory_format=torch.channels_last)
-        for one in (x, residual)
-        if one is not None
+        (maps.shape, maps.dtype) == (x.shape, x.dtype) and maps.is_contiguous(memory_format=torch.channels_last)
+        for maps in (x, residual)
+        if maps is not None
     )
 
 
 def kernels_run(device: torch.device) -> bool:
     """Say whether a device runs the kernels, and gives by them what torch gives. The log says why not."""
     x, residual = torch.linspace(-8, 8, 2 * 2 * 8 * 8 * 8, device=device).reshape(2, 2, 8, 8, 8)
-    x, residual = (one.contiguous(memory_format=torch.channels_last) for one in (x, residual))
+    x, residual = (maps.contiguous(memory_format=torch.channels_last) for maps in (x, residual))
     bias = torch.linspace(-1, 1, 8, device=device)
     expected = functional.relu6(x + bias[:, None, None] + residual)
     reason: object = "they give other values"
@@ -168,62 +169,92 @@ ACTIVATIONS: dict[Callable, str] = {
 def fuse_pointwise(network: fx.GraphModule) -> fx.GraphModule:
     """Return the network with bias, residual sum and ReLU behind its convolutions each in one BiasActivation.
 
-    network: folded, as `backbone.for_inference` gives it, and not yet cast to bfloat16, as biases may be added up. It
-    stays as it is. The one returned shares its weights, and gives the same up to rounding. Where nobody else reads a
-    convolution's output, and a sum, a ReLU or both come next, its bias moves into a BiasActivation, which is called
-    with its output and, for a sum, the other summand; so does the bias of that one, if it is such a convolution too.
+    Where nobody else reads a convolution's output, and a sum, a ReLU or both come next, its bias moves into a
+    BiasActivation, which is called with its output and, for a sum, the other summand; so does the bias of that one,
+    if it is such a convolution too.
+
+    Args:
+        network: folded, as `inference.for_inference` gives it, and not yet cast to bfloat16, as biases may be added
+            up. It stays as it is.
+
+    Returns:
+        A network that shares its weights, and gives the same up to rounding.
     """
     fused = fx.GraphModule(network, copy.deepcopy(network.graph))
-    graph = fused.graph
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    fusion = _Fusion(fused)
+    fusion.remove_identities()
+    for node in list(fused.graph.nodes):
+        if fusion.gives_bias(node) and (chain := fusion.chain_behind(node)):
+            fusion.replace(node, chain)
+    fused.delete_all_unused_submodules()
+    fused.graph.lint()
+    fused.recompile()
+    return fused
 
-    def kind(node: fx.Node) -> Callable | str:
-        return type(fused.get_submodule(node.target)) if node.op == "call_module" else node.target
 
-    def gives_bias(node: fx.Node) -> bool:
-        is_own = kind(node) is nn.Conv2d and calls[node.target] == 1 and len(node.users) == 1
-        return is_own and fused.get_submodule(node.target).bias is not None
+@dataclass
+class _Chain:
+    """What follows a convolution: a sum, with its other summand (`residual`, none or one node), an activation or
+    both."""
 
-    def take_bias(node: fx.Node) -> Tensor:
-        old = fused.get_submodule(node.target)
+    nodes: list[fx.Node]
+    residual: list[fx.Node]
+    activation: str  # of EAGER
+
+
+class _Fusion:
+    """A network while it is fused."""
+
+    def __init__(self, network: fx.GraphModule):
+        self.network, self.graph = network, network.graph
+        self.calls = Counter(node.target for node in self.graph.nodes if node.op == "call_module")
+
+    def _kind(self, node: fx.Node) -> Callable | str:
+        return type(self.network.get_submodule(node.target)) if node.op == "call_module" else node.target
+
+    def remove_identities(self) -> None:
+        for node in list(self.graph.nodes):
+            if self._kind(node) is nn.Identity:
+                node.replace_all_uses_with(node.args[0])
+                self.graph.erase_node(node)
+
+    def gives_bias(self, node: fx.Node) -> bool:
+        """Whether a node is a convolution with a bias, called once, whose output one node reads."""
+        is_alone = self._kind(node) is nn.Conv2d and self.calls[node.target] == 1 and len(node.users) == 1
+        return is_alone and self.network.get_submodule(node.target).bias is not None
+
+    def chain_behind(self, convolution: fx.Node) -> _Chain | None:
+        """Return what follows such a convolution; None, where that is no sum and no activation."""
+        (first,) = nodes = list(convolution.users)
+        residual = [node for node in first.all_input_nodes if node is not convolution]
+        if residual and self._kind(first) in SUMS and not first.kwargs:
+            nodes += first.users if len(first.users) == 1 else []
+        else:
+            residual = []
+        activation = ACTIVATIONS.get(self._kind(nodes[-1]), "none")
+        if activation == "none":
+            nodes = [first]
+        return _Chain(nodes, residual, activation) if residual or activation != "none" else None
+
+    def replace(self, convolution: fx.Node, chain: _Chain) -> None:
+        """Put one BiasActivation in place of a chain."""
+        biases = [self._take_bias(convolution)]
+        for node in chain.residual:
+            if self.gives_bias(node) and self.network.get_submodule(node.target).bias.shape == biases[0].shape:
+                biases.append(self._take_bias(node))
+        name = f"{convolution.target}_bias_activation"
+        self.network.add_submodule(name, BiasActivation(torch.stack(biases).sum(0), chain.activation))
+        with self.graph.inserting_before(chain.nodes[0]):
+            fused = self.graph.call_module(name, (convolution, *chain.residual))
+        chain.nodes[-1].replace_all_uses_with(fused)
+        for node in reversed(chain.nodes):
+            self.graph.erase_node(node)
+
+    def _take_bias(self, node: fx.Node) -> Tensor:
+        """Put a convolution without a bias in place of a node's, and return the bias."""
+        old = self.network.get_submodule(node.target)
         geometry = old.kernel_size, old.stride, old.padding, old.dilation, old.groups
         new = nn.Conv2d(old.in_channels, old.out_channels, *geometry, False, old.padding_mode, device="meta")
         new.weight = old.weight
-        fused.set_submodule(node.target, new)
+        self.network.set_submodule(node.target, new)
         return old.bias
-
-    for node in list(graph.nodes):
-        if kind(node) is nn.Identity:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    for conv in list(graph.nodes):
-        if not gives_bias(conv):
-            continue
-        (first,) = ends = list(conv.users)
-        residual = [other for other in first.all_input_nodes if other is not conv]
-        if residual and kind(first) in SUMS and not first.kwargs:
-            ends += first.users if len(first.users) == 1 else []
-        else:
-            residual = []
-        activation = ACTIVATIONS.get(kind(ends[-1]), "none")
-        if activation == "none":
-            ends = [first]
-            if not residual:
-                continue
-        biases = [take_bias(conv)]
-        biases += [
-            take_bias(other)
-            for other in residual
-            if gives_bias(other) and fused.get_submodule(other.target).bias.shape == biases[0].shape
-        ]
-        name = f"{conv.target}_bias_activation"
-        fused.add_submodule(name, BiasActivation(torch.stack(biases).sum(0), activation))
-        with graph.inserting_before(first):
-            new = graph.call_module(name, (conv, *residual))
-        ends[-1].replace_all_uses_with(new)
-        for end in reversed(ends):
-            graph.erase_node(end)
-    fused.delete_all_unused_submodules()
-    graph.lint()
-    fused.recompile()
-    return fused

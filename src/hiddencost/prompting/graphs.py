@@ -1,4 +1,7 @@
-"""CUDA graphs: the operations of a step captured once and replayed, and captures that fail without harm."""
+"""CUDA graphs: the operations of a step captured once and replayed, and captures that fail without harm.
+
+A replay launches the same kernels on the same shapes, so it gives what the step gives, up to the order of sums.
+"""
 
 import logging
 from collections import Counter
@@ -31,9 +34,14 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, T]:
     """Return a CUDA graph of a computation, and what it returned, whose memory each replay overwrites.
 
-    pool: `torch.cuda.graph_pool_handle()`; not to be used again after a failure. Raises CaptureFailed, or
-    torch.OutOfMemoryError, and leaves the process as it was: torch 2.11 would leave the stream of the capture
-    current, the random generator in capture and the memory pool open.
+    Args:
+        compute: of tensors that stay in place, without arguments.
+        pool: `torch.cuda.graph_pool_handle()`; not to be used again after a failure.
+
+    Raises:
+        CaptureFailed: it cannot be captured. The process is as it was: torch 2.11 would leave the stream of the
+            capture current, the random generator in capture and the memory pool open.
+        torch.OutOfMemoryError: memory has run out; the process is as it was.
     """
     stream = torch.cuda.current_stream()
     generator = torch.cuda.default_generators[stream.device_index]
@@ -81,7 +89,11 @@ class Replayed:
         self.failed: str | None = None  # why there are no graphs
 
     def __call__(self, compute: Callable[..., T], *inputs: Tensor) -> T:
-        """Return what `compute`, always the same, gives for inputs. Raises torch.OutOfMemoryError."""
+        """Return what `compute`, always the same, gives for inputs.
+
+        Raises:
+            torch.OutOfMemoryError: memory has run out.
+        """
         shapes = tuple(tensor.shape for tensor in inputs)
         self.seen[shapes] += 1
         if self.failed or self.seen[shapes] < self.SIGHTS:

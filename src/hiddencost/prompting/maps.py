@@ -59,10 +59,15 @@ def _frame(area: Window, hole: Window) -> list[Window]:
 def slide(
     window: Window, sizes: Sequence[int], kernel: Range, stride: Range, padding: Range, dilation: Range = (1, 1)
 ) -> tuple[Window, Window]:
-    """Return the window that a sliding kernel makes of one, and the area of the input that it reads for it.
+    """Return the window that a sliding kernel makes of a window, and the area of the input that it reads for it.
 
-    sizes: height and width of the output. All outputs that see a pixel of the window lie in the new one; where a
-    stride steps over the window, one output that does not stands for it. The area may reach over the map.
+    All outputs that see a pixel of the window lie in the new one; where a stride steps over the window, one output
+    that does not stands for it. The area may reach over the map.
+
+    Args:
+        window: of the input.
+        sizes: height and width of the output.
+        kernel, stride, padding, dilation: by axis.
     """
     made, read = [], []
     for (start, stop), size, k, s, p, d in zip(window, sizes, kernel, stride, padding, dilation, strict=True):
@@ -78,9 +83,13 @@ def slide(
 class SharedMaps:
     """An activation of N images of R runs, in two parts.
 
-    border: [R, C, H, W], the map of each run, which holds outside the window; patch: [N, C, h, w], the map of each
-    image inside the window; runs: int64 [N], the run of each image. is_canvas marks the network's input, whose border
-    is 0 inside the window and whose patch needs no gradient.
+    Attributes:
+        border: [R, C, H, W], the map of each run, which holds outside the window.
+        patch: [N, C, h, w], the map of each image inside the window.
+        window: the rows and columns of the patch.
+        runs: int64 [N], the run of each image.
+        is_canvas: whether it is the network's input, whose border is 0 inside the window and whose patch needs no
+            gradient.
     """
 
     border: Tensor

@@ -1,4 +1,4 @@
-"""Batches, optimiser, schedule and precision of a recipe."""
+"""Batches, optimiser and schedule of a recipe, and the random streams of a run."""
 
 import hashlib
 import math
@@ -13,8 +13,12 @@ from hiddencost.study.recipes import PromptingProtocol, Recipe, RunClipProtocol,
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """Return a run's random stream for a purpose ("mapping", "batches", "augmentation", ...): a function of its seed
-    alone."""
+    """Return a run's random stream for a purpose, which is a function of its seed alone.
+
+    Args:
+        seed: the run's.
+        purpose: "mapping", "batches", "augmentation", ...
+    """
     digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
@@ -56,7 +60,13 @@ def optimiser(
 
 
 def not_finite(losses: list[float], before: int, epoch: int) -> str | None:
-    """Say at which step a loss ceased to be finite, if one of an epoch did; `before`: how many losses precede it."""
+    """Say at which step of an epoch a loss ceased to be finite; None, if none did.
+
+    Args:
+        losses: of all steps so far.
+        before: how many of them are of earlier epochs.
+        epoch: its number, from 1.
+    """
     for step, loss in enumerate(losses[before:], before + 1):
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {step}, epoch {epoch}"

@@ -25,15 +25,25 @@ Keep = Callable[[Callable[[], dict[int, State]]], object]  # given, after each s
 
 @dataclass
 class TrainedPrompt:
-    """A finished run: the prompt W, float32 [3, S, S], its label mapping, int64 [K], and how they came about."""
+    """What a run has learned, and how it came about.
+
+    Attributes:
+        prompt: W, float32 [3, S, S].
+        mapping: the source class of each target class, int64 [K].
+        losses: of each step.
+        mappings: of each epoch.
+        images: how many it was trained on, epoch by epoch.
+        seconds: its share of the pack's time, by its images.
+        diverged: where the loss ceased to be finite.
+    """
 
     prompt: Tensor
     mapping: Tensor
-    losses: list[float] = field(default_factory=list)  # one a step
-    mappings: list[list[int]] = field(default_factory=list)  # one an epoch
-    images: int = 0  # trained on, epoch by epoch
-    seconds: float = 0.0  # of the pack's time, by the run's share of its images
-    diverged: str | None = None  # where the loss ceased to be finite
+    losses: list[float] = field(default_factory=list)
+    mappings: list[list[int]] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+    diverged: str | None = None
 
 
 HISTORY = ("losses", "mappings", "images", "seconds")  # of TrainedPrompt, what grows while a run is under way
@@ -111,33 +121,31 @@ def train_prompts(
     the same batches alone and beside others, and runs on the same images see the same whatever their method: until
     its mapping changes, a run of ilm is that of flm, and is not computed twice.
 
-    images: uint8 [M, 3, s, s], on the device or on the host; labels: int64 [M]. runs: the name of each
-    one's method, and the indices of its images. Each step takes every run's next batch through the network. Yields a
-    run's number and result when it has finished. A run whose loss is not finite ends with its epoch (`diverged`).
-    Raises ValueError for the name of no prompting method.
+    Args:
+        prompted: the network.
+        images: uint8 [M, 3, s, s], on the device or on the host.
+        labels: int64 [M].
+        classes: the number of target classes.
+        runs: the name of each one's method, and the indices of its images. Each step takes every run's next batch
+            through the network.
+        seed: of all random streams.
+        protocol: the recipe.
+        progress: called with the number of images that were trained on since its last call.
+        states: by number, of runs to go on from, on the network's device. With those of all runs the result is that
+            of a run that was not interrupted, on a CPU to the bit (a GPU adds up in no certain order); with some (as
+            others have finished) up to the rounding of other chunks.
+        keep: called after each step. What it is given returns the states, by number, of the runs under way, to be
+            stored at once, as the next step changes them.
 
-    keep: called after each step; what it is given returns the states, by number, of the runs under way, to be stored
-    at once, as the next step changes them. states: such, on the network's device, to go on from: with those of all
-    runs the result is the same, on a CPU to the bit (a GPU adds up in no certain order), with some (as others have
-    finished) up to the rounding of other chunks.
+    Returns:
+        An iterator over the runs as they finish: a run's number, and what it has learned. A run whose loss is not
+        finite ends with its epoch (`diverged`).
+
+    Raises:
+        ValueError: a run's method is no prompting method.
     """
     pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol)
-    active = pack.begin(runs, states or {})
-    progress(sum(run.outcome.images for run in active))
-    while active:
-        pack.begin_epochs([run for run in active if not run.batches])
-        start = time.perf_counter()
-        counts = pack.step(active)
-        ended = [run for run in active if not run.batches]
-        _end_epoch(ended)
-        _share(active, counts, start)
-        progress(sum(counts))
-        active = [run for run in active if run.epoch < protocol.epochs and not run.outcome.diverged]
-        for run in ended:
-            if run not in active:
-                run.outcome.prompt = run.prompt.detach()
-                yield run.number, run.outcome
-        keep(partial(_states, active))
+    return pack.train(runs, states or {}, progress, keep)
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,27 @@ class _Pack:
     classes: int
     seed: int
     protocol: PromptingProtocol
+
+    def train(
+        self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State], progress: Progress, keep: Keep
+    ) -> Iterator[tuple[int, TrainedPrompt]]:
+        """See `train_prompts`."""
+        active = self.begin(runs, states)
+        progress(sum(run.outcome.images for run in active))
+        while active:
+            self.begin_epochs([run for run in active if not run.batches])
+            start = time.perf_counter()
+            counts = self.step(active)
+            ended = [run for run in active if not run.batches]
+            _end_epoch(ended)
+            _share(active, counts, start)
+            progress(sum(counts))
+            active = [run for run in active if run.epoch < self.protocol.epochs and not run.outcome.diverged]
+            for run in ended:
+                if run not in active:
+                    run.outcome.prompt = run.prompt.detach()
+                    yield run.number, run.outcome
+            keep(partial(_states, active))
 
     def begin(self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State]) -> list[_Run]:
         """Return the runs at their beginning, with their first mappings, or where `states` were taken of them."""
@@ -248,10 +277,10 @@ class _Pack:
         return losses, gradients
 
 
-def _equal(one: _Run, other: _Run) -> bool:
+def _equal(run: _Run, other: _Run) -> bool:
     """Say whether two runs are on the same images, in one order, and have come to the same place by the same way."""
-    ways = [(run.outcome.images, run.outcome.mappings, run.outcome.mapping.tolist()) for run in (one, other)]
-    return torch.equal(one.chosen, other.chosen) and ways[0] == ways[1] and torch.equal(one.prompt, other.prompt)
+    ways = [(each.outcome.images, each.outcome.mappings, each.outcome.mapping.tolist()) for each in (run, other)]
+    return torch.equal(run.chosen, other.chosen) and ways[0] == ways[1] and torch.equal(run.prompt, other.prompt)
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:

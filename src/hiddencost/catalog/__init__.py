@@ -7,11 +7,9 @@ from importlib import resources
 import yaml
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
-from hiddencost.catalog.libraries import open_clip_entry, timm_entry
+from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import Model, validate
 
-# what the names of checkpoints begin with whose entries are made from a library's own, and their architectures' names
-ARCHITECTURES = {"timm-": "timm/", "openclip-": "clip/"}
 ANY = "timm-NAME, or openclip-NAME.TAG"
 
 
@@ -56,10 +54,9 @@ def checkpoint(name: str) -> CheckpointEntry:
     Raises:
         ValueError: there is none of that name; with the names that are near.
     """
-    if name.startswith("timm-"):
-        return timm_entry(name.removeprefix("timm-"))
-    if name.startswith("openclip-"):
-        return open_clip_entry(name.removeprefix("openclip-"))
+    for prefix, library in LIBRARIES.items():
+        if name.startswith(prefix):
+            return library.entry(name.removeprefix(prefix))
     if name not in checkpoints():
         near = get_close_matches(name, checkpoints())
         raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or {ANY}")
@@ -69,8 +66,8 @@ def checkpoint(name: str) -> CheckpointEntry:
 def architecture(name: str) -> str:
     """Return a checkpoint's architecture, without making its entry: of a library's model what the name of its
     architecture begins with; "" where there is no checkpoint of that name."""
-    for library, of_library in ARCHITECTURES.items():
-        if name.startswith(library):
-            return of_library
+    for prefix, library in LIBRARIES.items():
+        if name.startswith(prefix):
+            return library.architectures
     entry = checkpoints().get(name)
     return entry.architecture if entry else ""

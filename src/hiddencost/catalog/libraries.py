@@ -1,5 +1,7 @@
 """Entries of the catalog that are made from a library's own: timm's and open_clip's."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from hiddencost.catalog.entries import CheckpointEntry, Preprocessing
@@ -80,3 +82,20 @@ def open_clip_entry(name: str) -> CheckpointEntry:
         citation="Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
         read_from=f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",
     )
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library whose pretrained models are checkpoints, too.
+
+    Attributes:
+        architectures: what the names of their architectures begin with.
+        entry: makes the entry of a model, by the library's name of it.
+    """
+
+    architectures: str
+    entry: Callable[[str], CheckpointEntry]
+
+
+# by what the names of their checkpoints begin with
+LIBRARIES = {"timm-": Library("timm/", timm_entry), "openclip-": Library("clip/", open_clip_entry)}

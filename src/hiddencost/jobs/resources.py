@@ -74,7 +74,7 @@ def prepare_memory(call: Call, dataset: str, attempt: int) -> int:
 def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time to embed the texts of a dataset."""
     network, entry = _pack(call, backbone, dataset)
-    templates = call.study.clip.templates
+    templates = call.study.prompting_recipe(call.study.backbone(backbone)).templates
     count = PUBLISHED_TEMPLATES if templates == "published" else len(templates)
     return cost.minutes(cost.texts_seconds(count * len(entry.classes), network), attempt)
 

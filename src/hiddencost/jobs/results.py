@@ -101,14 +101,14 @@ def _known_upstream(call: Call, backbone: Backbone) -> dict:
     manifest tells, where the study has trained it (with the names of its classes), and the photos of its
     verification."""
     study, entry = call.study, call.checkpoints[backbone.checkpoint]
-    as_it_was, is_clip = not backbone.compression and not backbone.control, study.is_clip(backbone)
+    as_it_was, has_texts = not backbone.compression and not backbone.control, study.family(backbone).has_texts
     prompt, preprocessing = study.prompt_settings(backbone), entry.preprocessing
     folder = call.path(layout.BACKBONE, backbone=backbone.name)
     return {
         "top1": entry.upstream_top1 if as_it_was else None,
         "as_trained": as_it_was,
         "manifest": f"{folder}/manifest.json" if study.trained(backbone.checkpoint) else None,
-        "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if is_clip else None,
+        "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if has_texts else None,
         "prompt": prompt and prompt | {"std": preprocessing and preprocessing.std},
         "verification": call.path(layout.VERIFICATION, backbone=backbone.name),
     }

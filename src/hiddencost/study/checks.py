@@ -4,6 +4,7 @@ expected."""
 from collections.abc import Collection
 
 from hiddencost import catalog
+from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
@@ -16,7 +17,7 @@ def check_upstream_networks(study: Study) -> None:
     checkpoints, datasets = catalog.checkpoints(), catalog.datasets()
     for index, network in enumerate(study.upstream):
         where = f"upstream[{index}]"
-        if network.name in checkpoints or network.name.startswith(tuple(catalog.ARCHITECTURES)):
+        if network.name in checkpoints or network.name.startswith(tuple(LIBRARIES)):
             raise ValueError(f"{where}.name: {network.name!r} is of the catalog; expected another")
         if network.checkpoint:
             _check_checkpoint(f"{where}.checkpoint", network.checkpoint, others=())
@@ -54,7 +55,7 @@ def check_checkpoints(study: Study) -> None:
 
 def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
     published = catalog.checkpoints()
-    if not name.startswith(tuple(catalog.ARCHITECTURES)) and name not in (*published, *others):
+    if not name.startswith(tuple(LIBRARIES)) and name not in (*published, *others):
         raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
 
 

@@ -85,10 +85,6 @@ class Study(Part):
         """Return the recipe of visual prompting on a backbone, None where the study has none."""
         return getattr(self, self.family(backbone).recipe)
 
-    def is_clip(self, backbone: Backbone) -> bool:
-        """Return whether a backbone is a CLIP, prompted by the recipe `clip` and read through texts."""
-        return self.family(backbone).has_texts
-
     def methods_of(self, backbone: Backbone) -> list[str]:
         """Return the study's methods that serve a backbone's family of networks."""
         return [name for name in self.methods if METHODS[name].serves(self.family(backbone).name)]

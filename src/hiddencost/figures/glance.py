@@ -31,25 +31,10 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     lost = lost[lost["backbone"].isin(list(backbones))]
     kept = _kept(runs, tables["upstream"])
     points = _points(runs, lost, kept, backbones)
-    kinds = style.order(points[points["role"] == "compressed"], "kind")
-    kinds += style.order(points[points["role"] == "control"], "kind")
-    references = style.order(points, "dense")
     at_matched = tables["matched"].dropna(subset="cost_at_matched")
-    at_matched = at_matched[(at_matched["compression"] == ALL) & at_matched["dense"].isin(references)]
-    colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(kinds)}
-    colours |= dict.fromkeys(points.loc[points["role"] == "control", "kind"], CONTROL)
-    markers = {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(references)}
-    upright = points[points["role"] == "compressed"]
-    upright = upright if len(upright) else points
-    left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
-    right = np.nanmax([upright["kept"].max(), 100.0])
-    right += 0.07 * (right - left)  # room for what stands by the last point
-    # an interval of two seeds runs off the axis: in full it would leave no room for the points
-    most = np.nanmax([upright["lost"].abs().max(), 1.0])
-    top = 1.15 * np.nanmin([np.nanmax([upright["high"].max(), most]), 3 * most])
-    top = np.nanmax([top, 1.15 * at_matched["cost_at_matched"].max()])
-    bottom = 1.15 * np.nanmax([np.nanmin([upright["low"].min(), upright["lost"].min(), -0.1 * top]), -3 * most])
-    bottom = np.nanmin([bottom, 1.15 * at_matched["cost_at_matched"].min()])
+    at_matched = at_matched[(at_matched["compression"] == ALL) & at_matched["dense"].isin(points["dense"])]
+    colours, markers = _colours(points), _markers(points)
+    (left, right), (bottom, top) = _limits(points, at_matched["cost_at_matched"])
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
     figure, axes = style.panels(
         len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
@@ -64,25 +49,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         if number + 2 >= len(axes):
             axis.set_xlabel("upstream accuracy kept (% of the dense network's)")
             axis.tick_params(labelbottom=True)
-    there = points[~points["off"]]
-    handles = [
-        Line2D([], [], color=colours[kind], marker="o", ms=4, ls="", label=kind)
-        for kind in kinds
-        if kind in set(there["kind"])
-    ]
-    if len(references) > 1:
-        against = {name: f"against {style.named(name, settings)}" for name in references}
-        handles += [
-            Line2D([], [], color="black", mfc="none", marker=markers[name], ms=4, ls="", label=against[name])
-            for name in references
-        ]
-    for note, fill, data in (("upstream top-1", "black", "top-1"), ("images of the gate", "none", "photos")):
-        if (points["by"] == data).any():
-            handles.append(Line2D([], [], color="black", mfc=fill, marker="o", ms=4, ls="", label=note))
-    if len(at_matched):
-        handles.append(Line2D([], [], **DIAMOND, label="at matched upstream accuracy"))
-    if there["partial"].any():
-        handles.append(Line2D([], [], color="black", marker="$*$", ms=4, ls="", label="cells are missing"))
+    handles = _handles(points, colours, markers, len(at_matched) > 0, settings)
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
@@ -90,6 +57,57 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     note += f"; of {', '.join(unknown)} nothing is known upstream" if unknown else ""
     style.title(figure, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
     return figure
+
+
+def _colours(points: pd.DataFrame) -> dict[str, str]:
+    """Return the colour of each kind of compression, and of the controls behind them."""
+    compressed, controls = (style.order(points[points["role"] == role], "kind") for role in ("compressed", "control"))
+    colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(compressed)}
+    return colours | dict.fromkeys(controls, CONTROL)
+
+
+def _markers(points: pd.DataFrame) -> dict[str, str]:
+    """Return the marker of the networks that are compared with each dense one, by its name."""
+    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(style.order(points, "dense"))}
+
+
+def _limits(points: pd.DataFrame, at_matched: pd.Series) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of what was kept (%) and of what was lost (points), by the compressed networks alone."""
+    upright = points[points["role"] == "compressed"]
+    upright = upright if len(upright) else points
+    left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
+    right = np.nanmax([upright["kept"].max(), 100.0])
+    right += 0.07 * (right - left)  # room for what stands by the last point
+    # an interval of two seeds runs off the axis: in full it would leave no room for the points
+    most = np.nanmax([upright["lost"].abs().max(), 1.0])
+    top = 1.15 * np.nanmin([np.nanmax([upright["high"].max(), most]), 3 * most])
+    top = np.nanmax([top, 1.15 * at_matched.max()])
+    bottom = 1.15 * np.nanmax([np.nanmin([upright["low"].min(), upright["lost"].min(), -0.1 * top]), -3 * most])
+    bottom = np.nanmin([bottom, 1.15 * at_matched.min()])
+    return (left, right), (bottom, top)
+
+
+def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, settings: dict) -> list[Line2D]:
+    """Return what tells colours, markers and marks in the legend, of those that are drawn."""
+    on = points[~points["off"]]
+
+    def handle(label: str, **look: object) -> Line2D:
+        return Line2D([], [], label=label, **{"color": "black", "marker": "o", "ms": 4, "ls": ""} | look)
+
+    handles = [handle(kind, color=colour) for kind, colour in colours.items() if kind in set(on["kind"])]
+    if len(markers) > 1:
+        handles += [
+            handle(f"against {style.named(name, settings)}", mfc="none", marker=marker)
+            for name, marker in markers.items()
+        ]
+    for note, fill, data in (("upstream top-1", "black", "top-1"), ("images of the gate", "none", "photos")):
+        if (points["by"] == data).any():
+            handles.append(handle(note, mfc=fill))
+    if matched:
+        handles.append(handle("at matched upstream accuracy", **DIAMOND))
+    if on["partial"].any():
+        handles.append(handle("cells are missing", marker="$*$"))
+    return handles
 
 
 def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:

@@ -44,7 +44,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         names, (_, shots, seed) = [name for name, *_ in chosen], chosen[0]
         own = own[(own["shots"] == shots) & own["backbone"].isin(names)]
         note = _agreement(own, names, backbones)
-        axis.set_title(f"{style.named(dataset, settings)}, {style.told_shots(shots)}{note}", loc="left", fontsize=7)
+        axis.set_title(f"{style.named(dataset, settings)}, {style.shots_label(shots)}{note}", loc="left", fontsize=7)
         _list(axis, own[own["seed"] == seed], names, tables["examples"].get(dataset), classes, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
     count = len(pair) * len(axes)

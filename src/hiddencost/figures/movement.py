@@ -41,7 +41,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         note = "not run"
         if len(own):
             shots = gallery.largest_shots(own["shots"])
-            own, note = own[own["shots"] == shots], style.told_shots(shots)
+            own, note = own[own["shots"] == shots], style.shots_label(shots)
         axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
         for index, (name, line) in enumerate(lines.items()):
             cells = own[own["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])

@@ -39,7 +39,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
             axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:
             told = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
-            note = ", ".join(map(style.told_shots, sorted(told))) or "not run"
+            note = ", ".join(map(style.shots_label, sorted(told))) or "not run"
             axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
     gain = float(prompts.get("gain", 1))
     contrast = f", contrast of the border × {gain:g}" if gain > 1 else ""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -40,25 +41,10 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     if not cells:
         axes[0].set_axis_off()
     for number, (axis, (dataset, backbone)) in enumerate(zip(axes, cells, strict=False)):
-        axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
-        over = {"y": 1.05, "transform": axis.transAxes, "size": 5.3 if narrow else 6}
-        axis.text(0, s="ECE", **over)
-        for column, method in enumerate(methods, 1):
-            chosen = {"dataset": dataset, "backbone": backbone, "method": method}
-            pooled = pool(_where(bins, chosen), list(chosen))
-            share = pooled["share"]
-            line = pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy()
-            axis.plot(*line, color=colours[method], lw=0.9)
-            points = {"s": 1.5 + 45 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
-            axis.scatter(pooled["confidence"], pooled["accuracy"], **points)
-            ece = _where(finished, chosen)["ece"].mean()
-            note = "–" if np.isnan(ece) else f"{ece:.2f}"
-            place = 0.23 + 0.8 * (column - 1) / max(4, len(methods))
-            axis.text(place, s=note.removeprefix("0") if narrow else note, color=colours[method], **over)
-        label = backbones[backbone].label
+        chosen = {"dataset": dataset, "backbone": backbone}
+        _panel(axis, _where(bins, chosen), _where(finished, chosen), methods, colours, narrow)
         of = "" if len(datasets) == 1 else style.named(dataset, settings) + ("\n" if narrow else ": ")
-        axis.set_title(of + label, pad=10 if narrow else 12, size=7)
-        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axis.set_title(of + backbones[backbone].label, pad=10 if narrow else 12, size=7)
         if number >= len(cells) - columns:
             axis.set_xlabel("confidence", labelpad=1)
             axis.tick_params(labelbottom=True)
@@ -74,8 +60,34 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     note = f"{seeds} seed{'s' if seeds != 1 else ''}"
     note += style.missing_note(len(runs) - len(finished), len(runs), "runs")
     which = f"{style.named(datasets[0], settings)}, " if len(datasets) == 1 else ""
-    style.title(figure, f"{which}reliability with {style.told_shots(shots)}, 15 bins, pooled over {note}", settings)
+    style.title(figure, f"{which}reliability with {style.shots_label(shots)}, 15 bins, pooled over {note}", settings)
     return figure
+
+
+def _panel(
+    axis: Axes,
+    bins: pd.DataFrame,
+    finished: pd.DataFrame,
+    methods: list[str],
+    colours: dict[str, str],
+    narrow: bool,
+) -> None:
+    """Draw a dataset and network: its bins, and over the panel the ECE of each method, of its finished runs."""
+    axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
+    over = {"y": 1.05, "transform": axis.transAxes, "size": 5.3 if narrow else 6}
+    axis.text(0, s="ECE", **over)
+    for column, method in enumerate(methods):
+        pooled = pool(_where(bins, {"method": method}), ["method"])
+        share = pooled["share"]
+        line = pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy()
+        axis.plot(*line, color=colours[method], lw=0.9)
+        points = {"s": 1.5 + 45 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
+        axis.scatter(pooled["confidence"], pooled["accuracy"], **points)
+        ece = _where(finished, {"method": method})["ece"].mean()
+        note = "–" if np.isnan(ece) else f"{ece:.2f}"
+        place = 0.23 + 0.8 * column / max(4, len(methods))
+        axis.text(place, s=note.removeprefix("0") if narrow else note, color=colours[method], **over)
+    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
 def _where(table: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def named(name: str, settings: dict) -> str:
     return labels(settings).get(name, name)
 
 
-def told_shots(shots: str) -> str:
+def shots_label(shots: str) -> str:
     """Say what a number of shots is: "1 shot", "20 shots", "all images"."""
     return "all images" if shots == "full" else f"{shots} shot{'s' if shots != '1' else ''}"
 

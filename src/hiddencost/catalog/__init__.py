@@ -1,4 +1,9 @@
-"""The constants of the outside world: where checkpoints, datasets and photos come from, and what they are."""
+"""The constants of the outside world: checkpoints, datasets, photos and the claims of the paper.
+
+In come YAML files, written by hand, and the lists of timm and open_clip (`libraries`). Out go typed entries by name
+(`entries`): what a thing is, where its files are and how to know them. A wrong key is one line with file and key.
+Nothing is downloaded here.
+"""
 
 from difflib import get_close_matches
 from functools import cache

@@ -44,6 +44,12 @@ def swap_learning_rate_and_gamma(config):
     protocol["learning_rate"], protocol["gamma"] = protocol["gamma"], protocol["learning_rate"]
 
 
+def move_the_training_code(project):
+    folder = project / "src/hiddencost/prompting"
+    (folder / "engine.py").rename(folder / "updates.py")
+    replace(project, "src/hiddencost/runs/prompting.py", "prompting.engine", "prompting.updates")
+
+
 ALL_PROMPTS = [f"{b} 0 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "rlm") for n in (1, 2)]
 EDITS = {
     "every file touched as a git checkout would, and an editor's files beside the page": (
@@ -108,6 +114,30 @@ EDITS = {
             replace(p, "src/hiddencost/prompting/engine.py", "# step", "# one step"),
         ),
         {},
+        [],
+    ),
+    "a line of the training's log, and the text of an error": (
+        lambda p: (
+            replace(p, "src/hiddencost/runs/pack.py", "runs to train%s", "runs are to be trained%s"),
+            replace(p, "src/hiddencost/study/recipes.py", "fall on the epochs", "are the epochs"),
+        ),
+        {},
+        [],
+    ),
+    "a module of the training code moved": (move_the_training_code, {}, []),
+    "the reader of a format that no checkpoint of the study has": (
+        lambda p: replace(p, "src/hiddencost/networks/formats/keras.py", "def read(", "ANOTHER = 1\n\n\ndef read("),
+        {},
+        [],
+    ),
+    "a metric added": (
+        lambda p: replace(
+            p,
+            "src/hiddencost/runs/metrics.py",
+            '    "brier": Metric(',
+            '    "new": Metric("New", brier),\n    "brier": Metric(',
+        ),
+        {"probe": 2, **TRAINING},
         [],
     ),
     "the update rule in the training code": (

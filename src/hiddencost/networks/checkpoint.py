@@ -15,9 +15,14 @@ log = logging.getLogger(__name__)
 def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, folder: str | Path) -> None:
     """Read a published checkpoint and write it as a backbone, every key accounted for.
 
-    layout: of its entry in the catalog; fetched: the report of its download (fetch.fetch_all), fetched.json. Where
-    the download failed, or the files are not what the layout says, the backbone that is written says why, and the
-    error is logged; nothing is raised.
+    Where its download failed, or the files are not what the layout says, the backbone that is written says why, and
+    the error is logged; nothing is raised.
+
+    Args:
+        name: in the catalog.
+        layout: of its entry there.
+        fetched: fetched.json, the report of its download (`fetch.fetch_all`).
+        folder: of the backbone to write.
     """
     report, family = read_json(fetched), family_of(layout.architecture)
     manifest = {
@@ -38,8 +43,8 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         keys = backbones.load_strictly(network, state, str(files["weights"]))
         weights = [weight.tensor for weight in family.prunable_weights(network).values()]
         narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
-        gone = narrowed + sum(int((weight == 0).sum()) for weight in weights)
-        sparsity = gone / (narrowed + sum(weight.numel() for weight in weights))
+        zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
+        sparsity = zeros / (narrowed + sum(weight.numel() for weight in weights))
         if layout.compression != "none" and not sparsity:
             raise ValueError(
                 f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {layout.compression}"

@@ -52,7 +52,7 @@ def network() -> tuple[nn.Module, Tensor, Tensor]:
     if not (ROOT / BACKBONE / "manifest.json").exists():
         subprocess.run([sys.executable, "-m", "snakemake", BACKBONE / "manifest.json"], cwd=ROOT, check=True)
     plain, _, manifest = backbones.load(ROOT / BACKBONE)
-    return inference.for_inference(plain, DEVICE), *backbones.normalisation(manifest, DEVICE)
+    return inference.for_inference(plain, DEVICE), *backbones.normalisation(manifest.preprocessing, DEVICE)
 
 
 def test_images(size: int, count: int) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from hiddencost.jobs import checkpoints, datasets, grid, layout, results, traini
 from hiddencost.jobs.call import Call
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
+from hiddencost.networks.manifest import Manifest
 from hiddencost.results import learned, matched, tables
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.features import extract_features
@@ -84,11 +85,11 @@ def tiny_network() -> nn.Module:
 
 def import_tiny_network(folder: Path) -> None:
     """Write the tiny network as import_checkpoint would."""
-    manifest = {
-        **{"checkpoint": "mobilenetv2", "architecture": "tiny", "compression": "none", "stem": "0"},
-        **{"sparsity_declared": 0.0, "sparsity_over": "convolutions", "upstream_top1": 70.0},
-        "preprocessing": {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"},
-    }
+    manifest = Manifest(
+        **{"checkpoint": "mobilenetv2", "architecture": "tiny", "stem": "0", "upstream_top1": 70.0},
+        **{"compression": "none", "sparsity_declared": 0.0, "sparsity_over": "convolutions"},
+        preprocessing={"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"},
+    )
     backbones.save(folder, tiny_network().state_dict(), {}, manifest)
 
 

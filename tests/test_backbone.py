@@ -38,11 +38,11 @@ def state():
 
 def test_the_published_file_is_imported_whole(mobilenetv2):
     network, masks, manifest = backbones.load(mobilenetv2)
-    assert manifest["keys_matched"] == manifest["keys"] == 314 - 52  # without the counters of batch norm
+    assert manifest.keys_matched == manifest.keys == 314 - 52  # without the counters of batch norm
     assert masks == {}
-    assert manifest["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
-    assert manifest["source_sha256"] == {"weights": ENTRY.files["weights"].sha256}
-    assert (manifest["compression"], manifest["sparsity_declared"]) == ("none", 0)
+    assert manifest.preprocessing.mean == [0.485, 0.456, 0.406]
+    assert manifest.source_sha256 == {"weights": ENTRY.files["weights"].sha256}
+    assert (manifest.compression, manifest.sparsity_declared) == ("none", 0)
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
 

@@ -27,7 +27,7 @@ PROTOCOL = RunProtocol(
 
 def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
     network, _, manifest = backbones.load(mobilenetv2)
-    mean, std = backbones.normalisation(manifest, CPU)
+    mean, std = backbones.normalisation(manifest.preprocessing, CPU)
     images, labels = throughput.noise(10, 32)
 
     prompt = published.Prompt(32, mean, std)
@@ -49,7 +49,7 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
 
 def test_the_published_loop_trains_in_fp16_and_maps_and_tests_in_fp32(mobilenetv2, threads, monkeypatch):
     network, _, manifest = backbones.load(mobilenetv2)
-    mean, std = backbones.normalisation(manifest, CPU)
+    mean, std = backbones.normalisation(manifest.preprocessing, CPU)
     loader = published.loader(*throughput.noise(4, 32), 4, CPU, shuffle=False)
     seen, losses, prompts = [], [], []
     network.register_forward_hook(lambda _, canvas, logits: seen.append(logits.dtype))

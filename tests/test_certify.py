@@ -18,6 +18,7 @@ from hiddencost.networks import backbones
 from hiddencost.networks.clip import model
 from hiddencost.networks.clip.texts import classifier_of_texts
 from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally, first_classes
 from hiddencost.prompting.engine import Plan, PromptedNetwork
@@ -299,7 +300,7 @@ SLOW_BUT_CLIP = [pytest.param(name, marks=[] if name == "clip" else pytest.mark.
 def case(request, mobilenetv2, tmp_path):
     """A network of the tests, as the engine uses it, mean and standard deviation, protocol, and size of images."""
     canvas, size = CASES[request.param]
-    manifest = {"preprocessing": tiny_clip.PREPROCESSING}
+    manifest = Manifest(checkpoint="net", architecture="net", preprocessing=tiny_clip.PREPROCESSING)
     protocol = RunProtocol(**RECIPE, canvas=canvas, image_size=size, milestones=[], gamma=0.1)
     if request.param == "clip":
         architecture = tiny_clip.configure(tmp_path / "clip")
@@ -312,7 +313,7 @@ def case(request, mobilenetv2, tmp_path):
     else:
         network, _, manifest = backbones.load(mobilenetv2)
     family = FAMILIES["clip" if request.param == "clip" else "convolutional"]
-    return family.for_inference(network, CPU), *backbones.normalisation(manifest, CPU), protocol, size
+    return family.for_inference(network, CPU), *backbones.normalisation(manifest.preprocessing, CPU), protocol, size
 
 
 @pytest.mark.parametrize("case", SLOW_BUT_CLIP, indirect=True)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from hiddencost import catalog
-from hiddencost.catalog.entries import CheckpointLayout
+from hiddencost.catalog.entries import CheckpointLayout, Preprocessing
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised, imagenet_photos
@@ -204,9 +204,9 @@ def test_names_of_configurations_and_tokenizers(architecture):
 def test_upop_is_read_with_narrow_blocks_that_compute_what_it_does(imported, network, architecture):
     folder = imported("upop")
     made, masks, manifest = backbones.load(folder)
-    assert (masks, len(manifest["widths"])) == ({}, 4)
-    assert manifest["widths"]["visual.transformer.resblocks.0"] == [40, 300]
-    assert manifest["report"]["of_its_training"] > 10
+    assert (masks, len(manifest.widths)) == ({}, 4)
+    assert manifest.widths["visual.transformer.resblocks.0"] == [40, 300]
+    assert manifest.report["of_its_training"] > 10
     state, _ = upop_state(network)
     images = torch.randn(2, 3, CANVAS, CANVAS, dtype=torch.float64)
     made = made.double()
@@ -219,7 +219,7 @@ def test_upop_is_read_with_narrow_blocks_that_compute_what_it_does(imported, net
     result = verify(folder.with_name("out"), GATE, lambda *_: Recognised(20, 20, "photos", 0))
     assert result.passed, result.reasons
     assert result.sparsity_measured == pytest.approx(1 - own / dense)
-    assert 0.2 < result.sparsity_measured == manifest["sparsity_declared"]
+    assert 0.2 < result.sparsity_measured == manifest.sparsity_declared
 
 
 def test_a_compressed_block_is_the_masked_one_but_for_the_scale_of_its_scores(network):
@@ -336,7 +336,7 @@ def test_compression_reaches_the_layers_of_both_towers_and_passes_the_gate(impor
     assert {"visual.conv1.weight", "transformer.resblocks.1.attn.in_proj_weight"} <= set(layer_weights(dense))
     assert not {"visual.proj", "token_embedding.weight", "logit_scale"} & set(layer_weights(dense))
     if declared:
-        assert manifest["sparsity_declared"] == pytest.approx(declared, abs=0.002)
+        assert manifest.sparsity_declared == pytest.approx(declared, abs=0.002)
         assert set(masks) == set(layer_weights(dense))
 
 
@@ -357,7 +357,7 @@ def test_controls(imported, tmp_path, control):
     result = verify(tmp_path / "out", GATE, lambda *_: Recognised(0, 20, "photos", 12))
     assert result.passed, result.reasons
     narrow = made.visual.transformer.resblocks[0].mlp.c_fc.out_features == 300
-    assert narrow == (control == "shuffled") == bool(manifest["widths"])
+    assert narrow == (control == "shuffled") == bool(manifest.widths)
 
 
 def test_what_is_narrow_is_not_pruned_again(imported, tmp_path):
@@ -468,12 +468,12 @@ def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, ar
     """In float64, all methods and two budgets side by side: the tower lean, or narrow, and images in chunks."""
     network, _, manifest = backbones.load(imported(layout))
     texts = [template.format(class_words(name)) for template in TEMPLATES for name in CLASSES]
-    name = model.configuration_of(manifest["architecture"])
+    name = model.configuration_of(manifest.architecture)
     classifier = classifier_of_texts(network, texts, name).double().requires_grad_(False)
     images = torch.randint(0, 256, (24, 3, CANVAS, CANVAS), dtype=torch.uint8, generator=stream(0, "noise"))
     labels = torch.arange(24) % 4
     protocol = RunClipProtocol.model_validate(PROTOCOL)
-    mean, std = (t.double() for t in backbones.normalisation(manifest, CPU))
+    mean, std = (t.double() for t in backbones.normalisation(manifest.preprocessing, CPU))
     computed = FAMILIES["clip"].for_inference(classifier, CPU)
     prompted = PromptedNetwork(computed, mean, std, protocol, Plan(None, chunk=7))
     budgets = [list(range(12)), list(range(24))]
@@ -482,7 +482,7 @@ def test_the_engine_follows_the_published_loop_step_by_step(imported, layout, ar
     moved = set()
     for number, (method, chosen) in enumerate(runs):
         plain = images[chosen], labels[chosen], 4, method, 3, protocol
-        told = (manifest["preprocessing"][key] for key in ("mean", "std"))
+        told = (manifest.preprocessing.mean, manifest.preprocessing.std)
         prompt, mappings, losses = plain_training(classifier, *plain, *told)
         torch.testing.assert_close(found[number].prompt, prompt, rtol=1e-6, atol=1e-6)
         assert found[number].mappings == mappings
@@ -496,7 +496,7 @@ def test_an_interrupted_run_goes_on_equal_to_the_bit(network, architecture, thre
     name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
     texts = [template.format(class_words(one)) for template in TEMPLATES for one in CLASSES]
     classifier = classifier_of_texts(network, texts, name).requires_grad_(False)
-    mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
+    mean, std = backbones.normalisation(Preprocessing(**tiny_clip.PREPROCESSING), CPU)
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "noise"))
     data = images, torch.arange(12) % 4, 4, [("ilm", list(range(12)))], 0, protocol
     prompted = PromptedNetwork(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol, Plan())
@@ -513,7 +513,7 @@ def test_the_plan_is_whole_canvases_and_chunks_that_fit(network, architecture, t
     caplog.set_level("INFO")
     name, protocol = model.configuration_of(architecture), RunClipProtocol.model_validate(PROTOCOL)
     classifier = classifier_of_texts(network, ["a cat", "a dog"], name).requires_grad_(False)
-    mean, std = backbones.normalisation({"preprocessing": tiny_clip.PREPROCESSING}, CPU)
+    mean, std = backbones.normalisation(Preprocessing(**tiny_clip.PREPROCESSING), CPU)
     frozen = FrozenNetwork(FAMILIES["clip"].for_inference(classifier, CPU), mean, std, protocol)
     plan = fit_to_device(frozen, tmp_path, 2**30).plan
     assert (plan.cover, plan.graphs) == (None, False)

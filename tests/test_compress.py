@@ -13,7 +13,10 @@ from hiddencost.files import read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import convolutions, erk_densities
+from hiddencost.networks.manifest import Manifest
 
+NAMED = {"checkpoint": "net", "architecture": "resnet50"}
+NAMED |= {"preprocessing": {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}}
 CONVOLUTIONAL = FAMILIES["convolutional"]
 MAGNITUDE = {"algorithm": "magnitude", "sparsity": 0.3}
 TWO_OF_FOUR = {"algorithm": "nm", "n": 2, "m": 4}
@@ -59,7 +62,7 @@ def sparse(mobilenetv2, tmp_path_factory):
     head = pruned.classifier[1].weight
     masks["classifier.1.weight"] = head.abs() > 0.01
     head.mul_(masks["classifier.1.weight"])
-    backbones.save(folder, pruned.state_dict(), masks, manifest | {"compression": "acdc", "sparsity_declared": 0.2})
+    backbones.save(folder, pruned.state_dict(), masks, manifest.replace(compression="acdc", sparsity_declared=0.2))
     return folder
 
 
@@ -83,7 +86,7 @@ def test_compression_and_control_are_declared(mobilenetv2, tmp_path, compression
 
 
 def test_a_checkpoint_that_failed_stays_one_and_says_why(tmp_path):
-    manifest = {"architecture": "resnet50", "compression": "gmp", "sparsity_declared": 0.8}
+    manifest = Manifest(**NAMED, compression="gmp", sparsity_declared=0.8)
     backbones.save_failure(tmp_path / "source", "weights.pth: 404 Not Found", manifest)
     compress(tmp_path / "source", tmp_path / "made", MAGNITUDE, None)
     with pytest.raises(ValueError, match="404 Not Found"):
@@ -245,19 +248,19 @@ def test_a_sparse_checkpoint_keeps_its_zeros_and_its_head_and_declares_both_comp
     compress(sparse, tmp_path, compression, None)
     made, masks, manifest = backbones.load(tmp_path)
     before = load_file(sparse / "masks.safetensors")
-    assert manifest["compression"] == f"acdc+{COMPRESSIONS[compression['algorithm']].label(compression)}"
+    assert manifest.compression == f"acdc+{COMPRESSIONS[compression['algorithm']].label(compression)}"
     assert masks.keys() == before.keys()
     assert all(not (masks[key] & ~before[key]).any() for key in before)
     assert torch.equal(masks["classifier.1.weight"], before["classifier.1.weight"])
     assert mask_violations(made, masks, keys_of(made), kept_are_nonzero="bits" not in compression) == []
-    assert violations(made, manifest["compression_settings"]) == []
+    assert violations(made, manifest.compression_settings) == []
     gone = [int((~masks[f"{name}.weight"]).sum()) for name in convolutions(made)]
     share = sum(gone) / sum(layer.weight.numel() for layer in convolutions(made).values())
-    assert manifest["sparsity_declared"] == pytest.approx(share, abs=1e-4)
+    assert manifest.sparsity_declared == pytest.approx(share, abs=1e-4)
     if declared:
-        assert manifest["sparsity_declared"] == declared
+        assert manifest.sparsity_declared == declared
     else:
-        assert manifest["sparsity_declared"] > 0.2
+        assert manifest.sparsity_declared > 0.2
 
 
 def test_a_checkpoint_sparser_than_asked_is_a_failure_that_says_so(sparse, tmp_path):

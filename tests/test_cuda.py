@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hiddencost import catalog, machine
+from hiddencost.catalog.entries import Preprocessing
 from hiddencost.compression.controls import random_network
 from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.prepared import ARRAYS
@@ -22,6 +23,7 @@ from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, inference
 from hiddencost.networks.clip import model, texts
 from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting import certify, fusion, measure, plan
 from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.graphs import Replayed
@@ -128,7 +130,7 @@ def for_inference(network, device):
 
 
 def prompted_on(device, network, protocol=PROTOCOL, chosen=Plan()):  # noqa: B008 (frozen)
-    constants = backbones.normalisation({"preprocessing": PREPROCESSING}, device)
+    constants = backbones.normalisation(Preprocessing(**PREPROCESSING), device)
     return PromptedNetwork(for_inference(copy.deepcopy(network), device), *constants, protocol, chosen)
 
 
@@ -387,7 +389,7 @@ def waiting(network, where):
 
 
 def with_graphs(network):
-    constants = backbones.normalisation({"preprocessing": PREPROCESSING}, GPU)
+    constants = backbones.normalisation(Preprocessing(**PREPROCESSING), GPU)
     return PromptedNetwork(network, *constants, PROTOCOL, Plan(graphs=True))
 
 
@@ -525,7 +527,7 @@ def test_the_test_reads_a_file_as_it_reads_the_device(tiny, tmp_path):
 
 def test_features_are_those_of_the_cpu(tmp_path):
     network = random_network("resnet20_cifar")
-    manifest = {"architecture": "resnet20_cifar", "preprocessing": PREPROCESSING}
+    manifest = Manifest(checkpoint="net", architecture="resnet20_cifar", preprocessing=PREPROCESSING)
     backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
     write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})
@@ -547,7 +549,7 @@ def test_features_are_those_of_the_cpu(tmp_path):
 def test_the_plan_is_measured_and_gives_what_whole_canvases_give(tiny, precision, tmp_path, monkeypatch):
     protocol = PROTOCOL.model_copy(update={"precision": precision})
     network = inference.for_inference(copy.deepcopy(tiny), GPU)
-    frozen = FrozenNetwork(network, *backbones.normalisation({"preprocessing": PREPROCESSING}, GPU), protocol)
+    frozen = FrozenNetwork(network, *backbones.normalisation(Preprocessing(**PREPROCESSING), GPU), protocol)
     planned = plan.fit_to_device(frozen, tmp_path, 2**30, 100)
     chosen = planned.plan
     (file,) = tmp_path.iterdir()
@@ -615,7 +617,7 @@ def test_a_step_of_fine_tuning_is_that_of_the_cpu(tiny, precision):
     networks, losses, logits = [], [], []
     for device in (GPU, CPU):
         network = with_new_head(source, 3, 0).to(device, memory_format=torch.channels_last)
-        constants = backbones.normalisation({"preprocessing": PREPROCESSING}, device)
+        constants = backbones.normalisation(Preprocessing(**PREPROCESSING), device)
         trained = fine_tune(network, {"second.weight": mask}, images, labels, range(12), 0, recipe, *constants)
         losses.append(trained.losses)
         logits.append(logits_of(network, images, 64, *constants))

@@ -61,11 +61,11 @@ def images():
 def networks(mobilenetv2):
     """The real MobileNetV2 as the engine uses it, and untouched."""
     plain, _, manifest = backbones.load(mobilenetv2)
-    mean, std = backbones.normalisation(manifest, CPU)
+    mean, std = backbones.normalisation(manifest.preprocessing, CPU)
     return (
         PromptedNetwork(inference.for_inference(plain, CPU), mean, std, PROTOCOL, Plan()),
         plain,
-        manifest["preprocessing"],
+        manifest.preprocessing.model_dump(),
     )
 
 

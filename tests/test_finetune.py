@@ -78,7 +78,15 @@ def test_masks_hold_after_every_step_on_a_real_network(pruned):
     hook = register_optimizer_step_post_hook(lambda *_: seen["optimiser"].append(nonzero(network, masks)))
     try:
         fine_tune(
-            *(network, masks, *colours(12), range(12), 0, RECIPE, *backbones.normalisation(manifest, CPU)),
+            *(
+                network,
+                masks,
+                *colours(12),
+                range(12),
+                0,
+                RECIPE,
+                *backbones.normalisation(manifest.preprocessing, CPU),
+            ),
             progress=lambda images: seen["step"].append(nonzero(network, masks)),
         )
     finally:

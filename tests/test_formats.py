@@ -134,11 +134,11 @@ def test_ist_layers_are_unwrapped_and_masked(state50, tmp_path):
     )
     assert_is_product(network, kept, state50, masks)
     assert len(kept) == 54  # 53 convolutions and the classifier, which AC/DC prunes too
-    assert manifest["keys"] == manifest["keys_matched"] == 320 - 53
+    assert manifest.keys == manifest.keys_matched == 320 - 53
     removed = sum(int((mask == 0).sum()) for mask in masks.values())
-    assert manifest["report"] == {"keys": 320, "masks": 55, "removed_by_masks": removed, "zeros_not_masked": 0}
-    assert (manifest["compression"], manifest["sparsity_declared"]) == ("acdc", 0.8)
-    assert manifest["sparsity_over"] == "convolutions_and_classifier"
+    assert manifest.report == {"keys": 320, "masks": 55, "removed_by_masks": removed, "zeros_not_masked": 0}
+    assert (manifest.compression, manifest.sparsity_declared) == ("acdc", 0.8)
+    assert manifest.sparsity_over == "convolutions_and_classifier"
 
 
 def test_ist_zeros_that_no_mask_tells_of_are_masked(state18, tmp_path):
@@ -204,7 +204,7 @@ def test_rigl_is_read_by_its_own_names(state_rigl, tmp_path):
     state = wrapped(state_rigl, masks, "module.")
     network, kept, manifest = imported(tmp_path, "resnet50-rigl80", {"weights": ist(state, "resnet50_rigl")})
     assert_is_product(network, kept, state_rigl, masks)
-    assert manifest["preprocessing"]["interpolation"] == "bicubic"
+    assert manifest.preprocessing.interpolation == "bicubic"
     assert network.initial_conv.conv.weight.shape == (64, 3, 7, 7)
     assert network.layer4.block[2].conv3.bn.running_mean.shape == (2048,)
 
@@ -240,8 +240,8 @@ def test_sparseml_names_are_mapped_and_masks_taken_from_zeros(name, architecture
     file = {"arch_key": architecture, "epoch": 90, "state_dict": published}
     network, kept, manifest = imported(tmp_path, name, {"weights": file})
     assert_is_product(network, kept, state, masks)
-    assert manifest["report"]["keys"] == len(state)
-    assert manifest["sparsity_declared"] == pytest.approx(0.8, abs=0.01)  # none is published: measured
+    assert manifest.report["keys"] == len(state)
+    assert manifest.sparsity_declared == pytest.approx(0.8, abs=0.01)  # none is published: measured
 
 
 def test_sparseml_keys_that_are_not_its_own_are_refused(state18, tmp_path):
@@ -262,8 +262,8 @@ def test_lottery_tickets_are_the_product_of_two_files(state50, tmp_path):
     network, kept, manifest = imported(tmp_path, "resnet50-lth5", {"weights": state50, "mask": prefixed(masks)})
     assert_is_product(network, kept, state50, masks)
     assert kept["conv1.weight"].all()
-    assert manifest["report"]["removed_by_masks"] == sum(int((mask == 0).sum()) for mask in masks.values())
-    assert manifest["source_sha256"].keys() == {"weights", "mask"}
+    assert manifest.report["removed_by_masks"] == sum(int((mask == 0).sum()) for mask in masks.values())
+    assert manifest.source_sha256.keys() == {"weights", "mask"}
 
 
 @pytest.mark.parametrize("weights", [prefixed, dict])
@@ -310,7 +310,7 @@ def test_timm_networks_are_read_as_either_file(suffix, tmp_path):
     import_checkpoint("timm-resnet18.a1_in1k", entry, tmp_path / "fetched.json", tmp_path / "out")
     network, masks, manifest = backbones.load(tmp_path / "out")
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
-    assert (masks, manifest["stem"], manifest["preprocessing"]["interpolation"]) == ({}, "conv1", "bicubic")
+    assert (masks, manifest.stem, manifest.preprocessing.interpolation) == ({}, "conv1", "bicubic")
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=rf"model\{suffix}: not .*damaged"):
         READERS["timm"]({"weights": path})
@@ -457,7 +457,7 @@ def test_keras_tensors_come_to_torchvisions_layout(keras_tensors, tmp_path):
     )
     network, masks, manifest = backbones.load(tmp_path / "out")
     assert masks == {}
-    assert manifest["report"] == {"keys": 267, "tensors": 320, "biases_folded": 53}
+    assert manifest.report == {"keys": 267, "tensors": 320, "biases_folded": 53}
     names = keras_names()
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -19,6 +19,7 @@ from hiddencost.datasets.prepare import pixels, prepare, user_entry
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import atomic, read_json, write_json
 from hiddencost.networks import backbones, build
+from hiddencost.networks.manifest import Manifest
 from hiddencost.results.tables import run_columns, write
 from hiddencost.runs import ledger
 from hiddencost.runs.ledger import Result
@@ -108,8 +109,8 @@ def study(tmp_path, threads):
 
 
 def save_network(folder, network):
-    manifest = {"architecture": "mobilenet_v2", "preprocessing": {"mean": MEAN, "std": STD}}
-    manifest |= {"checkpoint": "net", "compression": "none", "control": None}
+    preprocessing = {"mean": MEAN, "std": STD, "interpolation": "bilinear"}
+    manifest = Manifest(checkpoint="net", architecture="mobilenet_v2", preprocessing=preprocessing)
     backbones.save(folder / "backbones/net", network.state_dict(), {}, manifest)
 
 

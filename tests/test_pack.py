@@ -33,7 +33,8 @@ def pack(tmp_path, monkeypatch):
     """The files of a small pack, in a folder of its own: a backbone's manifest, a dataset of 3 classes, a split."""
     monkeypatch.chdir(tmp_path)
     manifest = {"checkpoint": "net", "compression": "none", "control": None, "weights_sha256": "ab"}
-    manifest |= {"architecture": "net", "preprocessing": {"mean": [0.5], "std": [0.5]}, "upstream_top1": 70.0}
+    manifest |= {"architecture": "net", "upstream_top1": 70.0}
+    manifest["preprocessing"] = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
     write_json("backbone/manifest.json", manifest)
     write_json(
         "verification.json", {"passed": True, "reasons": [], "sparsity_declared": 0.0, "sparsity_measured": 0.0}

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.autograd import Function
 
+from hiddencost.catalog.entries import Preprocessing
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
 from hiddencost.networks import backbones, build
 from hiddencost.networks.clip import model, texts
 from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting import engine
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.schedule import stream
@@ -232,7 +234,7 @@ def test_outside_of_it_nothing_is_left():
 
 # ---- the engine on it
 
-PREPROCESSING = {"mean": [0.48, 0.46, 0.4], "std": [0.23, 0.22, 0.22]}
+PREPROCESSING = {"mean": [0.48, 0.46, 0.4], "std": [0.23, 0.22, 0.22], "interpolation": "bilinear"}
 PROTOCOL = RunProtocol(
     canvas=64,
     image_size=32,
@@ -305,7 +307,7 @@ def for_inference(network, device):
 
 def prompted_on(device, network=None, protocol=PROTOCOL, cover=None, dtype=torch.float64):
     network = copy.deepcopy(network or tiny()).to(dtype)
-    constants = (part.to(dtype) for part in backbones.normalisation({"preprocessing": PREPROCESSING}, device))
+    constants = (part.to(dtype) for part in backbones.normalisation(Preprocessing(**PREPROCESSING), device))
     plan = Plan(cover, chunk=40)  # a step of nine runs has 36 images, or 99
     return PromptedNetwork(for_inference(network, device), *constants, protocol, plan)
 
@@ -390,7 +392,7 @@ def test_so_are_features(tmp_path, threads):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build.build("resnet20_cifar")
-    manifest = {"architecture": "resnet20_cifar", "preprocessing": PREPROCESSING | {"interpolation": "bilinear"}}
+    manifest = Manifest(checkpoint="net", architecture="resnet20_cifar", preprocessing=PREPROCESSING)
     backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
     write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})

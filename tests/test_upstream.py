@@ -27,6 +27,7 @@ from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, build, families
+from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import interrupted, ledger
 from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
 from hiddencost.runs.prompting import train_pack
@@ -211,7 +212,7 @@ def test_the_gate_looks_at_a_thousand_images_or_all(count, made, monkeypatch):
     looked = []
     monkeypatch.setattr(gate, "load", lambda data: SimpleNamespace(test=range(count)))
     monkeypatch.setattr(gate, "correct_of", lambda network, data, indices, *_: looked.extend(indices) or 7)
-    manifest = read_json(made["dense"] / "manifest.json")
+    manifest = Manifest.read(made["dense"])
     found = gate.recognised(None, manifest, 50)
     assert found == (7, min(count, 1000), "upstream test images", min(count, 1000) // 2)
     assert len(set(looked)) == len(looked) == min(count, 1000)
@@ -503,7 +504,7 @@ def test_a_dataset_that_failed_is_the_reason(images, tmp_path):
 
 
 def test_a_round_whose_network_failed_fails_with_its_reason(made, images, tmp_path):
-    backbones.save_failure(tmp_path / "dense", "the training diverged", {"architecture": "resnet20_cifar:10"})
+    backbones.save_failure(tmp_path / "dense", "the training diverged", Manifest.read(made["dense"]))
     make(tmp_path / "made", images, SETTINGS["lth"], ticket=str(tmp_path / "dense"), rewind=made["rewind"])
     assert read_json(tmp_path / "made/manifest.json")["failed"] == "the training diverged"
 

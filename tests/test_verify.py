@@ -13,6 +13,7 @@ from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.networks import backbones, build
 from hiddencost.networks.families import FAMILIES, family_of
 from hiddencost.networks.layers import convolutions
+from hiddencost.networks.manifest import Manifest
 
 PHOTOS = catalog.photos()["imagenet20"]
 CONVOLUTIONAL = FAMILIES["convolutional"]
@@ -191,7 +192,9 @@ def test_what_each_compression_leaves_of_the_real_network(make, photos, threads,
 
 
 def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_path):
-    backbones.save_failure(tmp_path, "weights.pth: 404 Not Found", {"architecture": "resnet50"})
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    manifest = Manifest(checkpoint="net", architecture="resnet50", preprocessing=preprocessing)
+    backbones.save_failure(tmp_path, "weights.pth: 404 Not Found", manifest)
     result = verified(tmp_path, photos, PHOTOS, SETTINGS)
     assert (result.passed, result.reasons) == (False, ["weights.pth: 404 Not Found"])
 
@@ -228,11 +231,11 @@ def test_a_backbone_that_could_not_be_made_fails_with_its_reason(photos, tmp_pat
 )
 def test_what_is_not_as_the_settings_ask_is_found(make, threads, compression, key, change, reason):
     network, _, manifest = backbones.load(make(compression=compression))
-    settings = manifest["compression_settings"]
+    settings = manifest.compression_settings
     entry = COMPRESSIONS[settings["algorithm"]]
-    assert entry.check(network, family_of(manifest["architecture"]), settings) == []
+    assert entry.check(network, family_of(manifest.architecture), settings) == []
     change(network.get_parameter(key))
-    assert entry.check(network, family_of(manifest["architecture"]), settings) == [reason]
+    assert entry.check(network, family_of(manifest.architecture), settings) == [reason]
 
 
 def test_quantisation_may_make_zeros_where_a_mask_keeps_and_no_weight_where_it_does_not():
@@ -264,14 +267,15 @@ def test_other_architectures_other_preprocessing_and_counts_without_the_stem(
         if name != stem:
             layer.weight.mul_(torch.rand_like(layer.weight) > 0.8)
             masks[f"{name}.weight"] = layer.weight != 0
-    manifest = {
-        "architecture": architecture,
-        "stem": stem,
-        "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [1 / 255] * 3, "interpolation": "bicubic"},
-        "compression": "lth" if masks else "none",
-        "sparsity_declared": 0.8 if masks else 0.0,
-        "sparsity_over": "convolutions_without_stem" if masks else "convolutions",
-    }
+    manifest = Manifest(
+        checkpoint="net",
+        architecture=architecture,
+        stem=stem,
+        preprocessing={"mean": [0.485, 0.456, 0.406], "std": [1 / 255] * 3, "interpolation": "bicubic"},
+        compression="lth" if masks else "none",
+        sparsity_declared=0.8 if masks else 0.0,
+        sparsity_over="convolutions_without_stem" if masks else "convolutions",
+    )
     backbones.save(tmp_path / "source", network.state_dict(), masks, manifest)
     compress(tmp_path / "source", tmp_path / "made", None, None)
     result = verified(tmp_path / "made", photos, PHOTOS, SETTINGS | {"photos_top1": 0})

@@ -31,6 +31,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.machine",
         "hiddencost.messages",
         "hiddencost.networks.formats.registry",
+        "hiddencost.networks.manifest",
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
         "hiddencost.sources",

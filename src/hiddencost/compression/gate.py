@@ -12,6 +12,7 @@ from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.compression.verification import KnownImages, VerificationReport
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
+from hiddencost.networks.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 def verify(
     folder: str | Path,
     settings: dict,
-    recognise: Callable[[nn.Module, dict], Recognised],
-    with_masks: Callable[[nn.Module, dict], list[str]] = lambda network, manifest: [],
+    recognise: Callable[[nn.Module, Manifest], Recognised],
+    with_masks: Callable[[nn.Module, Manifest], list[str]] = lambda network, manifest: [],
 ) -> VerificationReport:
     """Measure a backbone and hold it against its manifest.
 
@@ -39,18 +40,18 @@ def verify(
         known = recognise(network, manifest)
     except ValueError as error:
         return failed(folder, str(error))
-    family, stem = family_of(manifest["architecture"]), manifest["stem"]
-    narrower = manifest.get("widths")
-    removed = family.count_removed_weights(network, manifest["architecture"]) if narrower else 0
+    family, stem = family_of(manifest.architecture), manifest.stem
+    narrower = manifest.widths
+    removed = family.count_removed_weights(network, manifest.architecture) if narrower else 0
     measured = measure_sparsity(network, family, stem, removed=removed)
     masked = measure_sparsity(network, family, stem, masks, removed)
     outputs = fixed_outputs(network, manifest)
-    settings_here = manifest["compression_settings"]
+    settings_here = manifest.compression_settings
     compression = COMPRESSIONS[settings_here["algorithm"]] if settings_here else None
     quantised = compression is not None and compression.quantises
     required = list(compression.pruned_weights(network, family, settings_here)) if compression else []
     required += with_masks(network, manifest)
-    exempt = manifest["control"] is not None and CONTROLS[manifest["control"]].exempt
+    exempt = manifest.control is not None and CONTROLS[manifest.control].exempt
     reasons = [
         *mask_violations(network, masks, required, kept_are_nonzero=not quantised),
         *(compression.check(network, family, settings_here) if compression else []),
@@ -66,7 +67,7 @@ def verify(
     return VerificationReport(
         passed=not reasons,
         reasons=reasons,
-        sparsity_declared=manifest["sparsity_declared"],
+        sparsity_declared=manifest.sparsity_declared,
         sparsity_measured=measured[family.sparsity_over],
         sparsity=measured,
         masks={
@@ -74,7 +75,7 @@ def verify(
             "kept": sum(int(mask.sum()) for mask in masks.values()),
             f"share_of_{family.sparsity_over}": masked[family.sparsity_over],
         },
-        keys_matched=manifest["keys_matched"],
+        keys_matched=manifest.keys_matched,
         photos=KnownImages(top1=known.correct, count=known.count, of=known.of, exempt=exempt),
         fingerprint=fingerprint(outputs),
     )
@@ -86,9 +87,9 @@ def failed(folder: str | Path, reason: str) -> VerificationReport:
     return VerificationReport(passed=False, reasons=[reason], sparsity_declared=None, sparsity_measured=None)
 
 
-def _share_violations(manifest: dict, masked: dict, measured: dict | None, tolerance: float) -> list[str]:
+def _share_violations(manifest: Manifest, masked: dict, measured: dict | None, tolerance: float) -> list[str]:
     """Hold what masks leave out (`masked`) and zeros (`measured`, or None) against the declared sparsity."""
-    over, declared = manifest["sparsity_over"], manifest["sparsity_declared"]
+    over, declared = manifest.sparsity_over, manifest.sparsity_declared
     weights = over.replace("_", " ")
     shares = {} if measured is None else {f"sparsity of the {weights}": measured[over]}
     shares[f"share of the {weights} that the masks leave out"] = masked[over]

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from hiddencost.compression.prune import count_zeros, masked_share
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression, label
-from hiddencost.files import read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
+from hiddencost.networks.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -35,42 +35,45 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
     made_here = COMPRESSIONS[compression["algorithm"]] if compression else None
     settings = made_here.complete(compression) if made_here else None
     replaced = CONTROLS[control] if control else None
-    manifest = read_json(Path(source) / "manifest.json")
-    manifest |= {
-        "compression": label(manifest["compression"], settings, control),
-        "compression_settings": settings,
-        "quantisation_bits": settings.get("bits") if settings else None,
-        "control": control,
-    }
-    if manifest.get("failed"):
-        return backbones.save_failure(folder, manifest["failed"], manifest)
+    manifest = Manifest.read(source)
+    manifest = manifest.replace(
+        compression=label(manifest.compression, settings, control),
+        compression_settings=settings,
+        quantisation_bits=settings.get("bits") if settings else None,
+        control=control,
+    )
+    if manifest.failed:
+        return backbones.save_failure(folder, manifest.failed, manifest)
     network, masks, _ = backbones.load(source)
-    family = family_of(manifest["architecture"])
+    family = family_of(manifest.architecture)
     try:
         if replaced:
-            network, masks = replaced.apply(network, masks, manifest["architecture"])
+            network, masks = replaced.apply(network, masks, manifest.architecture)
             if not replaced.keeps_weights:
-                manifest |= {"sparsity_declared": 0.0, "sparsity_over": family.sparsity_over, "widths": None}
+                over = family.sparsity_over
+                manifest = manifest.replace(sparsity_declared=0.0, sparsity_over=over, widths=None)
         elif made_here and made_here.quantises:
             made_here.apply(network, family, settings)
         elif made_here:
             masks |= _prune(network, family, manifest, made_here)
             share = masked_share(family.prunable_weights(network), masks)
-            manifest |= {"sparsity_declared": share, "sparsity_over": family.sparsity_over}
+            manifest = manifest.replace(sparsity_declared=share, sparsity_over=family.sparsity_over)
     except ValueError as error:
         log.error("%s fails: %s", folder, error)
         return backbones.save_failure(folder, str(error), manifest)
     backbones.save(folder, network.state_dict(), masks, manifest)
-    arguments = (manifest["compression"], control, manifest["sparsity_declared"])
+    arguments = (manifest.compression, control, manifest.sparsity_declared)
     log.info("%s: compression %s, control %s, sparsity %g", folder, *arguments)
 
 
-def _prune(network: nn.Module, family: Family, manifest: dict, compression: OneShotCompression) -> dict[str, Tensor]:
+def _prune(
+    network: nn.Module, family: Family, manifest: Manifest, compression: OneShotCompression
+) -> dict[str, Tensor]:
     """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune."""
-    if manifest.get("widths"):
-        raise ValueError(f"{manifest['compression']}: its layers are narrower already; expected a dense network")
+    if manifest.widths:
+        raise ValueError(f"{manifest.compression}: its layers are narrower already; expected a dense network")
     zeros = count_zeros(family.prunable_weights(network))
-    masks = compression.apply(network, family, manifest["compression_settings"])
+    masks = compression.apply(network, family, manifest.compression_settings)
     if zeros == count_zeros(family.prunable_weights(network)):
-        raise ValueError(f"{manifest['compression']}: no weight to prune, as all that it asks for are zero already")
+        raise ValueError(f"{manifest.compression}: no weight to prune, as all that it asks for are zero already")
     return masks

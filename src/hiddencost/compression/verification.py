@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from hiddencost.files import read_json, write_json
-from hiddencost.messages import validate
-
-
-class Record(BaseModel):
-    """A part of the file: immutable, without keys beyond its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from hiddencost.messages import Record, validate
 
 
 class KnownImages(Record):
@@ -48,7 +42,7 @@ class VerificationReport(Record):
     """
 
     passed: bool
-    reasons: list[str] = []
+    reasons: list[str] = Field(default_factory=list)
     sparsity_declared: float | None = None
     sparsity_measured: float | None = None
     sparsity: dict[str, Any] | None = None

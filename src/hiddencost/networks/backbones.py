@@ -6,9 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hiddencost.files import atomic, read_json, sha256_file, write_json
+from hiddencost.catalog.entries import Preprocessing
+from hiddencost.files import atomic, sha256_file
 from hiddencost.networks.build import build
 from hiddencost.networks.families import family_of
+from hiddencost.networks.manifest import Manifest
 
 
 def weights_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -46,7 +48,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> 
     return len(given)
 
 
-def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: dict) -> None:
+def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor], manifest: Manifest) -> None:
     """Write a backbone.
 
     Args:
@@ -59,16 +61,16 @@ def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor],
     for name, tensors in (("weights", weights_of(state)), ("masks", masks)):
         with atomic(folder / f"{name}.safetensors") as temporary:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        manifest = manifest | {f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")}
-    write_json(folder / "manifest.json", manifest)
+        manifest = manifest.replace(**{f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")})
+    manifest.write(folder)
 
 
-def save_failure(folder: str | Path, reason: str, manifest: dict) -> None:
+def save_failure(folder: str | Path, reason: str, manifest: Manifest) -> None:
     """Write a backbone that could not be made: no tensors; the manifest's `failed` says why, and `load` raises it."""
-    save(folder, {}, {}, manifest | {"failed": reason})
+    save(folder, {}, {}, manifest.replace(failed=reason))
 
 
-def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
+def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], Manifest]:
     """Load a backbone.
 
     Returns:
@@ -80,28 +82,31 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], dict]:
             of the manifest.
     """
     folder = Path(folder)
-    manifest = read_json(folder / "manifest.json")
-    if reason := manifest.get("failed"):
-        raise ValueError(reason)
-    for name in ("weights", "masks"):
+    manifest = Manifest.read(folder)
+    if manifest.failed:
+        raise ValueError(manifest.failed)
+    for name, declared in (("weights", manifest.weights_sha256), ("masks", manifest.masks_sha256)):
         path = folder / f"{name}.safetensors"
-        if (sha256 := sha256_file(path)) != manifest[f"{name}_sha256"]:
-            raise ValueError(f"{path}: sha256 is {sha256}, the manifest says {manifest[f'{name}_sha256']}")
-    network = build(manifest["architecture"], manifest.get("widths"))
+        if (sha256 := sha256_file(path)) != declared:
+            raise ValueError(f"{path}: sha256 is {sha256}, the manifest says {declared}")
+    network = build(manifest.architecture, manifest.widths)
     weights = folder / "weights.safetensors"
     matched = load_strictly(network, load_file(weights), str(weights))
     masks = load_file(folder / "masks.safetensors")
-    return network.requires_grad_(False), masks, manifest | {"keys_matched": matched}
+    return network.requires_grad_(False), masks, manifest.replace(keys_matched=matched)
 
 
-def load_classifier(folder: str | Path, texts: str | Path | None = None) -> tuple[nn.Module, dict]:
+def load_classifier(folder: str | Path, texts: str | Path | None = None) -> tuple[nn.Module, Manifest]:
     """Load a backbone as a classifier over its source classes, and its manifest; see `load`, `Family.classifier`."""
     network, _, manifest = load(folder)
-    return family_of(manifest["architecture"]).classifier(network, manifest, texts), manifest
+    return family_of(manifest.architecture).classifier(network, manifest.architecture, texts), manifest
 
 
-def normalisation(manifest: dict, device: torch.device) -> tuple[Tensor, Tensor]:
+def normalisation(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the mean and standard deviation of a backbone's input, float32 [3, 1, 1] each."""
-    preprocessing = manifest["preprocessing"]
-    mean, std = (torch.tensor(preprocessing[key], device=device).reshape(3, 1, 1) for key in ("mean", "std"))
-    return mean, std
+    return per_channel(preprocessing.mean, device), per_channel(preprocessing.std, device)
+
+
+def per_channel(values: list[float], device: torch.device) -> Tensor:
+    """Return a value a channel, float32 [3, 1, 1]."""
+    return torch.tensor(values, device=device).reshape(3, 1, 1)

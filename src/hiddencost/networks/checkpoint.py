@@ -8,6 +8,7 @@ from hiddencost.files import fetched_files, read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.registry import READERS
+from hiddencost.networks.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,17 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         folder: of the backbone to write.
     """
     report, family = read_json(fetched), family_of(layout.architecture)
-    manifest = {
-        "checkpoint": name,
-        "architecture": layout.architecture,
-        "preprocessing": layout.preprocessing.model_dump(exclude_none=True),
-        "stem": layout.stem,
-        "upstream_top1": layout.upstream_top1,
-        "compression": layout.compression,
-        "sparsity_declared": layout.sparsity,
-        "sparsity_over": layout.sparsity_over,
-        "source_sha256": {key: file["sha256"] for key, file in report["files"].items()},
-    }
+    manifest = Manifest(
+        checkpoint=name,
+        architecture=layout.architecture,
+        preprocessing=layout.preprocessing.model_dump(exclude_none=True),
+        stem=layout.stem,
+        upstream_top1=layout.upstream_top1,
+        compression=layout.compression,
+        sparsity_declared=layout.sparsity,
+        sparsity_over=layout.sparsity_over,
+        source_sha256={key: file["sha256"] for key, file in report["files"].items()},
+    )
     try:
         files = fetched_files(fetched)
         state, masks, counts, widths = READERS[layout.format](files)
@@ -57,7 +58,7 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
     log.info("%s: sparsity of the %s is %.4f", name, family.sparsity_over, sparsity)
     if layout.sparsity is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
-        manifest["sparsity_declared"] = sparsity
+        manifest = manifest.replace(sparsity_declared=sparsity)
     if widths:
-        manifest["widths"] = widths
-    backbones.save(folder, network.state_dict(), masks, manifest | {"keys": keys, "report": counts})
+        manifest = manifest.replace(widths=widths)
+    backbones.save(folder, network.state_dict(), masks, manifest.replace(keys=keys, report=counts))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hiddencost.networks.layers import Weight
+    from hiddencost.networks.manifest import Manifest
 
 IMAGENET_CLASSES = 1000  # of ImageNet-1k, which published networks are trained on
 
@@ -45,18 +46,18 @@ class Convolutional(Family):
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:
         return {"image_size": image_size}
 
-    def source_classes(self, manifest: dict) -> int | None:
-        return len(manifest.get("classes") or range(IMAGENET_CLASSES))
+    def source_classes(self, manifest: Manifest) -> int | None:
+        return len(manifest.classes or range(IMAGENET_CLASSES))
 
     def build(self, architecture: str, widths: dict | None = None) -> nn.Module:
         from hiddencost.networks import architectures
 
         return architectures.build(architecture)
 
-    def classifier(self, network: nn.Module, manifest: dict, texts: str | Path | None = None) -> nn.Module:
+    def classifier(self, network: nn.Module, architecture: str, texts: str | Path | None = None) -> nn.Module:
         return network
 
-    def saved_settings(self, classifier: nn.Module, manifest: dict) -> dict:
+    def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
         return {}
 
     def saved_classifier(self, saved: dict) -> nn.Module:
@@ -99,9 +100,9 @@ class Convolutional(Family):
         return {name: f"{name}.weight" for name in layers}
 
     def photo_classifier(
-        self, network: nn.Module, manifest: dict, labels: Sequence[int], class_names: Sequence[str]
+        self, network: nn.Module, architecture: str, labels: Sequence[int], class_names: Sequence[str]
     ) -> tuple[nn.Module, list[int]]:
         return network, list(labels)
 
-    def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
+    def fingerprint_outputs(self, network: nn.Module, architecture: str, images: Tensor) -> Tensor:
         return network(images)[0].double()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hiddencost.networks.layers import Weight
+    from hiddencost.networks.manifest import Manifest
 
 
 class Family(ABC):
@@ -79,7 +80,7 @@ class Family(ABC):
         """Return what the recipe of a prompting run states beyond the study's recipe."""
 
     @abstractmethod
-    def source_classes(self, manifest: dict) -> int | None:
+    def source_classes(self, manifest: Manifest) -> int | None:
         """Return how many classes a backbone has to map target classes to; None: as many as the target needs."""
 
     # networks
@@ -88,18 +89,18 @@ class Family(ABC):
         """Return a network, randomly initialised, in evaluation mode; see `build.build`."""
 
     @abstractmethod
-    def classifier(self, network: nn.Module, manifest: dict, texts: str | Path | None = None) -> nn.Module:
+    def classifier(self, network: nn.Module, architecture: str, texts: str | Path | None = None) -> nn.Module:
         """Return a backbone's network as one that gives logits over source classes for images [N, 3, S, S].
 
         Args:
             network: as `backbones.load` returns it.
-            manifest: the backbone's.
+            architecture: the network's.
             texts: the file of the embedded texts, for a family whose source classes are texts. Without it the
                 classifier has the features of one, in front of a head of zeros.
         """
 
     @abstractmethod
-    def saved_settings(self, classifier: nn.Module, manifest: dict) -> dict:
+    def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
         """Return what a saved classifier keeps beside its architecture, for `saved_classifier`."""
 
     @abstractmethod
@@ -176,16 +177,17 @@ class Family(ABC):
     # its verification
     @abstractmethod
     def photo_classifier(
-        self, network: nn.Module, manifest: dict, labels: Sequence[int], class_names: Sequence[str]
+        self, network: nn.Module, architecture: str, labels: Sequence[int], class_names: Sequence[str]
     ) -> tuple[nn.Module, list[int]]:
         """Return a classifier of photos, and the photos' labels among its classes.
 
         Args:
-            network, manifest: as `backbones.load` returns them.
+            network: as `backbones.load` returns it.
+            architecture: its name.
             labels: of the photos, among ImageNet-1k's classes.
             class_names: of ImageNet-1k.
         """
 
     @abstractmethod
-    def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
+    def fingerprint_outputs(self, network: nn.Module, architecture: str, images: Tensor) -> Tensor:
         """Return what a network says of a normalised image [1, 3, S, S], to recognise it by: float64 [outputs]."""

@@ -44,11 +44,11 @@ def extract_features(
             save_file({}, temporary)
         return
     network, _, manifest = backbones.load(folder)
-    family = family_of(manifest["architecture"])
-    mean, std = backbones.normalisation(manifest, device)
+    family = family_of(manifest.architecture)
+    mean, std = backbones.normalisation(manifest.preprocessing, device)
     dataset = prepared.load(dataset_folder)
     canvas = family.input_side(network) or dataset.test_images.shape[-1]
-    network = family.for_inference(family.classifier(network, manifest), device)
+    network = family.for_inference(family.classifier(network, manifest.architecture), device)
     parts = {"train": dataset.train_images, "test": dataset.test_images}  # files that are mapped into memory
     size = inference.FORWARD_BATCH[device.type]
     features: dict[str, Tensor] = {}
@@ -57,7 +57,7 @@ def extract_features(
             chunks = []
             for start in range(0, len(images), size):
                 batch = torch.tensor(images[start : start + size])
-                filled = fill(batch.to(device), canvas, manifest["preprocessing"]["interpolation"])
+                filled = fill(batch.to(device), canvas, manifest.preprocessing.interpolation)
                 chunks.append(features_of(network, (filled.float() / 255 - mean) / std).cpu())
                 bar.update(len(batch))
             features[part] = torch.cat(chunks)

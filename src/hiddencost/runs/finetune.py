@@ -17,8 +17,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.datasets import prepared
-from hiddencost.files import read_json
 from hiddencost.networks import backbones, inference, layers
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.schedule import epoch_batches, not_finite, stream
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
@@ -188,7 +188,7 @@ def finetune_pack(inputs: PackInputs, request: PackRequest, output: str | Path, 
     recipe = RunFineTuning.model_validate(request.recipe)
     precision = resolve_precision(recipe.precision, device)
     job = FineTuningJob(inputs, request.seed, recipe, precision, device)
-    masks = read_json(inputs.backbone / "manifest.json")["masks_sha256"]
+    masks = Manifest.read(inputs.backbone).masks_sha256
     complete(inputs, request, output, job, precision=precision, masks=masks)
 
 
@@ -215,7 +215,7 @@ class FineTuningJob:
         source, masks, manifest = backbones.load(self.inputs.backbone)
         head = layers.head_name(source)
         masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
-        mean, std = backbones.normalisation(manifest, self.device)
+        mean, std = backbones.normalisation(manifest.preprocessing, self.device)
         total = self.recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():

@@ -20,6 +20,7 @@ from hiddencost.datasets.splits import take_shots
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.machine import device_name
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import ledger, packfile
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import evaluate
@@ -114,7 +115,7 @@ def _asked_for(
     inputs: PackInputs, request: PackRequest, dataset: prepared.Dataset, further: dict[str, dict[str, str]]
 ) -> tuple[list[dict], Runs]:
     """Return the rows of a pack, without results, and its runs: budgets that choose the same images are one run."""
-    manifest = read_json(inputs.backbone / "manifest.json")
+    manifest = Manifest.read(inputs.backbone)
     permutations = read_json(inputs.split)["permutations"]
     common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     rows: list[dict] = []
@@ -166,7 +167,7 @@ def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRe
 
 
 def identity(
-    manifest: dict, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str
+    manifest: Manifest, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str
 ) -> str:
     """Return a run's identity in the ledger.
 
@@ -178,8 +179,8 @@ def identity(
         request: of its pack, with the recipe and the digest of the code.
         determines: what else determines it, see `complete`.
     """
-    preprocessing = manifest["preprocessing"]
-    outputs = [manifest["weights_sha256"], manifest["architecture"], preprocessing["mean"], preprocessing["std"]]
+    preprocessing = manifest.preprocessing
+    outputs = [manifest.weights_sha256, manifest.architecture, preprocessing.mean, preprocessing.std]
     return ledger.identity(
         backbone=sha256_text(canonical(outputs)),
         dataset=dataset,

@@ -13,6 +13,7 @@ from hiddencost.compression.verification import VerificationReport
 from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
+from hiddencost.networks.manifest import Manifest
 
 AXES = ["backbone", "dataset", "method", "shots", "seed"]
 
@@ -132,15 +133,15 @@ class PackInputs:
 def common(inputs: PackInputs, request: PackRequest) -> dict:
     """Return what the rows of a pack have in common."""
     manifest, verification = (
-        read_json(inputs.backbone / "manifest.json"),
+        Manifest.read(inputs.backbone),
         VerificationReport.read(inputs.verification),
     )
     return {
         "study": request.study,
-        "checkpoint": manifest["checkpoint"],
+        "checkpoint": manifest.checkpoint,
         "backbone": request.backbone,
-        "compression": manifest["compression"],
-        "control": manifest["control"],
+        "compression": manifest.compression,
+        "control": manifest.control,
         "sparsity_declared": verification.sparsity_declared,
         "sparsity_measured": verification.sparsity_measured,
         "dataset": request.dataset,
@@ -155,10 +156,10 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
     Returns whether that was so. See `pack.complete` for the request.
     """
     verification, dataset = VerificationReport.read(inputs.verification), read_json(inputs.dataset / "dataset.json")
-    manifest = read_json(inputs.backbone / "manifest.json")
+    manifest = Manifest.read(inputs.backbone)
     mapped = any(METHODS[name].prompts for name, _ in request.runs)
-    sources = family_of(manifest["architecture"]).source_classes(manifest)
-    if why := manifest.get("failed"):
+    sources = family_of(manifest.architecture).source_classes(manifest)
+    if why := manifest.failed:
         reason = f"the backbone is not there: {why}"
     elif not verification.passed:
         reason = "the backbone failed its verification: " + "; ".join(verification.reasons)

@@ -14,11 +14,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.datasets import prepared
-from hiddencost.files import read_json, sha256_file
+from hiddencost.files import sha256_file
 from hiddencost.machine import free_memory
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
@@ -72,7 +73,7 @@ class PromptingJob:
 
     @cached_property
     def family(self) -> Family:
-        return family_of(read_json(self.inputs.backbone / "manifest.json")["architecture"])
+        return family_of(Manifest.read(self.inputs.backbone).architecture)
 
     @cached_property
     def protocol(self) -> PromptingProtocol:
@@ -88,7 +89,7 @@ class PromptingJob:
         """Return the pack's network, fitted to the device for some of its runs."""
         network, manifest = backbones.load_classifier(self.inputs.backbone, self.texts)
         network = self.family.for_inference(network, self.device)
-        mean, std = backbones.normalisation(manifest, self.device)
+        mean, std = backbones.normalisation(manifest.preprocessing, self.device)
         a_step = sum(min(self.protocol.batch_size, len(chosen)) for _, chosen in runs.values()) / len(runs)
         return fit_to_device(FrozenNetwork(network, mean, std, self.protocol), self.plans, self.memory, a_step)
 

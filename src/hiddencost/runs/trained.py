@@ -50,7 +50,8 @@ class TrainedClassifier(nn.Module):
         self.network = network
         self.register_buffer("prompt", self.shape.new())
         self.register_buffer("mapping", torch.arange(len(self.classes)))
-        fixed = self.shape.mask(), *backbones.normalisation(about, torch.device("cpu"))
+        constants = (about["preprocessing"][key] for key in ("mean", "std"))
+        fixed = self.shape.mask(), *(backbones.per_channel(values, torch.device("cpu")) for values in constants)
         for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
             self.register_buffer(name, tensor, persistent=False)
         self.requires_grad_(False).eval()
@@ -172,8 +173,8 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
     if texts:
         further["texts"] = sha256_file(texts)
-    family = family_of(manifest["architecture"])
-    network = family.classifier(network, manifest, None if method.probes else texts)
+    family = family_of(manifest.architecture)
+    network = family.classifier(network, manifest.architecture, None if method.probes else texts)
     about |= family.saved_settings(network, manifest)
     shown = {"canvas": request.canvas, "image_size": sized(size)[0]}
     now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
@@ -183,12 +184,14 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
             "run the study again, then load"
         )
     about |= {
-        "architecture": manifest["architecture"],
-        "preprocessing": {key: manifest["preprocessing"][key] for key in ("mean", "std")},
+        "architecture": manifest.architecture,
+        "preprocessing": manifest.preprocessing.model_dump(include={"mean", "std"}),
         "classes": dataset["classes"],
         "size": size,
         "prompt": family.prompt,
-        **asdict(make_prompt(family.prompt, manifest["preprocessing"] | request.recipe | shown)),
+        **asdict(
+            make_prompt(family.prompt, manifest.preprocessing.model_dump(exclude_unset=True) | request.recipe | shown)
+        ),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)

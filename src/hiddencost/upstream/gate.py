@@ -7,6 +7,7 @@ from torch import nn
 
 from hiddencost.compression.photos import Recognised
 from hiddencost.compression.registry import CONTROLS
+from hiddencost.networks.manifest import Manifest
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import load
@@ -15,24 +16,24 @@ from hiddencost.upstream.testing import correct_of
 IMAGES = 1000  # that it looks at: all of ImageNet's would take a CPU an hour
 
 
-def recognised(network: nn.Module, manifest: dict, least: float) -> Recognised:
+def recognised(network: nn.Module, manifest: Manifest, least: float) -> Recognised:
     """Return how many of the upstream test images a network classifies rightly: of `IMAGES`, evenly spaced, or all.
 
     least: of them, in %. Raises ValueError where the images are not there, or not what they were.
     """
-    data = load(manifest["upstream"]["data"])
+    data = load(manifest.upstream["data"])
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]
-    recipe = UpstreamRecipe.model_validate(manifest["upstream"]["recipe"])
-    seen = recipe, manifest["upstream"]["image_size"], manifest["preprocessing"]
+    recipe = UpstreamRecipe.model_validate(manifest.upstream["recipe"])
+    seen = recipe, manifest.upstream["image_size"], manifest.preprocessing.model_dump()
     correct = correct_of(network, data, indices, *seen, torch.device("cpu"))
     return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
 
 
-def masked_keys(network: nn.Module, manifest: dict) -> list[str]:
+def masked_keys(network: nn.Module, manifest: Manifest) -> list[str]:
     """Return the keys of weights that must have masks: those that its sparsifier prunes, unless it never learned."""
-    settings = manifest["upstream"]["sparsify"]
-    control = manifest["control"]
+    settings = manifest.upstream["sparsify"]
+    control = manifest.control
     if settings is None or (control and not CONTROLS[control].keeps_weights):
         return []
     return list(sparsifiers.pruned_weights(network, settings))

@@ -73,7 +73,8 @@ def first_network(job: UpstreamJob, classes: int) -> tuple[nn.Module, dict]:
             network = build.build(about["architecture"])
         else:
             network, _, manifest = backbones.load(job.start)
-            about = {key: manifest[key] for key in ("architecture", "preprocessing", "source_sha256")}
+            kept = {"architecture", "preprocessing", "source_sha256"}
+            about = manifest.model_dump(include=kept, exclude_unset=True)
             name = layers.head_name(network)
             if network.get_submodule(name).out_features != classes:
                 about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"

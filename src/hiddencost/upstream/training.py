@@ -12,6 +12,7 @@ import torch
 
 from hiddencost.machine import device_name
 from hiddencost.networks import backbones
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.runs import interrupted
 from hiddencost.study.sparsifiers import SPARSIFIERS
@@ -47,36 +48,36 @@ def train_backbone(job: UpstreamJob, device: torch.device, workers: int) -> None
     output, manifest = Path(job.output), _first_manifest(job, run)
     with failure_as_result(run, lambda reason: backbones.save_failure(output, reason, manifest)):
         begun = begin(job, run, workers)
-        manifest |= begun.about
+        manifest = manifest.replace(**begun.about)
         go_on(begun, job, run, job.recipe.epochs)
         if run.rank == 0:
             _save(begun, job, run, workers, manifest)
 
 
-def _first_manifest(job: UpstreamJob, run: Processes) -> dict:
+def _first_manifest(job: UpstreamJob, run: Processes) -> Manifest:
     """Return what the manifest says of a training before it begins, as of one that fails."""
     settings = job.sparsify
     over = SPARSIFIERS[settings["algorithm"]].sparsity_over(settings) if settings else "convolutions"
     stated = job.model_dump(include={"data", "image_size", "recipe", "sparsify", "seed"})
-    return {
-        "checkpoint": job.checkpoint,
-        "architecture": job.architecture,
-        "preprocessing": PREPROCESSING,
-        "stem": None,
-        "upstream_top1": None,
-        "compression": settings["algorithm"] if settings else "none",
-        "sparsity_declared": settings["sparsity"] if settings else 0.0,
-        "sparsity_over": over,
-        "source_sha256": {},
-        "upstream": stated | {"processes": run.count},
-    }
+    return Manifest(
+        checkpoint=job.checkpoint,
+        architecture=job.architecture,
+        preprocessing=PREPROCESSING,
+        stem=None,
+        upstream_top1=None,
+        compression=settings["algorithm"] if settings else "none",
+        sparsity_declared=settings["sparsity"] if settings else 0.0,
+        sparsity_over=over,
+        source_sha256={},
+        upstream=stated | {"processes": run.count},
+    )
 
 
-def _save(begun: "Begun", job: UpstreamJob, run: Processes, workers: int, manifest: dict) -> None:
+def _save(begun: "Begun", job: UpstreamJob, run: Processes, workers: int, manifest: Manifest) -> None:
     """Test what was trained and write it as a backbone."""
     training, data, output = begun.training, begun.data, Path(job.output)
     final, count = (training.ema.module if training.ema else training.network), len(data.test)
-    seen = job.recipe, job.image_size, manifest["preprocessing"]
+    seen = job.recipe, job.image_size, manifest.preprocessing.model_dump()
     correct = correct_of(final, data, range(count), *seen, run.device, workers)
     state = {key: tensor.cpu() for key, tensor in final.state_dict().items()}
     # a weight that happens to be zero is none: masks and weights say the same
@@ -84,12 +85,12 @@ def _save(begun: "Begun", job: UpstreamJob, run: Processes, workers: int, manife
     top1 = 100 * correct / count
     precision = resolve_precision(job.recipe.precision, run.device)
     measured = {"device": device_name(run.device), "precision": precision, "seconds": round(training.seconds, 1)}
-    manifest["upstream"] |= measured | {"test_images": count, "images_sha256": data.digest}
-    manifest |= {
-        "upstream_top1": round(top1, 4),
-        "classes": data.classes,
-        "keys": len(backbones.weights_of(state)),
-    }
+    manifest = manifest.replace(
+        upstream=manifest.upstream | measured | {"test_images": count, "images_sha256": data.digest},
+        upstream_top1=round(top1, 4),
+        classes=data.classes,
+        keys=len(backbones.weights_of(state)),
+    )
     backbones.save(output, state, masks, manifest)
     for stale in output.glob("unfinished-*.state"):  # of other settings, too
         stale.unlink()

@@ -39,7 +39,7 @@ def embed_texts(
         return
     templates = texts.expand_templates(templates)
     network, _, manifest = backbones.load(folder)
-    name = model.configuration_of(manifest["architecture"])
+    name = model.configuration_of(manifest.architecture)
     bar = tqdm(total=len(templates) * len(classes), unit=" texts", mininterval=10)
     with bar, logging_redirect_tqdm():
         texts.write_texts(network.to(device), name, templates, classes, output, bar.update)

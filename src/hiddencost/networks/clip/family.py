@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hiddencost.networks.layers import Weight
+    from hiddencost.networks.manifest import Manifest
 
 
 class Clip(Family):
@@ -54,7 +55,7 @@ class Clip(Family):
         entry = catalog.checkpoint(checkpoint)
         return {"canvas": entry.canvas, "interpolation": entry.preprocessing.interpolation}
 
-    def source_classes(self, manifest: dict) -> int | None:
+    def source_classes(self, manifest: Manifest) -> int | None:
         return None
 
     def build(self, architecture: str, widths: dict | None = None) -> nn.Module:
@@ -62,22 +63,22 @@ class Clip(Family):
 
         return model.build(model.configuration_of(architecture), widths)
 
-    def classifier(self, network: nn.Module, manifest: dict, texts: str | Path | None = None) -> nn.Module:
+    def classifier(self, network: nn.Module, architecture: str, texts: str | Path | None = None) -> nn.Module:
         from hiddencost.networks.clip import model
         from hiddencost.networks.clip.texts import read_texts
 
         if texts is None:
-            return model.without_texts(network, model.configuration_of(manifest["architecture"]))
+            return model.without_texts(network, model.configuration_of(architecture))
         embeddings, scale = read_texts(texts)
         return model.text_classifier(network, embeddings.flatten(0, 1), scale)
 
-    def saved_settings(self, classifier: nn.Module, manifest: dict) -> dict:
-        return {"widths": manifest.get("widths"), "texts": classifier.head.out_features}
+    def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
+        return {"widths": manifest.widths, "texts": classifier.head.out_features}
 
     def saved_classifier(self, saved: dict) -> nn.Module:
         from torch import nn
 
-        network = self.classifier(self.build(saved["architecture"], saved["widths"]), saved)
+        network = self.classifier(self.build(saved["architecture"], saved["widths"]), saved["architecture"])
         network.head = nn.Linear(network.head.in_features, saved["texts"], bias=False)
         return network
 
@@ -108,7 +109,7 @@ class Clip(Family):
         return {key: key for key in self.prunable_weights(network)}
 
     def photo_classifier(
-        self, network: nn.Module, manifest: dict, labels: Sequence[int], class_names: Sequence[str]
+        self, network: nn.Module, architecture: str, labels: Sequence[int], class_names: Sequence[str]
     ) -> tuple[nn.Module, list[int]]:
         """Among the photos' own classes, by their names: of a thousand it would miss many that it was not trained to
         tell apart, and the question is whether it is really loaded."""
@@ -117,15 +118,15 @@ class Clip(Family):
 
         classes = sorted(set(labels))
         texts = [DEFAULT_TEMPLATE.format(class_names[label]) for label in classes]
-        name = model.configuration_of(manifest["architecture"])
+        name = model.configuration_of(architecture)
         return classifier_of_texts(network, texts, name), [classes.index(label) for label in labels]
 
-    def fingerprint_outputs(self, network: nn.Module, manifest: dict, images: Tensor) -> Tensor:
+    def fingerprint_outputs(self, network: nn.Module, architecture: str, images: Tensor) -> Tensor:
         """The embedding of the image, and that of a fixed text."""
         import torch
 
         from hiddencost.networks.clip import model
         from hiddencost.networks.clip.texts import DEFAULT_TEMPLATE, embed
 
-        text = embed(network, [DEFAULT_TEMPLATE.format("wave")], model.configuration_of(manifest["architecture"]))
+        text = embed(network, [DEFAULT_TEMPLATE.format("wave")], model.configuration_of(architecture))
         return torch.cat([self.image_encoder(network)(images)[0], text[0]]).double()

@@ -65,16 +65,16 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
     own = DATASET.model_copy(update={"counts": None, "classes": None})
     assert cost.pack_gflop(study, study.backbones[0], ["flm"], unknown, own) == {"training": 0, "mapping and test": 0}
     assert cost.features_gflop(study, study.backbones[0], unknown, own) == 0
-    network, dataset = cost.described(unknown, own)
+    network, dataset = cost.fill_gaps(unknown, own)
     assert cost.train_seconds(study, study.backbones[0], ["flm"], network, dataset) > 60
     assert cost.features_mb(study, study.backbones[0], network, dataset, "cpu") > 60_000 * 2048 * 4 / 1e6
     assert cost.network_mb(network) > cost.network_mb(NETWORK)
     # once it is prepared, its own figures
     prepared = {"counts": {"train": 20, "test": 10}, "classes": ["a", "b"]}
-    _, dataset = cost.described(unknown, own, prepared)
+    _, dataset = cost.fill_gaps(unknown, own, prepared)
     assert cost.probe_seconds(study, dataset) == (2 + 20 + 20) * 4 / cost.PROBE_RATE
-    assert cost.described(NETWORK, DATASET, prepared) == (NETWORK, DATASET)
-    failed = cost.described(unknown, own, {"counts": {"train": 0, "test": 0}, "classes": []})
+    assert cost.fill_gaps(NETWORK, DATASET, prepared) == (NETWORK, DATASET)
+    failed = cost.fill_gaps(unknown, own, {"counts": {"train": 0, "test": 0}, "classes": []})
     assert cost.train_seconds(study, study.backbones[0], ["flm", "ft"], *failed) == 0
 
 

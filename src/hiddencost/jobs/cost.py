@@ -36,20 +36,20 @@ DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on fr
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
 
-def chosen(shots: int | str, dataset: DatasetEntry) -> int:
+def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     """Return how many training images a budget takes of a dataset: its catalog entry."""
     train = dataset.counts.train
     return train if shots == "full" else min(shots * len(dataset.classes or ()), train)
 
 
-def scale(study: Study, backbone: Backbone) -> float:
-    """Return what an image costs of one of 224 pixels."""
+def relative_area(study: Study, backbone: Backbone) -> float:
+    """Return the area of a backbone's input, of one of 224 x 224 pixels: what an image costs grows with it."""
     return (study.canvas(backbone) / 224) ** 2
 
 
 def image_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry) -> float:
     """Return the GFLOP of one image's forward pass, on a whole canvas; 0 where the catalog's entry has no gmacs."""
-    return 2 * (checkpoint.gmacs or 0) * scale(study, backbone)
+    return 2 * (checkpoint.gmacs or 0) * relative_area(study, backbone)
 
 
 def pack_gflop(
@@ -68,7 +68,7 @@ def pack_gflop(
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
     prompting = study.prompting_recipe(backbone)
     for shots in study.shots if dataset.counts else ():
-        images, test = chosen(shots, dataset), dataset.counts.test
+        images, test = count_training_images(shots, dataset), dataset.counts.test
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
             if not (of_image := JOBS[method.job].passes):
                 continue
@@ -90,7 +90,7 @@ def texts_seconds(count: int, checkpoint: NetworkEntry) -> float:
     return count * 2 * (checkpoint.gmacs or GMACS) / GPU_RATE
 
 
-def described(
+def fill_gaps(
     checkpoint: NetworkEntry, dataset: DatasetEntry, prepared: dict | None = None
 ) -> tuple[NetworkEntry, DatasetEntry]:
     """Return catalog entries without gaps: what they do not say is as in `prepared`, the dataset's dataset.json where
@@ -126,7 +126,12 @@ def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry,
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
-    return study.probe.epochs * trained * sum(chosen(shots, dataset) for shots in study.shots) / PROBE_RATE
+    return (
+        study.probe.epochs
+        * trained
+        * sum(count_training_images(shots, dataset) for shots in study.shots)
+        / PROBE_RATE
+    )
 
 
 def prepare_seconds(dataset: DatasetEntry) -> float:
@@ -187,7 +192,7 @@ def train_mb(
     device: str,
 ) -> int:
     """Return the memory of a job that trains prompts on `device` ("cpu" or "gpu"), which keeps to it."""
-    work = WORK * scale(study, backbone) if device == "cpu" else 0
+    work = WORK * relative_area(study, backbone) if device == "cpu" else 0
     side, _, _ = sized(size)
     held = training_images_mb(dataset, side) + COPIES * weights_mb(checkpoint)
     return math.ceil(PROCESS[device] + held + work)
@@ -204,7 +209,7 @@ def features_mb(
     study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry, device: str
 ) -> int:
     """Return the memory of a job that extracts features on `device`; images are read from the disk as they come."""
-    work = FORWARD * scale(study, backbone) if device == "cpu" else 0
+    work = FORWARD * relative_area(study, backbone) if device == "cpu" else 0
     return math.ceil(PROCESS[device] + _features_mb(dataset) + COPIES * weights_mb(checkpoint) + work)
 
 

@@ -33,8 +33,8 @@ def success(call: Call, is_whole: bool, made: Sequence[str]) -> str:
     if is_whole:
         return Path(call.output, "conclusion.txt").read_text()
     others = f" and {len(made) - SHOWN:,} more" if len(made) > SHOWN else ""
-    told = f"Made: {', '.join(made[:SHOWN])}{others}." if made else "Nothing was to be made."
-    return f"{told}\nWhether study {call.study.study} is complete, `{call.command}` tells."
+    products = f"Made: {', '.join(made[:SHOWN])}{others}." if made else "Nothing was to be made."
+    return f"{products}\nWhether study {call.study.study} is complete, `{call.command}` tells."
 
 
 def failure(call: Call, concluded_before: int | None) -> str:

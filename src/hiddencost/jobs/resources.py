@@ -43,7 +43,7 @@ def _pack(call: Call, backbone: str, dataset: str) -> tuple[NetworkEntry, Datase
     """Return the entries of a pack's network and dataset, without gaps."""
     manifest = Path(datasets.first_prepared(call, dataset), "dataset.json")
     prepared = read_json(manifest) if call.study.dataset(dataset).own and manifest.exists() else None
-    return cost.described(_network(call, backbone), call.datasets[dataset], prepared)
+    return cost.fill_gaps(_network(call, backbone), call.datasets[dataset], prepared)
 
 
 def short_runtime(call: Call, attempt: int) -> int:

@@ -175,6 +175,17 @@ def test_images_of_any_size_are_resized_as_the_study_resizes_its_own(study, size
 
 
 @pytest.mark.parametrize("method", ["flm", "lp"])
+def test_a_file_of_before_prompts_were_named_is_read(study, tmp_path, method):
+    model = hiddencost.load(study, method=method, shots=2)
+    images = some_images(24, 24)
+    before = model(images)
+    for name in ("prompt", "image_size"):
+        del model.about[name]
+    model.save(tmp_path / "model.safetensors")
+    assert hiddencost.load(tmp_path / "model.safetensors")(images).equal(before)
+
+
+@pytest.mark.parametrize("method", ["flm", "lp"])
 def test_a_saved_model_is_a_file_that_needs_no_study(study, tmp_path, method):
     model = hiddencost.load(study, method=method, shots=2)
     model.to(memory_format=torch.channels_last).save(tmp_path / "model.safetensors")

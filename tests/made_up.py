@@ -38,7 +38,7 @@ def paper() -> Study:
 
 def stated(study: Study) -> dict[str, dict]:
     """Return what is known of each of a study's backbones."""
-    return {one.name: study.stated(one) for one in study.backbones}
+    return {one.name: study.declared(one) for one in study.backbones}
 
 
 def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101")) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
         "seed": study.seeds,
     }
     table = pd.MultiIndex.from_product(axes.values(), names=list(axes)).to_frame(index=False)
-    classes = table["dataset"].map(lambda name: len(study.published(name).classes))
+    classes = table["dataset"].map(lambda name: len(study.dataset_entry(name).classes))
     step = table["shots"].map({shots: place for place, shots in enumerate(axes["shots"])}) / (len(axes["shots"]) - 1)
     network = random.normal(0, 0.1, len(table))
     spread = {name: random.uniform(-0.2, 2.2) for name in axes["dataset"]}
@@ -96,7 +96,7 @@ def learned(study: Study, runs: pd.DataFrame, sources: list[str]) -> dict[str, p
     """Return made-up mappings (`mappings`) of ilm's finished runs, of all images, and how they moved (`remapped`)."""
     random = np.random.default_rng(1)
     own = runs[(runs["status"] == "ok") & (runs["method"] == "ilm") & (runs["shots"] == runs["shots"].iloc[-1])]
-    classes = {one.name: study.published(one.name).classes for one in study.datasets}
+    classes = {one.name: study.dataset_entry(one.name).classes for one in study.datasets}
     mappings, remapped = [], []
     for run in own[tables.AXES].to_dict("records"):
         names = classes[run["dataset"]]
@@ -139,7 +139,7 @@ def upstream(study: Study) -> pd.DataFrame:
     """Return what backbones reach upstream: as published, and made-up photos."""
     rows = []
     for one in study.backbones:
-        top1 = None if one.control or one.compression else study.checkpoint(one.checkpoint).upstream_top1
+        top1 = None if one.control or one.compression else study.checkpoint_entry(one.checkpoint).upstream_top1
         lost = re.search(r"lth(\d+)", one.name)
         rows.append([one.name, top1, 0 if one.control else 19 - int(lost[1]) // 4 if lost else 19])
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float})
@@ -162,5 +162,5 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], dic
         files[name] = folder / f"{name}.npz"
         np.savez(files[name], **arrays)
     settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
-    settings["classes"] = {name: len(study.published(name).classes) for name in datasets}
+    settings["classes"] = {name: len(study.dataset_entry(name).classes) for name in datasets}
     return figures, files, settings

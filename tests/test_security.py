@@ -118,7 +118,7 @@ def test_a_brace_in_a_path_is_refused(tmp_path):
     path.touch()
     study = load_study(edited(["paths"], {"mobilenetv2": str(path)}), "studies/mine.yaml")
     with pytest.raises(StudyError, match=r"paths\.mobilenetv2: .*\{seed\}\.pth has a brace") as caught:
-        study.checkpoint("mobilenetv2")
+        study.checkpoint_entry("mobilenetv2")
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -381,7 +381,7 @@ def test_what_is_known_of_a_trained_network_before_it_is_made():
         {**SMALL["backbones"][4], "name": "acdc80-int8", "compression": {"algorithm": "quantise", "bits": 8}},
     ]
     study = load_study(SMALL | {"backbones": backbones}, "studies/mine.yaml")
-    told = {one.name: study.stated(one) for one in study.backbones}
+    told = {one.name: study.declared(one) for one in study.backbones}
     assert told["dense"]["compression"] == "none"
     assert (told["lth95"]["compression"], told["lth95"]["sparsity_declared"]) == ("lth", 0.95)
     assert (told["acdc80-int8"]["compression"], told["acdc80-int8"]["sparsity_declared"]) == ("acdc+int8", 0.8)
@@ -396,7 +396,7 @@ def test_published_weights_can_be_trained_further():
     }
     study = load_study(config | {"paths": {"resnet18-v1": "w.pth"}}, "studies/mine.yaml")
     assert study.published_checkpoint("own") == "resnet18-v1"
-    assert study.checkpoint("own").architecture == "resnet18"
+    assert study.checkpoint_entry("own").architecture == "resnet18"
     assert study.upstream_datasets() == ["cifar10-npm"]
 
 
@@ -426,9 +426,9 @@ def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
     study = lottery({"weights": str(weights), "mask": str(mask)})
     weights.touch()
     with pytest.raises(StudyError, match=f"paths.resnet50-lth8: there is no file {mask}"):
-        study.checkpoint("resnet50-lth8")
+        study.checkpoint_entry("resnet50-lth8")
     mask.touch()
-    entry = study.checkpoint("resnet50-lth8")
+    entry = study.checkpoint_entry("resnet50-lth8")
     assert entry.unavailable is None
     assert [file.user_paths for file in entry.files.values()] == [[str(weights)], [str(mask)]]
     assert load_study(CONFIG, "config.yaml").checkpoint("resnet50-lth8").unavailable
@@ -480,7 +480,7 @@ def test_what_is_known_of_a_backbone_before_it_is_made():
     }
     backbones = [{"name": name} | one for name, one in own.items()]
     study = load_study(CONFIG | {"backbones": backbones}, "studies/mine.yaml")
-    stated = {one.name: study.stated(one) for one in study.backbones}
+    stated = {one.name: study.declared(one) for one in study.backbones}
     assert {name: (one["compression"], one["sparsity_declared"]) for name, one in stated.items()} == {
         **{"as-it-is": ("acdc", 0.8), "int8": ("acdc+int8", 0.8), "shuffled": ("acdc", 0.8), "random": ("none", 0.0)},
         **{"nm": ("2:4", 0.5), "erk": ("magnitude-erk", 0.9), "unknown": ("gmp", None)},
@@ -509,7 +509,7 @@ def test_the_studies_of_the_repository_are_valid(file):
     study = load_study(yaml.safe_load((ROOT / "studies" / file).read_text()), file)
     assert study.study == file.removesuffix(".yaml")
     for one in study.backbones:
-        study.checkpoint(one.checkpoint)
+        study.checkpoint_entry(one.checkpoint)
 
 
 def test_a_name_is_looked_up_when_it_is_checked():

@@ -57,27 +57,27 @@ class Call:
     def published(self) -> dict[str, CheckpointEntry]:
         """The catalog's entries of the checkpoints that backbones are, or are trained from."""
         names = {self.study.published_checkpoint(backbone.checkpoint) for backbone in self.study.backbones}
-        return {name: self.study.checkpoint(name) for name in sorted(names - {None})}
+        return {name: self.study.checkpoint_entry(name) for name in sorted(names - {None})}
 
     @cached_property
     def checkpoints(self) -> dict[str, NetworkEntry]:
         """The published ones, and entries for those that the study trains."""
-        return self.published | {each.name: self.study.checkpoint(each.name) for each in self.study.upstream}
+        return self.published | {each.name: self.study.checkpoint_entry(each.name) for each in self.study.upstream}
 
     @cached_property
     def targets(self) -> dict[str, DatasetEntry]:
         """The entries of the target datasets, the user's own among them."""
         return {
             each.name: user_entry(each.name, each.folder, each.npz, each.test_share)
-            if each.own
-            else self.study.published(each.name)
+            if each.is_users
+            else self.study.dataset_entry(each.name)
             for each in self.study.datasets
         }
 
     @cached_property
     def datasets(self) -> dict[str, DatasetEntry]:
         """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
-        return self.targets | {name: self.study.published(name) for name in self.study.upstream_datasets()}
+        return self.targets | {name: self.study.dataset_entry(name) for name in self.study.upstream_datasets()}
 
     @cached_property
     def upstream_folders(self) -> dict[str, dict]:

@@ -14,7 +14,7 @@ IMPORTED = (*CheckpointLayout.model_fields, "files", "reader_code")
 
 def own_checkpoint_files(call: Call, checkpoint: str) -> list[str]:
     """Return the user's own files that stand for a checkpoint's."""
-    return call.study.own_files(checkpoint)
+    return call.study.user_files(checkpoint)
 
 
 def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
@@ -38,7 +38,7 @@ def import_checkpoint(call: Call, checkpoint: str) -> dict:
 def source_network(call: Call, backbone: str) -> list[str]:
     """Return the files of the network that a backbone is made of: as imported, or as the study has trained it."""
     settings = call.study.backbone(backbone)
-    if not call.study.trained(settings.checkpoint):
+    if not call.study.upstream_network(settings.checkpoint):
         return layout.imported(settings.checkpoint)
     return upstream.trained_network(call, settings.checkpoint, *settings.training())
 
@@ -63,9 +63,11 @@ def verify_trained(call: Call) -> dict:
 
 def trained_backbones(call: Call) -> list[str]:
     """Return the names of the backbones whose checkpoint the study trains."""
-    return [backbone.name for backbone in call.study.backbones if call.study.trained(backbone.checkpoint)]
+    return [backbone.name for backbone in call.study.backbones if call.study.upstream_network(backbone.checkpoint)]
 
 
 def published_backbones(call: Call) -> list[str]:
     """Return the names of the backbones whose checkpoint is published."""
-    return [backbone.name for backbone in call.study.backbones if not call.study.trained(backbone.checkpoint)]
+    return [
+        backbone.name for backbone in call.study.backbones if not call.study.upstream_network(backbone.checkpoint)
+    ]

@@ -11,7 +11,7 @@ PREPARED_KEYS = (*DatasetLayout.model_fields, "files", "reader_code")
 
 def own_dataset_files(call: Call, dataset: str) -> list[str]:
     """Return the user's own files that stand for a dataset's."""
-    return call.study.own_files(dataset)
+    return call.study.user_files(dataset)
 
 
 def fetch_dataset(call: Call, dataset: str) -> dict:

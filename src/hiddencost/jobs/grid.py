@@ -33,7 +33,7 @@ def left_out(call: Call) -> dict[str, dict[str, str]]:
 def _why_backbone(call: Call, backbone: Backbone) -> str | None:
     """Return why a backbone is left out: for its checkpoint, or for what this is trained from and on."""
     study = call.study
-    published, trained = study.published_checkpoint(backbone.checkpoint), study.trained(backbone.checkpoint)
+    published, trained = study.published_checkpoint(backbone.checkpoint), study.upstream_network(backbone.checkpoint)
     if published and (why := downloads.why_left_out(call, "checkpoints", published, call.published[published])):
         return why
     if trained and trained.dataset:

@@ -42,7 +42,7 @@ def _network(call: Call, backbone: str) -> NetworkEntry:
 def _pack(call: Call, backbone: str, dataset: str) -> tuple[NetworkEntry, DatasetEntry]:
     """Return the entries of a pack's network and dataset, without gaps."""
     manifest = Path(datasets.first_prepared(call, dataset), "dataset.json")
-    prepared = read_json(manifest) if call.study.dataset(dataset).own and manifest.exists() else None
+    prepared = read_json(manifest) if call.study.dataset(dataset).is_users and manifest.exists() else None
     return cost.fill_gaps(_network(call, backbone), call.datasets[dataset], prepared)
 
 
@@ -138,7 +138,7 @@ def upstream_threads(device: str) -> int:
 
 def upstream_memory(call: Call, upstream: str, device: str, attempt: int) -> int:
     """Return the memory of an upstream training."""
-    trained, (_, parameters) = call.study.trained(upstream), arithmetic(call, upstream)
+    trained, (_, parameters) = call.study.upstream_network(upstream), arithmetic(call, upstream)
     return cost.upstream_mb(parameters, trained.recipe.batch_size, trained.image_size, device) * attempt
 
 

@@ -31,7 +31,7 @@ def packs_to_collect(call: Call) -> list[str]:
 @cache
 def stated_backbones(call: Call) -> dict[str, dict]:
     """Return what is known of each backbone before it is made, by its name."""
-    return {backbone.name: call.study.stated(backbone) for backbone in call.study.backbones}
+    return {backbone.name: call.study.declared(backbone) for backbone in call.study.backbones}
 
 
 @cache
@@ -107,7 +107,7 @@ def _known_upstream(call: Call, backbone: Backbone) -> dict:
     return {
         "top1": entry.upstream_top1 if as_it_was else None,
         "as_trained": as_it_was,
-        "manifest": f"{folder}/manifest.json" if study.trained(backbone.checkpoint) else None,
+        "manifest": f"{folder}/manifest.json" if study.upstream_network(backbone.checkpoint) else None,
         "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if has_texts else None,
         "prompt": prompt and prompt | {"std": preprocessing and preprocessing.std},
         "verification": call.path(layout.VERIFICATION, backbone=backbone.name),

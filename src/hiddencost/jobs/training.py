@@ -76,7 +76,7 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
     if study.family(settings).has_texts:
         of.append(study.prompting_recipe(settings).templates)
         scripts.append("embed_texts")
-    if study.trained(settings.checkpoint):
+    if study.upstream_network(settings.checkpoint):
         of += [checkpoints.verify_trained(call), *settings.training()]
         scripts += ["sparsify", "verify_trained"]
     else:
@@ -87,7 +87,7 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
 
 def _network(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on, or a network that the study trains."""
-    if trained := call.study.trained(checkpoint):
+    if trained := call.study.upstream_network(checkpoint):
         start = _network(call, trained.checkpoint) if trained.checkpoint else None
         return {"trained": trained.model_dump(), "start": start}
     return checkpoints.import_checkpoint(call, checkpoint)

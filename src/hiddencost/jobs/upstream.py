@@ -33,7 +33,7 @@ def trained_network(call: Call, checkpoint: str, sparsify: dict | None, seed: in
 
 def upstream_images(call: Call, upstream: str) -> list[str]:
     """Return the files of the images that a network is trained on: none that Snakemake watches in a user's folder."""
-    trained = call.study.trained(upstream)
+    trained = call.study.upstream_network(upstream)
     return layout.prepared(trained.dataset, trained.image_size) if trained.dataset else []
 
 
@@ -44,7 +44,7 @@ def images_to_verify(call: Call, backbone: str) -> list[str]:
 
 def start(call: Call, upstream: str) -> list[str]:
     """Return the files of the published weights that a training starts from."""
-    checkpoint = call.study.trained(upstream).checkpoint
+    checkpoint = call.study.upstream_network(upstream).checkpoint
     return layout.imported(checkpoint) if checkpoint else []
 
 
@@ -77,7 +77,7 @@ def rewind_point(call: Call, upstream: str, sparsifier: str, sparsity: str, upst
 
 def _training(call: Call, upstream: str, seed: str) -> dict:
     """Return the settings of a training, for `hiddencost.upstream.training`."""
-    trained = call.study.trained(upstream)
+    trained = call.study.upstream_network(upstream)
     arrays = trained.dataset and layout.PREPARED.format(dataset=trained.dataset, size=trained.image_size)
     return {
         "checkpoint": trained.name,
@@ -106,13 +106,13 @@ def arithmetic(call: Call, checkpoint: str) -> tuple[float, int]:
     """Return the multiply-adds of an image (in billions) and the parameters of a network that the study trains."""
     from hiddencost.upstream import check  # PyTorch and timm, which take seconds
 
-    trained = call.study.trained(checkpoint)
+    trained = call.study.upstream_network(checkpoint)
     return check.arithmetic(call.checkpoints[checkpoint].architecture, trained.image_size, trained.recipe)
 
 
 def gflop(call: Call, checkpoint: str) -> float:
     """Return the GFLOP of a training."""
-    trained = call.study.trained(checkpoint)
+    trained = call.study.upstream_network(checkpoint)
     counts = call.datasets[trained.dataset].counts if trained.dataset else None
     images = counts.train if counts else cost.IMAGENET
     return cost.upstream_gflop(trained.recipe.epochs, images, arithmetic(call, checkpoint)[0])
@@ -123,7 +123,7 @@ def trainings(call: Call) -> dict[str, float]:
     folder of each, with the GFLOP of its training."""
     folders = {}
     for backbone in call.study.backbones:
-        trained = call.study.trained(backbone.checkpoint)
+        trained = call.study.upstream_network(backbone.checkpoint)
         if not trained or backbone.name in left_out(call)["backbone"]:
             continue
         settings, seed = backbone.training()

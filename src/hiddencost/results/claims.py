@@ -7,9 +7,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, kinds
-from hiddencost.messages import describe_unknown_name, one_of, validate
+from hiddencost.messages import Record, describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
-from hiddencost.study.parts import Name, Part, Shots
+from hiddencost.study.parts import Name, Shots
 
 # what is compared: a column of runs.parquet and, of what is lost or added against the dense backbone, the sign that
 # makes a loss positive
@@ -39,7 +39,7 @@ def _methods(names: list[str]) -> list[str]:
     return [method for name in names for method in (run_by("train") if name == "prompting" else (name,))]
 
 
-class Cells(Part):
+class Cells(Record):
     """The cells that have one of the values of each axis named; one that is not named may have any.
 
     A claim that names datasets speaks of these alone, every other of datasets of the kind (see `verdicts.interval`).
@@ -72,7 +72,7 @@ class Cells(Part):
         return {axis for axis, values in self if values is not None}
 
 
-class Claim(Part):
+class Claim(Record):
     """A comparison over cells: the mean of a measure, or of left minus right, against a bound, in points.
 
     Left is compared with right wherever they agree in seed, dataset and every other axis that they do not name.

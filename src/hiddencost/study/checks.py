@@ -40,7 +40,7 @@ def check_checkpoints(study: Study) -> None:
             if getattr(backbone, key) is not None and backbone.checkpoint not in trained_here:
                 raise ValueError(f"{where}.{key}: goes with a checkpoint under upstream, which trains it")
         if backbone.sparsify:
-            epochs = study.trained(backbone.checkpoint).recipe.epochs
+            epochs = study.upstream_network(backbone.checkpoint).recipe.epochs
             rewind_epoch = SPARSIFIERS[backbone.sparsify.algorithm].rewind_epoch(backbone.sparsify.settings())
             if rewind_epoch is not None and rewind_epoch >= epochs:
                 raise ValueError(
@@ -77,9 +77,9 @@ def check_datasets(study: Study) -> None:
     known = catalog.datasets()
     for index, dataset in enumerate(study.datasets):
         where = f"datasets[{index}]"
-        if not dataset.own and dataset.name not in known:
+        if not dataset.is_users and dataset.name not in known:
             raise ValueError(f"{where}.name: {describe_unknown_name(dataset.name, known)}, or folder or npz")
-        if dataset.own and dataset.name in known:
+        if dataset.is_users and dataset.name in known:
             raise ValueError(f"{where}.name: {dataset.name!r} is of the catalog; expected another")
 
 
@@ -118,7 +118,7 @@ def check_upstream_lengths(study: Study) -> None:
                 f"{counts.train} training images of {network.dataset}"
             )
     for index, backbone in enumerate(study.backbones):
-        network = study.trained(backbone.checkpoint)
+        network = study.upstream_network(backbone.checkpoint)
         counts = known[network.dataset].counts if network and network.dataset else None
         if backbone.sparsify and counts:
             steps = network.recipe.epochs * (counts.train // network.recipe.batch_size)
@@ -134,10 +134,10 @@ def check_class_counts(study: Study) -> None:
     if not any(METHODS[name].prompts for name in study.methods):
         return
     for backbone in study.backbones:
-        network = study.trained(backbone.checkpoint)
+        network = study.upstream_network(backbone.checkpoint)
         source = known[network.dataset].classes if network and network.dataset else None
         for index, dataset in enumerate(study.datasets):
-            target = None if dataset.own else known[dataset.name].classes
+            target = None if dataset.is_users else known[dataset.name].classes
             if source and target and len(target) > len(source):
                 raise ValueError(
                     f"datasets[{index}].name: {dataset.name} has {len(target)} classes, more than the "
@@ -190,7 +190,9 @@ def _published_names(study: Study) -> set[str]:
     """Return the checkpoints and datasets of the catalog that a study uses."""
     checkpoints = {study.published_checkpoint(backbone.checkpoint) for backbone in study.backbones} - {None}
     return (
-        checkpoints | {dataset.name for dataset in study.datasets if not dataset.own} | set(study.upstream_datasets())
+        checkpoints
+        | {dataset.name for dataset in study.datasets if not dataset.is_users}
+        | set(study.upstream_datasets())
     )
 
 

@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
-from hiddencost.messages import one_of, refuse_duplicates
+from hiddencost.messages import Record, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
 from hiddencost.study import recipes
 from hiddencost.study.recipes import Fraction
@@ -28,7 +28,7 @@ def _shots(value: Any) -> int | str:
 PALETTES = ("RdBu_r", "PuOr_r", "BrBG_r", "PRGn_r")
 
 
-def _own_files(value: Any) -> str | dict[str, str]:
+def _user_files(value: Any) -> str | dict[str, str]:
     paths = value if isinstance(value, dict) else {"file": value}
     if paths and all(isinstance(path, str) for path in paths.values()):
         for key in paths:
@@ -43,19 +43,13 @@ Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Shots = Annotated[int | str, BeforeValidator(_shots)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 CLOSED = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
-OwnFiles = Annotated[
-    str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_own_files)
+UserFiles = Annotated[
+    str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_user_files)
 ]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
-class Part(BaseModel):
-    """A part of the study: immutable, without keys beyond its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Compression(Part):
+class Compression(Record):
     """Compression made by this workflow: one-shot, without retraining."""
 
     algorithm: one_of(COMPRESSIONS) = Field(
@@ -93,7 +87,7 @@ class Compression(Part):
         return self
 
 
-class Sparsify(Part):
+class Sparsify(Record):
     """How upstream training makes a sparse network. What is not said is as in `sparsifiers.SPARSIFIERS`."""
 
     algorithm: one_of(SPARSIFIERS) = Field(
@@ -132,7 +126,7 @@ class Sparsify(Part):
         return with_defaults(self.model_dump())
 
 
-class Upstream(Part):
+class Upstream(Record):
     """A network that this study trains itself, dense and sparsified: backbones name it as their checkpoint."""
 
     name: Name = Field(description="what `checkpoint` of backbones calls it: none of the catalog's names")
@@ -158,7 +152,7 @@ class Upstream(Part):
         return self
 
 
-class Backbone(Part):
+class Backbone(Record):
     """A checkpoint as it is, compressed here, or replaced by a control."""
 
     name: Name
@@ -194,7 +188,7 @@ class Backbone(Part):
         return self
 
 
-class TargetDataset(Part):
+class TargetDataset(Record):
     """A target task: a dataset of the catalog, or images of your own."""
 
     name: Name = Field(description="a name of the catalog, or one of your own with folder or npz")
@@ -210,7 +204,7 @@ class TargetDataset(Part):
     test_batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
 
     @property
-    def own(self) -> bool:
+    def is_users(self) -> bool:
         """Whether it is the user's, and not of the catalog."""
         return bool(self.folder or self.npz)
 
@@ -223,7 +217,7 @@ class TargetDataset(Part):
         return self
 
 
-class Expectation(Part):
+class Expectation(Record):
     """A published accuracy to stand beside ours."""
 
     backbone: Name
@@ -235,7 +229,7 @@ class Expectation(Part):
     source: str
 
 
-class Verification(Part):
+class Verification(Record):
     """What a backbone must show before anything is trained on it."""
 
     sparsity_tolerance: float = Field(ge=0, le=1, description="largest difference of declared and measured sparsity")
@@ -249,7 +243,7 @@ class Verification(Part):
     )
 
 
-class Figures(Part):
+class Figures(Record):
     """Which figures there are and how they look. Nothing here retrains."""
 
     width: float = Field(6.8, gt=0, description="inches")

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
-from hiddencost.messages import StudyError, describe_unknown_name, one_of, refuse_duplicates
+from hiddencost.messages import Record, StudyError, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.networks.family import Family
@@ -18,12 +18,11 @@ from hiddencost.study.parts import (
     Expectation,
     Figures,
     Name,
-    OwnFiles,
-    Part,
     Seed,
     Shots,
     TargetDataset,
     Upstream,
+    UserFiles,
     Verification,
     ascending,
 )
@@ -32,7 +31,7 @@ from hiddencost.study.recipes import RUN_PROTOCOLS, ClipProtocol, FineTuning, Pr
 Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
 
 
-class Study(Part):
+class Study(Record):
     """The grid of runs, and the recipes."""
 
     study: Name = Field(description="name of the study: its results are in results/{study}/")
@@ -47,7 +46,7 @@ class Study(Part):
     )
     backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(refuse_duplicates)]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(refuse_duplicates)]
-    paths: dict[Name, OwnFiles] = Field(
+    paths: dict[Name, UserFiles] = Field(
         default_factory=dict,
         json_schema_extra=CLOSED,
         description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
@@ -89,41 +88,41 @@ class Study(Part):
         """Return the study's methods that serve a backbone's family of networks."""
         return [name for name in self.methods if METHODS[name].serves(self.family(backbone).name)]
 
-    def trained(self, checkpoint: str) -> Upstream | None:
+    def upstream_network(self, checkpoint: str) -> Upstream | None:
         """Return how a checkpoint is trained, None of one that is published."""
         return next((one for one in self.upstream if one.name == checkpoint), None)
 
     def published_checkpoint(self, name: str) -> str | None:
         """Return the published checkpoint that one is, or is trained from; None where it is trained from scratch."""
-        trained = self.trained(name)
+        trained = self.upstream_network(name)
         return trained.checkpoint if trained else name
 
     def upstream_datasets(self) -> list[str]:
         """Return the datasets of the catalog that networks are trained on upstream."""
         return list(dict.fromkeys(one.dataset for one in self.upstream if one.dataset))
 
-    def checkpoint(self, name: str) -> NetworkEntry:
+    def checkpoint_entry(self, name: str) -> NetworkEntry:
         """Return a checkpoint of the catalog, with the user's own files where the study has paths, or what is known
         of one that the study trains."""
-        if network := self.trained(name):
+        if network := self.upstream_network(name):
             start = catalog.checkpoint(network.checkpoint) if network.checkpoint else None
             return TrainedEntry(
                 title=f"{name}, trained by this study",
                 architecture=start.architecture if start else network.architecture,
                 gmacs=start.gmacs if start else None,
             )
-        return self._with_own_files(name, catalog.checkpoint(name))
+        return self._with_user_files(name, catalog.checkpoint(name))
 
-    def published(self, name: str) -> DatasetEntry:
+    def dataset_entry(self, name: str) -> DatasetEntry:
         """Return a dataset of the catalog, with the user's own files where the study has paths."""
-        return self._with_own_files(name, catalog.datasets()[name])
+        return self._with_user_files(name, catalog.datasets()[name])
 
-    def own_files(self, name: str) -> list[str]:
+    def user_files(self, name: str) -> list[str]:
         """Return the user's own files for a checkpoint or dataset of the catalog, as absolute paths."""
         paths = self.paths.get(name, {})
         return [_absolute(path) for path in ([paths] if isinstance(paths, str) else paths.values())]
 
-    def _with_own_files(self, name: str, entry: Entry) -> Entry:
+    def _with_user_files(self, name: str, entry: Entry) -> Entry:
         if name not in self.paths:
             return entry
         files, paths = entry.files, self.paths[name]
@@ -138,9 +137,9 @@ class Study(Part):
         if missing:
             raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
         # here, as Snakemake goes on with old results where an input is missing
-        if absent := [path for path in self.own_files(name) if not Path(path).is_file()]:
+        if absent := [path for path in self.user_files(name) if not Path(path).is_file()]:
             raise StudyError(f"paths.{name}: there is no file {absent[0]}")
-        if braced := [path for path in self.own_files(name) if set("{}") & set(path)]:
+        if braced := [path for path in self.user_files(name) if set("{}") & set(path)]:
             raise StudyError(f"paths.{name}: {braced[0]} has a brace, a wildcard of Snakemake; expected none")
         return entry.model_copy(update={"unavailable": None, "files": files | given})
 
@@ -148,7 +147,7 @@ class Study(Part):
         """Return the name of the dense backbone that one is compared with, None where the study has none."""
         if backbone.dense:
             return backbone.dense
-        trained = self.trained(backbone.checkpoint)
+        trained = self.upstream_network(backbone.checkpoint)
         checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
         _, seed = backbone.training()
         dense = (
@@ -160,10 +159,10 @@ class Study(Part):
         )
         return next(dense, None)
 
-    def stated(self, backbone: Backbone) -> dict:
+    def declared(self, backbone: Backbone) -> dict:
         """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
         name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
-        entry, made, sparsify = self.checkpoint(backbone.checkpoint), backbone.compression, backbone.sparsify
+        entry, made, sparsify = self.checkpoint_entry(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
             entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
         settings, control = made and made.settings(), backbone.control

@@ -431,7 +431,7 @@ def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
     entry = study.checkpoint_entry("resnet50-lth8")
     assert entry.unavailable is None
     assert [file.user_paths for file in entry.files.values()] == [[str(weights)], [str(mask)]]
-    assert load_study(CONFIG, "config.yaml").checkpoint("resnet50-lth8").unavailable
+    assert load_study(CONFIG, "config.yaml").checkpoint_entry("resnet50-lth8").unavailable
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
 )
 def test_a_path_for_each_file_is_expected(paths, expected):
     with pytest.raises(StudyError) as caught:
-        lottery(paths).checkpoint("resnet50-lth8")
+        lottery(paths).checkpoint_entry("resnet50-lth8")
     assert expected in str(caught.value)
 
 

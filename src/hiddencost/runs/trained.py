@@ -92,31 +92,38 @@ def load(
 ) -> TrainedClassifier:
     """Load what a run has learned (rlm, flm, ilm, lp) as a torch module: uint8 images in, logits out.
 
-    path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its
-    ledger, or a file that `TrainedClassifier.save` wrote. Of a folder, the others say which run, in the words of the
-    study; what is the same for all its runs may be left out. The module is on the CPU, in evaluation mode and in
-    float32, as in the study; on a GPU, cuDNN takes TF32 for it unless `torch.backends.cudnn.allow_tf32 = False`.
+    Args:
+        path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its
+            ledger, or a file that `TrainedClassifier.save` wrote.
+        backbone, dataset, method, shots, seed: of a study's folder, which run, in the words of the study; what is the
+            same for all its runs may be left out.
 
-    Raises ValueError, in one line, if no run or more than one fits, if the run has no result, if a file is damaged or
-    not what it should be, or if the run was trained with another backbone, data set, split or recipe than are there
-    now; FileNotFoundError if a file is missing.
+    Returns:
+        The module, on the CPU, in evaluation mode and in float32, as in the study; on a GPU, cuDNN takes TF32 for it
+        unless `torch.backends.cudnn.allow_tf32 = False`.
+
+    Raises:
+        ValueError: in one line, if no run or more than one fits, if the run has no result, if a file is damaged or
+            not what it should be, or if the run was trained with another backbone, data set, split or recipe than are
+            there now.
+        FileNotFoundError: if a file is missing.
     """
     path = Path(path)
-    asked = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
-    asked = {axis: str(value) for axis, value in asked.items() if value is not None}
+    axes = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
+    selection = {axis: str(value) for axis, value in axes.items() if value is not None}
     if path.is_dir():
-        return _from_study(path, _find_run(path, asked))
+        return _from_study(path, _find_run(path, selection))
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is none; expected a study's folder (results/NAME) or a run's file")
-    if asked:
-        raise ValueError(f"{path}: a file holds one run; expected no {', '.join(asked)} beside it")
+    if selection:
+        raise ValueError(f"{path}: a file holds one run; expected no {', '.join(selection)} beside it")
     in_ledger = path.absolute().parents[1]
     if in_ledger.name == "ledger":
         return _from_study(in_ledger.parent, _find_run(in_ledger.parent, {}, path.stem))
     return _from_file(path)
 
 
-def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -> dict:
+def _find_run(study: Path, selection: dict[str, str], identity: str | None = None) -> dict:
     """Return the row of the one run that fits in a study's table, where it has to have a result."""
     table = _existing(study / "tables/runs.parquet")
     runs = pd.read_parquet(table)
@@ -125,7 +132,7 @@ def _find_run(study: Path, asked: dict[str, str], identity: str | None = None) -
         if runs.empty:
             raise ValueError(f"{table}: the run {identity} is not, or no longer, one of the study")
     texts = runs[AXES].astype(str)
-    for axis, value in asked.items():
+    for axis, value in selection.items():
         if value not in set(texts[axis]):
             raise ValueError(f"{table}: {axis} {describe_unknown_name(value, texts[axis].unique())}")
         runs, texts = runs[texts[axis] == value], texts[texts[axis] == value]
@@ -154,14 +161,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     dataset = read_json(_existing(resources / f"datasets/{target}/{size}/dataset.json"))
     split = read_json(_existing(study / f"splits/{place}.json"))
     entry = ledger.entry(study / "ledger", row["run"])
-    # Snakemake does not look into the ledger by itself
-    remedy = f"to train it again: snakemake --force results/{study.absolute().name}/{table}"
-    try:
-        learned, result = ledger.read(study / "ledger", row["run"])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{entry}: there is none; {remedy}") from None
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from None
+    learned, result = _read_entry(study / "ledger", row["run"], f"results/{study.absolute().name}/{table}")
     network, _, manifest = backbones.load(_existing(study / "backbones" / row["backbone"] / "manifest.json").parent)
     images = take_shots(split["permutations"], row["shots"]) if method.trains else []
     further = {
@@ -201,6 +201,18 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         del learned["mappings"]  # of each epoch; the last is `mapping`
         backbones.load_strictly(model, model.state_dict() | learned, str(entry))
     return model
+
+
+def _read_entry(folder: Path, run: str, table: str) -> tuple[dict[str, Tensor], ledger.Result]:
+    """Return a run's entry in the ledger; an error tells how to have it made again."""
+    # Snakemake does not look into the ledger by itself
+    remedy = f"to train it again: snakemake --force {table}"
+    try:
+        return ledger.read(folder, run)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{ledger.entry(folder, run)}: there is none; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
 
 
 def _from_file(path: Path) -> TrainedClassifier:

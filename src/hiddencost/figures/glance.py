@@ -130,13 +130,13 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         if point.role == "control":
             axis.annotate(point.what, (point.kept, point.lost), (-2, -7), **NOTE, color="0.3")
     off = points[points["off"]].groupby("what", sort=False)[["lost", "kept"]].mean()
-    told = [f"{what}: {one['kept']:.0f} % kept, {one['lost']:.0f} lost" for what, one in off.iterrows()]
-    axis.set_title("\n".join(told).replace("-", "−"), loc="right", size=5.5, color="0.3")
+    off_axes = [f"{what}: {one['kept']:.0f} % kept, {one['lost']:.0f} lost" for what, one in off.iterrows()]
+    axis.set_title("\n".join(off_axes).replace("-", "−"), loc="right", size=5.5, color="0.3")
     axis.grid(lw=0.3)
 
 
-def _at_matched(axis: Axes, found: pd.DataFrame, markers: dict) -> None:
-    for row in found.itertuples():
+def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:
+    for row in costs.itertuples():
         bars = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
         marker = markers[row.dense] if len(markers) > 1 else DIAMOND["marker"]
         axis.errorbar(100, row.cost_at_matched, bars, **DIAMOND | {"marker": marker}, elinewidth=0.9)

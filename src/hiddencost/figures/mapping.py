@@ -68,9 +68,9 @@ def _list(
             image = axis.inset_axes([0.0, row + 0.08, 0.12, 0.84], transform=axis.transData)
             image.imshow(examples[row].transpose(1, 2, 0), aspect="equal", interpolation="antialiased")
             image.set_axis_off()
-        told = [targets.loc[row], *(wide.loc[row, name] for name in names)]
-        alike = len(names) > 1 and len(set(told[1:])) == 1
-        for column, (place, text) in enumerate(zip(places, told, strict=True)):
+        classes_of_row = [targets.loc[row], *(wide.loc[row, name] for name in names)]
+        alike = len(names) > 1 and len(set(classes_of_row[1:])) == 1
+        for column, (place, text) in enumerate(zip(places, classes_of_row, strict=True)):
             lines = textwrap.wrap(re.sub("_|(?<=[a-z])(?=[A-Z])", " ", str(text)), letters)
             text = "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
             colour = SAME if alike and column else "black"

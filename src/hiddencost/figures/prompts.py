@@ -38,8 +38,8 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         if index < columns:
             axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:
-            told = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
-            note = ", ".join(map(style.shots_label, sorted(told))) or "not run"
+            shots_of_row = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
+            note = ", ".join(map(style.shots_label, sorted(shots_of_row))) or "not run"
             axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
     gain = float(prompts.get("gain", 1))
     contrast = f", contrast of the border × {gain:g}" if gain > 1 else ""

@@ -77,13 +77,13 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
 def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
     """Return the line and marker of each of a figure's networks that are drawn, by name: dense solid, compressed
     broken, controls thin and dotted without a marker."""
-    found = {}
+    line_of = {}
     for role, dashes, markers in (("dense", DENSE, DENSE_MARKERS), ("compressed", COMPRESSED, COMPRESSED_MARKERS)):
         for index, name in enumerate(one for one in names if shown[one].role == role):
-            found[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
+            line_of[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
     for index, name in enumerate(one for one in names if shown[one].role == "control"):
-        found[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
-    return found
+        line_of[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
+    return line_of
 
 
 def curves(

@@ -25,13 +25,13 @@ from hiddencost.files import atomic, canonical
 from hiddencost.report import charts, provenance
 from hiddencost.report.summary import (
     LONG,
-    _counted,
-    _records,
     best,
     costs,
+    count_runs,
     devices,
     headline,
     measures,
+    to_records,
     unlisted,
     warnings,
 )
@@ -68,13 +68,13 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "verdicts": {one: int((claims["verdict"] == one).sum()) for one in VERDICTS},
         "headline": headline(summary),
         "costs": costs(summary, axes, upstream),
-        "matched": _records(matched),
+        "matched": to_records(matched),
         "best": best(summary),
         "devices": devices(runs),
         "jobs": provenance.jobs(results),
         "warnings": warnings(runs, gates, state, results, output.parent) + unlisted(output.parent / "figures", drawn),
-        "claims": _records(claims),
-        "expectations": _records(expectations),
+        "claims": to_records(claims),
+        "expectations": to_records(expectations),
         "gates": gates,
         "figures": [
             {"name": name, "title": _title(name), "caption": caption} | _embedded(output.parent, name, formats[0])
@@ -86,7 +86,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
             *provenance.tables(paths[n] for n in TABLES),
         ],
         "versions": provenance.versions(),
-        "trained_with": _records(_counted(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
+        "trained_with": to_records(count_runs(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
         "checkout": state,
         "config": yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100),
         "css": Markup((pages / "report.css").read_text()),
@@ -117,9 +117,9 @@ def _bundle() -> str:
 
 def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
     """Return what the page filters by, in the study's order. settings: the study's `figures`."""
-    told = runs.drop_duplicates("backbone").set_index("backbone")
-    told = told[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
-    stated = told.where(told.notna(), None).to_dict("index")
+    columns = runs.drop_duplicates("backbone").set_index("backbone")
+    columns = columns[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
+    stated = columns.where(columns.notna(), None).to_dict("index")
     drawn = gallery.describe_backbones(stated, None, settings["labels"])
     backbones, taken = [], Counter()
     for name, shown in drawn.items():

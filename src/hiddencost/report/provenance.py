@@ -56,8 +56,8 @@ def gates(study: dict, results: Path) -> list[dict]:
     and what verification.json holds."""
     rows = []
     for one in study["backbones"]:
-        found = _read(results / "backbones" / one["name"] / "verification.json")
-        rows.append({"backbone": one["name"], "verified": found.get("passed"), **found})
+        verdict = _read(results / "backbones" / one["name"] / "verification.json")
+        rows.append({"backbone": one["name"], "verified": verdict.get("passed"), **verdict})
     return rows
 
 
@@ -95,8 +95,8 @@ def checkout(root: Path) -> dict:
 
     try:
         commit = git("rev-parse", "HEAD").strip()
-        told = git("status", "--porcelain", "--untracked-files=all").splitlines()
-        changed = [line for line in told if not line.startswith("??") or line[3:].startswith(("src/", "workflow/"))]
+        status = git("status", "--porcelain", "--untracked-files=all").splitlines()
+        changed = [line for line in status if not line.startswith("??") or line[3:].startswith(("src/", "workflow/"))]
         return {"commit": commit, "changed": changed, "why": None}
     except FileNotFoundError:
         return {"commit": None, "changed": None, "why": "git is not installed where the report was written"}

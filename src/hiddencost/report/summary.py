@@ -55,13 +55,13 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
     of the `other`, in %, None where it is not known."""
     paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
     groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
-    found = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
+    cost_of = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
     none = {"cost": None, "cells": 0}
     top1 = upstream.set_index("backbone")["top1"].dropna().to_dict()
     other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
     return [
         one
-        | {"of": [found.get((one["name"], method["name"]), none) for method in axes["method"]]}
+        | {"of": [cost_of.get((one["name"], method["name"]), none) for method in axes["method"]]}
         | {"top1": top1.get(one["name"]), "other": top1.get(other[one["name"]])}
         for one in axes["backbone"]
         if one["name"] in set(paired["backbone"])
@@ -71,22 +71,23 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
 def best(summary: pd.DataFrame) -> list[dict]:
     """Return the cell of highest mean accuracy on each data set, controls included."""
     done = summary.dropna(subset="accuracy_mean")
-    return _records(done.loc[done.groupby("dataset", sort=False)["accuracy_mean"].idxmax()])
+    return to_records(done.loc[done.groupby("dataset", sort=False)["accuracy_mean"].idxmax()])
 
 
 def devices(runs: pd.DataFrame) -> list[dict]:
     """Return on what the finished runs were trained: `device`, `precision`, how many `runs`, and their `seconds`."""
-    return _records(_counted(style.finished(runs), ["device", "precision"]))
+    return to_records(count_runs(style.finished(runs), ["device", "precision"]))
 
 
 def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, beside: Path) -> list[dict]:
     """Return what a reader must know before trusting the numbers: `what`, `why`, and the `logs` that tell more, as
     paths from the folder `beside`."""
-    found, job_of = [], {name: method.job for name, method in METHODS.items()}
+    rows, job_of = [], {name: method.job for name, method in METHODS.items()}
 
     def warn(what: str, why: str, logs: Iterable[str] = ()) -> None:
-        there = [os.path.relpath(results / "logs" / log, beside) for log in logs if (results / "logs" / log).exists()]
-        found.append({"what": what, "why": why, "logs": there})
+        written = (results / "logs" / log for log in logs)
+        existing = [os.path.relpath(log, beside) for log in written if log.exists()]
+        rows.append({"what": what, "why": why, "logs": existing})
 
     for gate in gates:
         if gate["verified"] is False:
@@ -115,7 +116,7 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
     if state["changed"]:
         changed = f"{len(state['changed'])} files differ from commit {state['commit'][:12]}"
         warn("the checkout was not clean when this report was written", changed)
-    return found
+    return rows
 
 
 def unlisted(folder: Path, drawn: set[str]) -> list[dict]:
@@ -133,10 +134,12 @@ def _enumerated(names: list[str]) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def _counted(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+def count_runs(runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return how many `runs` have each combination of values of some columns, and the `seconds` of their training."""
     groups = runs.groupby(columns, sort=False, dropna=False)["train_seconds"]
     return groups.agg(runs="size", seconds="sum").reset_index()
 
 
-def _records(table: pd.DataFrame) -> list[dict]:
+def to_records(table: pd.DataFrame) -> list[dict]:
+    """Return a table's rows, None where a value is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -50,11 +50,11 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
     groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
     sources = {name: partial(_sources, one) for name, one in settings["backbones"].items()}
     prompts = {name: one["prompt"] for name, one in settings["backbones"].items()}
-    found = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
-    for name, arrays in (("prompts", found.prompts), ("examples", found.examples)):
+    learned = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
+    for name, arrays in (("prompts", learned.prompts), ("examples", learned.examples)):
         with atomic(paths[name]) as temporary:
             np.savez(temporary, **arrays)
-    for name, table in (("mappings", found.mappings), ("remapped", found.remapped)):
+    for name, table in (("mappings", learned.mappings), ("remapped", learned.remapped)):
         tables.write(table, paths[name])
     tables.write(upstream(settings["backbones"]), paths["upstream"])
 
@@ -63,7 +63,7 @@ def _sources(backbone: dict, dataset: str) -> list[str] | None:
     """Return the names of a backbone's source classes on a dataset, None of ImageNet-1k's: those that the study has
     trained it on, or a CLIP's texts."""
     if not backbone["texts"]:
-        return _told(backbone["manifest"]).get("classes")
+        return _read_report(backbone["manifest"]).get("classes")
     with safe_open(backbone["texts"].format(dataset=dataset), "np") as stored:
         return json.loads(stored.metadata()["texts"])
 
@@ -88,7 +88,7 @@ def collect(
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
     for name, path in prepared.items():
-        if (told := Path(path, "dataset.json")).exists() and not read_json(told)["failed"]:
+        if (report := Path(path, "dataset.json")).exists() and not read_json(report)["failed"]:
             dataset = load(path)
             images[name], classes[name] = _examples(dataset), dataset.classes
     mappings, remapped = [], []
@@ -125,13 +125,13 @@ def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
     """
     rows = []
     for name, one in backbones.items():
-        verification, manifest = (_told(one[key]) for key in ("verification", "manifest"))
+        verification, manifest = (_read_report(one[key]) for key in ("verification", "manifest"))
         trained = manifest.get("upstream_top1") if one["as_trained"] else None
         rows.append([name, one["top1"] or trained, verification.get("photos", {}).get("top1")])
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
 
 
-def _told(path: str | None) -> dict:
+def _read_report(path: str | None) -> dict:
     return read_json(path) if path and Path(path).exists() else {}
 
 

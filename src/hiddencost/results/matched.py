@@ -40,8 +40,8 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     made = about.index[(about["compression"] != "none") & about["control"].isna()]
     lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
     # means over other cells would not be of the same
-    found = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
-    complete = found.transform("count") == found.transform("size")
+    cells = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
+    complete = cells.transform("count") == cells.transform("size")
     cells = lost[complete].groupby(["dense", "method", "backbone", "seed"], sort=False)["difference"]
     table = cells.agg(lost="mean", cells="size").reset_index()
     table["compression"] = table["backbone"].map(about["compression"]).map(lambda label: last_applied(label).kind)
@@ -76,10 +76,10 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
             networks = some.groupby("backbone", sort=False)[["upstream_lost", "lost"]].mean()
             close = networks[networks["upstream_lost"].abs() <= CLOSE]
             least, most = networks["upstream_lost"].agg(["min", "max"])
-            told = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
-            told |= {"seeds": some["seed"].nunique(), "cells": some.groupby("seed")["cells"].first().sum()}
-            told |= {"upstream_lost_least": least, "upstream_lost_most": most}
-            rows.append(told | _line(some, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
+            row = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
+            row |= {"seeds": some["seed"].nunique(), "cells": some.groupby("seed")["cells"].first().sum()}
+            row |= {"upstream_lost_least": least, "upstream_lost_most": most}
+            rows.append(row | _line(some, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -87,13 +87,13 @@ def _line(losses: pd.DataFrame, networks: pd.DataFrame) -> dict:
     if len(networks) < 3 or np.ptp(networks["upstream_lost"]) < ROUNDING:
         return {}
     line = linregress(networks["upstream_lost"], networks["lost"])
-    found = {"cost_at_matched": line.intercept, "slope": line.slope}
+    estimate = {"cost_at_matched": line.intercept, "slope": line.slope}
     alone = [linregress(own["upstream_lost"], own["lost"]).intercept for _, own in losses.groupby("seed")]
     if len(alone) < 2:
-        return found
+        return estimate
     parts = [(line.intercept_stderr**2, len(networks) - 2), (np.var(alone, ddof=1) / len(alone), len(alone) - 1)]
     variance = sum(part for part, _ in parts)
-    if np.sqrt(variance) < ROUNDING:  # without any scatter nothing is told of it
-        return found
+    if np.sqrt(variance) < ROUNDING:  # without any scatter it says nothing
+        return estimate
     width = t_quantile(pooled_freedom(parts)) * np.sqrt(variance)
-    return found | {"low": line.intercept - width, "high": line.intercept + width}
+    return estimate | {"low": line.intercept - width, "high": line.intercept + width}

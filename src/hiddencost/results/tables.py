@@ -51,31 +51,31 @@ def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
     from an earlier grid are left out. Raises ValueError if a run of the grid is missing or there twice.
     """
     parts = [pd.read_parquet(pack) for pack in packs]
-    there = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
-    absent = _left_out(study, there)
+    in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
+    absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
     runs["dense"] = runs["backbone"].map({name: one["dense"] for name, one in study["backbones"].items()})
     wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
-    found = pd.MultiIndex.from_frame(runs[AXES].map(_text))
-    if len(absent := wanted.difference(found)):
+    index = pd.MultiIndex.from_frame(runs[AXES].map(_text))
+    if len(absent := wanted.difference(index)):
         raise ValueError(f"{len(absent)} runs of the grid are in no pack, first: {absent[0]}")
-    runs.index = found
+    runs.index = index
     if (runs := runs.loc[wanted]).index.has_duplicates:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
     return runs.reset_index(drop=True).reindex(columns=run_columns() + BIN_COLUMNS)
 
 
-def _left_out(study: dict, there: set[tuple[str, ...]]) -> pd.DataFrame:
-    """Return a row, not run, for each run of what is left out and, of a study so far, for what is not `there`."""
+def _left_out(study: dict, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:
+    """Return a row, not run, for each run of what is left out and, of a study so far, for what is not `in_packs`."""
     rows = []
     for values in _runs(study):
         run = dict(zip(AXES, values, strict=True))
         reasons = [study["left_out"][axis].get(run[axis]) for axis in ("backbone", "dataset")]
-        if study.get("so_far") is not None and tuple(map(_text, values)) not in there:
+        if study.get("so_far") is not None and tuple(map(_text, values)) not in in_packs:
             reasons.append("not finished yet")
         if reason := next(filter(None, reasons), None):
-            told = study["backbones"][run["backbone"]] | {"study": study["study"]}
-            rows.append(told | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
+            stated = study["backbones"][run["backbone"]] | {"study": study["study"]}
+            rows.append(stated | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
     return pd.DataFrame(rows)
 
 

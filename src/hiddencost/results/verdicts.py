@@ -54,19 +54,19 @@ def count(verdicts: pd.Series) -> str:
 
 def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
     column, _ = MEASURES[claim.measure]
-    found = _test(runs, claim, column)
+    judged = _test(runs, claim, column)
     # of logits, and so not in points: only its sign can be compared
-    if column == "ece" and found["cells"] and 0 in (claim.more_than, claim.less_than):
+    if column == "ece" and judged["cells"] and 0 in (claim.more_than, claim.less_than):
         other = _test(runs, claim, "ece_published")
-        differs = "differs" if other["verdict"] != found["verdict"] else "agrees"
-        found["notes"].append(f"the ECE of the paper's code {differs}: {_told(other)}")
-    note = "; ".join(found.pop("notes"))
-    return found | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
+        differs = "differs" if other["verdict"] != judged["verdict"] else "agrees"
+        judged["notes"].append(f"the ECE of the paper's code {differs}: {_in_words(other)}")
+    note = "; ".join(judged.pop("notes"))
+    return judged | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
 
 
-def _told(found: dict) -> str:
-    text = f"{found['verdict']}, {found['effect']:+.3g}"
-    return text if found["low"] is None else f"{text} ({found['low']:+.3g} to {found['high']:+.3g})"
+def _in_words(judged: dict) -> str:
+    text = f"{judged['verdict']}, {judged['effect']:+.3g}"
+    return text if judged["low"] is None else f"{text} ({judged['low']:+.3g} to {judged['high']:+.3g})"
 
 
 def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
@@ -74,31 +74,31 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     cells = compared.groupby([name for name in compared if name not in ("seed", "difference")], dropna=False)
     cells = cells["difference"].agg(["mean", "std", "count"])
     pairs, ran = compared.dropna(subset="difference"), cells[cells["count"] > 0]
-    found = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
+    judged = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
     if not len(ran):
         missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
-        return found | {"notes": [missing]}
+        return judged | {"notes": [missing]}
     notes = []
     if len(pairs) < len(compared):
         notes.append(f"{len(compared) - len(pairs)} of {len(compared)} pairs missing")
-    found["effect"] = pairs["difference"].mean()
+    judged["effect"] = pairs["difference"].mean()
     bounds, why = interval(pairs, fixed=claim.cells.datasets is not None)
-    found["verdict"] = "undecided"
+    judged["verdict"] = "undecided"
     if bounds:
-        found["low"], found["high"] = bounds
-        found["verdict"] = _verdict(claim, *bounds)
+        judged["low"], judged["high"] = bounds
+        judged["verdict"] = _verdict(claim, *bounds)
         if claim.published is not None:
             holds = "holds" if bounds[0] <= claim.published <= bounds[1] else "does not hold"
             notes.append(f"the interval {holds} the published value")
     notes.append(why)
     otherwise, surely = _otherwise(claim, ran)
     if claim.every and surely:
-        found["verdict"] = "contradicted"
-    elif claim.every and otherwise and found["verdict"] == "supported":
-        found["verdict"] = "undecided"
+        judged["verdict"] = "contradicted"
+    elif claim.every and otherwise and judged["verdict"] == "supported":
+        judged["verdict"] = "undecided"
     if len(ran) > 1:
         notes.append(f"otherwise in {otherwise} of {len(ran)} cells, surely in {surely}")
-    return found | {"notes": notes}
+    return judged | {"notes": notes}
 
 
 def _verdict(claim: Claim, low: float, high: float) -> str:

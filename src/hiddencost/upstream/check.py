@@ -15,9 +15,9 @@ def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[fl
     Raises ValueError where there is no such network, where it gives something else than logits in training mode, or
     where timm does not know the recipe's augmentation."""
     train_transform(recipe, size, PREPROCESSING)
-    found = family_of(architecture).count_multiply_adds(architecture, size)
+    counts = family_of(architecture).count_multiply_adds(architecture, size)
     with torch.device("meta"):
         logits = build.build(architecture).train()(torch.empty(2, 3, size, size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ValueError(f"architecture {architecture!r}: in training mode it gives something else than logits")
-    return found
+    return counts

@@ -57,9 +57,12 @@ def load(source: dict) -> Upstream:
     validation/, or test/), as ImageNet-1k has. Raises ValueError where it has failed, or is not so.
     """
     if "arrays" in source:
-        found = prepared.load(source["arrays"])
-        train, test = Arrays(found.train_images, found.train_labels), Arrays(found.test_images, found.test_labels)
-        return Upstream(train, test, found.classes, found.digest)
+        dataset = prepared.load(source["arrays"])
+        train, test = (
+            Arrays(dataset.train_images, dataset.train_labels),
+            Arrays(dataset.test_images, dataset.test_labels),
+        )
+        return Upstream(train, test, dataset.classes, dataset.digest)
     folder = Path(source["folder"])
     try:
         train = ImageFolder(folder / "train", loader=open_image)

@@ -5,13 +5,14 @@ import os
 import re
 import signal
 import sys
+from contextlib import chdir
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
+ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
 # jobs run the package of this checkout, in any environment
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
@@ -105,7 +106,8 @@ def print_outlook():
     if workflow.dryrun:
         bench = ROOT / "bench/results/throughput.json"
         capacity = len(gpus()), workflow.resource_settings.nodes
-        print(outlook.describe(CALL, planned_files() if workflow.dag else (), bench, *capacity))
+        with chdir(FOLDER):  # at the end Snakemake has left the one of --directory
+            print(outlook.describe(CALL, planned_files() if workflow.dag else (), bench, *capacity))
 
 
 if workflow.is_main_process:

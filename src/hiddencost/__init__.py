@@ -8,7 +8,7 @@ def __getattr__(name: str) -> object:
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Not an import statement, and not before it is asked for: `import hiddencost` stays light, and the digests of
-    # the code that trains (files.code_digest), which follow import statements from here, stay without it.
+    # the code that trains (digest.code_digest), which follow import statements from here, stay without it.
     from importlib import import_module
 
     return import_module("hiddencost.runs.trained").load

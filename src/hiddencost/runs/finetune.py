@@ -99,23 +99,53 @@ def fine_tune(
         RuntimeError: if a pruned weight is not zero at the end.
     """
     device, chosen, course = mean.device, np.asarray(chosen), FineTuned()
-    precision = resolve_precision(recipe.precision, device)
-    parameters = dict(network.named_parameters())
     pruned = {key: ~mask.to(device) for key, mask in masks.items()}
-    adam = Adam(
-        list(parameters.values()),
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",  # one kernel a step instead of a dozen
-    )
+    adam = _adam(network, recipe, device)
     schedule = CosineAnnealingLR(adam, recipe.epochs)
     shuffle, augmentation = stream(seed, "batches"), stream(seed, "augmentation")
+    step = _stepper(network, pruned, adam, recipe, augmentation, mean, std)
+    network.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream(seed, "dropout").initial_seed())
+        for epoch in range(1, recipe.epochs + 1):
+            losses = []
+            for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
+                some = chosen[batch.numpy()]
+                losses.append(step(images[some], labels[some]))
+                course.images += len(batch)
+                progress(len(batch))
+            schedule.step()
+            course.losses += torch.stack(losses).tolist()
+            course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
+            if course.diverged:
+                break
+    _check_pruned(dict(network.named_parameters()), pruned)
+    return course
 
-    def step(some: np.ndarray) -> Tensor:
-        inputs = augment(torch.from_numpy(images[some]).to(device), recipe.canvas, augmentation)
+
+def _adam(network: nn.Module, recipe: RunFineTuning, device: torch.device) -> Adam:
+    fused = device.type == "cuda"  # one kernel a step instead of a dozen
+    return Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def _stepper(
+    network: nn.Module,
+    pruned: dict[str, Tensor],
+    adam: Adam,
+    recipe: RunFineTuning,
+    augmentation: torch.Generator,
+    mean: Tensor,
+    std: Tensor,
+) -> Callable[[np.ndarray, np.ndarray], Tensor]:
+    """Return what makes a step on some images and labels, and returns the loss; `pruned` weights stay zero."""
+    parameters, device = dict(network.named_parameters()), mean.device
+    precision = resolve_precision(recipe.precision, device)
+
+    def step(images: np.ndarray, labels: np.ndarray) -> Tensor:
+        inputs = augment(torch.from_numpy(images).to(device), recipe.canvas, augmentation)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(_normalised(inputs, mean, std))
-        loss = functional.cross_entropy(logits.to(mean.dtype), torch.from_numpy(labels[some]).to(device))
+        loss = functional.cross_entropy(logits.to(mean.dtype), torch.from_numpy(labels).to(device))
         adam.zero_grad()
         loss.backward()
         for key, where in pruned.items():
@@ -125,23 +155,7 @@ def fine_tune(
             parameters[key].detach().masked_fill_(where, 0)
         return loss.detach()
 
-    network.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(stream(seed, "dropout").initial_seed())
-        for epoch in range(1, recipe.epochs + 1):
-            losses = []
-            for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
-                losses.append(step(chosen[batch.numpy()]))
-                course.images += len(batch)
-                progress(len(batch))
-            schedule.step()
-            steps = len(course.losses)
-            course.losses += torch.stack(losses).tolist()
-            course.diverged = not_finite(course.losses, steps, epoch)
-            if course.diverged:
-                break
-    _check_pruned(parameters, pruned)
-    return course
+    return step
 
 
 def _check_pruned(parameters: dict[str, nn.Parameter], pruned: dict[str, Tensor]) -> None:

@@ -59,11 +59,7 @@ def verify(
         *([] if exempt else _image_violations(known)),
         *([] if outputs.isfinite().all() else ["its outputs on a fixed input are not finite"]),
     ]
-    if not reasons:
-        shown = (folder, known.correct, known.count, known.of, measured[family.sparsity_over])
-        log.info("%s passes: %d of %d %s, sparsity %.4f", *shown)
-    for reason in reasons:
-        log.error("%s fails: %s", folder, reason)
+    _log_outcome(folder, reasons, known, measured[family.sparsity_over])
     return VerificationReport(
         passed=not reasons,
         reasons=reasons,
@@ -79,6 +75,14 @@ def verify(
         photos=KnownImages(top1=known.correct, count=known.count, of=known.of, exempt=exempt),
         fingerprint=fingerprint(outputs),
     )
+
+
+def _log_outcome(folder: str | Path, reasons: list[str], known: Recognised, sparsity: float) -> None:
+    if not reasons:
+        counts = known.correct, known.count, known.of
+        log.info("%s passes: %d of %d %s, sparsity %.4f", folder, *counts, sparsity)
+    for reason in reasons:
+        log.error("%s fails: %s", folder, reason)
 
 
 def failed(folder: str | Path, reason: str) -> VerificationReport:

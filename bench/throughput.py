@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.compression.controls import random_network
 from hiddencost.files import atomic
-from hiddencost.machine import ENVIRONMENT, device_name
+from hiddencost.machine import device_name
+from hiddencost.memory import ENVIRONMENT
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device

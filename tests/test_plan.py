@@ -81,7 +81,7 @@ def test_sharing_has_to_pay(frozen, tmp_path, monkeypatch, caplog):
 
 def test_the_pack_is_cut_to_the_memory(frozen, tmp_path, monkeypatch):
     for number, (size, memory, chunk) in enumerate(
-        # on a canvas of 96 machine.WORK is 1.3 GB, of which the half is for the forward pass
+        # on a canvas of 96 memory.WORK is 1.3 GB, of which the half is for the forward pass
         [(10e6, 100e6, 4), (1e9, 100e6, 1), (1e3, 100e6, 64), (20e6, 8e9, 32), (20e6, 80e9, 32)]
     ):
         one = kept(frozen, tmp_path / str(number), monkeypatch, way(None, 10.0, bytes=size), memory=memory)

@@ -1,4 +1,5 @@
-"""The memory of jobs on a CPU: the allocator's settings, and how much is worked with."""
+"""GPUs of this machine: which there are, and a lease of some for this process. Imported before PyTorch, which then
+sees those GPUs alone."""
 
 import gc
 import logging
@@ -17,11 +18,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-# glibc returns large freed blocks to the kernel at once; PyTorch would page the same tensors in again at each step
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-WORK = 7000  # MB, for what a network keeps of the images of a step, and its gradients, on a canvas of 224
 if TYPE_CHECKING:
     import torch
+
 log = logging.getLogger(__name__)
 SLOTS = 12  # of a GPU: so many that 1, 2, 3, 4, 6 or 12 jobs can share it evenly, beside jobs that share otherwise
 POLL = 2  # seconds

@@ -17,12 +17,12 @@ ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import machine
+from hiddencost import memory
 from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, training, upstream
 from hiddencost.jobs import values
 from hiddencost.messages import StudyError
 
-for variable, value in machine.ENVIRONMENT.items():
+for variable, value in memory.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
 STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])

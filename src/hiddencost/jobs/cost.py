@@ -8,7 +8,7 @@ import psutil
 
 from hiddencost.catalog.entries import Counts, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
-from hiddencost.machine import WORK
+from hiddencost.memory import WORK
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
 from hiddencost.study.study import Study

@@ -9,7 +9,8 @@ from torch import fx
 
 from hiddencost.digest import code_digest
 from hiddencost.files import canonical, read_json, sha256_text, write_json
-from hiddencost.machine import WORK, device_name, free_memory
+from hiddencost.machine import device_name, free_memory
+from hiddencost.memory import WORK
 from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.measure import Measurements, Way, best_way, measure
 
@@ -31,7 +32,7 @@ def fit_to_device(
     Args:
         frozen: the network and its protocol.
         folder: where the measurements are kept.
-        memory: the job's, in bytes. On a CPU so many images go through the network at a time as `machine.WORK` holds,
+        memory: the job's, in bytes. On a CPU so many images go through the network at a time as `memory.WORK` holds,
             or this memory, if that is less: results should not depend on what happens to be free, on the dataset or
             on the attempt. A GPU is asked what is free.
         images_a_run: how many images of a run a step takes, on average: the measurement with the nearest number

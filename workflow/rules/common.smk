@@ -17,7 +17,7 @@ ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost import memory
+from hiddencost import machine, memory
 from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, training, upstream
 from hiddencost.jobs import values
 from hiddencost.messages import StudyError

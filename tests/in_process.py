@@ -161,7 +161,7 @@ def train(call: Call, job: str, backbone: str, dataset: str, seed: int) -> Path:
 def write_tables(call: Call, packs: list[Path]) -> dict[str, Path]:
     """Write the tables that figures read; return their files, by name."""
     written = {name: Path(call.output, path) for name, path in layout.TABLES.items()}
-    runs = tables.collect(packs, results.collect(call))
+    runs = tables.collect(packs, tables.CollectedStudy(**results.collect(call)))
     tables.write(runs[tables.run_columns()], written["runs"])
     tables.write(tables.summarise(runs), written["summary"])
     tables.write(tables.bins(runs), written["bins"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,14 +15,15 @@ GRID = {
     "shots": [1, "full"],
     "seed": [0, 1],
 }
-TOLD = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
-STUDY = {
-    "study": "s",
-    "grid": GRID,
-    "methods": {name: ["flm"] for name in ("dense", "pruned", "gone")},
-    "backbones": {"dense": TOLD, "pruned": TOLD | {"compression": "magnitude", "sparsity_declared": 0.2}},
-    "left_out": {"backbone": {}, "dataset": {}},
-}
+STATED = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+STUDY = tables.CollectedStudy(
+    study="s",
+    grid=GRID,
+    methods={name: ["flm"] for name in ("dense", "pruned", "gone")},
+    backbones={"dense": STATED, "pruned": STATED | {"compression": "magnitude", "sparsity_declared": 0.2}},
+    left_out={"backbone": {}, "dataset": {}},
+    expectations=[],
+)
 
 
 def row(backbone, shots, seed, accuracy, **more):
@@ -165,8 +168,8 @@ def test_tables_are_written_as_their_names_say(packs, tmp_path):
 def test_what_is_left_out_is_a_row_that_says_why(packs):
     left_out = {"backbone": {"gone": "never public"}, "dataset": {"lost": "the host is dead"}}
     grid = GRID | {"backbone": ["dense", "pruned", "gone"], "dataset": ["toy", "lost"]}
-    backbones = STUDY["backbones"] | {"gone": TOLD | {"compression": "lth", "sparsity_declared": 0.9}}
-    runs = tables.collect(packs, STUDY | {"grid": grid, "backbones": backbones, "left_out": left_out})
+    backbones = STUDY.backbones | {"gone": STATED | {"compression": "lth", "sparsity_declared": 0.9}}
+    runs = tables.collect(packs, replace(STUDY, grid=grid, backbones=backbones, left_out=left_out))
     assert len(runs) == 3 * 2 * 2 * 2
     gone, lost = runs[runs["backbone"] == "gone"], runs[runs["dataset"] == "lost"]
     assert set(gone["status"]) == set(lost["status"]) == {"not run"}
@@ -181,8 +184,8 @@ def test_what_is_left_out_is_a_row_that_says_why(packs):
 
 def test_what_a_study_so_far_does_not_hold_is_a_row_that_says_so(packs):
     left_out = {"backbone": {"gone": "never public"}, "dataset": {}}
-    grid, backbones = GRID | {"backbone": ["dense", "pruned", "gone"]}, STUDY["backbones"] | {"gone": TOLD}
-    study = STUDY | {"grid": grid, "backbones": backbones, "left_out": left_out, "so_far": {}}
+    grid, backbones = GRID | {"backbone": ["dense", "pruned", "gone"]}, STUDY.backbones | {"gone": STATED}
+    study = replace(STUDY, grid=grid, backbones=backbones, left_out=left_out, so_far={})
     whole = tables.collect(packs, study).set_index(["backbone", "seed", "shots"])
     runs = tables.collect(packs[:1], study).set_index(["backbone", "seed", "shots"])
     assert runs.index.tolist() == whole.index.tolist()
@@ -209,8 +212,8 @@ def test_published_accuracies_stand_beside_ours(packs):
 
 
 def test_the_dense_backbone_may_be_of_another_checkpoint(packs):
-    backbones = STUDY["backbones"] | {"dense": TOLD | {"dense": None}}
-    summary = tables.summarise(tables.collect(packs, STUDY | {"backbones": backbones})).set_index("backbone")
+    backbones = STUDY.backbones | {"dense": STATED | {"dense": None}}
+    summary = tables.summarise(tables.collect(packs, replace(STUDY, backbones=backbones))).set_index("backbone")
     assert summary.loc["dense", "accuracy_dense_minus_backbone_mean"].isna().all()
     assert summary.loc["pruned", "accuracy_dense_minus_backbone_mean"].tolist() == pytest.approx([0.1, 0.0])
 

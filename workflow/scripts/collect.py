@@ -3,11 +3,11 @@ from hiddencost.logs import log_to
 from hiddencost.results import tables
 
 log_to(snakemake.log[0])
-study = values.read(snakemake.params)
-runs = tables.collect(list(snakemake.input if study["so_far"] is None else study["so_far"]), study)
+study = tables.CollectedStudy(**values.read(snakemake.params))
+runs = tables.collect(list(snakemake.input if study.so_far is None else study.so_far), study)
 summary = tables.summarise(runs)
 tables.write(runs[tables.run_columns()], snakemake.output.runs_csv)
 tables.write(runs[tables.run_columns()], snakemake.output.runs)
 tables.write(summary, snakemake.output.summary)
 tables.write(tables.bins(runs), snakemake.output.bins)
-tables.write(tables.against_published(summary, study["expectations"]), snakemake.output.expectations)
+tables.write(tables.against_published(summary, study.expectations), snakemake.output.expectations)

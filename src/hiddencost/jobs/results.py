@@ -49,7 +49,7 @@ def class_counts(call: Call) -> dict[str, int | None]:
 
 
 def collect(call: Call) -> dict:
-    """Return what the tables of runs depend on beside the packs."""
+    """Return what the tables of runs depend on beside the packs: the fields of `tables.CollectedStudy`."""
     return {
         "study": call.study.study,
         "grid": axes(call.study),

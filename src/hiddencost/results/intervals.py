@@ -13,7 +13,12 @@ Numbers = TypeVar("Numbers", float, pd.Series)
 
 
 def t_quantile(freedom: Numbers, confidence: float = CONFIDENCE) -> Numbers:
-    """Return how many standard errors a two-sided interval reaches to either side, at degrees of freedom above 0."""
+    """Return how many standard errors a two-sided interval reaches to either side.
+
+    Args:
+        freedom: degrees of freedom, above 0.
+        confidence: its level, 0 to 1.
+    """
     return stdtrit(freedom, (1 + confidence) / 2)
 
 
@@ -51,4 +56,4 @@ def pooled_freedom(parts: Iterable[tuple[float, int]]) -> float:
         parts: each variance, and its own degrees of freedom.
     """
     parts = list(parts)
-    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / own for variance, own in parts)
+    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / freedom for variance, freedom in parts)

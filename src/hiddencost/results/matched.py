@@ -27,34 +27,39 @@ def write(runs: str | Path, upstream: str | Path, path: str | Path) -> None:
 
 
 def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a compressed network, method and seed: its `dense`, `compression` (the kind), `upstream_lost` and
-    `lost`, what it loses against the dense one in accuracy upstream and downstream, in points.
+    """Return what compressed networks lose in accuracy, upstream and downstream.
 
     Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
     controls, are left out. Downstream it is the mean of the seed-paired differences over those `cells` (datasets and
     shots) in which all networks of the same dense one have a result.
+
+    Args:
+        runs: as in runs.parquet.
+        upstream: `top1` (%) by backbone.
+
+    Returns:
+        A row a compressed network, method and seed: its `dense`, `compression` (the kind), `cells` (their number),
+        `upstream_lost` and `lost`, what it loses against the dense one, in points.
     """
     top1 = upstream.set_index("backbone")["top1"].dropna()
-    about = runs.drop_duplicates("backbone").set_index("backbone")
+    backbones = runs.drop_duplicates("backbone").set_index("backbone")
     lost = differences(runs, LOST, "accuracy")
-    made = about.index[(about["compression"] != "none") & about["control"].isna()]
+    made = backbones.index[(backbones["compression"] != "none") & backbones["control"].isna()]
     lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
     # means over other cells would not be of the same
     cells = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
     complete = cells.transform("count") == cells.transform("size")
     cells = lost[complete].groupby(["dense", "method", "backbone", "seed"], sort=False)["difference"]
     table = cells.agg(lost="mean", cells="size").reset_index()
-    table["compression"] = table["backbone"].map(about["compression"]).map(lambda label: last_applied(label).kind)
-    own, dense = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
-    return table.assign(upstream_lost=dense - own)
+    table["compression"] = table["backbone"].map(backbones["compression"]).map(lambda label: last_applied(label).kind)
+    compressed_top1, dense_top1 = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
+    return table.assign(upstream_lost=dense_top1 - compressed_top1)
 
 
 def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     """Estimate what compression costs downstream at equal upstream accuracy, for each dense network and method.
 
-    runs: as in runs.parquet; upstream: `top1` (%) by backbone. Returns a row a dense network, method and kind of
-    `compression` ("all" together, and each of several kinds), with the number of `networks`, of `seeds` and of the
-    `cells` (dataset, shots, seed) that all of them have, and two answers, in points:
+    There are two answers.
 
     `close_cost`: the mean loss of the networks whose upstream accuracy is within `CLOSE` points of the dense one's,
     and how many they are (`close`). `cost_at_matched`: where the line of least squares through all networks, of
@@ -67,19 +72,28 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     t, Satterthwaite's degrees of freedom; what the networks' own seeds scatter is in both, so that it is wide rather
     than narrow). It speaks for other networks of the kind and other seeds, on the same datasets, and takes the
     upstream accuracies as exact. From a single seed, which decides nothing, there is none.
+
+    Args:
+        runs: as in runs.parquet.
+        upstream: `top1` (%) by backbone.
+
+    Returns:
+        A row a dense network, method and kind of `compression` ("all" together, and each of several kinds), with the
+        number of `networks`, of `seeds` and of the `cells` (dataset, shots, seed) that all of them have, and the two
+        answers, in points.
     """
     table, rows = losses(runs, upstream), []
-    for (dense, method), own in table.groupby(["dense", "method"], sort=False):
-        kinds = own["compression"].unique()
+    for (dense, method), compared in table.groupby(["dense", "method"], sort=False):
+        kinds = compared["compression"].unique()
         for kind in [ALL, *(kinds if len(kinds) > 1 else [])]:
-            some = own if kind == ALL else own[own["compression"] == kind]
-            networks = some.groupby("backbone", sort=False)[["upstream_lost", "lost"]].mean()
+            of_kind = compared if kind == ALL else compared[compared["compression"] == kind]
+            networks = of_kind.groupby("backbone", sort=False)[["upstream_lost", "lost"]].mean()
             close = networks[networks["upstream_lost"].abs() <= CLOSE]
             least, most = networks["upstream_lost"].agg(["min", "max"])
             row = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
-            row |= {"seeds": some["seed"].nunique(), "cells": some.groupby("seed")["cells"].first().sum()}
+            row |= {"seeds": of_kind["seed"].nunique(), "cells": of_kind.groupby("seed")["cells"].first().sum()}
             row |= {"upstream_lost_least": least, "upstream_lost_most": most}
-            rows.append(row | _line(some, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
+            rows.append(row | _line(of_kind, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -88,10 +102,12 @@ def _line(losses: pd.DataFrame, networks: pd.DataFrame) -> dict:
         return {}
     line = linregress(networks["upstream_lost"], networks["lost"])
     estimate = {"cost_at_matched": line.intercept, "slope": line.slope}
-    alone = [linregress(own["upstream_lost"], own["lost"]).intercept for _, own in losses.groupby("seed")]
-    if len(alone) < 2:
+    by_seed = losses.groupby("seed")
+    intercepts = [linregress(of_seed["upstream_lost"], of_seed["lost"]).intercept for _, of_seed in by_seed]
+    if len(intercepts) < 2:
         return estimate
-    parts = [(line.intercept_stderr**2, len(networks) - 2), (np.var(alone, ddof=1) / len(alone), len(alone) - 1)]
+    between_seeds = np.var(intercepts, ddof=1) / len(intercepts)
+    parts = [(line.intercept_stderr**2, len(networks) - 2), (between_seeds, len(intercepts) - 1)]
     variance = sum(part for part, _ in parts)
     if np.sqrt(variance) < ROUNDING:  # without any scatter it says nothing
         return estimate

@@ -1,6 +1,7 @@
 """Tables: one tidy row a run, their summary over seeds, and the bins of the reliability diagrams."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +25,31 @@ TEXTS = [  # columns of any table that are no numbers
 ]
 
 
+@dataclass(frozen=True)
+class CollectedStudy:
+    """The grid of a study whose packs are collected.
+
+    Attributes:
+        study: its name.
+        grid: its values of each of `AXES`.
+        methods: names of those of each backbone, by its name.
+        backbones: by name, `dense`, the name of the one that it is compared with, and what rows without a pack say
+            of it.
+        left_out: by `backbone` and `dataset`, the names of those without packs, and why: their rows are not run.
+        expectations: published accuracies, see `against_published`.
+        so_far: where the study may still be running, the paths of the packs that there are, with their time stamps:
+            what they do not hold is not run, either; None where it has ended.
+    """
+
+    study: str
+    grid: Mapping[str, list]
+    methods: Mapping[str, list[str]]
+    backbones: Mapping[str, dict]
+    left_out: Mapping[str, Mapping[str, str]]
+    expectations: list[dict]
+    so_far: Mapping[str, int] | None = None
+
+
 def run_columns() -> list[str]:
     """Return the columns of the table of runs."""
     return [
@@ -40,21 +66,24 @@ def paired_metrics() -> list[str]:
     return [name for name, metric in METRICS.items() if metric.paired]
 
 
-def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
-    """Read the packs' tables and return the runs of the study's grid, in its order, bins included.
+def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
+    """Read the packs' tables.
 
-    study: `study` (its name), `grid` (its values of each of `AXES`), `methods` (those of each backbone, by name),
-    `backbones` (by name: `dense`, the name of the
-    one that it is compared with, and what rows without a pack say of it), `left_out` (by `backbone` and `dataset`:
-    the names of those without packs, and why: their rows are not run); and `so_far`, not None where the packs are
-    those of a study that may still be running: what they do not hold is not run, either. Runs that a pack still holds
-    from an earlier grid are left out. Raises ValueError if a run of the grid is missing or there twice.
+    Args:
+        packs: paths of the tables. Runs that one still holds from an earlier grid are left out.
+        study: the grid.
+
+    Returns:
+        A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`.
+
+    Raises:
+        ValueError: if a run of the grid is missing or there twice.
     """
     parts = [pd.read_parquet(pack) for pack in packs]
     in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
-    runs["dense"] = runs["backbone"].map({name: one["dense"] for name, one in study["backbones"].items()})
+    runs["dense"] = runs["backbone"].map({name: stated["dense"] for name, stated in study.backbones.items()})
     wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
     index = pd.MultiIndex.from_frame(runs[AXES].map(_text))
     if len(absent := wanted.difference(index)):
@@ -65,25 +94,24 @@ def collect(packs: list[str | Path], study: dict) -> pd.DataFrame:
     return runs.reset_index(drop=True).reindex(columns=run_columns() + BIN_COLUMNS)
 
 
-def _left_out(study: dict, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:
+def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:
     """Return a row, not run, for each run of what is left out and, of a study so far, for what is not `in_packs`."""
     rows = []
     for values in _runs(study):
         run = dict(zip(AXES, values, strict=True))
-        reasons = [study["left_out"][axis].get(run[axis]) for axis in ("backbone", "dataset")]
-        if study.get("so_far") is not None and tuple(map(_text, values)) not in in_packs:
+        reasons = [study.left_out[axis].get(run[axis]) for axis in ("backbone", "dataset")]
+        if study.so_far is not None and tuple(map(_text, values)) not in in_packs:
             reasons.append("not finished yet")
         if reason := next(filter(None, reasons), None):
-            stated = study["backbones"][run["backbone"]] | {"study": study["study"]}
+            stated = study.backbones[run["backbone"]] | {"study": study.study}
             rows.append(stated | run | {"shots": str(run["shots"]), "status": "not run", "reason": reason})
     return pd.DataFrame(rows)
 
 
-def _runs(study: dict) -> Iterator[tuple]:
+def _runs(study: CollectedStudy) -> Iterator[tuple]:
     """Yield the runs of a study's grid, as values of `AXES`: those methods that there are for a backbone."""
-    of_backbone = study["methods"]
-    runs = product(*(study["grid"][axis] for axis in AXES))
-    return (run for run in runs if run[AXES.index("method")] in of_backbone[run[AXES.index("backbone")]])
+    runs = product(*(study.grid[axis] for axis in AXES))
+    return (run for run in runs if run[AXES.index("method")] in study.methods[run[AXES.index("backbone")]])
 
 
 def _text(value: object) -> str:
@@ -91,12 +119,16 @@ def _text(value: object) -> str:
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Summarise finished runs over seeds: a row a cell (backbone, dataset, method, shots).
+    """Summarise finished runs over seeds.
 
-    `{metric}_mean` and `_std` (n - 1) for each metric, `seeds` (their number), and the difference dense minus
-    backbone of the `paired_metrics` (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and
-    `paired_seeds`). The dense backbone is the one that the column `dense` names; where there is none the difference
-    is empty.
+    Args:
+        runs: as `collect` returns them.
+
+    Returns:
+        A row a cell (backbone, dataset, method, shots): `{metric}_mean` and `_std` (n - 1) for each metric, `seeds`
+        (their number), and the difference dense minus backbone of the `paired_metrics` (`..._mean`, `_std`, `_low`
+        and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the one that the column `dense`
+        names; where there is none the difference is empty.
     """
     cells = runs.groupby(CELL, dropna=False, sort=False)
     summary = cells[list(METRICS)].agg(["mean", "std"])
@@ -117,10 +149,15 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.DataFrame:
-    """Set published accuracies (backbone, dataset, method, shots, accuracy and std in %, source) beside ours.
+    """Set published accuracies beside ours.
 
-    Returns a row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, and `difference`,
-    ours minus published, in points; ours is empty where there is no result.
+    Args:
+        summary: as `summarise` returns it.
+        expectations: each its backbone, dataset, method, shots, accuracy and std (%), and source.
+
+    Returns:
+        A row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, and `difference`, ours
+        minus published, in points; ours is empty where there is no result.
     """
     columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
     expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
@@ -133,8 +170,14 @@ def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.Dat
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the reliability bins of finished runs: a row a run and bin (`bin` 1 to 15, its `count`, and the mean
-    `confidence` and `accuracy` of its images)."""
+    """Return the reliability bins of finished runs.
+
+    Args:
+        runs: as `collect` returns them.
+
+    Returns:
+        A row a run and bin: `bin` 1 to 15, its `count` of images, and their mean `confidence` and `accuracy`.
+    """
     long = runs.loc[runs["status"] == "ok", [*AXES, *BIN_COLUMNS]].explode(BIN_COLUMNS)
     long.insert(len(AXES), "bin", long.groupby(level=0).cumcount() + 1)
     long.columns = [column.removeprefix("bin_") for column in long.columns]
@@ -143,9 +186,15 @@ def bins(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def pool(bins: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Pool the bins of several runs: a row a value of the columns `by` and bin that has images.
+    """Pool the bins of several runs.
 
-    `count`s add up, `confidence` and `accuracy` are means over images, and `share` is that of the images.
+    Args:
+        bins: as `bins` returns them.
+        by: the columns whose values stay apart.
+
+    Returns:
+        A row a value of these columns and bin that has images: `count`s add up, `confidence` and `accuracy` are means
+        over images, and `share` is that of the images.
     """
     bins = bins[bins["count"] > 0]
     means = ["confidence", "accuracy"]
@@ -173,9 +222,15 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def conclude(runs: pd.DataFrame, verdicts: str, report: str | Path) -> tuple[str, bool]:
-    """Say what came of a study and where it is, in a few lines, and whether every run has a result.
+    """Say what came of a study and where it is.
 
-    verdicts: how often each was given to a claim, see `verdicts.count`.
+    Args:
+        runs: as `collect` returns them.
+        verdicts: how often each was given to a claim, see `verdicts.count`.
+        report: beside which tables and figures are.
+
+    Returns:
+        A few lines, and whether every run has a result.
     """
     lines = []
     failed = runs[runs["status"] != "ok"]

@@ -17,7 +17,13 @@ LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--"})  # 
 
 
 def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
-    """Write the table of a study's runs as the files' names say: of a metric; as .csv, .md, .tex (booktabs)."""
+    """Write the tables for print.
+
+    Args:
+        runs: path of the study's table.
+        paths: of what is written: a metric's table, by the name of which the file is called, as .csv, .md or .tex
+            (booktabs).
+    """
     table = pd.read_parquet(runs)
     for path in map(Path, paths):
         numbers = cells(table, path.stem)
@@ -30,14 +36,21 @@ def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
 
 
 def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return a row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds,
-    in %; `seeds`, their number; `best`, whether it is set in bold.
+    """Return the numbers of a metric, and which are the best.
 
     Best of a column (shots, dataset, method) is the backbone of the highest mean accuracy or lowest mean ECE, of
     those with the most seeds of the column (a mean of fewer is not comparable). With it are all that have three or
     more seeds in common with it and are not known to be worse: no 95 % paired interval (a two-sided paired t test at
     5 %) lies on the worse side. Of two seeds the test finds hardly anything worse. Controls are never best: at chance
     a network that never learned can be calibrated well.
+
+    Args:
+        runs: the study's table.
+        metric: a name of `METRICS`.
+
+    Returns:
+        A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, in
+        %; `seeds`, their number; `best`, whether it is set in bold.
     """
     runs = runs.assign(value=100 * runs[metric].where(runs["status"] == "ok"))
     values = (
@@ -124,7 +137,7 @@ def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str) -> pd.DataF
         text = f"{mean:.1f}" + (f" {sign} {std:.1f}" if seeds > 1 else "")
         return bold.format(text) if best else text
 
-    texts = [cell(*one) for one in numbers[["mean", "std", "seeds", "best"]].itertuples(index=False)]
+    texts = [cell(*row) for row in numbers[["mean", "std", "seeds", "best"]].itertuples(index=False)]
     numbers = numbers.assign(text=texts, method=numbers["method"].str.upper())
     rows, columns = ["shots", "backbone"], ["dataset", "method"]
     index, header = (

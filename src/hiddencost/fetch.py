@@ -47,12 +47,22 @@ def fetch_all(
 ) -> dict:
     """Fetch a catalog entry's files into `folder`, each from the first of its sources that gives the right bytes.
 
-    A path among the sources is absolute or relative to `root`. A file that has neither sha256 nor md5 is trusted at
-    its first use: `lock`, a JSON file {"NAME/file name": sha256}, then holds what it was. Offline, only files that
-    are there and paths are used.
+    A file that has neither sha256 nor md5 is trusted at its first use.
 
-    Returns {"failed": None or one line with what each source of each missing file said,
-    "files": {key: {"path", "sha256", "source"}}}. Raises OSError for trouble on this side (a full disk).
+    Args:
+        name: of the entry.
+        files: its files, by key.
+        folder: where they go.
+        lock: path of the JSON file {"NAME/file name": sha256} that holds what files trusted at their first use were.
+        offline: use only files that are there already, and paths among the sources.
+        root: the folder that paths among the sources are relative to, where they are not absolute.
+
+    Returns:
+        {"failed": None or one line with what each source of each missing file said,
+        "files": {key: {"path", "sha256", "source"}}}.
+
+    Raises:
+        OSError: for trouble on this side (a full disk).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,11 +122,11 @@ def _check(path, file, lock, name) -> str:
         handle.seek(0)
         md5 = file.md5 and hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     sha256 = sha256_file(path)
-    found = {"sha256": sha256, "md5": md5, "size": path.stat().st_size}
-    found["sha256_prefix"] = sha256[: len(file.sha256_prefix or "")]
+    measured = {"sha256": sha256, "md5": md5, "size": path.stat().st_size}
+    measured["sha256_prefix"] = sha256[: len(file.sha256_prefix or "")]
     for kind in CHECKS:
-        if (expected := getattr(file, kind)) is not None and found[kind] != expected:
-            raise SourceError(f"{kind} is {found[kind]}, expected {expected}")
+        if (expected := getattr(file, kind)) is not None and measured[kind] != expected:
+            raise SourceError(f"{kind} is {measured[kind]}, expected {expected}")
     if not start or start.startswith((b"<!doctype html", b"<html")):
         raise SourceError("an html page instead of the file" if start else "the file is empty")
     if file.sha256 is None and file.md5 is None:
@@ -157,9 +167,9 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
             raise SourceError("no such file")
         return Path(shutil.copyfile(local, path))
     if source.hf is not None:
-        where = {"revision": source.revision, "local_dir": temporary / "hf"}
+        options = {"revision": source.revision, "local_dir": temporary / "hf"}
         try:  # retries and goes on after a cut by itself
-            return Path(hf_hub_download(source.hf, source.file, tqdm_class=progress, **where))
+            return Path(hf_hub_download(source.hf, source.file, tqdm_class=progress, **options))
         except Exception as error:  # of many kinds, of several libraries
             if isinstance(error, OSError) and error.errno in HERE:
                 raise
@@ -238,19 +248,19 @@ def _receive(session, url, part, file: SourceFile) -> None:
     A JSON file beside `part` says what its bytes are of. They are kept only where the server still has that version
     (ETag or Last-Modified, and length; RFC 9110, section 13.1.5); else the download begins anew.
     """
-    about = read_json(_state(part)) if part.exists() and _state(part).exists() else {}
-    have = part.stat().st_size if about.get("url") == url and about["version"] and about["total"] else 0
-    if have and have == about["total"]:
+    state = read_json(_state(part)) if part.exists() and _state(part).exists() else {}
+    have = part.stat().st_size if state.get("url") == url and state["version"] and state["total"] else 0
+    if have and have == state["total"]:
         return
-    asked = {"Range": f"bytes={have}-", "If-Range": about["version"]} if have else {}
-    asked["Accept-Encoding"] = "identity"
-    with session.get(url, headers=asked, stream=True, timeout=TIMEOUT) as response:
-        given, status = response.headers, response.status_code
-        version = given.get("ETag", "W/")
-        version = given.get("Last-Modified") if version.startswith("W/") else version  # W/: weak
+    request_headers = {"Range": f"bytes={have}-", "If-Range": state["version"]} if have else {}
+    request_headers["Accept-Encoding"] = "identity"
+    with session.get(url, headers=request_headers, stream=True, timeout=TIMEOUT) as response:
+        headers, status = response.headers, response.status_code
+        version = headers.get("ETag", "W/")
+        version = headers.get("Last-Modified") if version.startswith("W/") else version  # W/: weak
         if have and status in (206, 416):
-            span = f"bytes {have}-{about['total'] - 1}/{about['total']}"
-            if given.get("Content-Range") != span or version not in (about["version"], None):
+            span = f"bytes {have}-{state['total'] - 1}/{state['total']}"
+            if headers.get("Content-Range") != span or version not in (state["version"], None):
                 _discard(part)
                 return _receive(session, url, part, file)
         else:
@@ -261,12 +271,12 @@ def _receive(session, url, part, file: SourceFile) -> None:
         addresses = [hop.url for hop in (*response.history, response)]
         if url.startswith("https:") and not all(address.startswith("https:") for address in addresses):
             raise SourceError(f"redirected from https to {addresses[-1]}")
-        if given.get("Content-Type", "").startswith("text/html"):
+        if headers.get("Content-Type", "").startswith("text/html"):
             raise SourceError("an html page instead of the file")
         left = response.raw.length_remaining
         if (
             left is None
-            and given.get("Transfer-Encoding") != "chunked"
+            and headers.get("Transfer-Encoding") != "chunked"
             and all(getattr(file, kind) is None for kind in CHECKS)
         ):
             raise SourceError("sent without its length, and no checksum is known to tell whether it is whole")

@@ -11,9 +11,13 @@ from tempfile import NamedTemporaryFile
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success fsync it and rename it to `path`, else remove it.
+    """Write a file whole or not at all: a reader, a killed job or a full disk leaves either the old file or none.
 
-    A reader, a killed job or a full disk therefore leaves either the old file or none.
+    Args:
+        path: of the file; its folder is made where there is none.
+
+    Yields:
+        A temporary path beside it, with its suffix. On success it is fsynced and renamed to `path`, else removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,30 +48,39 @@ def read_json(path: str | os.PathLike) -> dict:
 
 
 def canonical(value: object) -> str:
-    """One string for one value: JSON with sorted keys. NaN is refused (ValueError)."""
+    """Return one string for one value: JSON with sorted keys.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON has not.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def fetched_files(fetched: str | os.PathLike) -> dict[str, Path]:
-    """Return the files, by key, of a download's report (fetched.json), if they are still what they were.
+    """Return the files of a download, by key, if they are still what they were.
 
-    Raises ValueError if the download has failed or a file has other bytes, FileNotFoundError if it is gone.
+    Args:
+        fetched: path of its report, fetched.json.
+
+    Raises:
+        ValueError: if the download has failed or a file has other bytes.
+        FileNotFoundError: if a file is gone.
     """
     report = read_json(fetched)
     if report["failed"]:
         raise ValueError(report["failed"])
     for file in report["files"].values():
-        if (found := sha256_file(file["path"])) != file["sha256"]:
-            raise ValueError(f"{file['path']}: sha256 is {found}, expected {file['sha256']}, as it was fetched")
+        if (sha256 := sha256_file(file["path"])) != file["sha256"]:
+            raise ValueError(f"{file['path']}: sha256 is {sha256}, expected {file['sha256']}, as it was fetched")
     return {key: Path(file["path"]) for key, file in report["files"].items()}
 
 
 def sha256_text(text: str) -> str:
-    """SHA-256 of a text in UTF-8, in hexadecimal."""
+    """Return the SHA-256 of a text in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

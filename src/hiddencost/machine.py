@@ -32,14 +32,14 @@ def visible() -> list[str]:
     A name is the UUID where nvidia-smi tells it, else what CUDA_VISIBLE_DEVICES says (a UUID, MIG instance or index);
     indices count as nvidia-smi does. Like CUDA, it reads CUDA_VISIBLE_DEVICES up to the first that there is not.
     """
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None and not told.strip():
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is not None and not setting.strip():
         return []
     installed = _installed()
-    if told is None:
+    if setting is None:
         return list(installed.values())
     names = []
-    for token in map(str.strip, told.split(",")):
+    for token in map(str.strip, setting.split(",")):
         if token.startswith(("GPU-", "MIG-")):  # a UUID may be cut short
             names.append(next((uuid for uuid in installed.values() if uuid.startswith(token)), token))
         elif token.isdigit() and (token in installed or not installed):
@@ -66,13 +66,20 @@ def _installed() -> dict[str, str]:
 
 @contextmanager
 def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
-    """Take a GPU for this process, or `count` of them, alone or as one of `jobs_per_gpu`, and yield its name (names,
-    with commas between); None where there is none.
+    """Take GPUs for this process. Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to them, and stays so.
 
-    Where there are fewer GPUs than asked for it takes all. Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to
-    those GPUs, and stays so. It waits while all are taken by processes of the same user that hold a lease; the kernel
-    ends the lease of one that dies. jobs_per_gpu: a divisor of SLOTS. Raises PermissionError where the folder of the
-    locks belongs to somebody else.
+    It waits while all are taken by processes of the same user that hold a lease; the kernel ends the lease of one
+    that dies.
+
+    Args:
+        jobs_per_gpu: so many share each GPU, of which this is one; a divisor of SLOTS.
+        count: of GPUs; where there are fewer it takes all.
+
+    Yields:
+        The GPU's name (names, with commas between); None where there is none.
+
+    Raises:
+        PermissionError: where the folder of the locks belongs to somebody else.
     """
     gpus = visible()
     if not gpus:
@@ -82,15 +89,15 @@ def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
     if len(gpus) < count:
         log.warning("%d GPUs were asked for, %d are visible: computing on these", count, len(gpus))
         count = len(gpus)
-    folder, slots, told = _folder(), SLOTS // jobs_per_gpu, False
+    folder, slots, has_logged = _folder(), SLOTS // jobs_per_gpu, False
     while not (taken := _take(gpus, count, slots, folder)):
-        if not told:
+        if not has_logged:
             which = f"all {len(gpus)} GPUs are" if len(gpus) > 1 else "the only GPU is"
             if count > 1:
                 which = f"{len(gpus) - count + 1} or more of {len(gpus)} GPUs are"
             wanted = "one" if count == 1 else str(count)
             log.info("%s taken: waiting for %s; a lease ends with the process that holds it", which, wanted)
-            told = True
+            has_logged = True
         time.sleep(POLL)
     gpu, locks = taken
     try:
@@ -106,11 +113,11 @@ def _folder() -> Path:
     """Return the folder of the locks, of this machine and user: a network home would join machines."""
     folder = Path(tempfile.gettempdir(), f"hiddencost-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no folder"
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no folder"
         raise PermissionError(
-            f"{folder}: {kind}, of user {found.st_uid}; expected a folder of user {os.getuid()}, for locks. "
+            f"{folder}: {kind}, of user {status.st_uid}; expected a folder of user {os.getuid()}, for locks. "
             "Remove it, or set TMPDIR to another place"
         )
     folder.chmod(0o700)
@@ -144,8 +151,12 @@ def _try(file: Path) -> FileLock | None:
 def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
     """Return PyTorch's device for what `lease` gave: "cuda" for a GPU that PyTorch can use, else "cpu".
 
-    Of a GPU that jobs share, PyTorch takes no more than this job's share of its memory. Raises RuntimeError for a GPU
-    for which this PyTorch has no kernels.
+    Args:
+        gpu: the name that `lease` yielded.
+        jobs_per_gpu: that share a GPU: PyTorch takes no more than this job's share of its memory.
+
+    Raises:
+        RuntimeError: for a GPU for which this PyTorch has no kernels.
     """
     import torch
 
@@ -156,12 +167,12 @@ def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
         log.warning("PyTorch finds a GPU that nvidia-smi does not tell: to use it, set CUDA_VISIBLE_DEVICES=0")
     if gpu and usable:
         for index in range(torch.cuda.device_count()):
-            _has_kernels(torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
+            _require_kernels(torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
         torch.cuda.set_per_process_memory_fraction(1 / jobs_per_gpu)
     return torch.device("cuda" if gpu and usable else "cpu")
 
 
-def _has_kernels(name: str, capability: tuple[int, int]) -> None:
+def _require_kernels(name: str, capability: tuple[int, int]) -> None:
     """Raise RuntimeError where this PyTorch has no kernels for a GPU of a name and CUDA capability."""
     import torch
 

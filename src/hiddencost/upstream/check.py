@@ -12,8 +12,15 @@ from hiddencost.upstream.data import PREPROCESSING, train_transform
 def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[float, int]:
     """Return what `Family.count_multiply_adds` does of a network that is to be trained by a recipe.
 
-    Raises ValueError where there is no such network, where it gives something else than logits in training mode, or
-    where timm does not know the recipe's augmentation."""
+    Args:
+        architecture: of the network.
+        size: side of the images, in pixels.
+        recipe: of the training.
+
+    Raises:
+        ValueError: where there is no such network, where it gives something else than logits in training mode, or
+            where timm does not know the recipe's augmentation.
+    """
     train_transform(recipe, size, PREPROCESSING)
     counts = family_of(architecture).count_multiply_adds(architecture, size)
     with torch.device("meta"):

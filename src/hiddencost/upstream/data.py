@@ -28,9 +28,15 @@ PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAU
 
 
 class Arrays(Sequence):
-    """Prepared arrays as a sequence of PIL images and labels. images: uint8 [N, 3, s, s]; labels: int64 [N]."""
+    """Prepared arrays as a sequence of PIL images and labels."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
+        """Keep the arrays.
+
+        Args:
+            images: uint8 [N, 3, s, s].
+            labels: int64 [N].
+        """
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
@@ -41,8 +47,14 @@ class Arrays(Sequence):
 
 
 class Upstream(NamedTuple):
-    """An upstream data set: sequences of PIL images and labels, the names of the classes, and the SHA-256 over its
-    prepared arrays' (None of a folder)."""
+    """An upstream data set.
+
+    Attributes:
+        train: PIL images and labels.
+        test: the same, of the test images.
+        classes: their names.
+        digest: the SHA-256 over its prepared arrays'; None of a folder.
+    """
 
     train: Sequence[tuple[Image.Image, int]]
     test: Sequence[tuple[Image.Image, int]]
@@ -53,8 +65,12 @@ class Upstream(NamedTuple):
 def load(source: dict) -> Upstream:
     """Open an upstream data set.
 
-    source: {"arrays": folder of a prepared dataset} or {"folder": path}, which has train/CLASS/* and val/CLASS/* (or
-    validation/, or test/), as ImageNet-1k has. Raises ValueError where it has failed, or is not so.
+    Args:
+        source: {"arrays": folder of a prepared dataset} or {"folder": path}, which has train/CLASS/* and val/CLASS/*
+            (or validation/, or test/), as ImageNet-1k has.
+
+    Raises:
+        ValueError: where it has failed, or is not so.
     """
     if "arrays" in source:
         dataset = prepared.load(source["arrays"])
@@ -69,8 +85,9 @@ def load(source: dict) -> Upstream:
         test = ImageFolder(folder_of_tests(folder), loader=open_image)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
-    if odd := set(train.classes) ^ set(test.classes):
-        raise ValueError(f"{folder}: train/ and {test.root} have different classes: {', '.join(sorted(odd)[:5])}")
+    if unmatched := set(train.classes) ^ set(test.classes):
+        names = ", ".join(sorted(unmatched)[:5])
+        raise ValueError(f"{folder}: train/ and {test.root} have different classes: {names}")
     return Upstream(train, test, train.classes, None)
 
 
@@ -115,9 +132,18 @@ class Tested(Dataset):
 
 
 def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
-    """Return timm's training transform of a recipe, from a PIL image to uint8 [3, size, size].
+    """Return timm's training transform of a recipe.
 
-    Raises ValueError for an `auto_augment` that timm does not know.
+    Args:
+        recipe: of the training.
+        size: side of the images that the network sees, in pixels.
+        preprocessing: of its manifest: mean, std and interpolation.
+
+    Returns:
+        From a PIL image to uint8 [3, size, size].
+
+    Raises:
+        ValueError: for an `auto_augment` that timm does not know.
     """
     augmentation = {
         "scale": tuple(recipe.scale),
@@ -139,9 +165,10 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> C
 
 
 def eval_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
-    """Return timm's test transform of a recipe, from a PIL image to uint8 [3, size, size]."""
-    how = {"crop_pct": recipe.test_crop, "interpolation": preprocessing["interpolation"]}
-    return create_transform(size, is_training=False, use_prefetcher=True, **how)
+    """Return timm's test transform of a recipe, from a PIL image to uint8 [3, size, size]; arguments as of
+    `train_transform`."""
+    options = {"crop_pct": recipe.test_crop, "interpolation": preprocessing["interpolation"]}
+    return create_transform(size, is_training=False, use_prefetcher=True, **options)
 
 
 class TrainLoader:
@@ -160,11 +187,25 @@ class TrainLoader:
         rank: int = 0,
         processes: int = 1,
     ):
-        """workers: processes that read and augment; 0: none but this one. Raises ValueError for a batch size that
-        does not divide among the processes (evenly, with mixup, which pairs images), or that the images do not fill.
+        """Open the loader.
+
+        Args:
+            images: all training images.
+            recipe: of the training.
+            size: side of the images that the network sees, in pixels.
+            preprocessing: of its manifest: mean, std and interpolation.
+            seed: of the order and of augmentation.
+            device: that the batches are on.
+            workers: processes that read and augment; 0: none but this one.
+            rank: which this process is of those that share each batch.
+            processes: how many share it.
+
+        Raises:
+            ValueError: for a batch size that does not divide among the processes (evenly, with mixup, which pairs
+                images), or that the images do not fill.
         """
-        own, rest = divmod(recipe.batch_size, processes)
-        if rest or ((recipe.mixup or recipe.cutmix) and own % 2):
+        share, rest = divmod(recipe.batch_size, processes)
+        if rest or ((recipe.mixup or recipe.cutmix) and share % 2):
             raise ValueError(
                 f"batch_size is {recipe.batch_size}; expected one that {processes} GPUs can share evenly"
             )
@@ -176,7 +217,7 @@ class TrainLoader:
         self.sampler = DistributedSampler(self.data, processes, rank, shuffle=True, seed=order, drop_last=True)
         loader = DataLoader(
             self.data,
-            own,
+            share,
             sampler=self.sampler,
             num_workers=workers,
             collate_fn=fast_collate,
@@ -185,8 +226,8 @@ class TrainLoader:
             generator=stream(seed, "workers"),  # else it would draw from the stream of the training
         )
         erase = {"re_prob": recipe.random_erase, "re_mode": "pixel"}
-        how = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"]), "device": device}
-        self.loader = PrefetchLoader(loader, **how, **erase)
+        normalise = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"]), "device": device}
+        self.loader = PrefetchLoader(loader, **normalise, **erase)
         self.steps = len(loader)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -197,6 +238,14 @@ class TrainLoader:
 
 
 def in_order(images: Dataset, size: int, preprocessing: dict, device: torch.device, workers: int) -> PrefetchLoader:
-    """Return a loader of images in their order, as `TrainLoader` gives them."""
+    """Return a loader of images in their order, in batches as `TrainLoader` gives them.
+
+    Args:
+        images: each uint8 [3, s, s], with its label.
+        size: of a batch.
+        preprocessing: of the network's manifest: mean and std.
+        device: that the batches are on.
+        workers: processes that read images.
+    """
     loader = DataLoader(images, size, num_workers=workers, collate_fn=fast_collate, pin_memory=device.type == "cuda")
     return PrefetchLoader(loader, mean=tuple(preprocessing["mean"]), std=tuple(preprocessing["std"]), device=device)

@@ -19,14 +19,20 @@ IMAGES = 1000  # that it looks at: all of ImageNet's would take a CPU an hour
 def recognised(network: nn.Module, manifest: Manifest, least: float) -> Recognised:
     """Return how many of the upstream test images a network classifies rightly: of `IMAGES`, evenly spaced, or all.
 
-    least: of them, in %. Raises ValueError where the images are not there, or not what they were.
+    Args:
+        network: on the CPU.
+        manifest: of the network.
+        least: how many of them it must classify rightly, in %.
+
+    Raises:
+        ValueError: where the images are not there, or not what they were.
     """
     data = load(manifest.upstream["data"])
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]
     recipe = UpstreamRecipe.model_validate(manifest.upstream["recipe"])
-    seen = recipe, manifest.upstream["image_size"], manifest.preprocessing.model_dump()
-    correct = correct_of(network, data, indices, *seen, torch.device("cpu"))
+    size, preprocessing = manifest.upstream["image_size"], manifest.preprocessing.model_dump()
+    correct = correct_of(network, data, indices, recipe, size, preprocessing, torch.device("cpu"))
     return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
 
 

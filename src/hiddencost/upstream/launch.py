@@ -68,6 +68,6 @@ def _has_failed(rule: str, job: UpstreamJob) -> bool:
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    given = read_json(sys.argv[1])
-    cuda = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    TRAININGS[given["rule"]](UpstreamJob.model_validate(given["settings"]), cuda, given["workers"])
+    request = read_json(sys.argv[1])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    TRAININGS[request["rule"]](UpstreamJob.model_validate(request["settings"]), device, request["workers"])

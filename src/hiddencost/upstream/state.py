@@ -22,15 +22,25 @@ from hiddencost.upstream.sparsifiers import FixedMasks, sparsifier_of
 
 @dataclass
 class Training:
-    """A network in training, and all that its next step depends on."""
+    """A network in training, and all that its next step depends on.
+
+    Attributes:
+        network: on the device.
+        optimizer: timm's, of its weights.
+        schedule: timm's, of the learning rate.
+        sparsifier: holds its masks.
+        ema: the mean of weights; None where the recipe has none.
+        epoch: how many are done.
+        seconds: that its epochs took.
+    """
 
     network: nn.Module
     optimizer: Optimizer
     schedule: Scheduler
     sparsifier: FixedMasks
     ema: ModelEmaV3 | None
-    epoch: int = 0  # done
-    seconds: float = 0.0  # that its epochs took
+    epoch: int = 0
+    seconds: float = 0.0
 
     def state(self) -> dict:
         """Return what a training goes on from: `epoch`, `seconds`, states of network, optimiser and mean, masks."""
@@ -44,7 +54,12 @@ class Training:
         }
 
     def restore(self, state: dict, masks: bool = True) -> None:
-        """Go on from a state; without its masks where those of this training stay (a ticket's, after rewinding)."""
+        """Go on from a state.
+
+        Args:
+            state: as `state` returned it.
+            masks: whether to take its masks; not where those of this training stay (a ticket's, after rewinding).
+        """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -59,31 +74,41 @@ class Training:
 
 
 def first_network(job: UpstreamJob, classes: int) -> tuple[nn.Module, dict]:
-    """Return the network before its first step, in training mode, and what its manifest says of it: `architecture`,
-    `stem`, `preprocessing` and `source_sha256` (of published weights).
+    """Return the network before its first step.
 
     From scratch it is as its library initialises it, by the seed. Of published weights the head is a new one where
-    the upstream data set has another number of classes. Raises ValueError where the checkpoint could not be imported.
+    the upstream data set has another number of classes.
+
+    Args:
+        job: what the training is asked for.
+        classes: of the upstream data set.
+
+    Returns:
+        The network, in training mode, and what its manifest says of it: `architecture`, `stem`, `preprocessing` and
+        `source_sha256` (of published weights).
+
+    Raises:
+        ValueError: where the checkpoint could not be imported.
     """
-    about = {"preprocessing": PREPROCESSING, "source_sha256": {}}
+    origin = {"preprocessing": PREPROCESSING, "source_sha256": {}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(job.seed, "init").initial_seed())
         if job.start is None:
-            about["architecture"] = f"{job.architecture}:{classes}"
-            network = build.build(about["architecture"])
+            origin["architecture"] = f"{job.architecture}:{classes}"
+            network = build.build(origin["architecture"])
         else:
             network, _, manifest = backbones.load(job.start)
             kept = {"architecture", "preprocessing", "source_sha256"}
-            about = manifest.model_dump(include=kept, exclude_unset=True)
+            origin = manifest.model_dump(include=kept, exclude_unset=True)
             name = layers.head_name(network)
             if network.get_submodule(name).out_features != classes:
-                about["architecture"] = f"{about['architecture'].partition(':')[0]}:{classes}"
-                other = build.build(about["architecture"])
-                head = other.get_submodule(name).state_dict(prefix=f"{name}.")
-                backbones.load_strictly(other, network.state_dict() | head, str(job.start))
-                network = other
-    about["stem"] = next(iter(convolutions(network)), None)
-    return network.requires_grad_().train(), about
+                origin["architecture"] = f"{origin['architecture'].partition(':')[0]}:{classes}"
+                resized = build.build(origin["architecture"])
+                head = resized.get_submodule(name).state_dict(prefix=f"{name}.")
+                backbones.load_strictly(resized, network.state_dict() | head, str(job.start))
+                network = resized
+    origin["stem"] = next(iter(convolutions(network)), None)
+    return network.requires_grad_().train(), origin
 
 
 def prepare(
@@ -96,10 +121,20 @@ def prepare(
     masks: dict[str, Tensor] | None = None,
 ) -> Training:
     """Return a training before its first step: the network on the device, timm's optimiser and schedule, the mean of
-    weights, and the sparsifier. steps: of an epoch; masks: a lottery ticket's."""
+    weights, and the sparsifier.
+
+    Args:
+        network: before its first step.
+        recipe: of the training.
+        settings: all of a sparsifier, None of a dense training.
+        steps: of an epoch.
+        seed: of the sparsifier's random masks.
+        device: to train on.
+        masks: a lottery ticket's, by the key of the weights; None of any other training.
+    """
     network = network.to(device, memory_format=torch.channels_last)
-    about = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
-    optimizer = create_optimizer_v2(network, opt=recipe.optimiser, **about)
+    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+    optimizer = create_optimizer_v2(network, opt=recipe.optimiser, **options)
     schedule, _ = create_scheduler_v2(
         optimizer,
         recipe.schedule,

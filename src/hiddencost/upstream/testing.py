@@ -27,7 +27,8 @@ def correct_of(
         network: on the device.
         data: the upstream data set.
         indices: of test images.
-        recipe, image_size: of its training.
+        recipe: of its training.
+        image_size: side of the images that it sees, in pixels.
         preprocessing: of its manifest.
         device: to compute on.
         workers: processes that read images.

@@ -6,25 +6,33 @@ out by its own width and draws those alone that are in view.
 
 import altair as alt
 
+from hiddencost.results.gallery import COMPRESSED, CONTROL, DENSE
+
 HEIGHT = 210
-DASHES = {"dense": [1, 0], "compressed": [5, 3], "control": [1.5, 2.5]}
+DASHES = {DENSE: [1, 0], COMPRESSED: [5, 3], CONTROL: [1.5, 2.5]}
 SHAPES = {  # as in the printed figures, whose controls have none
-    "dense": ["circle", "cross"],
-    "compressed": ["square", "diamond", "triangle-up", "triangle-down"],
-    "control": ["triangle-right", "triangle-left"],
+    DENSE: ["circle", "cross"],
+    COMPRESSED: ["square", "diamond", "triangle-up", "triangle-down"],
+    CONTROL: ["triangle-right", "triangle-left"],
 }
 FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
 AXIS = {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "domainColor": "#666"}
 
 
 def panels(methods: list[str], shots: list[str], colours: dict[str, str], palette: list[str]) -> dict[str, dict]:
-    """Return the specification of a panel of each kind: `curves`, `costs` and `reliability`.
+    """Return the specification of a panel of each kind.
 
-    methods, shots: the study's, in its order. colours: #rrggbb of each method. palette: #rrggbb of costs, from the
-    lowest to the highest. The rows that a panel is given:
-    `curves`: cells (method, backbone, kind, shape, shots; value, low, high), and `chance` (value), a line; `costs`:
-    cells (label, shots, value, text, note, strong; `share`, -1 to 1, of the colours' range, and `ink`, of the text);
-    `reliability`: bins (method, bin, confidence, accuracy, share).
+    Args:
+        methods: the study's, in its order.
+        shots: the study's, in its order.
+        colours: #rrggbb of each method.
+        palette: #rrggbb of costs, from the lowest to the highest.
+
+    Returns:
+        By kind, each for the rows that the page gives it: `curves`, of cells (method, backbone, kind, shape, shots;
+        value, low, high), and `chance` (value), a line; `costs`, of cells (label, shots, value, text, note, strong;
+        `share`, -1 to 1, of the colours' range, and `ink`, of the text); `reliability`, of bins (method, bin,
+        confidence, accuracy, share).
     """
     colour = alt.Color(
         "method:N",
@@ -77,7 +85,7 @@ def _costs(shots: list[str], palette: list[str]) -> alt.LayerChart:
     cells = alt.Chart(alt.NamedData("cells"))
     scale = alt.Scale(range=palette, domain=[-1, 1], interpolate="rgb", clamp=True)
     axis = alt.Axis(title=None, labelLimit=150, ticks=False, domain=False)
-    where = {
+    encoding = {
         "x": _axis_of_shots(shots),
         "y": alt.Y("label:N", sort=None, axis=axis),
         "tooltip": [
@@ -90,13 +98,13 @@ def _costs(shots: list[str], palette: list[str]) -> alt.LayerChart:
     }
     ran, gap = cells.transform_filter("isValid(datum.value)"), cells.transform_filter("!isValid(datum.value)")
     strong, weak = ran.transform_filter("datum.strong"), ran.transform_filter("!datum.strong")
-    number = {"text": "text:N", "color": alt.Color("ink:N", scale=None), **where}
+    number = {"text": "text:N", "color": alt.Color("ink:N", scale=None), **encoding}
     return alt.layer(
-        ran.mark_rect(stroke="#fff").encode(color=alt.Color("share:Q", scale=scale, legend=None), **where),
+        ran.mark_rect(stroke="#fff").encode(color=alt.Color("share:Q", scale=scale, legend=None), **encoding),
         weak.mark_text(fontSize=10).encode(**number),
         strong.mark_text(fontSize=10.5, fontWeight="bold").encode(**number),
-        gap.mark_rect(fill="#e6e6e6", stroke="#fff").encode(**where),
-        gap.mark_text(text="–", color="#555").encode(**where),
+        gap.mark_rect(fill="#e6e6e6", stroke="#fff").encode(**encoding),
+        gap.mark_text(text="–", color="#555").encode(**encoding),
     ).resolve_scale(color="independent")
 
 

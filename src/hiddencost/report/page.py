@@ -45,12 +45,15 @@ SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family a
 
 
 def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> None:
-    """Write the report of a study to `output`, beside which its tables/ and figures/ are.
+    """Write the report of a study.
 
-    paths: of the tables of `TABLES` and, to be linked, of those `typeset`. settings: the `study`, as JSON that
-    keeps its order; `captions`, pairs of a figure's name and what it shows; `classes`, the number of each dataset's
-    (None if unknown), and `sizes`, those at which it is prepared; `results`, the folder whose backbones/, benchmarks/
-    and logs/ are read as far as they are there. root: of the checkout.
+    Args:
+        output: of the page, beside which the study's tables/ and figures/ are.
+        paths: of the tables of `TABLES` and, to be linked, of those `typeset`.
+        settings: the `study`, as JSON that keeps its order; `captions`, pairs of a figure's name and what it shows;
+            `classes`, the number of each dataset's (None if unknown), and `sizes`, those at which it is prepared;
+            `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are there.
+        root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
     runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
@@ -65,7 +68,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "runs": {"all": len(runs), "done": len(style.finished(runs))},
         "axes": axes,
         "labels": style.labels(study["figures"]),
-        "verdicts": {one: int((claims["verdict"] == one).sum()) for one in VERDICTS},
+        "verdicts": {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
         "headline": headline(summary),
         "costs": costs(summary, axes, upstream),
         "matched": to_records(matched),
@@ -83,7 +86,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
         "inputs": [
             *provenance.inputs(study, settings["sizes"], results, Path("resources")),
-            *provenance.tables(paths[n] for n in TABLES),
+            *provenance.tables(paths[name] for name in TABLES),
         ],
         "versions": provenance.versions(),
         "trained_with": to_records(count_runs(style.finished(runs), ["python", "torch", "torchvision", "timm"])),
@@ -128,11 +131,11 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
         shape = shapes[taken[family, kind] % len(shapes)]
         taken[family, kind] += 1
         backbones.append({"name": name, "label": shown.label, "kind": kind, "shape": shape, "family": family})
-    first = [one["name"] for one in backbones if one["family"] == backbones[0]["family"]]
+    first = [backbone["name"] for backbone in backbones if backbone["family"] == backbones[0]["family"]]
     shown = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)
     return {
-        "backbone": [one | {"shown": one["name"] in shown} for one in backbones],
+        "backbone": [backbone | {"shown": backbone["name"] in shown} for backbone in backbones],
         "dataset": [
             {"name": name, "label": named(name), "shown": True, "chance": classes[name] and 100 / classes[name]}
             for name in style.order(runs, "dataset")
@@ -154,7 +157,7 @@ def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict)
     cells["reach"] = band_reach(cells["seeds"])
     cells.loc[summary["backbone"] == summary["dense"], pairs] = None  # none costs something against itself
     palette = [to_hex(colour) for colour in colormaps[settings["palette"]](np.linspace(0, 1, 11))]
-    colours = {one["name"]: one["colour"] for one in axes["method"]}
+    colours = {method["name"]: method["colour"] for method in axes["method"]}
     pooled = tables.pool(bins[bins["shots"] == axes["shots"][-1]], ["backbone", "dataset", "method"]).drop(
         columns="count"
     )
@@ -173,8 +176,8 @@ def _columns(table: pd.DataFrame, axes: dict) -> dict[str, list]:
     columns = {}
     for name, column in table.items():
         if name in axes:
-            names = [one["name"] if isinstance(one, dict) else one for one in axes[name]]
-            columns[name] = column.map({one: number for number, one in enumerate(names)}).tolist()
+            values = [value["name"] if isinstance(value, dict) else value for value in axes[name]]
+            columns[name] = column.map({value: number for number, value in enumerate(values)}).tolist()
         else:
             columns[name] = [None if pd.isna(value) else float(f"{value:.5g}") for value in column]
     return columns
@@ -212,9 +215,9 @@ def _embedded(folder: Path, figure: str, form: str) -> dict:
     return {"image": source, "width": width, "height": height, "file": f"figures/{figure}.{form}"}
 
 
-def _webp(picture: Image.Image, **how: object) -> bytes:
+def _webp(picture: Image.Image, **options: object) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, "webp", **how)
+    picture.save(buffer, "webp", **options)
     return buffer.getvalue()
 
 

@@ -13,11 +13,20 @@ from hiddencost.files import read_json, sha256_file
 
 
 def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: Path) -> list[dict]:
-    """Return what went into a study: a row (kind, name, what, sha256, source) a file that is there.
+    """Return what went into a study.
 
     Downloads and the user's own files as their reports tell them (fetched.json), prepared arrays (dataset.json), and
-    the weights of each backbone (manifest.json). sizes: those at which the study uses each of its datasets, by name;
-    another study may have it prepared at others. What a partial study has not made yet has no row.
+    the weights of each backbone (manifest.json). What a partial study has not made yet has no row.
+
+    Args:
+        study: as its JSON has it.
+        sizes: those at which the study uses each of its datasets, by name; another study may have it prepared at
+            others.
+        results: the study's folder, with backbones/.
+        resources: the folder of checkpoints/, raw/, photos/ and datasets/.
+
+    Returns:
+        A row a file that is there: kind, name, what, sha256, source.
     """
     rows = []
 
@@ -25,10 +34,10 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
         rows.append({"kind": kind, "name": name, "what": what, "sha256": sha256, "source": source})
 
     trained = study.get("upstream", [])
-    starts = [one["checkpoint"] for one in trained if one.get("checkpoint")]
-    checkpoints = dict.fromkeys([*(one["checkpoint"] for one in study["backbones"]), *starts])
-    prepared = [(one["name"], size) for one in study["datasets"] for size in sizes[one["name"]]]
-    prepared += [(one["dataset"], one["image_size"]) for one in trained if one.get("dataset")]
+    starts = [network["checkpoint"] for network in trained if network.get("checkpoint")]
+    checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts])
+    prepared = [(dataset["name"], size) for dataset in study["datasets"] for size in sizes[dataset["name"]]]
+    prepared += [(network["dataset"], network["image_size"]) for network in trained if network.get("dataset")]
     datasets = dict.fromkeys(name for name, _ in prepared)
     photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
     origins = [
@@ -44,26 +53,40 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
         manifest = _read(resources / "datasets" / name / str(size) / "dataset.json")
         for file, sha256 in manifest.get("sha256", {}).items():
             add("prepared images", name, f"{file} at {size} pixels", sha256)
-    for one in study["backbones"]:
-        manifest = _read(results / "backbones" / one["name"] / "manifest.json")
+    for backbone in study["backbones"]:
+        manifest = _read(results / "backbones" / backbone["name"] / "manifest.json")
         if "weights_sha256" in manifest:  # not where its download failed
-            add("backbone", one["name"], "weights", manifest["weights_sha256"])
+            add("backbone", backbone["name"], "weights", manifest["weights_sha256"])
     return rows
 
 
 def gates(study: dict, results: Path) -> list[dict]:
-    """Return what the gate says of each backbone of a study: its name, `verified` (None where there is no verdict)
-    and what verification.json holds."""
+    """Return what the gate says of each backbone of a study.
+
+    Args:
+        study: as its JSON has it.
+        results: the study's folder, with backbones/.
+
+    Returns:
+        A row a backbone: its name, `verified` (None where there is no verdict) and what verification.json holds.
+    """
     rows = []
-    for one in study["backbones"]:
-        verdict = _read(results / "backbones" / one["name"] / "verification.json")
-        rows.append({"backbone": one["name"], "verified": verdict.get("passed"), **verdict})
+    for backbone in study["backbones"]:
+        verdict = _read(results / "backbones" / backbone["name"] / "verification.json")
+        rows.append({"backbone": backbone["name"], "verified": verdict.get("passed"), **verdict})
     return rows
 
 
 def jobs(results: Path) -> list[dict]:
-    """Sum up the benchmarks of a study's jobs: a row a rule with its number of `jobs`, their time in all and of the
-    longest (`seconds`, `longest`) and the most memory that one held (`memory`, MB; None where it was not seen)."""
+    """Sum up the benchmarks of a study's jobs.
+
+    Args:
+        results: the study's folder, with benchmarks/.
+
+    Returns:
+        A row a rule, by time: its number of `jobs`, their time in all and of the longest (`seconds`, `longest`) and
+        the most memory that one held (`memory`, MB; None where it was not seen).
+    """
     files = sorted((results / "benchmarks").rglob("*.tsv"))
     if not files:
         return []
@@ -79,13 +102,20 @@ def jobs(results: Path) -> list[dict]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every package that is installed here, by name."""
-    packages = {one.name: one.version for one in distributions()}
+    packages = {package.name: package.version for package in distributions()}
     return {"Python": platform.python_version()} | {name: packages[name] for name in sorted(packages, key=str.lower)}
 
 
 def checkout(root: Path) -> dict:
-    """Return the git state of a folder: `commit`, `changed` (the files that differ from it, None if unknown), and
-    `why` there is no commit, where there is none. New files count where they could be code, not studies or images."""
+    """Return the git state of a folder.
+
+    Args:
+        root: of the checkout.
+
+    Returns:
+        `commit`, `changed` (the files that differ from it, None if unknown; new ones count where they could be code,
+        not studies or images), and `why` there is no commit, where there is none.
+    """
     # a repository around it is none of ours
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent)}
 

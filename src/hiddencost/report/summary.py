@@ -29,10 +29,14 @@ def measures() -> list[dict]:
 
 
 def headline(summary: pd.DataFrame) -> list[dict]:
-    """Return what compression costs in accuracy (points) under prompting and under each other method.
+    """Return what compression costs in accuracy under prompting and under each other method.
 
-    It is the mean of the seed-paired differences over the `cells` of compressed backbones; in so many of these the
-    95 % interval lies `over` zero.
+    Args:
+        summary: the study's table.
+
+    Returns:
+        A row a `method`: its `cost`, the mean of the seed-paired differences over the `cells` of compressed
+        backbones, in points; in so many of these the 95 % interval lies `over` zero.
     """
     name = "accuracy_dense_minus_backbone"
     cells = summary[(summary["compression"] != "none") & summary["control"].isna() & (summary["paired_seeds"] > 0)]
@@ -41,18 +45,27 @@ def headline(summary: pd.DataFrame) -> list[dict]:
     return [
         {
             "method": method,
-            "cost": 100 * own[f"{name}_mean"].mean(),
-            "cells": len(own),
-            "over": int((own[f"{name}_low"] > 0).sum()),
+            "cost": 100 * of_method[f"{name}_mean"].mean(),
+            "cells": len(of_method),
+            "over": int((of_method[f"{name}_low"] > 0).sum()),
         }
-        for method, own in cells.groupby(groups, sort=False)
+        for method, of_method in cells.groupby(groups, sort=False)
     ]
 
 
 def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]:
-    """Return the backbones that are compared with another one, each with what it is `of` for each method: its mean
-    `cost` in accuracy over datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that
-    of the `other`, in %, None where it is not known."""
+    """Return what the backbones that are compared with another one cost.
+
+    Args:
+        summary: the study's table.
+        axes: what the page filters by: its `backbone`s and `method`s.
+        upstream: `top1` (%) by backbone.
+
+    Returns:
+        A row such a backbone, as of `axes`, with what it is `of` for each method: its mean `cost` in accuracy over
+        datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that of the `other`, in
+        %, None where it is not known.
+    """
     paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
     groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
     cost_of = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
@@ -60,11 +73,11 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
     top1 = upstream.set_index("backbone")["top1"].dropna().to_dict()
     other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
     return [
-        one
-        | {"of": [cost_of.get((one["name"], method["name"]), none) for method in axes["method"]]}
-        | {"top1": top1.get(one["name"]), "other": top1.get(other[one["name"]])}
-        for one in axes["backbone"]
-        if one["name"] in set(paired["backbone"])
+        backbone
+        | {"of": [cost_of.get((backbone["name"], method["name"]), none) for method in axes["method"]]}
+        | {"top1": top1.get(backbone["name"]), "other": top1.get(other[backbone["name"]])}
+        for backbone in axes["backbone"]
+        if backbone["name"] in set(paired["backbone"])
     ]
 
 
@@ -80,8 +93,18 @@ def devices(runs: pd.DataFrame) -> list[dict]:
 
 
 def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, beside: Path) -> list[dict]:
-    """Return what a reader must know before trusting the numbers: `what`, `why`, and the `logs` that tell more, as
-    paths from the folder `beside`."""
+    """Return what a reader must know before trusting the numbers.
+
+    Args:
+        runs: the study's table.
+        gates: as `provenance.gates` returns them.
+        state: as `provenance.checkout` returns it.
+        results: the study's folder, with logs/.
+        beside: the report's folder.
+
+    Returns:
+        A row a warning: `what`, `why`, and the `logs` that tell more, as paths from the report's folder.
+    """
     rows, job_of = [], {name: method.job for name, method in METHODS.items()}
 
     def warn(what: str, why: str, logs: Iterable[str] = ()) -> None:
@@ -120,9 +143,13 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
 
 
 def unlisted(folder: Path, drawn: set[str]) -> list[dict]:
-    """Return a warning, as of `warnings`, where a folder of figures holds others than the files that were `drawn`.
+    """Return a warning, as of `warnings`, where a folder of figures holds others than those of the study.
 
     They are left where they are, as they may be somebody's own.
+
+    Args:
+        folder: of the figures.
+        drawn: names of the study's files.
     """
     others = sorted(path.name for path in folder.glob("[!.]*") if path.name not in drawn)
     why = f"of an earlier state of the study, or not of it: {_enumerated(others)}"

@@ -24,13 +24,13 @@ KINDS = ("dense", "compressed", "sparse", "quantised")
 SIDES = {"backbones", "methods", "shots"}  # what two sides may differ in
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
 def _backbones(name: str) -> str:
-    known = catalog.checkpoints()
-    if name not in (allowed := [*KINDS, *CONTROLS, *sorted(kinds().keys() - set(KINDS)), *known]):
+    checkpoints = catalog.checkpoints()
+    if name not in (allowed := [*KINDS, *CONTROLS, *sorted(kinds().keys() - set(KINDS)), *checkpoints]):
         raise ValueError(describe_unknown_name(name, allowed))
     return name
 
@@ -45,20 +45,20 @@ class Cells(Record):
     A claim that names datasets speaks of these alone, every other of datasets of the kind (see `verdicts.interval`).
     """
 
-    backbones: Annotated[list[Annotated[str, AfterValidator(_backbones)]], BeforeValidator(_listed)] | None = Field(
+    backbones: Annotated[list[Annotated[str, AfterValidator(_backbones)]], BeforeValidator(_as_list)] | None = Field(
         None,
         description="dense, compressed, sparse (compressed other than by quantisation), quantised, a control, a "
         "compression (magnitude, ...; alone, not one on top of another; gmp, acdc, rigl and lth of published "
         "networks), or a checkpoint as it is published",
     )
-    datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = None
-    except_datasets: Annotated[list[Name], BeforeValidator(_listed)] | None = Field(
+    datasets: Annotated[list[Name], BeforeValidator(_as_list)] | None = None
+    except_datasets: Annotated[list[Name], BeforeValidator(_as_list)] | None = Field(
         None, description="any dataset but these"
     )
     methods: (
-        Annotated[list[one_of(METHODS, "prompting")], BeforeValidator(_listed), AfterValidator(_methods)] | None
+        Annotated[list[one_of(METHODS, "prompting")], BeforeValidator(_as_list), AfterValidator(_methods)] | None
     ) = Field(None, description="prompting stands for all that learn a prompt: rlm, flm, ilm")
-    shots: Annotated[list[Shots], BeforeValidator(_listed)] | None = None
+    shots: Annotated[list[Shots], BeforeValidator(_as_list)] | None = None
 
     @model_validator(mode="after")
     def _one_choice_of_datasets(self) -> "Cells":
@@ -114,12 +114,16 @@ class Claim(Record):
                 raise ValueError(f"{self.measure} alone is no comparison; expected left and right")
         elif not self.left.named or self.left.named != self.right.named or self.left.named - SIDES:
             raise ValueError("left and right must name the same axes, at least one, and no datasets")
-        elif twice := self.left.named & self.cells.named:
-            raise ValueError(f"{', '.join(sorted(twice))}: named in cells and in left and right")
+        elif repeated := self.left.named & self.cells.named:
+            raise ValueError(f"{', '.join(sorted(repeated))}: named in cells and in left and right")
         return self
 
 
 def load() -> dict[str, Claim]:
-    """Return the claims of catalog/claims.yaml, by name. Raises StudyError, a line for each thing that is wrong."""
+    """Return the claims of catalog/claims.yaml, by name.
+
+    Raises:
+        StudyError: a line for each thing that is wrong.
+    """
     file = resources.files(catalog.__name__).joinpath("claims.yaml")
     return {name: validate(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}

@@ -12,6 +12,7 @@ from hiddencost.methods.registry import METHODS
 if TYPE_CHECKING:  # the Snakefile, which asks for the figures alone, does not wait for pandas
     from pandas import DataFrame
 MAX_CURVES = 4  # of compressed networks that one figure can show
+DENSE, COMPRESSED, CONTROL = "dense", "compressed", "control"  # the roles of a backbone in a figure
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ShownBackbone:
     """What a figure tells of a backbone, and chooses it by.
 
     Attributes:
-        role: "dense", "compressed" or "control".
+        role: `DENSE`, `COMPRESSED` or `CONTROL`.
         sparsity: the share of zeros that it declares, 0 to 1; None where it is not known.
         quantised: whether its weights are.
         label: what the figure calls it; "" where it is only chosen, as what is drawn decides no choice.
@@ -75,6 +76,9 @@ def group_backbones(backbones: Mapping[str, dict]) -> dict[tuple[str, ...], tupl
     several algorithms (quantisation aside), a group an algorithm, with the quantised and the controls beside each.
     Backbones that nothing is compared with are a group without a dense one.
 
+    Args:
+        backbones: by name, what the study states of each (see `figures.registry.figures_of_study`).
+
     Returns:
         By what tells the names of the groups' figures apart (nothing, where there is one group): the name of the
         dense network, or None, and the names of all, the dense one first.
@@ -119,8 +123,16 @@ def names_in_role(shown: Mapping[str, ShownBackbone], role: str) -> list[str]:
 
 
 def spread_by_sparsity(shown: Mapping[str, ShownBackbone], names: list[str], most: int) -> list[str]:
-    """Return at most so many of the names (3 or more), in their order: evenly spread by sparsity, the least and the
-    most sparse among them, and of the quantised the last."""
+    """Return some of a figure's backbones, evenly spread by sparsity.
+
+    Args:
+        shown: the figure's backbones.
+        names: those to choose from.
+        most: so many at most, 3 or more.
+
+    Returns:
+        Names in their order: the least and the most sparse among them, and of the quantised the last.
+    """
     if len(names) <= most:
         return names
     sparse, quantised = _by_sparsity(shown, names), [name for name in names if shown[name].quantised]
@@ -143,13 +155,17 @@ def dense_and_most_compressed(shown: Mapping[str, ShownBackbone], with_result: I
 
     That is the sparsest as declared, else the last that is quantised, else the last control. Where none but the dense
     has a result, it is alone; where there are dense networks alone, all of them.
+
+    Args:
+        shown: the group's backbones.
+        with_result: names of those that have one.
     """
     with_result = set(with_result)
     ran = {name: backbone for name, backbone in shown.items() if name in with_result}
-    compressed = names_in_role(ran, "compressed")
+    compressed = names_in_role(ran, COMPRESSED)
     quantised = [name for name in compressed if shown[name].quantised]
-    others = [*names_in_role(ran, "control"), *quantised, *_by_sparsity(shown, compressed)]
-    return [*names_in_role(shown, "dense"), *others[-1:]]
+    others = [*names_in_role(ran, CONTROL), *quantised, *_by_sparsity(shown, compressed)]
+    return [*names_in_role(shown, DENSE), *others[-1:]]
 
 
 def runs_shown(runs: "DataFrame", shown: Mapping[str, ShownBackbone]) -> list[tuple[str, str, str, str, int]]:
@@ -166,14 +182,15 @@ def runs_shown(runs: "DataFrame", shown: Mapping[str, ShownBackbone]) -> list[tu
         The runs' (backbone, dataset, method, shots, seed).
     """
     chosen = []
-    for (dataset, method), own in runs.groupby(["dataset", "method"], sort=False):
-        names = dense_and_most_compressed(shown, own["backbone"])
-        ran = own[own["backbone"].isin(names)].groupby(["shots", "seed"], sort=False)["backbone"].agg(set).to_dict()
+    for (dataset, method), finished in runs.groupby(["dataset", "method"], sort=False):
+        names = dense_and_most_compressed(shown, finished["backbone"])
+        budgets = finished[finished["backbone"].isin(names)].groupby(["shots", "seed"], sort=False)
+        ran = budgets["backbone"].agg(set).to_dict()
         most = max(map(len, ran.values()), default=0)
         both = [key for key, backbones in ran.items() if len(backbones) == most]
         if both:
             shots = largest_shots(shots for shots, _ in both)
-            seed = next(seed for of, seed in both if of == shots)
+            seed = next(seed for number, seed in both if number == shots)
             chosen += [(name, dataset, method, shots, seed) for name in names if name in ran[shots, seed]]
     return chosen
 
@@ -193,18 +210,18 @@ def describe_backbones(
         dense: the name of the one that the others are compared with, if any.
         labels: what to write instead of names. A label that would stand for two of them gives way to their names.
     """
-    roles, own_labels = {}, {}
+    roles, label_of = {}, {}
     for name, stated in backbones.items():
         is_dense = stated["compression"] == "none" and stated["dense"] in (name, None)
-        roles[name] = "dense" if is_dense or name == dense else "compressed" if _is_made(stated) else "control"
-        own_labels[name] = _label(stated, roles[name])
-    times = Counter(own_labels.values())
+        roles[name] = DENSE if is_dense or name == dense else COMPRESSED if _is_made(stated) else CONTROL
+        label_of[name] = _label(stated, roles[name])
+    times = Counter(label_of.values())
     return {
         name: ShownBackbone(
-            role="control" if stated["control"] else roles[name],
+            role=CONTROL if stated["control"] else roles[name],
             sparsity=stated["sparsity_declared"],
             quantised=stated["compression"] != "none" and last_applied(stated["compression"]).quantises,
-            label=labels.get(name, own_labels[name] if times[own_labels[name]] == 1 else name),
+            label=labels.get(name, label_of[name] if times[label_of[name]] == 1 else name),
         )
         for name, stated in backbones.items()
     }
@@ -214,7 +231,7 @@ def _label(stated: dict, role: str) -> str:
     if stated["control"]:
         return CONTROLS[stated["control"]].title
     if stated["compression"] == "none":
-        return "dense" if role == "dense" else stated["checkpoint"]
+        return "dense" if role == DENSE else stated["checkpoint"]
     first, _, rest = stated["compression"].partition("+")
     entry = entry_of(first)
     title = entry.in_figures(first) + (f" + {rest}" if rest else "")

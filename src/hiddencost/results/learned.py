@@ -25,15 +25,16 @@ REMAPPED = [*AXES, "epoch", "share"]
 
 
 class Learned(NamedTuple):
-    """What `collect` returns.
+    """What runs learned.
 
-    mappings: a row a run and target class, at the end of training. remapped: a row an epoch, from the second (`epoch`
-    2), of each run of a method that redraws: the `share` of the target classes that were mapped otherwise than in the
-    epoch before.
-    prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
-    image (as a share of a pixel's range), around an image (around grey where there is none), its contrast raised by
-    the factor "gain", one for all, that makes the strongest fill the range.
-    examples: uint8 [K, 3, s, s] by dataset: the first training image of each of its first classes.
+    Attributes:
+        mappings: a row a run and target class, at the end of training.
+        remapped: a row an epoch, from the second (`epoch` 2), of each run of a method that redraws: the `share` of
+            the target classes that were mapped otherwise than in the epoch before.
+        prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
+            image (as a share of a pixel's range), around an image (around grey where there is none), its contrast
+            raised by the factor "gain", one for all, that makes the strongest fill the range.
+        examples: uint8 [K, 3, s, s] by dataset: the first training image of each of its first classes.
     """
 
     mappings: pd.DataFrame
@@ -43,13 +44,16 @@ class Learned(NamedTuple):
 
 
 def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
-    """Write what `collect` and `upstream` return of the table of a study's runs to files, by the name of each.
+    """Write what `collect` and `upstream` return of a study.
 
-    settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
+    Args:
+        runs: path of the study's table.
+        settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
+        paths: of the files, by the fields of `Learned` and "upstream".
     """
     groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
-    sources = {name: partial(_sources, one) for name, one in settings["backbones"].items()}
-    prompts = {name: one["prompt"] for name, one in settings["backbones"].items()}
+    sources = {name: partial(_sources, backbone) for name, backbone in settings["backbones"].items()}
+    prompts = {name: backbone["prompt"] for name, backbone in settings["backbones"].items()}
     learned = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
     for name, arrays in (("prompts", learned.prompts), ("examples", learned.examples)):
         with atomic(paths[name]) as temporary:
@@ -78,12 +82,17 @@ def collect(
 ) -> Learned:
     """Read what the finished prompting runs of a study learned.
 
-    runs: the study's table; folder: its ledger; prepared: the folder of each dataset at its image size (where it is
-    gone there are no examples, and target classes are called by their numbers); groups: the networks of each figure
-    of prompts, as `gallery.runs_shown` takes them: they tell whose prompts are kept; sources: of a backbone on a
-    dataset the names of its source classes, None where they are those of ImageNet-1k;
-    shapes: of the prompts on a backbone, by its name: `shape` of `PROMPTS`, its settings beyond canvas and image, and
-    the `std` of the network's input.
+    Args:
+        runs: the study's table.
+        folder: its ledger.
+        prepared: the folder of each dataset at its image size; where it is gone there are no examples, and target
+            classes are called by their numbers.
+        groups: the networks of each figure of prompts, as `gallery.runs_shown` takes them: they tell whose prompts
+            are kept.
+        sources: by backbone, of a dataset's name the names of its source classes, None where they are those of
+            ImageNet-1k.
+        shapes: of the prompts on a backbone, by its name: `shape` of `PROMPTS`, its settings beyond canvas and image,
+            and the `std` of the network's input.
     """
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
@@ -117,17 +126,22 @@ def collect(
 
 
 def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
-    """Return a row a backbone: what it is known to reach upstream.
+    """Return what backbones are known to reach upstream.
 
-    backbones: by name, `top1` (%, as published, or None), the path of its `manifest`, where the study has trained it,
-    which tells the top-1 `as_trained`, and that of its `verification`; these may not exist. Columns: backbone, top1,
-    and `photos` (of the verification, or the upstream test images there, classified rightly).
+    Args:
+        backbones: by name, `top1` (%, as published, or None), the path of its `manifest`, where the study has trained
+            it, which tells the top-1 that holds where it is `as_trained`, and that of its `verification`; these may
+            not exist.
+
+    Returns:
+        A row a backbone: its name, `top1` and `photos` (of the verification, or the upstream test images there,
+        classified rightly).
     """
     rows = []
-    for name, one in backbones.items():
-        verification, manifest = (_read_report(one[key]) for key in ("verification", "manifest"))
-        trained = manifest.get("upstream_top1") if one["as_trained"] else None
-        rows.append([name, one["top1"] or trained, verification.get("photos", {}).get("top1")])
+    for name, stated in backbones.items():
+        verification, manifest = (_read_report(stated[key]) for key in ("verification", "manifest"))
+        trained = manifest.get("upstream_top1") if stated["as_trained"] else None
+        rows.append([name, stated["top1"] or trained, verification.get("photos", {}).get("top1")])
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
 
 

@@ -26,23 +26,34 @@ PAIRED = ["dataset", "seed"]
 
 
 def write(runs: str | Path, claims: dict[str, dict], path: str | Path) -> None:
-    """Write the verdicts of the table of a study's runs on claims, as `Claim.model_dump` has these; see `judge`."""
+    """Write the verdicts on claims; see `judge`.
+
+    Args:
+        runs: path of the study's table.
+        claims: by name, as `Claim.model_dump` returns them.
+        path: of the table of verdicts.
+    """
     checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
     tables.write(judge(pd.read_parquet(runs), checked), path)
 
 
 def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
-    """Put each claim to the test on the runs of a study (a row a run, as in runs.parquet).
-
-    Returns a row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
-    `interval`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a backbone,
-    dataset, method and shots with another) have a result; and a `note`: what is missing, whether the interval holds
-    the published effect, what it speaks for, how many cells are otherwise (see `_otherwise`), and what the ECE of the
-    paper's code would have said.
+    """Put each claim to the test on the runs of a study.
 
     A claim is supported where the whole interval lies where it holds, contradicted where the whole interval lies
     where it does not, else undecided. One of every cell is supported only if each cell's mean lies where it holds,
     too, and contradicted also where one cell is surely otherwise.
+
+    Args:
+        runs: a row a run, as in runs.parquet.
+        claims: by name.
+
+    Returns:
+        A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see `interval`) and
+        `published`, the effect as published, all in points; `cells`, how many comparisons (of a backbone, dataset,
+        method and shots with another) have a result; and a `note`: what is missing, whether the interval holds the
+        published effect, what it speaks for, how many cells are otherwise (see `_otherwise`), and what the ECE of the
+        paper's code would have said.
     """
     return pd.DataFrame([{"claim": name} | _judged(runs, claim) for name, claim in claims.items()], columns=COLUMNS)
 
@@ -57,9 +68,9 @@ def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
     judged = _test(runs, claim, column)
     # of logits, and so not in points: only its sign can be compared
     if column == "ece" and judged["cells"] and 0 in (claim.more_than, claim.less_than):
-        other = _test(runs, claim, "ece_published")
-        differs = "differs" if other["verdict"] != judged["verdict"] else "agrees"
-        judged["notes"].append(f"the ECE of the paper's code {differs}: {_in_words(other)}")
+        published = _test(runs, claim, "ece_published")
+        differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
+        judged["notes"].append(f"the ECE of the paper's code {differs}: {_in_words(published)}")
     note = "; ".join(judged.pop("notes"))
     return judged | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
 
@@ -82,7 +93,7 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     if len(pairs) < len(compared):
         notes.append(f"{len(compared) - len(pairs)} of {len(compared)} pairs missing")
     judged["effect"] = pairs["difference"].mean()
-    bounds, why = interval(pairs, fixed=claim.cells.datasets is not None)
+    bounds, speaks_for = interval(pairs, fixed=claim.cells.datasets is not None)
     judged["verdict"] = "undecided"
     if bounds:
         judged["low"], judged["high"] = bounds
@@ -90,7 +101,7 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
         if claim.published is not None:
             holds = "holds" if bounds[0] <= claim.published <= bounds[1] else "does not hold"
             notes.append(f"the interval {holds} the published value")
-    notes.append(why)
+    notes.append(speaks_for)
     otherwise, surely = _otherwise(claim, ran)
     if claim.every and surely:
         judged["verdict"] = "contradicted"
@@ -131,10 +142,16 @@ def _otherwise(claim: Claim, cells: pd.DataFrame) -> tuple[int, int]:
 
 
 def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
-    """Return what a claim compares: a row a pair of runs, with the `difference`, in points, of a column of runs.
+    """Return what a claim compares.
 
-    Rows say what the pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it does not. Where a
-    run of the pair has no result, the difference is empty.
+    Args:
+        runs: a row a run, as in runs.parquet.
+        claim: says which cells, and of what measure.
+        column: of runs, whose values are compared: shares, 0 to 1.
+
+    Returns:
+        A row a pair of runs: their `difference`, in points (empty where a run of the pair has no result), what the
+        pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it does not.
     """
     values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
         difference=100 * runs[column].where(runs["status"] == "ok")
@@ -162,8 +179,8 @@ def _mask(runs: pd.DataFrame, values: pd.DataFrame, cells: Cells) -> pd.Series:
     mask = pd.Series(True, index=values.index)
     if cells.backbones:
         backbones = runs.drop_duplicates("backbone")
-        is_one = [any(_is(one, kind) for kind in cells.backbones) for _, one in backbones.iterrows()]
-        mask &= values["backbone"].isin(backbones.loc[is_one, "backbone"])
+        named = [any(_is(backbone, kind) for kind in cells.backbones) for _, backbone in backbones.iterrows()]
+        mask &= values["backbone"].isin(backbones.loc[named, "backbone"])
     for axis in cells.named - {"backbones"}:
         listed = values[AXES[axis]].isin([str(value) for value in getattr(cells, axis)])
         mask &= ~listed if axis == "except_datasets" else listed
@@ -185,12 +202,12 @@ def _is(backbone: pd.Series, kind: str) -> bool:
         case "sparse":
             return bool(entries) and not any(entry.quantises for entry in entries)
         case _:  # of the paper's algorithms, the published networks: those that a study trains are others
-            own = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.checkpoints()
-            return {entry.kind for entry in entries} == {kind} and not own
+            trained_here = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.checkpoints()
+            return {entry.kind for entry in entries} == {kind} and not trained_here
 
 
 def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | None, str]:
-    """Return the 95 % interval of the mean `difference` over pairs (also: `dataset`, `seed`), and what it speaks for.
+    """Return the 95 % interval of a mean difference over pairs of runs.
 
     All pairs of a dataset and seed share their chosen images, so they stay together. Over several datasets, whole
     datasets are resampled (with their seeds: to draw those again would count their noise twice; Davison and Hinkley,
@@ -205,25 +222,32 @@ def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | No
     its width (tests/test_claims.py). With two seeds t is 12.7, and only what is much larger than their difference is
     decided. There is no interval from a single unit, nor from units that are all the same (see
     `intervals.paired_interval`).
+
+    Args:
+        pairs: a row a pair: its `difference`, `dataset` and `seed`.
+        fixed: whether the choice of datasets is.
+
+    Returns:
+        The interval's ends, or None where there is none, and what it speaks for, in words.
     """
     units = pairs.groupby(PAIRED)["difference"].agg(["sum", "count"])
     seeds, datasets = units.groupby("dataset").size(), units.index.unique("dataset")
     if fixed or len(datasets) == 1:
         strata = [units.loc[dataset].to_numpy(float) for dataset in datasets]
-        speaks = f"over {_range(seeds)} of {', '.join(datasets)} alone"
+        speaks_for = f"over {_range(seeds)} of {', '.join(datasets)} alone"
     else:
         strata = [units.groupby("dataset").sum().to_numpy(float)]
-        speaks = f"over {len(datasets)} datasets of the kind, {_range(seeds)} each"
+        speaks_for = f"over {len(datasets)} datasets of the kind, {_range(seeds)} each"
     if min(map(len, strata)) < 2:
-        return None, f"{speaks}: no interval from a single one"
+        return None, f"{speaks_for}: no interval from a single one"
     total, number = units.sum()
     effect = total / number
-    spread = [np.var(one[:, 0] - effect * one[:, 1], ddof=1) * len(one) for one in strata]
+    spread = [np.var(units[:, 0] - effect * units[:, 1], ddof=1) * len(units) for units in strata]
     if np.sqrt(spread).max() <= ROUNDING:
-        return None, f"{speaks}, which do not differ: no interval"
+        return None, f"{speaks_for}, which do not differ: no interval"
     freedom = pooled_freedom(zip(spread, (len(units) - 1 for units in strata), strict=True))
     width = t_quantile(freedom) * np.std(_resampled(strata))
-    return (effect - width, effect + width), speaks
+    return (effect - width, effect + width), speaks_for
 
 
 def _resampled(strata: list[np.ndarray]) -> np.ndarray:

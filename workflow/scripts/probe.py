@@ -12,4 +12,5 @@ if not write_not_run(inputs, request, output):
     from hiddencost.runs.probe import probe_pack
 
     torch.set_num_threads(snakemake.threads)
-    probe_pack(inputs, snakemake.input.features, request, output, snakemake.input.get("texts") or None)
+    texts = next(iter(snakemake.input.texts), None)  # of a network that has texts
+    probe_pack(inputs, snakemake.input.features, request, output, texts)

@@ -16,5 +16,5 @@ if not write_not_run(inputs, request, output):
 
         torch.set_num_threads(snakemake.threads)
         memory = snakemake.resources.mem_mb * 2**20
-        texts = snakemake.input.get("texts") or None
+        texts = next(iter(snakemake.input.texts), None)  # of a network that has texts
         train_pack(inputs, request, "resources/plans", output, compute_device(gpu, jobs_per_gpu), memory, texts)

@@ -14,6 +14,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     """One panel a dataset, a colour a method, a line and marker a backbone, with bands over seeds.
 
     A cell that was not run is a gap; a backbone without any result is left out.
+
+    Args:
+        tables: `summary`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     summary, backbones = tables["summary"], content.backbones
     finished = summary[summary["seeds"] > 0]

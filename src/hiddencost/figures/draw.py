@@ -32,9 +32,9 @@ def draw(
             where it is not known).
         outputs: paths that end in .png, .pdf or .svg.
     """
-    read = {name: read_shown(path, content) for name, path in files.items()}
+    tables_shown = {name: read_shown(path, content) for name, path in files.items()}
     with style.paper():
-        figure = resolve_name(content.drawn_by)(read, content, settings)
+        figure = resolve_name(content.drawn_by)(tables_shown, content, settings)
         figure.get_layout_engine().execute(figure)  # once, not again for each format
         figure.set_layout_engine("none")
         for output in outputs:
@@ -45,7 +45,15 @@ def draw(
 
 
 def read_shown(path: str | Path, content: StudyFigure) -> pd.DataFrame | dict[str, np.ndarray]:
-    """Read a table, of which the figure's datasets and backbones stay, in its order; or a file of arrays."""
+    """Read what a figure is drawn from.
+
+    Args:
+        path: of a table, or of arrays (.npz).
+        content: says which datasets and backbones stay.
+
+    Returns:
+        The table's rows of these, in the figure's order; or these arrays by name, and "gain".
+    """
     path, backbones = Path(path), [*content.backbones, *content.references]
     if path.suffix == ".npz":
         with np.load(path) as arrays:

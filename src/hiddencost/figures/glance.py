@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
+from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.matched import ALL, LOST
 from hiddencost.results.verdicts import differences, interval
@@ -24,6 +25,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
 
     A star is by a point of which cells are missing, as the means of others are over other cells. A diamond on the
     line of what is kept whole is the hidden cost at matched upstream accuracy (see `matched.matched`).
+
+    Args:
+        tables: `runs`, `upstream` and `matched`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     runs, backbones = tables["runs"], content.backbones
     methods = style.order(runs, "method")
@@ -61,7 +67,9 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
 
 def _colours(points: pd.DataFrame) -> dict[str, str]:
     """Return the colour of each kind of compression, and of the controls behind them."""
-    compressed, controls = (style.order(points[points["role"] == role], "kind") for role in ("compressed", "control"))
+    compressed, controls = (
+        style.order(points[points["role"] == role], "kind") for role in (gallery.COMPRESSED, gallery.CONTROL)
+    )
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(compressed)}
     return colours | dict.fromkeys(controls, CONTROL)
 
@@ -73,7 +81,7 @@ def _markers(points: pd.DataFrame) -> dict[str, str]:
 
 def _limits(points: pd.DataFrame, at_matched: pd.Series) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the limits of what was kept (%) and of what was lost (points), by the compressed networks alone."""
-    upright = points[points["role"] == "compressed"]
+    upright = points[points["role"] == gallery.COMPRESSED]
     upright = upright if len(upright) else points
     left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
     right = np.nanmax([upright["kept"].max(), 100.0])
@@ -113,7 +121,7 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
 def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
     axis.axhline(0, color="black", lw=0.6)
     axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
-    for (_, kind), family in points[points["role"] == "compressed"].groupby(["dense", "kind"], sort=False):
+    for (_, kind), family in points[points["role"] == gallery.COMPRESSED].groupby(["dense", "kind"], sort=False):
         family = family.sort_values("what", kind="stable")
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
         last = family.iloc[-1]
@@ -127,10 +135,10 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         axis.errorbar(point.kept, point.lost, bars, color=colour, elinewidth=0.7, ls="", **marks)
         if point.partial:
             axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)
-        if point.role == "control":
+        if point.role == gallery.CONTROL:
             axis.annotate(point.what, (point.kept, point.lost), (-2, -7), **NOTE, color="0.3")
     off = points[points["off"]].groupby("what", sort=False)[["lost", "kept"]].mean()
-    off_axes = [f"{what}: {one['kept']:.0f} % kept, {one['lost']:.0f} lost" for what, one in off.iterrows()]
+    off_axes = [f"{what}: {mean['kept']:.0f} % kept, {mean['lost']:.0f} lost" for what, mean in off.iterrows()]
     axis.set_title("\n".join(off_axes).replace("-", "−"), loc="right", size=5.5, color="0.3")
     axis.grid(lw=0.3)
 
@@ -145,22 +153,24 @@ def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:
     """Return a row a network and method: `kept` and `by` what, `lost`, `low`, `high`, whether it is `partial` (pairs
     of the study are missing), and how it is drawn."""
-    about = runs.drop_duplicates("backbone").set_index("backbone")
+    stated = runs.drop_duplicates("backbone").set_index("backbone")
     rows = []
-    for (name, dense, method), every in lost.groupby(["backbone", "dense", "method"], sort=False):
-        pairs = every.dropna(subset="difference")
+    for (name, dense, method), of_study in lost.groupby(["backbone", "dense", "method"], sort=False):
+        pairs = of_study.dropna(subset="difference")
         if name not in kept.index or pairs.empty:
             continue
-        one, role = about.loc[name], backbones[name].role
+        backbone, role = stated.loc[name], backbones[name].role
         bounds, _ = interval(pairs, fixed=False)
-        control = CONTROLS[one["control"]].title if isinstance(one["control"], str) else one["checkpoint"]
+        control = (
+            CONTROLS[backbone["control"]].title if isinstance(backbone["control"], str) else backbone["checkpoint"]
+        )
         rows.append(
             {
                 **{"backbone": name, "dense": dense, "method": method, "role": role},
-                "kind": "controls" if role == "control" else last_applied(one["compression"]).title,
-                "what": control if role == "control" else np.nan_to_num(one["sparsity_declared"]),
+                "kind": "controls" if role == gallery.CONTROL else last_applied(backbone["compression"]).title,
+                "what": control if role == gallery.CONTROL else np.nan_to_num(backbone["sparsity_declared"]),
                 **{"lost": pairs["difference"].mean(), "datasets": pairs["dataset"].nunique()},
-                "partial": len(pairs) < len(every),
+                "partial": len(pairs) < len(of_study),
                 **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
                 **kept.loc[name],
             }
@@ -174,8 +184,8 @@ def _kept(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     "top-1" where it is known of both, as published or as trained, else "photos" (the images of the verification);
     without the networks of which neither is known."""
     dense = runs.drop_duplicates("backbone").set_index("backbone")["dense"].dropna()
-    own = upstream.set_index("backbone").reindex(dense.index)
-    other = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)
-    top1, photos = 100 * own["top1"] / other["top1"], 100 * own["photos"] / other["photos"]
+    of_network = upstream.set_index("backbone").reindex(dense.index)
+    of_dense = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)
+    top1, photos = (100 * of_network[column] / of_dense[column] for column in ("top1", "photos"))
     table = pd.DataFrame({"kept": top1.fillna(photos), "by": top1.notna().map({True: "top-1", False: "photos"})})
     return table.dropna(subset="kept")

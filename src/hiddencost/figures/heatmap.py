@@ -14,8 +14,15 @@ from hiddencost.results.gallery import StudyFigure
 
 
 class Cost(NamedTuple):
-    """What the maps show: the `metric`, its `title`, the `unit` of the curves, what the colours' `scale` is called,
-    and the `sign` that makes the metric's difference, dense minus backbone, a cost."""
+    """What the maps show.
+
+    Attributes:
+        metric: its name.
+        title: what the figure calls it.
+        unit: of the curves.
+        scale: what the colours' scale is called.
+        sign: that makes the metric's difference, dense minus backbone, a cost.
+    """
 
     metric: str
     title: str
@@ -82,6 +89,12 @@ def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict
     The colours are centred on zero and share one scale, which the compressed backbones set; a few of their cells and
     the controls may lie beyond it. A cell that was not run is hatched; one whose paired interval excludes zero has a
     dot.
+
+    Args:
+        cost: what the maps show.
+        summary: the study's table.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     summary, difference = summary.copy(), f"{cost.metric}_dense_minus_backbone"
     summary["cost"] = 100 * cost.sign * summary[f"{difference}_mean"]
@@ -99,12 +112,12 @@ def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict
     styles = style.lines(content.backbones, gallery.dense_and_most_compressed(content.backbones, with_result))
     for index, dataset in enumerate(content.datasets):
         curve, *maps = axes[index * (1 + layout.maps) : (index + 1) * (1 + layout.maps)]
-        own = summary[summary["dataset"] == dataset]
-        style.curves(curve, own, cost.metric, styles, order_of, settings)
+        of_dataset = summary[summary["dataset"] == dataset]
+        style.curves(curve, of_dataset, cost.metric, styles, order_of, settings)
         curve.set_title(style.named(dataset, settings), pad=3)
         curve.set_ylabel(cost.unit, fontsize=6.5 if layout.many else 8)
         for place, (axis, method) in enumerate(zip(maps, order_of["method"], strict=True)):
-            cells = own[own["method"] == method].set_index(["backbone", "shots"])
+            cells = of_dataset[of_dataset["method"] == method].set_index(["backbone", "shots"])
             _map(axis, cells, layout, settings["palette"])
             if not layout.many or index == 0:
                 axis.set_title(style.named(method, settings), pad=3, color=style.colours(settings)[method])
@@ -121,7 +134,9 @@ def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict
 
 def _layout(summary: pd.DataFrame, content: StudyFigure, order_of: dict[str, list], settings: dict) -> Layout:
     maps, many = len(order_of["method"]), len(content.datasets) > 1
-    compressed, controls = (gallery.names_in_role(content.backbones, role) for role in ("compressed", "control"))
+    compressed, controls = (
+        gallery.names_in_role(content.backbones, role) for role in (gallery.COMPRESSED, gallery.CONTROL)
+    )
     compressed = gallery.spread_by_sparsity(content.backbones, compressed, LEVELS) if many else compressed
     scale = summary.loc[summary["backbone"].isin(compressed or controls), "cost"].abs().quantile(WITHIN)
     columns = 1 + maps if many else min(3, 1 + maps)

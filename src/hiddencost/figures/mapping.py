@@ -23,6 +23,11 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     """A list a dataset: an example, the target class, and the source classes that each network chose.
 
     Of one method: see `gallery.method_of_mappings`.
+
+    Args:
+        tables: `mappings` and `examples`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     mappings, backbones = tables["mappings"], content.backbones
     method = gallery.method_of_mappings(settings["methods"], set(mappings["method"]))
@@ -36,16 +41,16 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     for axis, dataset in zip(axes, content.datasets, strict=True):
         axis.set(xlim=(0, 1), ylim=(classes + 0.1, -0.7))
         axis.set_axis_off()
-        chosen = [(name, shots, seed) for name, of, _, shots, seed in kept if of == dataset]
-        own = mappings[mappings["dataset"] == dataset]
+        chosen = [(name, shots, seed) for name, of_run, _, shots, seed in kept if of_run == dataset]
+        shown = mappings[mappings["dataset"] == dataset]
         if not chosen:
             axis.set_title(f"{style.named(dataset, settings)}: not run", loc="left")
             continue
         names, (_, shots, seed) = [name for name, *_ in chosen], chosen[0]
-        own = own[(own["shots"] == shots) & own["backbone"].isin(names)]
-        note = _agreement(own, names, backbones)
+        shown = shown[(shown["shots"] == shots) & shown["backbone"].isin(names)]
+        note = _agreement(shown, names, backbones)
         axis.set_title(f"{style.named(dataset, settings)}, {style.shots_label(shots)}{note}", loc="left", fontsize=7)
-        _list(axis, own[own["seed"] == seed], names, tables["examples"].get(dataset), classes, backbones)
+        _list(axis, shown[shown["seed"] == seed], names, tables["examples"].get(dataset), classes, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
     count = len(pair) * len(axes)
     note = style.missing_note(count - len(kept), count, "mappings")
@@ -54,15 +59,15 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
 
 
 def _list(
-    axis: Axes, own: pd.DataFrame, names: list[str], examples: np.ndarray | None, classes: int, backbones: dict
+    axis: Axes, mappings: pd.DataFrame, names: list[str], examples: np.ndarray | None, classes: int, backbones: dict
 ) -> None:
     places = np.linspace(0.14, 1, len(names) + 2)[:-1]
     letters = round(axis.figure.get_figwidth() / axis.get_gridspec().ncols * (places[1] - places[0]) / 0.055)
-    for place, name in zip(places, ["target", *(backbones[one].label for one in names)], strict=True):
+    for place, name in zip(places, ["target", *(backbones[name].label for name in names)], strict=True):
         axis.text(place, -0.35, name, fontweight="bold", fontsize=6.5, va="center")
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
-    wide = own.pivot(index="target", columns="backbone", values="source_name")
-    targets = own.drop_duplicates("target").set_index("target")["target_name"]
+    wide = mappings.pivot(index="target", columns="backbone", values="source_name")
+    targets = mappings.drop_duplicates("target").set_index("target")["target_name"]
     for row in range(min(classes, len(targets))):
         if examples is not None and row < len(examples):
             image = axis.inset_axes([0.0, row + 0.08, 0.12, 0.84], transform=axis.transData)
@@ -77,9 +82,9 @@ def _list(
             axis.text(place, row + 0.5, text, fontsize=6.2, va="center_baseline", linespacing=1.0, color=colour)
 
 
-def _agreement(own: pd.DataFrame, names: list[str], backbones: dict) -> str:
+def _agreement(mappings: pd.DataFrame, names: list[str], backbones: dict) -> str:
     """Say which share of the target classes two networks map alike, and two seeds of the first."""
-    wide = own.pivot(index="target", columns=["backbone", "seed"], values="source").dropna(axis=1)
+    wide = mappings.pivot(index="target", columns=["backbone", "seed"], values="source").dropna(axis=1)
     seeds = {name: sorted(wide[name].columns) if name in wide else [] for name in names}
     both = [
         (wide[names[0]][seed] == wide[names[-1]][seed]).mean() for seed in seeds[names[0]] if seed in seeds[names[-1]]

@@ -23,13 +23,18 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
 
     Of one method (see `gallery.method_of_mappings`), at each dataset's largest number of shots with a result, with a
     band over seeds (see `intervals.band_reach`).
+
+    Args:
+        tables: `remapped`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     remapped, backbones, datasets = tables["remapped"], content.backbones, content.datasets
     method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
     remapped = remapped[remapped["method"] == method]
     lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
     for index, (name, line) in enumerate(lines.items()):
-        control = backbones[name].role == "control"
+        control = backbones[name].role == gallery.CONTROL
         line |= {"color": CONTROL if control else COLOURS[index % len(COLOURS)], "ms": 3}
         line["marker"] = "o" if remapped["epoch"].max() <= DOTS else None
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
@@ -37,14 +42,14 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     ran, seeds = 0, 0
     figure, axes = style.panels(len(datasets), COLUMNS, width, height, sharex=True, sharey=True)
     for number, (axis, dataset) in enumerate(zip(axes, datasets, strict=True)):
-        own = remapped[remapped["dataset"] == dataset]
+        shown = remapped[remapped["dataset"] == dataset]
         note = "not run"
-        if len(own):
-            shots = gallery.largest_shots(own["shots"])
-            own, note = own[own["shots"] == shots], style.shots_label(shots)
+        if len(shown):
+            shots = gallery.largest_shots(shown["shots"])
+            shown, note = shown[shown["shots"] == shots], style.shots_label(shots)
         axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
         for index, (name, line) in enumerate(lines.items()):
-            cells = own[own["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
+            cells = shown[shown["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
             mean, width = 100 * cells["mean"], 100 * cells["std"] * band_reach(cells["count"])
             if len(cells) == 1:  # of one epoch a band would not be seen
                 beside = cells.index + BESIDE * (index - (len(lines) - 1) / 2)
@@ -55,7 +60,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
                     cells.index, mean - width, mean + width, color=line["color"], alpha=style.BAND, lw=0
                 )
             seeds = max([seeds, *cells["count"]])
-        ran += own["backbone"].nunique()
+        ran += shown["backbone"].nunique()
         axis.set_xlim(1.5, max([2, *remapped["epoch"]]) + 0.5)
         axis.set_ylim(bottom=0)
         axis.grid(axis="y", lw=0.3)

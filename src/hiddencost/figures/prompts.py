@@ -11,7 +11,13 @@ from hiddencost.runs.packfile import AXES
 
 
 def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
-    """A row a dataset, the networks side by side under each method; hatched where there is no prompt."""
+    """A row a dataset, the networks side by side under each method; hatched where there is no prompt.
+
+    Args:
+        tables: `prompts`: arrays uint8 [3, S, S], as `learned.Learned` has them.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
+    """
     prompts, backbones = tables["prompts"], content.backbones
     keys = [key.split("/") for key in prompts if key != "gain"]
     ran = style.in_order(pd.DataFrame(keys, columns=AXES), list(content.backbones), content.datasets)
@@ -38,7 +44,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         if index < columns:
             axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:
-            shots_of_row = {shots for _, of, _, shots, _ in kept.values() if of == dataset}
+            shots_of_row = {shots for _, of_run, _, shots, _ in kept.values() if of_run == dataset}
             note = ", ".join(map(style.shots_label, sorted(shots_of_row))) or "not run"
             axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
     gain = float(prompts.get("gain", 1))

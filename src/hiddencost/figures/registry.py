@@ -147,7 +147,7 @@ def figures_of_study(
     for suffix, (dense, names) in gallery.group_backbones(backbones).items():
         shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels)
         # where levels are many, their maps need the room of a figure for each dataset, too
-        many = len(datasets) > 1 and len(gallery.names_in_role(shown, "compressed")) > gallery.MAX_CURVES
+        many = len(datasets) > 1 and len(gallery.names_in_role(shown, gallery.COMPRESSED)) > gallery.MAX_CURVES
         for name, kind in kinds.items():
             if kind.of_all or (kind.compares and not dense):
                 continue

@@ -20,6 +20,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     At the study's last number of shots. The bins of all seeds are pooled; a point's area grows with the share of
     test images in its bin. Points under the diagonal are overconfident. ECE is the mean over seeds. Of many datasets
     the dense network alone and the most compressed one, and a quantised one beside it.
+
+    Args:
+        tables: `runs` and `bins`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
     """
     runs, bins, backbones, datasets = tables["runs"], tables["bins"], content.backbones, content.datasets
     shots = style.order(runs, "shots")[-1]
@@ -43,8 +48,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     for number, (axis, (dataset, backbone)) in enumerate(zip(axes, cells, strict=False)):
         chosen = {"dataset": dataset, "backbone": backbone}
         _panel(axis, _where(bins, chosen), _where(finished, chosen), methods, colours, narrow)
-        of = "" if len(datasets) == 1 else style.named(dataset, settings) + ("\n" if narrow else ": ")
-        axis.set_title(of + backbones[backbone].label, pad=10 if narrow else 12, size=7)
+        prefix = "" if len(datasets) == 1 else style.named(dataset, settings) + ("\n" if narrow else ": ")
+        axis.set_title(prefix + backbones[backbone].label, pad=10 if narrow else 12, size=7)
         if number >= len(cells) - columns:
             axis.set_xlabel("confidence", labelpad=1)
             axis.tick_params(labelbottom=True)
@@ -53,7 +58,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         if number % columns == 0:
             axis.set_ylabel("accuracy")
     handles = [
-        Line2D([], [], color=colours[m], marker="o", markersize=3.5, label=style.named(m, settings)) for m in methods
+        Line2D([], [], color=colours[method], marker="o", markersize=3.5, label=style.named(method, settings))
+        for method in methods
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     seeds = finished["seed"].nunique()

@@ -75,13 +75,22 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
-    """Return the line and marker of each of a figure's networks that are drawn, by name: dense solid, compressed
-    broken, controls thin and dotted without a marker."""
+    """Return how networks are drawn: dense solid, compressed broken, controls thin and dotted without a marker.
+
+    Args:
+        shown: the figure's backbones.
+        names: those that are drawn.
+
+    Returns:
+        By name, the keywords of Matplotlib for line and marker.
+    """
     line_of = {}
-    for role, dashes, markers in (("dense", DENSE, DENSE_MARKERS), ("compressed", COMPRESSED, COMPRESSED_MARKERS)):
-        for index, name in enumerate(one for one in names if shown[one].role == role):
+    drawn = {name: shown[name] for name in names}
+    looks = (gallery.DENSE, DENSE, DENSE_MARKERS), (gallery.COMPRESSED, COMPRESSED, COMPRESSED_MARKERS)
+    for role, dashes, markers in looks:
+        for index, name in enumerate(gallery.names_in_role(drawn, role)):
             line_of[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
-    for index, name in enumerate(one for one in names if shown[one].role == "control"):
+    for index, name in enumerate(gallery.names_in_role(drawn, gallery.CONTROL)):
         line_of[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
     return line_of
 
@@ -94,8 +103,16 @@ def curves(
     order_of: dict[str, list],
     settings: dict,
 ) -> None:
-    """Draw a metric (%) of one dataset against shots: a line a method and network of `styles`, with a band over seeds
-    (see `intervals.band_reach`). order_of: the `method`s and the `shots`."""
+    """Draw a metric (%) of one dataset against shots, with a band over seeds (see `intervals.band_reach`).
+
+    Args:
+        axis: to draw on.
+        summary: the study's table, of the dataset alone.
+        metric: its name.
+        styles: of the networks drawn, as `lines` returns them: a line each, and each method.
+        order_of: the `method`s and the `shots`.
+        settings: the study's `figures`.
+    """
     shots = order_of["shots"]
     places = np.arange(len(shots))
     keys = ["method", "backbone", "shots"]
@@ -132,7 +149,7 @@ def network_handles(shown: Mapping[str, ShownBackbone], styles: dict[str, dict])
 
 
 def missing_note(missing: int, count: int, what: str = "cells") -> str:
-    """Say how many of what a figure would show are missing, where any is."""
+    """Say how many of what a figure would show are missing; "" where none is."""
     return f"; {missing} of {count} {what} are missing" if missing else ""
 
 
@@ -143,8 +160,15 @@ def title(figure: Figure, what: str, settings: dict) -> None:
 
 
 def panels(count: int, columns: int, width: float, height: float, **keywords: object) -> tuple[Figure, list[Axes]]:
-    """Return a figure, so wide (inches), of `count` panels in rows of `columns`, each so high, and of 0.6 inches for
-    title and legend."""
+    """Return a figure and its panels, with 0.6 inches for title and legend.
+
+    Args:
+        count: of panels.
+        columns: panels in a row, at most.
+        width: of the figure, in inches.
+        height: of a panel, in inches.
+        keywords: of `plt.subplots`.
+    """
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.6), squeeze=False, **keywords)
@@ -165,9 +189,11 @@ def in_order(table: pd.DataFrame, backbones: list[str], datasets: list[str]) -> 
 def networks(shown: Mapping[str, ShownBackbone], ran: set[str]) -> list[str]:
     """Return a figure's networks with a result: the dense, as many of the compressed as one panel can show, and the
     controls."""
-    compressed = [name for name in gallery.names_in_role(shown, "compressed") if name in ran]
+    compressed = [name for name in gallery.names_in_role(shown, gallery.COMPRESSED) if name in ran]
     if len(compressed) > gallery.MAX_CURVES:
         compressed = gallery.spread_by_sparsity(shown, compressed, 3)
-    others = [name for role in ("dense", "control") for name in gallery.names_in_role(shown, role) if name in ran]
-    dense = [name for name in others if shown[name].role == "dense"]
-    return [*dense, *compressed, *(name for name in others if name not in dense)]
+    dense, controls = (
+        [name for name in gallery.names_in_role(shown, role) if name in ran]
+        for role in (gallery.DENSE, gallery.CONTROL)
+    )
+    return [*dense, *compressed, *controls]

@@ -13,7 +13,7 @@ job["output"] = str(output if rule == "rewind_point" else output.parent)
 given = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
 job["unfinished"] = str(output.parent / f"unfinished-{sha256_text(canonical([job, given]))[:16]}.state")
 if inputs.get("ticket"):
-    job |= {"ticket": str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind}
+    job |= {"ticket": str(Path(inputs.ticket[0]).parent), "rewind": inputs.rewind[0]}
 jobs_per_gpu, gpus = snakemake.config["jobs_per_gpu"], snakemake.resources.get("gpu", 0)
 with lease(jobs_per_gpu, max(1, gpus)) as leased:
     # here alone: PyTorch would not see the lease

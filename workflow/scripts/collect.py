@@ -1,9 +1,12 @@
+from dataclasses import fields
+
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.results import tables
 
 log_to(snakemake.log[0])
-study = tables.CollectedStudy(**values.read(snakemake.params))
+settings = values.read(snakemake.params)
+study = tables.CollectedStudy(**{field.name: settings[field.name] for field in fields(tables.CollectedStudy)})
 runs = tables.collect(list(snakemake.input if study.so_far is None else study.so_far), study)
 summary = tables.summarise(runs)
 tables.write(runs[tables.run_columns()], snakemake.output.runs_csv)

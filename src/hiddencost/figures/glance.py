@@ -15,7 +15,7 @@ from hiddencost.results.verdicts import differences, interval
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
-CONTROL = "0.45"
+CONTROL_COLOUR = "0.45"
 DIAMOND = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
 NOTE = {"textcoords": "offset points", "size": 5.5}
 
@@ -71,7 +71,7 @@ def _colours(points: pd.DataFrame) -> dict[str, str]:
         style.order(points[points["role"] == role], "kind") for role in (gallery.COMPRESSED, gallery.CONTROL)
     )
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(compressed)}
-    return colours | dict.fromkeys(controls, CONTROL)
+    return colours | dict.fromkeys(controls, CONTROL_COLOUR)
 
 
 def _markers(points: pd.DataFrame) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hiddencost.results.intervals import band_reach
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # of networks; Okabe and Ito's
-CONTROL = "0.45"
+CONTROL_COLOUR = "0.45"
 DOTS = 12  # epochs up to which each has a point
 BESIDE = 0.04  # epochs between points of the only one
 
@@ -35,7 +35,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
     for index, (name, line) in enumerate(lines.items()):
         control = backbones[name].role == gallery.CONTROL
-        line |= {"color": CONTROL if control else COLOURS[index % len(COLOURS)], "ms": 3}
+        line |= {"color": CONTROL_COLOUR if control else COLOURS[index % len(COLOURS)], "ms": 3}
         line["marker"] = "o" if remapped["epoch"].max() <= DOTS else None
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
     height = min(settings["panel_height"], HEIGHT)

@@ -17,11 +17,11 @@ from hiddencost.results import gallery
 from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.intervals import CONFIDENCE, band_reach
 
-DENSE = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
+DENSE_LINES = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
 DENSE_MARKERS = ["o", "P"]
-COMPRESSED = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
+COMPRESSED_LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
 COMPRESSED_MARKERS = ["s", "D", "^", "v"]
-CONTROLS = [(0, (1, 1.4)), (0, (1, 3)), (0, (3, 3)), (0, (3, 2, 1, 2))]
+CONTROL_LINES = [(0, (1, 1.4)), (0, (1, 3)), (0, (3, 3)), (0, (3, 2, 1, 2))]
 CHANCE = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
 BAND = 0.1  # opacity
 NOT_RUN = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
@@ -86,12 +86,12 @@ def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dic
     """
     line_of = {}
     drawn = {name: shown[name] for name in names}
-    looks = (gallery.DENSE, DENSE, DENSE_MARKERS), (gallery.COMPRESSED, COMPRESSED, COMPRESSED_MARKERS)
+    looks = (gallery.DENSE, DENSE_LINES, DENSE_MARKERS), (gallery.COMPRESSED, COMPRESSED_LINES, COMPRESSED_MARKERS)
     for role, dashes, markers in looks:
         for index, name in enumerate(gallery.names_in_role(drawn, role)):
             line_of[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
     for index, name in enumerate(gallery.names_in_role(drawn, gallery.CONTROL)):
-        line_of[name] = {"ls": CONTROLS[index % len(CONTROLS)], "lw": 0.8}
+        line_of[name] = {"ls": CONTROL_LINES[index % len(CONTROL_LINES)], "lw": 0.8}
     return line_of
 
 

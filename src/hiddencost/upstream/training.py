@@ -48,7 +48,7 @@ def train_backbone(job: UpstreamJob, device: torch.device, workers: int) -> None
     output, manifest = Path(job.output), _first_manifest(job, run)
     with failure_as_result(run, lambda reason: backbones.save_failure(output, reason, manifest)):
         begun = begin(job, run, workers)
-        manifest = manifest.replace(**begun.about)
+        manifest = manifest.replace(**begun.origin)
         go_on(begun, job, run, job.recipe.epochs)
         if run.rank == 0:
             _save(begun, job, run, workers, manifest)
@@ -116,12 +116,19 @@ def train_rewind_point(job: UpstreamJob, device: torch.device, workers: int) -> 
 
 
 class Begun(NamedTuple):
-    """A training that has begun, with its images, and what its manifest says of the network."""
+    """A training that has begun.
+
+    Attributes:
+        training: the network, and all that its next step depends on.
+        loader: of the training images.
+        data: the upstream data set.
+        origin: what the network's manifest says of it, see `first_network`.
+    """
 
     training: Training
     loader: TrainLoader
     data: Upstream
-    about: dict
+    origin: dict
 
 
 def begin(job: UpstreamJob, run: Processes, workers: int) -> Begun:
@@ -131,8 +138,8 @@ def begin(job: UpstreamJob, run: Processes, workers: int) -> Begun:
         ValueError: where something that it takes has failed, is damaged, or does not go together.
     """
     data, masks = load(job.data), None
-    network, about = first_network(job, len(data.classes))
-    images = data.train, job.recipe, job.image_size, about["preprocessing"], job.seed
+    network, origin = first_network(job, len(data.classes))
+    images = data.train, job.recipe, job.image_size, origin["preprocessing"], job.seed
     loader = TrainLoader(*images, run.device, workers, run.rank, run.count)
     if job.ticket:
         trained, before, _ = backbones.load(job.ticket)
@@ -143,7 +150,7 @@ def begin(job: UpstreamJob, run: Processes, workers: int) -> Begun:
         if "failed" in rewound:
             raise ValueError(f"{job.rewind}: {rewound['failed']}")
         training.restore(rewound["rewind"], masks=False)
-    return Begun(training, loader, data, about)
+    return Begun(training, loader, data, origin)
 
 
 def go_on(begun: Begun, job: UpstreamJob, run: Processes, until: int) -> None:

@@ -1,6 +1,7 @@
 """The house's own rules: which package may import which, and how long a file and a function may be."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,16 @@ def room_of(path: Path) -> str:
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """Return the rooms that a file imports, lazily or not."""
-    rooms = set()
+    """Return the rooms that a file imports, lazily or not, or names as "module:name"."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "hiddencost":
-            rooms |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("hiddencost."):
-            rooms.add(node.module.split(".")[1])
-    return rooms
+        if isinstance(node, ast.ImportFrom):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"hiddencost(\.\w+)+:\w+", str(node.value)):
+            modules.add(node.value.partition(":")[0])
+    return {name.split(".")[1] for name in modules if name.startswith("hiddencost.")}
 
 
 @pytest.mark.parametrize("room", sorted(RANK))
@@ -49,6 +52,11 @@ def test_imports_go_one_way(room):
     imported = {other for path in files for other in imported_rooms(path)} - {room}
     allowed = {other for other in RANK if RANK[other] < RANK[room]} | (set(GROUND) if room in GROUND else set())
     assert imported <= allowed
+
+
+def test_a_name_in_a_string_is_an_import(tmp_path):
+    (tmp_path / "new.py").write_text('import hiddencost.runs.pack\n\nMASKS = "hiddencost.upstream.mine:Mine"\n')
+    assert imported_rooms(tmp_path / "new.py") == {"runs", "upstream"}
 
 
 def imports_within(room: str) -> dict[str, set[str]]:

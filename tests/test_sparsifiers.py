@@ -1,16 +1,19 @@
+import inspect
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from hiddencost.compression.sparsity import measure_sparsity
+from hiddencost.digest import PACKAGE, modules
 from hiddencost.networks import build
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import erk_densities
 from hiddencost.study.sparsifiers import SPARSIFIERS, folder_name, lottery_levels, sparse_phases, with_defaults
-from hiddencost.upstream import sparsifiers
+from hiddencost.upstream import registry, sparsifiers
 
 STEPS = 40
 
@@ -41,7 +44,7 @@ class Run:
         self.settings = with_defaults(settings) if settings else None
         generator = torch.Generator().manual_seed(1)
         arguments = self.settings, self.network, self.optimizer, steps, generator, masks
-        self.sparsifier = sparsifiers.sparsifier_of(*arguments)
+        self.sparsifier = registry.sparsifier_of(*arguments)
         self.noise, self.number = torch.Generator().manual_seed(2), 0
 
     def backward(self):
@@ -339,7 +342,7 @@ def test_rigls_first_masks_follow_their_seed():
     assert all(
         torch.equal(first.sparsifier.masks[key], again.sparsifier.masks[key]) for key in first.sparsifier.masks
     )
-    other = sparsifiers.sparsifier_of(
+    other = registry.sparsifier_of(
         first.settings, network(), first.optimizer, STEPS, torch.Generator().manual_seed(4)
     )
     assert any(not torch.equal(first.sparsifier.masks[key], mask) for key, mask in other.masks.items())
@@ -413,4 +416,10 @@ def test_folders_tell_settings_apart_and_levels_share_them():
 
 def test_an_unknown_sparsifier_is_refused():
     with pytest.raises(KeyError, match="snip"):
-        sparsifiers.sparsifier_of({"algorithm": "snip"}, network(), None, 1, None)
+        registry.sparsifier_of({"algorithm": "snip"}, network(), None, 1, None)
+
+
+def test_each_algorithm_has_masks_whose_code_counts_in_the_digest_of_trainings():
+    assert registry.MASKS.keys() == SPARSIFIERS.keys()
+    counted = modules([PACKAGE.parents[1] / "workflow/scripts/sparsify.py"])
+    assert {Path(inspect.getfile(masks)) for masks in registry.MASKS.values()} <= counted

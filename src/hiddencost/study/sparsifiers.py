@@ -1,7 +1,7 @@
 """The algorithms that make a network sparse while it is trained upstream: what a study says of each, by name.
 
-The classes that hold the masks in training are `upstream.sparsifiers`', named here and imported when they train, as
-the Snakefile reads this module. A new algorithm is such a class, an entry here, and its settings among the fields of
+The classes that hold the masks in training are in `upstream.registry`, as they need PyTorch and the Snakefile reads
+this module. A new algorithm is such a class and its line there, an entry here, and its settings among the fields of
 `study.parts.Sparsify`.
 """
 
@@ -23,13 +23,11 @@ class Sparsifier:
     Attributes:
         description: for the schema of a study.
         defaults: its settings beside the sparsity, with what they are where a study does not say.
-        masks: "module:class" of what holds the masks in training.
         pruned: the weights that it prunes, by the name of their group (`Family.sparsity_groups`).
     """
 
     description: str
     defaults: Mapping[str, Any]
-    masks: str
     pruned: str
 
     def sparsity_over(self, settings: Settings) -> str:
@@ -111,25 +109,21 @@ SPARSIFIERS: dict[str, Sparsifier] = {
     "gmp": GradualPruning(
         description="gradual magnitude pruning",
         defaults={"begin": 0.2, "end": 0.75, "interval": 100},
-        masks="hiddencost.upstream.sparsifiers:GMP",
         pruned="convolutions_without_stem",
     ),
     "acdc": AlternatingPhases(
         description="alternating compressed and decompressed training",
         defaults={"warm_up": 0.1, "phase": 0.05, "fine_tuning": 0.15},
-        masks="hiddencost.upstream.sparsifiers:ACDC",
         pruned="convolutions_and_classifier",
     ),
     "rigl": RiggedLottery(
         description="sparse from the start, small weights dropped and grown by gradient",
         defaults={"distribution": "erk", "drop": 0.3, "end": 0.75, "interval": 100},
-        masks="hiddencost.upstream.sparsifiers:RigL",
         pruned="convolutions_and_classifier",
     ),
     "lth": LotteryTicket(
         description="lottery tickets, by iterative magnitude pruning with rewinding, a training a round",
         defaults={"share": 0.2, "rewind_epoch": 1},
-        masks="hiddencost.upstream.sparsifiers:FixedMasks",
         pruned="convolutions_without_stem",
     ),
 }

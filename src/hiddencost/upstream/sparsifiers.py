@@ -18,7 +18,6 @@ Which layers are pruned, as in the algorithm's source (`pruned_weights`):
 
 import math
 from collections.abc import Mapping
-from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
@@ -247,35 +246,6 @@ class RigL(FixedMasks):
             self._forget(weight, ~self.masks[key])  # what is grown later starts without
         self._zero_weights()
         return False
-
-
-def sparsifier_of(
-    settings: Settings | None,
-    network: nn.Module,
-    optimizer: Optimizer,
-    steps: int,
-    generator: torch.Generator,
-    masks: Mapping[str, Tensor] | None = None,
-) -> FixedMasks:
-    """Return what holds the masks of a training.
-
-    Args:
-        settings: all of a sparsifier (`study.sparsifiers.with_defaults`); None: nothing is pruned.
-        network: before its first step.
-        optimizer: of its parameters.
-        steps: of the whole training.
-        generator: of the CPU, for rigl's first masks.
-        masks: a lottery ticket's, bool by key, True where kept.
-
-    Raises:
-        ValueError: where the training is too short for it.
-    """
-    if settings is None:
-        return FixedMasks({}, optimizer, {})
-    sparsifier = SPARSIFIERS[settings["algorithm"]]
-    sparsifier.check_steps(settings, steps)
-    weights = pruned_weights(network, settings)
-    return resolve_name(sparsifier.masks).of_training(weights, optimizer, settings, steps, generator, masks)
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from hiddencost.prompting.schedule import stream
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING
 from hiddencost.upstream.job import UpstreamJob
-from hiddencost.upstream.sparsifiers import FixedMasks, sparsifier_of
+from hiddencost.upstream.registry import sparsifier_of
+from hiddencost.upstream.sparsifiers import FixedMasks
 
 
 @dataclass

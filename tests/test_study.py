@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+from typing import Annotated
 
 import pytest
 import yaml
@@ -514,7 +515,7 @@ def test_the_studies_of_the_repository_are_valid(file):
 
 def test_a_name_is_looked_up_when_it_is_checked():
     registry = {"flm": ..., "ilm": ...}
-    name = TypeAdapter(one_of(registry, "prompting"))
+    name = TypeAdapter(Annotated[str, one_of(registry, "prompting")])
     with pytest.raises(ValidationError, match="'frequent' is unknown; allowed: flm, ilm, prompting"):
         name.validate_python("frequent")
     registry["frequent"] = ...

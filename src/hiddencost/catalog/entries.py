@@ -141,5 +141,5 @@ class PhotosEntry(PhotosLayout, strict=True):
 Layout = TypeVar("Layout", bound=Record)
 
 
-def _part(entry: Layout, layout: type[Layout]) -> Layout:
+def _part(entry: Record, layout: type[Layout]) -> Layout:
     return layout.model_construct(**{name: getattr(entry, name) for name in layout.model_fields})

@@ -28,19 +28,22 @@ def timm_entry(name: str) -> CheckpointEntry:
         )
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
-    stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
+    # timm's types know one name, and its models have several, too
+    stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]  # type: ignore[index]
+    papers = config.paper_ids if isinstance(config.paper_ids, str) else ", ".join(config.paper_ids or ())
+    preprocessing = {"mean": list(config.mean), "std": list(config.std), "interpolation": config.interpolation}
     source = Source(hf=config.hf_hub_id, file="model.safetensors")
     return CheckpointEntry(
         title=f"{config.architecture}, ImageNet-1k, timm's weights {config.tag}",
         architecture=f"timm/{name}",
         format="timm",
         files={"weights": SourceFile(name="model.safetensors", sources=[source])},
-        preprocessing=Preprocessing(mean=list(config.mean), std=list(config.std), interpolation=config.interpolation),
+        preprocessing=Preprocessing.model_validate(preprocessing),
         stem=stem,
         upstream_top1=None,  # timm keeps its results apart
         gmacs=counter.get_total_flops() / 2e9,
         licence=config.license or "not stated",
-        citation=config.paper_ids or config.origin_url or "not stated",
+        citation=papers or config.origin_url or "not stated",
         read_from=f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",
     )
 

@@ -33,7 +33,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
         control: a name of `CONTROLS`, or None.
     """
     made_here = COMPRESSIONS[compression["algorithm"]] if compression else None
-    settings = made_here.complete(compression) if made_here else None
+    settings = made_here.complete(compression) if made_here and compression else None
     replaced = CONTROLS[control] if control else None
     manifest = Manifest.read(source)
     manifest = manifest.replace(
@@ -52,7 +52,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
             if not replaced.keeps_weights:
                 over = family.sparsity_over
                 manifest = manifest.replace(sparsity_declared=0.0, sparsity_over=over, widths=None)
-        elif made_here and made_here.quantises:
+        elif made_here and settings and made_here.quantises:
             made_here.apply(network, family, settings)
         elif made_here:
             masks |= _prune(network, family, manifest, made_here)

@@ -4,8 +4,8 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torchvision
@@ -20,7 +20,8 @@ from hiddencost.networks.families import family_of
 from hiddencost.networks.manifest import Manifest
 
 
-class Recognised(NamedTuple):
+@dataclass(frozen=True)
+class Recognised:
     """How many images a network classifies rightly, of how many, of what kind, and how many are expected."""
 
     correct: int

@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,7 @@ def prepare(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     side, _, _ = sized(size)
-    manifest = {"dataset": name, "size": str(size), "failed": None}
+    manifest: dict[str, Any] = {"dataset": name, "size": str(size), "failed": None}
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
@@ -62,7 +63,7 @@ def sized(size: int | str) -> tuple[int, str, str]:
     interpolation (bilinear or bicubic). See `pixels`."""
     if "-" not in str(size):
         return int(size), "squash", "bilinear"
-    side, resize, interpolation = size.split("-")
+    side, resize, interpolation = str(size).split("-")
     return int(side), resize, interpolation
 
 
@@ -94,7 +95,9 @@ def user_entry(
     see `readers.npz`. `files_digest` changes with the names, sizes and time stamps of the files. Raises ValueError
     where there is no such folder or file, and where a folder has a test set and a test_share too, or neither.
     """
-    path = Path(folder or npz).expanduser()
+    own = folder or npz
+    assert own is not None, "a dataset of the user's own has a folder or an npz"
+    path = Path(own).expanduser()
     if not (path.is_dir() if folder else path.is_file()):
         raise ValueError(f"dataset {name}: there is no {'folder' if folder else 'file'} {path}")
     parted = bool(folder) and all((path / part).is_dir() for part in PARTS)

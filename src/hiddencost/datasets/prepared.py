@@ -28,8 +28,8 @@ def load(folder: str | Path) -> Dataset:
     manifest = read_json(folder / "dataset.json")
     if manifest["failed"]:
         raise ValueError(manifest["failed"])
-    arrays = [np.load(folder / name, mmap_mode="r") for name in ARRAYS]
-    return Dataset(*arrays, classes=manifest["classes"], digest=digest(manifest))
+    arrays = {name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in ARRAYS}
+    return Dataset(classes=manifest["classes"], digest=digest(manifest), **arrays)
 
 
 def digest(manifest: dict) -> str:

@@ -1,5 +1,7 @@
 """Hidden cost at a glance: upstream accuracy kept against downstream accuracy lost."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +18,8 @@ from hiddencost.results.verdicts import differences, interval
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL_COLOUR = "0.45"
-DIAMOND = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
-NOTE = {"textcoords": "offset points", "size": 5.5}
+DIAMOND: dict[str, Any] = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
+NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 5.5}
 
 
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
@@ -99,7 +101,7 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     """Return what tells colours, markers and marks in the legend, of those that are drawn."""
     on = points[~points["off"]]
 
-    def handle(label: str, **look: object) -> Line2D:
+    def handle(label: str, **look: Any) -> Line2D:
         return Line2D([], [], label=label, **{"color": "black", "marker": "o", "ms": 4, "ls": ""} | look)
 
     handles = [handle(kind, color=colour) for kind, colour in colours.items() if kind in set(on["kind"])]
@@ -131,7 +133,7 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         colour = colours[point.kind]
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
         face = colour if point.by == "top-1" else "white"
-        marks = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
+        marks: dict[str, Any] = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
         axis.errorbar(point.kept, point.lost, bars, color=colour, elinewidth=0.7, ls="", **marks)
         if point.partial:
             axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)

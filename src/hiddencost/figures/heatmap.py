@@ -1,7 +1,7 @@
 """Hidden cost, in accuracy or calibration, over compression and shots (figure 6 of the paper and its siblings)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -159,7 +159,7 @@ def _map(axis: Axes, cells: pd.DataFrame, layout: Layout, palette: str) -> None:
     cost = cells["cost"].reindex(wanted).to_numpy().reshape(len(layout.rows), len(layout.shots))
     sure = cells["sure"].reindex(wanted).to_numpy().reshape(cost.shape) == 1
     axis.patch.set(**style.NOT_RUN)
-    colours = {"cmap": palette, "vmin": -layout.limit, "vmax": layout.limit}
+    colours: dict[str, Any] = {"cmap": palette, "vmin": -layout.limit, "vmax": layout.limit}
     axis.pcolormesh(np.ma.masked_invalid(cost), **colours, edgecolors="white", linewidth=0.4)
     rows, columns = np.nonzero(sure)
     dark = np.abs(cost) > 0.6 * layout.limit

@@ -50,7 +50,8 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         shown = shown[(shown["shots"] == shots) & shown["backbone"].isin(names)]
         note = _agreement(shown, names, backbones)
         axis.set_title(f"{style.named(dataset, settings)}, {style.shots_label(shots)}{note}", loc="left", fontsize=7)
-        _list(axis, shown[shown["seed"] == seed], names, tables["examples"].get(dataset), classes, backbones)
+        shown = shown[shown["seed"] == seed]
+        _list(axis, width / columns, shown, names, tables["examples"].get(dataset), classes, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
     count = len(pair) * len(axes)
     note = style.missing_note(count - len(kept), count, "mappings")
@@ -59,10 +60,16 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
 
 
 def _list(
-    axis: Axes, mappings: pd.DataFrame, names: list[str], examples: np.ndarray | None, classes: int, backbones: dict
+    axis: Axes,
+    inches: float,
+    mappings: pd.DataFrame,
+    names: list[str],
+    examples: np.ndarray | None,
+    classes: int,
+    backbones: dict,
 ) -> None:
     places = np.linspace(0.14, 1, len(names) + 2)[:-1]
-    letters = round(axis.figure.get_figwidth() / axis.get_gridspec().ncols * (places[1] - places[0]) / 0.055)
+    letters = round(inches * (places[1] - places[0]) / 0.055)
     for place, name in zip(places, ["target", *(backbones[name].label for name in names)], strict=True):
         axis.text(place, -0.35, name, fontweight="bold", fontsize=6.5, va="center")
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
@@ -70,7 +77,7 @@ def _list(
     targets = mappings.drop_duplicates("target").set_index("target")["target_name"]
     for row in range(min(classes, len(targets))):
         if examples is not None and row < len(examples):
-            image = axis.inset_axes([0.0, row + 0.08, 0.12, 0.84], transform=axis.transData)
+            image = axis.inset_axes((0.0, row + 0.08, 0.12, 0.84), transform=axis.transData)
             image.imshow(examples[row].transpose(1, 2, 0), aspect="equal", interpolation="antialiased")
             image.set_axis_off()
         classes_of_row = [targets.loc[row], *(wide.loc[row, name] for name in names)]

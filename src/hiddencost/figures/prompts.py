@@ -40,7 +40,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
             axis.patch.set(**style.NOT_RUN)
             axis.set_box_aspect(1)
         else:
-            axis.imshow(prompts["/".join(run)].transpose(1, 2, 0))
+            axis.imshow(prompts["/".join(map(str, run))].transpose(1, 2, 0))
         if index < columns:
             axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:

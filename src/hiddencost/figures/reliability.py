@@ -1,5 +1,7 @@
 """Reliability diagrams: accuracy against confidence."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -80,15 +82,15 @@ def _panel(
 ) -> None:
     """Draw a dataset and network: its bins, and over the panel the ECE of each method, of its finished runs."""
     axis.plot([0, 1], [0, 1], color="0.6", lw=0.6)
-    over = {"y": 1.05, "transform": axis.transAxes, "size": 5.3 if narrow else 6}
+    over: dict[str, Any] = {"y": 1.05, "transform": axis.transAxes, "size": 5.3 if narrow else 6}
     axis.text(0, s="ECE", **over)
     for column, method in enumerate(methods):
         pooled = pool(_where(bins, {"method": method}), ["method"])
         share = pooled["share"]
         line = pooled.loc[share >= FEW, ["confidence", "accuracy"]].T.to_numpy()
         axis.plot(*line, color=colours[method], lw=0.9)
-        points = {"s": 1.5 + 45 * share, "color": colours[method], "lw": 0, "clip_on": False, "zorder": 3}
-        axis.scatter(pooled["confidence"], pooled["accuracy"], **points)
+        points = pooled["confidence"], pooled["accuracy"]
+        axis.scatter(*points, s=1.5 + 45 * share, color=colours[method], lw=0, clip_on=False, zorder=3)
         ece = _where(finished, {"method": method})["ece"].mean()
         note = "–" if np.isnan(ece) else f"{ece:.2f}"
         place = 0.23 + 0.8 * column / max(4, len(methods))

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,9 +23,9 @@ DENSE_MARKERS = ["o", "P"]
 COMPRESSED_LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
 COMPRESSED_MARKERS = ["s", "D", "^", "v"]
 CONTROL_LINES = [(0, (1, 1.4)), (0, (1, 3)), (0, (3, 3)), (0, (3, 2, 1, 2))]
-CHANCE = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
+CHANCE: dict[str, Any] = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
 BAND = 0.1  # opacity
-NOT_RUN = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
+NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dic
     Returns:
         By name, the keywords of Matplotlib for line and marker.
     """
-    line_of = {}
+    line_of: dict[str, dict[str, Any]] = {}
     drawn = {name: shown[name] for name in names}
     looks = (gallery.DENSE, DENSE_LINES, DENSE_MARKERS), (gallery.COMPRESSED, COMPRESSED_LINES, COMPRESSED_MARKERS)
     for role, dashes, markers in looks:
@@ -159,7 +160,7 @@ def title(figure: Figure, what: str, settings: dict) -> None:
     figure.suptitle("\n".join(textwrap.wrap(f"{settings['title']}: {what}", width)))
 
 
-def panels(count: int, columns: int, width: float, height: float, **keywords: object) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, width: float, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure and its panels, with 0.6 inches for title and legend.
 
     Args:

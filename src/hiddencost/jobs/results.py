@@ -2,9 +2,8 @@
 
 from dataclasses import asdict, fields
 from functools import cache
-from importlib.util import find_spec
 
-from hiddencost.digest import code_digest
+from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import datasets, layout
@@ -121,7 +120,7 @@ def figure_tables(call: Call, figure: str) -> dict[str, str]:
 
 def figure_code(call: Call, figure: str) -> dict:
     """Return the digest of a figure's code: of what all figures share, and of what draws its own kind."""
-    module = find_spec(FIGURES[figures(call)[figure].kind].module).origin
+    module = module_file(FIGURES[figures(call)[figure].kind].module)
     return {"code": sha256_text(canonical([code(call.root, "figure"), code_digest(module)]))}
 
 

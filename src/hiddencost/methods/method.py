@@ -1,12 +1,10 @@
 """What a method is: what tables and figures call it, which job runs it, and how it maps labels."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from hiddencost.digest import code_digest
+from hiddencost.digest import code_digest, module_file
 from hiddencost.files import canonical, sha256_text
 
 if TYPE_CHECKING:  # the Snakefile reads this module, and does without the seconds that PyTorch takes
@@ -114,6 +112,7 @@ class Method:
         generator: "torch.Generator",
     ) -> "Tensor":
         """Draw a label mapping, int64 [classes]; see `mapping` for the arguments."""
+        assert self.mapping, f"{self.name} draws no mapping"
         return resolve_name(self.mapping)(predictions, labels, source_classes, classes, generator)
 
     def mapping_passes(self, epochs: int, interval: int) -> int:
@@ -126,5 +125,5 @@ class Method:
         What it is called and the colour it has are not in it. The mapping's module counts with all that it imports.
         """
         module, _, function = (self.mapping or "").partition(":")
-        code = code_digest(Path(find_spec(module).origin)) if module else None
+        code = code_digest(module_file(module)) if module else None
         return sha256_text(canonical([function, code, self.first_pass, self.redraws, self.trains]))

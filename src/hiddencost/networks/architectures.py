@@ -6,6 +6,7 @@ These are ResNet-50 as TensorFlow's and Keras' published weights need it, and Re
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torchvision
 from torch import Tensor, nn
@@ -25,10 +26,7 @@ def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = 
 class _Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, project: bool):
         super().__init__()
-        if project:
-            self.shortcut = _unit(inputs, 4 * width, 1, stride, relu=False)
-        else:
-            self.shortcut = nn.Identity()
+        self.shortcut = _unit(inputs, 4 * width, 1, stride, relu=False) if project else nn.Identity()
         self.conv1 = _unit(inputs, width, 1)
         self.conv2 = _unit(width, width, 3, stride)
         self.conv3 = _unit(width, 4 * width, 1, relu=False)
@@ -129,7 +127,7 @@ def build(architecture: str) -> nn.Module:
     """
     name, _, count = architecture.partition(":")
     try:
-        classes = {"num_classes": int(count)} if count else {}
+        classes: dict[str, Any] = {"num_classes": int(count)} if count else {}
         if name in ARCHITECTURES:
             return ARCHITECTURES[name](**classes).eval()
         if name.startswith("timm/"):

@@ -33,6 +33,7 @@ class Convolutional(Family):
     photos = "ImageNet photos"
 
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
+        assert study_canvas is not None, "a study of it has a protocol"
         return study_canvas
 
     def prepared_sizes(
@@ -41,6 +42,7 @@ class Convolutional(Family):
         return {"train": str(image_size), "probe": str(canvas)}
 
     def prompted_side(self, image_size: int | None, canvas: int) -> int:
+        assert image_size is not None, "a study of it has image sizes"
         return image_size
 
     def run_settings(self, checkpoint: str, image_size: int | None) -> dict:

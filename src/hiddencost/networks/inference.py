@@ -76,8 +76,10 @@ def placed(network: nn.Module, device: torch.device) -> nn.Module:
 
     Its ReLU6 in place keep half the memory for a gradient.
     """
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
+    # float32 is meant: cuDNN would take TF32
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch's types lack it
     for name, module in list(network.named_modules()):
         if type(module) is nn.ReLU6 and module.inplace:
             network.set_submodule(name, ReLU6(inplace=True))
-    return network.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    # torch's types lack this form of `to`
+    return network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -13,7 +13,9 @@ def head_of(network: nn.Module) -> nn.Linear:
     Raises:
         ValueError: it has none.
     """
-    return network.get_submodule(head_name(network))
+    head = network.get_submodule(head_name(network))
+    assert isinstance(head, nn.Linear)
+    return head
 
 
 def head_name(network: nn.Module) -> str:

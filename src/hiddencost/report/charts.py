@@ -4,12 +4,15 @@ A panel is drawn as often as there are cells to show (a data set, a method, a ba
 out by its own width and draws those alone that are in view.
 """
 
+from typing import Any
+
 import altair as alt
 
 from hiddencost.results.gallery import COMPRESSED, CONTROL, DENSE
 
 HEIGHT = 210
-DASHES = {DENSE: [1, 0], COMPRESSED: [5, 3], CONTROL: [1.5, 2.5]}
+Chart = alt.LayerChart | alt.FacetChart  # what alt.layer returns, by its types
+DASHES: dict[str, list[float]] = {DENSE: [1, 0], COMPRESSED: [5, 3], CONTROL: [1.5, 2.5]}
 SHAPES = {  # as in the printed figures, whose controls have none
     DENSE: ["circle", "cross"],
     COMPRESSED: ["square", "diamond", "triangle-up", "triangle-down"],
@@ -46,8 +49,8 @@ def panels(methods: list[str], shots: list[str], colours: dict[str, str], palett
     }
 
 
-def _panel(chart: alt.LayerChart) -> dict:
-    look = {"font": FONT, "background": "transparent", "view": {"stroke": None}, "axis": AXIS}
+def _panel(chart: Chart) -> dict:
+    look: dict[str, Any] = {"font": FONT, "background": "transparent", "view": {"stroke": None}, "axis": AXIS}
     return chart.properties(width="container", height=HEIGHT).configure(**look).to_dict()
 
 
@@ -57,7 +60,7 @@ def _axis_of_shots(shots: list[str]) -> alt.X:
     return alt.X("shots:O", scale=alt.Scale(domain=shots), axis=axis)
 
 
-def _curves(colour: alt.Color, shots: list[str]) -> alt.LayerChart:
+def _curves(colour: alt.Color, shots: list[str]) -> Chart:
     x = _axis_of_shots(shots)
     y = alt.Y("value:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5), scale=alt.Scale(zero=True, nice=True))
     cells = alt.Chart(alt.NamedData("cells"))
@@ -81,7 +84,7 @@ def _curves(colour: alt.Color, shots: list[str]) -> alt.LayerChart:
     )
 
 
-def _costs(shots: list[str], palette: list[str]) -> alt.LayerChart:
+def _costs(shots: list[str], palette: list[str]) -> Chart:
     cells = alt.Chart(alt.NamedData("cells"))
     scale = alt.Scale(range=palette, domain=[-1, 1], interpolate="rgb", clamp=True)
     axis = alt.Axis(title=None, labelLimit=150, ticks=False, domain=False)
@@ -108,7 +111,7 @@ def _costs(shots: list[str], palette: list[str]) -> alt.LayerChart:
     ).resolve_scale(color="independent")
 
 
-def _reliability(colour: alt.Color) -> alt.LayerChart:
+def _reliability(colour: alt.Color) -> Chart:
     bins = alt.Chart(alt.NamedData("bins"))
     unit = alt.Scale(domain=[0, 1], nice=False)
     x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False))

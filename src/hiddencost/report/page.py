@@ -115,7 +115,8 @@ def _page(folder: Path) -> Template:
 
 def _bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle(vl_version=altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0])
+    version = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+    return vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # its types want a snippet
 
 
 def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
@@ -124,7 +125,7 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
     columns = columns[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
     stated = columns.where(columns.notna(), None).to_dict("index")
     drawn = gallery.describe_backbones(stated, None, settings["labels"])
-    backbones, taken = [], Counter()
+    backbones, taken = [], Counter[tuple[str, str]]()
     for name, shown in drawn.items():
         family, kind = stated[name]["dense"] or name, shown.role
         shapes = charts.SHAPES[kind]
@@ -132,10 +133,10 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
         taken[family, kind] += 1
         backbones.append({"name": name, "label": shown.label, "kind": kind, "shape": shape, "family": family})
     first = [backbone["name"] for backbone in backbones if backbone["family"] == backbones[0]["family"]]
-    shown = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
+    visible = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)
     return {
-        "backbone": [backbone | {"shown": backbone["name"] in shown} for backbone in backbones],
+        "backbone": [backbone | {"shown": backbone["name"] in visible} for backbone in backbones],
         "dataset": [
             {"name": name, "label": named(name), "shown": True, "chance": classes[name] and 100 / classes[name]}
             for name in style.order(runs, "dataset")

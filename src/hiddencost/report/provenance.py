@@ -120,7 +120,7 @@ def checkout(root: Path) -> dict:
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent)}
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", root, "--no-optional-locks", *arguments]
+        command = ["git", "-C", str(root), "--no-optional-locks", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     try:

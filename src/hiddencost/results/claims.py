@@ -56,7 +56,10 @@ class Cells(Record):
         None, description="any dataset but these"
     )
     methods: (
-        Annotated[list[one_of(METHODS, "prompting")], BeforeValidator(_as_list), AfterValidator(_methods)] | None
+        Annotated[
+            list[Annotated[str, one_of(METHODS, "prompting")]], BeforeValidator(_as_list), AfterValidator(_methods)
+        ]
+        | None
     ) = Field(None, description="prompting stands for all that learn a prompt: rlm, flm, ilm")
     shots: Annotated[list[Shots], BeforeValidator(_as_list)] | None = None
 
@@ -80,13 +83,13 @@ class Claim(Record):
 
     text: str = Field(description="the claim in a sentence")
     source: str
-    measure: one_of(MEASURES) = Field(
+    measure: Annotated[str, one_of(MEASURES)] = Field(
         description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed"
     )
     cells: Cells = Field(Cells(), description="what both sides have in common")
     left: Cells | None = None
     right: Cells | None = None
-    networks: one_of(("same", "any")) = Field(
+    networks: Annotated[str, one_of(("same", "any"))] = Field(
         "same", description="whether two sides that name backbones must share the dense one"
     )
     more_than: float | None = Field(None, description="the claim holds if the mean is greater")
@@ -109,7 +112,7 @@ class Claim(Record):
     def _two_sides_or_none(self) -> "Claim":
         if (self.left is None) != (self.right is None):
             raise ValueError("left and right go together")
-        if self.left is None:
+        if self.left is None or self.right is None:
             if MEASURES[self.measure][1] is None:
                 raise ValueError(f"{self.measure} alone is no comparison; expected left and right")
         elif not self.left.named or self.left.named != self.right.named or self.left.named - SIDES:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def collect(
     folder: str | Path,
     prepared: dict[str, str],
     groups: Iterable[Mapping[str, gallery.ShownBackbone]],
-    sources: dict[str, Callable[[str], list[str] | None]],
+    sources: Mapping[str, Callable[[str], list[str] | None]],
     shapes: dict[str, dict],
 ) -> Learned:
     """Read what the finished prompting runs of a study learned.
@@ -186,6 +186,8 @@ def _examples(dataset: Dataset) -> np.ndarray:
 def _long(rows: list[dict], columns: list[str]) -> pd.DataFrame:
     """Return one table of rows whose last two values are arrays of one length."""
     lengths = [len(row[columns[-1]]) for row in rows]
-    table = {axis: np.repeat([row[axis] for row in rows], lengths) for axis in AXES if axis in columns}
+    table: dict[str, Any] = {
+        axis: np.repeat([row[axis] for row in rows], lengths) for axis in AXES if axis in columns
+    }
     table |= {name: np.concatenate([row[name] for row in rows]) if rows else [] for name in columns[-2:]}
     return pd.DataFrame(table, columns=columns)

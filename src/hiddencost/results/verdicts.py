@@ -1,6 +1,7 @@
 """Verdicts: what a study's runs say of each claim."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     cells = compared.groupby([name for name in compared if name not in ("seed", "difference")], dropna=False)
     cells = cells["difference"].agg(["mean", "std", "count"])
     pairs, ran = compared.dropna(subset="difference"), cells[cells["count"] > 0]
-    judged = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
+    judged: dict[str, Any] = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
     if not len(ran):
         missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
         return judged | {"notes": [missing]}
@@ -124,9 +125,8 @@ def _bounds(claim: Claim) -> tuple[float, float]:
     """Return between which effects the claim holds."""
     if claim.within is not None:
         return -claim.within, claim.within
-    if claim.more_than is not None:
-        return claim.more_than, np.inf
-    return -np.inf, claim.less_than
+    below, above = claim.more_than, claim.less_than
+    return -np.inf if below is None else below, np.inf if above is None else above
 
 
 def _otherwise(claim: Claim, cells: pd.DataFrame) -> tuple[int, int]:
@@ -163,7 +163,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
         values = values[values["backbone"] != values["dense"]].merge(dense, on=keys, suffixes=("", "_dense"))
         values["difference"] = sign * (values["difference"] - values.pop("difference_dense"))
     values = values[_mask(runs, values, claim.cells)]
-    if not claim.left:
+    if claim.left is None or claim.right is None:
         return values
     named = [AXES[axis] for axis in claim.left.named]
     shared = [axis for axis in (*PAIRED, "backbone", "method", "shots") if axis not in named]

@@ -98,7 +98,7 @@ def fine_tune(
     Raises:
         RuntimeError: if a pruned weight is not zero at the end.
     """
-    device, chosen, course = mean.device, np.asarray(chosen), FineTuned()
+    device, indices, course = mean.device, np.asarray(chosen), FineTuned()
     pruned = {key: ~mask.to(device) for key, mask in masks.items()}
     adam = _adam(network, recipe, device)
     schedule = CosineAnnealingLR(adam, recipe.epochs)
@@ -109,8 +109,8 @@ def fine_tune(
         torch.manual_seed(stream(seed, "dropout").initial_seed())
         for epoch in range(1, recipe.epochs + 1):
             losses = []
-            for batch in _without_single(list(epoch_batches(len(chosen), recipe, shuffle))):
-                some = chosen[batch.numpy()]
+            for batch in _without_single(list(epoch_batches(len(indices), recipe, shuffle))):
+                some = indices[batch.numpy()]
                 losses.append(step(images[some], labels[some]))
                 course.images += len(batch)
                 progress(len(batch))
@@ -149,7 +149,9 @@ def _stepper(
         adam.zero_grad()
         loss.backward()
         for key, where in pruned.items():
-            parameters[key].grad.masked_fill_(where, 0)  # not a product: it would keep a NaN
+            gradient = parameters[key].grad
+            assert gradient is not None
+            gradient.masked_fill_(where, 0)  # not a product: it would keep a NaN
         adam.step()
         for key, where in pruned.items():
             parameters[key].detach().masked_fill_(where, 0)
@@ -224,7 +226,8 @@ class FineTuningJob:
                 f"{self.inputs.dataset}: images of {size} pixels; expected {expected}, for a canvas of "
                 f"{self.recipe.canvas}"
             )
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 is meant: cuDNN would take TF32
+        # float32 is meant: cuDNN would take TF32
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch's types lack it
         torch.backends.cudnn.deterministic = True
         source, masks, manifest = backbones.load(self.inputs.backbone)
         head = layers.head_name(source)
@@ -236,7 +239,8 @@ class FineTuningJob:
             for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
                 network = with_new_head(source, len(dataset.classes), self.seed)
-                network = network.to(self.device, memory_format=torch.channels_last)
+                # torch's types lack this form of `to`
+                network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 images = dataset.train_images, dataset.train_labels, chosen
                 course = fine_tune(network, masks, *images, self.seed, self.recipe, mean, std, bar.update)
                 how = timing(time.perf_counter() - start, course.images, self.device, self.precision)

@@ -132,8 +132,12 @@ METRICS: dict[str, Metric] = {
     "nll": Metric("Negative log-likelihood", nll, unit="nats"),
     "brier": Metric("Brier score", brier),
     "ece": Metric(
-        *("Calibration error (ECE)", ece),
-        **{"percent": True, "unit": "points", "paired": True, "title": "Expected calibration error"},
+        "Calibration error (ECE)",
+        ece,
+        percent=True,
+        unit="points",
+        paired=True,
+        title="Expected calibration error",
     ),
     "ece_published": Metric("ECE as published (of logits)", published_ece),
 }

@@ -71,9 +71,9 @@ def probe_pack(
         texts: of a CLIP, the file of `clip.write_texts`, for zs.
     """
     untrained = [method for method, _ in request.runs if not METHODS[method].trains]
-    of_texts = {method: {"texts": sha256_file(texts)} for method in untrained}
+    of_texts = {"texts": sha256_file(texts)} if texts else {}
     job = ProbeJob(request.seed, Recipe.model_validate(request.recipe), features, texts)
-    complete(inputs, request, output, job, of_texts, features=sha256_file(features))
+    complete(inputs, request, output, job, dict.fromkeys(untrained, of_texts), features=sha256_file(features))
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ class ProbeJob:
             start = time.perf_counter()
             if METHODS[method].trains:
                 inputs = train_features[chosen], labels[chosen], len(dataset.classes)
-                head = dict(train_probe(*inputs, self.seed, self.recipe).named_parameters())
+                head: dict[str, Tensor] = dict(train_probe(*inputs, self.seed, self.recipe).named_parameters())
                 images = len(chosen) * self.recipe.epochs
             else:
+                assert self.texts is not None, "zs is of networks with texts"
                 head, images = {"weight": zero_shot_head(*read_texts(self.texts))}, 0
             how = timing(time.perf_counter() - start, images, torch.device("cpu"), "fp32")
             yield TrainedRun(run, head, how, functional.linear(test_features, **head))

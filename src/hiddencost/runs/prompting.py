@@ -56,8 +56,10 @@ def train_pack(
         texts: of a CLIP, the file of its texts, see `backbones.load_classifier`.
     """
     job = PromptingJob(inputs, request, plans, device, memory, texts)
-    of_texts = {"texts": sha256_file(texts)} if texts else {}
-    complete(inputs, request, output, job, precision=resolve_precision(job.protocol.precision, device), **of_texts)
+    determines = {"precision": resolve_precision(job.protocol.precision, device)}
+    if texts:
+        determines["texts"] = sha256_file(texts)
+    complete(inputs, request, output, job, None, **determines)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -32,6 +33,12 @@ class TrainedClassifier(nn.Module):
     method, shots, seed, accuracy, ...); `prompt`: W, float32 [3, S, S]; `mapping`: the network's class that stands
     for each target class, int64 [K].
     """
+
+    prompt: Tensor
+    mapping: Tensor
+    mask: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, about: dict):
         """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
@@ -169,7 +176,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         for key in ("features" if method.probes else "precision", "texts")
         if key in result.training
     }
-    about = {}
+    about: dict[str, Any] = {}
     texts = _existing(study / "texts" / row["backbone"] / f"{target}.safetensors") if "texts" in further else None
     if texts:
         further["texts"] = sha256_file(texts)

@@ -40,7 +40,7 @@ def check_checkpoints(study: Study) -> None:
             if getattr(backbone, key) is not None and backbone.checkpoint not in trained_here:
                 raise ValueError(f"{where}.{key}: goes with a checkpoint under upstream, which trains it")
         if backbone.sparsify:
-            epochs = study.upstream_network(backbone.checkpoint).recipe.epochs
+            epochs = study.trained_here(backbone.checkpoint).recipe.epochs
             rewind_epoch = SPARSIFIERS[backbone.sparsify.algorithm].rewind_epoch(backbone.sparsify.settings())
             if rewind_epoch is not None and rewind_epoch >= epochs:
                 raise ValueError(
@@ -99,11 +99,7 @@ def check_prompts(study: Study) -> None:
     """Each backbone has the recipe of its prompts, which fit on its canvas."""
     image_sizes = [dataset.image_size for dataset in study.datasets]
     for backbone in study.backbones:
-        family, recipe = study.family(backbone), study.prompting_recipe(backbone)
-        if recipe is None:
-            raise ValueError(
-                f"{family.recipe}: the key is missing: it is the recipe of {backbone.name}, {family.title}"
-            )
+        recipe = study.prompting_recipe(backbone)
         recipe.check_prompts(backbone.name, study.canvas(backbone), image_sizes)
 
 
@@ -118,10 +114,10 @@ def check_upstream_lengths(study: Study) -> None:
                 f"{counts.train} training images of {network.dataset}"
             )
     for index, backbone in enumerate(study.backbones):
-        network = study.upstream_network(backbone.checkpoint)
-        counts = known[network.dataset].counts if network and network.dataset else None
-        if backbone.sparsify and counts:
-            steps = network.recipe.epochs * (counts.train // network.recipe.batch_size)
+        trained = study.upstream_network(backbone.checkpoint)
+        counts = known[trained.dataset].counts if trained and trained.dataset else None
+        if backbone.sparsify and trained and counts:
+            steps = trained.recipe.epochs * (counts.train // trained.recipe.batch_size)
             try:
                 SPARSIFIERS[backbone.sparsify.algorithm].check_steps(backbone.sparsify.settings(), steps)
             except ValueError as error:
@@ -188,7 +184,7 @@ def check_references(study: Study) -> None:
 
 def _published_names(study: Study) -> set[str]:
     """Return the checkpoints and datasets of the catalog that a study uses."""
-    checkpoints = {study.published_checkpoint(backbone.checkpoint) for backbone in study.backbones} - {None}
+    checkpoints = study.published_checkpoints(study.backbones)
     return (
         checkpoints
         | {dataset.name for dataset in study.datasets if not dataset.is_users}

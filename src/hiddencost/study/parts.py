@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic.config import JsonDict
 
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
 from hiddencost.messages import Record, one_of, refuse_duplicates
@@ -42,21 +43,22 @@ NAME, NAME_LENGTH = r"^[a-z0-9][a-z0-9._-]*$", 64
 Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Shots = Annotated[int | str, BeforeValidator(_shots)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-CLOSED = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
+CLOSED: JsonDict = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
 UserFiles = Annotated[
     str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_user_files)
 ]
+MethodName = Annotated[str, one_of(METHODS)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
 class Compression(Record):
     """Compression made by this workflow: one-shot, without retraining."""
 
-    algorithm: one_of(COMPRESSIONS) = Field(
+    algorithm: Annotated[str, one_of(COMPRESSIONS)] = Field(
         description="; ".join(f"{name}: {entry.description}" for name, entry in COMPRESSIONS.items())
     )
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of the convolutions' weights set to zero")
-    scope: one_of(("global", "layer", "erk")) | None = Field(
+    scope: Annotated[str, one_of(("global", "layer", "erk"))] | None = Field(
         None,
         description="over what magnitude and random choose: all convolutions together (global, the default), the "
         "same share of each (layer), or shares by layer size (erk: Erdős-Rényi-Kernel, as RigL)",
@@ -90,7 +92,7 @@ class Compression(Record):
 class Sparsify(Record):
     """How upstream training makes a sparse network. What is not said is as in `sparsifiers.SPARSIFIERS`."""
 
-    algorithm: one_of(SPARSIFIERS) = Field(
+    algorithm: Annotated[str, one_of(SPARSIFIERS)] = Field(
         description="; ".join(f"{name}: {entry.description}" for name, entry in SPARSIFIERS.items())
     )
     sparsity: float = Field(
@@ -102,7 +104,7 @@ class Sparsify(Record):
     warm_up: Fraction | None = Field(None, description="acdc: share of the training that is dense at first")
     phase: Fraction | None = Field(None, description="acdc: share of the training of a phase")
     fine_tuning: Fraction | None = Field(None, description="acdc: share of the training of the last sparse phase")
-    distribution: one_of(("erk", "uniform")) | None = Field(
+    distribution: Annotated[str, one_of(("erk", "uniform"))] | None = Field(
         None, description="rigl: sparsity by layer size (Erdős-Rényi-Kernel), or the same in each layer but the stem"
     )
     drop: Fraction | None = Field(None, description="rigl: share of the connections that the first change replaces")
@@ -165,7 +167,7 @@ class Backbone(Record):
         None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
     )
     compression: Compression | None = None
-    control: one_of(CONTROLS) | None = Field(
+    control: Annotated[str, one_of(CONTROLS)] | None = Field(
         None,
         description="; ".join(f"{name}: {entry.description}" for name, entry in CONTROLS.items())
         + ". Exempt from the photos",
@@ -179,7 +181,7 @@ class Backbone(Record):
     def training(self) -> tuple[dict | None, int]:
         """Return how its checkpoint is trained, if the study trains it: all settings of the sparsifier (None: dense),
         and the seed."""
-        return self.sparsify and self.sparsify.settings(), self.upstream_seed or 0
+        return self.sparsify.settings() if self.sparsify else None, self.upstream_seed or 0
 
     @model_validator(mode="after")
     def _one_change(self) -> "Backbone":
@@ -222,7 +224,7 @@ class Expectation(Record):
 
     backbone: Name
     dataset: Name
-    method: one_of(METHODS)
+    method: MethodName
     shots: Shots
     accuracy: float = Field(ge=0, le=100, description="%")
     std: float | None = Field(None, ge=0, description="%, over the published trials")
@@ -258,10 +260,12 @@ class Figures(Record):
     labels: dict[Name, str] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )
-    colours: dict[one_of(METHODS), Colour] = Field(
+    colours: dict[MethodName, Colour] = Field(
         default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
     )
-    palette: one_of(PALETTES) = Field(PALETTES[0], description="of the heat maps, as Matplotlib names it")
-    formats: Annotated[list[one_of(("pdf", "svg"))], AfterValidator(refuse_duplicates)] = Field(
+    palette: Annotated[str, one_of(PALETTES)] = Field(
+        PALETTES[0], description="of the heat maps, as Matplotlib names it"
+    )
+    formats: Annotated[list[Annotated[str, one_of(("pdf", "svg"))]], AfterValidator(refuse_duplicates)] = Field(
         ["pdf"], description="in which figures are written beside png, which the report shows"
     )

@@ -203,7 +203,7 @@ class UpstreamRecipe(BaseModel):
         description="how training images are cropped: resized, a random part of `scale` made as large as the image; "
         "padded, shifted by up to an eighth"
     )
-    scale: list[Fraction | Literal[1.0]] = Field(
+    scale: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [0.08, 1.0], min_length=2, max_length=2, description="of crop resized: the least and the largest share"
     )
     mirror: bool = Field(True, description="half of the training images left to right: not for letters and digits")

@@ -129,10 +129,8 @@ SPARSIFIERS: dict[str, Sparsifier] = {
 }
 
 
-def with_defaults(sparsify: Settings | None) -> dict[str, Any] | None:
-    """Return the settings of a sparsifier with what a study does not say (or None); None of dense training."""
-    if sparsify is None:
-        return None
+def with_defaults(sparsify: Settings) -> dict[str, Any]:
+    """Return the settings of a sparsifier with what a study does not say (or None)."""
     given = {key: value for key, value in sparsify.items() if value is not None}
     return {**SPARSIFIERS[given["algorithm"]].defaults, **given}
 

@@ -1,5 +1,6 @@
 """A study: the grid of runs, their recipes, and what can be asked of it before anything is made."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, Field
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
-from hiddencost.messages import Record, StudyError, describe_unknown_name, one_of, refuse_duplicates
+from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.networks.family import Family
@@ -17,6 +18,7 @@ from hiddencost.study.parts import (
     Backbone,
     Expectation,
     Figures,
+    MethodName,
     Name,
     Seed,
     Shots,
@@ -39,7 +41,7 @@ class Study(Record):
     shots: Annotated[
         list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates), AfterValidator(ascending)
     ] = Field(description="images per class, or full")
-    methods: Annotated[list[one_of(METHODS)], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(refuse_duplicates)]
     upstream: Annotated[list[Upstream], AfterValidator(refuse_duplicates)] = Field(
         default_factory=list,
         description="networks that the study trains itself, for `checkpoint` of backbones to name",
@@ -80,9 +82,18 @@ class Study(Record):
         """Return the family of a backbone's network."""
         return family_of_checkpoint(backbone.checkpoint)
 
-    def prompting_recipe(self, backbone: Backbone) -> Protocol | ClipProtocol | None:
-        """Return the recipe of visual prompting on a backbone, None where the study has none."""
-        return getattr(self, self.family(backbone).recipe)
+    def prompting_recipe(self, backbone: Backbone) -> Protocol | ClipProtocol:
+        """Return the recipe of visual prompting on a backbone. Raises ValueError where the study has none."""
+        family = self.family(backbone)
+        if (recipe := getattr(self, family.recipe)) is None:
+            raise ValueError(
+                f"{family.recipe}: the key is missing: it is the recipe of {backbone.name}, {family.title}"
+            )
+        return recipe
+
+    def templates(self, backbone: Backbone) -> list[str] | str:
+        """Return the templates of a backbone whose source classes are texts."""
+        return getattr(self, self.family(backbone).recipe).templates
 
     def methods_of(self, backbone: Backbone) -> list[str]:
         """Return the study's methods that serve a backbone's family of networks."""
@@ -92,10 +103,19 @@ class Study(Record):
         """Return how a checkpoint is trained, None of one that is published."""
         return next((one for one in self.upstream if one.name == checkpoint), None)
 
+    def trained_here(self, name: str) -> Upstream:
+        """Return a network that the study trains, by name."""
+        return next(network for network in self.upstream if network.name == name)
+
     def published_checkpoint(self, name: str) -> str | None:
         """Return the published checkpoint that one is, or is trained from; None where it is trained from scratch."""
         trained = self.upstream_network(name)
         return trained.checkpoint if trained else name
+
+    def published_checkpoints(self, backbones: Iterable[Backbone]) -> set[str]:
+        """Return the published checkpoints that backbones are made of, or trained from."""
+        names = (self.published_checkpoint(backbone.checkpoint) for backbone in backbones)
+        return {name for name in names if name}
 
     def upstream_datasets(self) -> list[str]:
         """Return the datasets of the catalog that networks are trained on upstream."""
@@ -106,11 +126,17 @@ class Study(Record):
         of one that the study trains."""
         if network := self.upstream_network(name):
             start = catalog.checkpoint(network.checkpoint) if network.checkpoint else None
+            architecture = start.architecture if start else network.architecture
+            assert architecture, "a network from scratch has an architecture"
             return TrainedEntry(
                 title=f"{name}, trained by this study",
-                architecture=start.architecture if start else network.architecture,
+                architecture=architecture,
                 gmacs=start.gmacs if start else None,
             )
+        return self.published_network(name)
+
+    def published_network(self, name: str) -> CheckpointEntry:
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths."""
         return self._with_user_files(name, catalog.checkpoint(name))
 
     def dataset_entry(self, name: str) -> DatasetEntry:
@@ -165,7 +191,7 @@ class Study(Record):
         entry, made, sparsify = self.checkpoint_entry(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
             entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
-        settings, control = made and made.settings(), backbone.control
+        settings, control = made.settings() if made else None, backbone.control
         return {
             "checkpoint": backbone.checkpoint,
             "compression": registry.label(entry.compression, settings, control),

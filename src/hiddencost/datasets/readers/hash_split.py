@@ -32,12 +32,15 @@ def split_by_hash(names: Sequence[str], labels: Sequence[int], shares: HashSplit
     Raises:
         ValueError: a class would have no training or no test image.
     """
-    labels = np.asarray(labels)
-    train, test = [], []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label).tolist()
+    of_images = np.asarray(labels)
+    train: list[int] = []
+    test: list[int] = []
+    for label in np.unique(of_images):
+        members = np.flatnonzero(of_images == label).tolist()
         order = sorted(members, key=lambda index: hashlib.sha256(names[index].encode()).digest())
-        first = shares.train_per_class or max(1, round(shares.test_share * len(order)))
+        if not (first := shares.train_per_class):
+            assert shares.test_share is not None, "expected a share or a number"
+            first = max(1, round(shares.test_share * len(order)))
         if first >= len(order):
             raise ValueError(f"{names[order[0]]}: its class has {len(order)} images, too few for the split")
         drawn, others = (train, test) if shares.train_per_class else (test, train)

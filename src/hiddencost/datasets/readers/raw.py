@@ -1,6 +1,7 @@
 """A dataset as its files give it: an image after another, with its label."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 
-class RawImages(NamedTuple):
+@dataclass(frozen=True)
+class RawImages:
     """The training or the test images of a dataset; they are read as they are taken, once."""
 
     count: int

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiddencost.digest import module_file
 from hiddencost.messages import validate
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Reader:
     @property
     def file(self) -> Path:
         """The file of the module."""
-        return Path(find_spec(self.module).origin)
+        return module_file(self.module)
 
 
 READERS: dict[str, Reader] = {

@@ -55,6 +55,7 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
     if options.parts:
         parts = {name: subset(images, range(len(images))) for name, images in opened.items()}
         return RawDataset(getattr(opened["train"], "classes", None), **parts)
+    assert options.split_by_hash, "see `_one_split`"
     names, labels, classes = _names(opened["all"])
     train, test = split_by_hash(names, labels, options.split_by_hash)
     return RawDataset(classes, subset(opened["all"], train), subset(opened["all"], test))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hiddencost import catalog
 from hiddencost.networks.family import Family
@@ -35,7 +35,9 @@ class Clip(Family):
     photos = "ImageNet photos, among their classes"
 
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
-        return catalog.checkpoint(checkpoint).canvas
+        canvas = catalog.checkpoint(checkpoint).canvas
+        assert canvas is not None, "a CLIP's entry has a canvas"
+        return canvas
 
     def prepared_sizes(
         self, checkpoint: str, image_size: int | None, canvas: int, native_size: int | None
@@ -73,19 +75,24 @@ class Clip(Family):
         return model.text_classifier(network, embeddings.flatten(0, 1), scale)
 
     def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
-        return {"widths": manifest.widths, "texts": classifier.head.out_features}
+        from hiddencost.networks.layers import head_of
+
+        return {"widths": manifest.widths, "texts": head_of(classifier).out_features}
 
     def saved_classifier(self, saved: dict) -> nn.Module:
         from torch import nn
 
+        from hiddencost.networks.layers import head_of
+
         network = self.classifier(self.build(saved["architecture"], saved["widths"]), saved["architecture"])
-        network.head = nn.Linear(network.head.in_features, saved["texts"], bias=False)
+        network.head = nn.Linear(head_of(network).in_features, saved["texts"], bias=False)
         return network
 
     def for_inference(self, network: nn.Module, device: torch.device) -> nn.Module:
         from hiddencost.networks import inference
+        from hiddencost.networks.clip.model import TextClassifier
 
-        return inference.placed(network.lean(), device)
+        return inference.placed(cast(TextClassifier, network).lean(), device)
 
     def input_side(self, network: nn.Module) -> int | None:
         from hiddencost.networks.clip import model

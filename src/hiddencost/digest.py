@@ -169,6 +169,10 @@ class _Bare(ast.NodeTransformer):
             node.exc = node.exc.func
         return self.generic_visit(node)
 
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.msg = None
+        return self.generic_visit(node)
+
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
         node.names = [alias for alias in node.names if alias.name != "logging"]
         return node if node.names else None

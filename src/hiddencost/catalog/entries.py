@@ -142,4 +142,5 @@ Layout = TypeVar("Layout", bound=Record)
 
 
 def _part(entry: Record, layout: type[Layout]) -> Layout:
-    return layout.model_construct(**{name: getattr(entry, name) for name in layout.model_fields})
+    fields = {name: getattr(entry, name) for name in layout.model_fields}
+    return layout.model_construct(**fields)  # type: ignore[return-value]  # pydantic's plugin says Record

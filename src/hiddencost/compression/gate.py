@@ -46,7 +46,7 @@ def verify(
     measured = measure_sparsity(network, family, stem, removed=removed)
     masked = measure_sparsity(network, family, stem, masks, removed)
     outputs = fixed_outputs(network, manifest)
-    settings_here = manifest.compression_settings
+    settings_here = manifest.compression_settings or {}
     compression = COMPRESSIONS[settings_here["algorithm"]] if settings_here else None
     quantised = compression is not None and compression.quantises
     required = list(compression.pruned_weights(network, family, settings_here)) if compression else []

@@ -73,7 +73,7 @@ def _prune(
     if manifest.widths:
         raise ValueError(f"{manifest.compression}: its layers are narrower already; expected a dense network")
     zeros = count_zeros(family.prunable_weights(network))
-    masks = compression.apply(network, family, manifest.compression_settings)
+    masks = compression.apply(network, family, manifest.compression_settings or {})
     if zeros == count_zeros(family.prunable_weights(network)):
         raise ValueError(f"{manifest.compression}: no weight to prune, as all that it asks for are zero already")
     return masks

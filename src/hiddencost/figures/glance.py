@@ -19,6 +19,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # 
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL_COLOUR = "0.45"
 DIAMOND: dict[str, Any] = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
+DOT: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}  # in the legend
 NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 5.5}
 
 
@@ -102,7 +103,7 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     on = points[~points["off"]]
 
     def handle(label: str, **look: Any) -> Line2D:
-        return Line2D([], [], label=label, **{"color": "black", "marker": "o", "ms": 4, "ls": ""} | look)
+        return Line2D([], [], label=label, **DOT | look)
 
     handles = [handle(kind, color=colour) for kind, colour in colours.items() if kind in set(on["kind"])]
     if len(markers) > 1:

@@ -56,8 +56,8 @@ class Call:
     @cached_property
     def published(self) -> dict[str, CheckpointEntry]:
         """The catalog's entries of the checkpoints that backbones are, or are trained from."""
-        names = {self.study.published_checkpoint(backbone.checkpoint) for backbone in self.study.backbones}
-        return {name: self.study.checkpoint_entry(name) for name in sorted(names - {None})}
+        names = self.study.published_checkpoints(self.study.backbones)
+        return {name: self.study.published_entry(name) for name in sorted(names)}
 
     @cached_property
     def checkpoints(self) -> dict[str, NetworkEntry]:
@@ -82,8 +82,11 @@ class Call:
     @cached_property
     def upstream_folders(self) -> dict[str, dict]:
         """The user's own images by the network that the study trains on them."""
-        own = [network for network in self.study.upstream if network.folder]
-        return {network.name: upstream.folder_entry(network.name, network.folder) for network in own}
+        return {
+            network.name: upstream.folder_entry(network.name, network.folder)
+            for network in self.study.upstream
+            if network.folder
+        }
 
 
 def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
@@ -97,7 +100,8 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
         if flags[name] not in ("true", "false"):
             raise StudyError(f"--config {name}={config[name]}: expected {name}=true or {name}=false")
     study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
-    call = Call(study, file, command, **{name: value == "true" for name, value in flags.items()})
+    given: dict[str, Any] = {name: value == "true" for name, value in flags.items()}
+    call = Call(study, file, command, **given)
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders
     except ValueError as error:

@@ -30,7 +30,7 @@ def fetch_photos(call: Call) -> dict:
 def import_checkpoint(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on of its entry, which also holds titles, licences and citations;
     `reader_code`: the digest of the code that reads its format."""
-    entry = call.checkpoints[checkpoint]
+    entry = call.published[checkpoint]
     reader_code = code_digest(READERS[entry.format].file)
     return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
 

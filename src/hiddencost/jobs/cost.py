@@ -38,8 +38,13 @@ COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gra
 
 def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     """Return how many training images a budget takes of a dataset: its catalog entry."""
-    train = dataset.counts.train
-    return train if shots == "full" else min(shots * len(dataset.classes or ()), train)
+    train = _counts(dataset).train
+    return train if shots == "full" else min(int(shots) * len(dataset.classes or ()), train)
+
+
+def _counts(dataset: DatasetEntry) -> Counts:
+    assert dataset.counts is not None, "an entry whose gaps are filled, see `described`"
+    return dataset.counts
 
 
 def relative_area(study: Study, backbone: Backbone) -> float:
@@ -66,13 +71,13 @@ def pack_gflop(
     dataset: catalog entries; those without gmacs or counts cost nothing.
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
-    prompting = study.prompting_recipe(backbone)
+    family = study.family(backbone)
     for shots in study.shots if dataset.counts else ():
-        images, test = count_training_images(shots, dataset), dataset.counts.test
+        images, test = count_training_images(shots, dataset), _counts(dataset).test
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
             if not (of_image := JOBS[method.job].passes):
                 continue
-            recipe = prompting if method.prompts else getattr(study, method.recipe)
+            recipe = getattr(study, family.recipe if method.prompts else method.recipe)
             passes["training"] += of_image * images * recipe.epochs
             passes["mapping and test"] += test
             if method.prompts:
@@ -126,12 +131,9 @@ def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry,
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
-    return (
-        study.probe.epochs
-        * trained
-        * sum(count_training_images(shots, dataset) for shots in study.shots)
-        / PROBE_RATE
-    )
+    assert study.probe is not None, "the recipe of the probes, see `check_recipes`"
+    images = sum(count_training_images(shots, dataset) for shots in study.shots)
+    return study.probe.epochs * trained * images / PROBE_RATE
 
 
 def prepare_seconds(dataset: DatasetEntry) -> float:
@@ -166,7 +168,7 @@ def weights_mb(checkpoint: NetworkEntry) -> float:
 
 def training_images_mb(dataset: DatasetEntry, size: int) -> float:
     """Return the size of the training images at size x size pixels; those of the test are read in parts."""
-    return dataset.counts.train * 3 * size**2 / 1e6
+    return _counts(dataset).train * 3 * size**2 / 1e6
 
 
 def network_mb(checkpoint: NetworkEntry) -> int:
@@ -200,7 +202,8 @@ def train_mb(
 
 def finetune_mb(study: Study, checkpoint: NetworkEntry, dataset: DatasetEntry, batch_size: int, device: str) -> int:
     """Return the memory of a job that fine-tunes on `device`; its images are read from the disk as they come."""
-    batch = min(batch_size, dataset.counts.train)
+    assert study.protocol is not None, "it has the canvas of all networks that are fine-tuned"
+    batch = min(batch_size, _counts(dataset).train)
     work = max(FORWARD, batch * IMAGE) * (study.protocol.canvas / 224) ** 2 if device == "cpu" else 0
     return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
 
@@ -219,7 +222,7 @@ def probe_mb(dataset: DatasetEntry) -> int:
 
 
 def _features_mb(dataset: DatasetEntry) -> float:
-    return dataset.counts.total * FEATURES * 4 / 1e6
+    return _counts(dataset).total * FEATURES * 4 / 1e6
 
 
 def machine_mb() -> int:

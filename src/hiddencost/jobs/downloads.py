@@ -23,7 +23,7 @@ def is_retried(call: Call, report: dict, entry: Entry) -> bool:
     return bool(report["failed"]) and bool(call.retry or changed)
 
 
-def why_left_out(call: Call, kind: str, name: str, entry: Entry) -> str | None:
+def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | DatasetEntry) -> str | None:
     """Return why nothing can be made of a checkpoint or dataset: it is not public, or its download has failed.
 
     None if it can. Its runs are rows without a result. A download that fails while the workflow runs is carried to

@@ -1,9 +1,10 @@
 """What a study asks of people and machines, before anything runs: runs, what is left out, downloads, disk, time."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sized
 from pathlib import Path
 
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import cost, rates
 from hiddencost.jobs.call import Call
@@ -30,7 +31,7 @@ def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_
     total, runs = count_runs(call, names["backbone"], names["dataset"])
     count = sum(len(packs(call, job)) for job in PACK)
     current = count - sum(map(len, remaining.values()))
-    axes = {"backbones": study.backbones, "datasets": study.datasets, "methods": study.methods}
+    axes: dict[str, Sized] = {"backbones": study.backbones, "datasets": study.datasets, "methods": study.methods}
     axes |= {"budgets": study.shots, "seeds": study.seeds}
     grid = " x ".join(f"{len(values)} {axis}" for axis, values in axes.items())
     has_all = all(len(study.methods_of(backbone)) == len(study.methods) for backbone in study.backbones)
@@ -119,8 +120,9 @@ def _size(count: float) -> str:
 def _downloads(call: Call) -> str:
     """Return what is to be downloaded for the backbones and datasets that are not left out."""
     study, names = call.study, to_run(call)
-    used = {study.published_checkpoint(study.backbone(name).checkpoint) for name in names["backbone"]} - {None}
+    used = study.published_checkpoints(map(study.backbone, names["backbone"]))
     images = {*names["dataset"], *(study.upstream_datasets() if trainings(call) else ())}
+    entries: list[tuple[str, str, CheckpointEntry | DatasetEntry]]
     entries = [("checkpoints", name, call.published[name]) for name in sorted(used)]
     entries += [("raw", name, call.datasets[name]) for name in sorted(images)]
     files = [

@@ -74,9 +74,9 @@ def prepare_memory(call: Call, dataset: str, attempt: int) -> int:
 def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time to embed the texts of a dataset."""
     network, entry = _pack(call, backbone, dataset)
-    templates = call.study.prompting_recipe(call.study.backbone(backbone)).templates
+    templates = call.study.templates(call.study.backbone(backbone))
     count = PUBLISHED_TEMPLATES if templates == "published" else len(templates)
-    return cost.minutes(cost.texts_seconds(count * len(entry.classes), network), attempt)
+    return cost.minutes(cost.texts_seconds(count * len(entry.classes or ()), network), attempt)
 
 
 def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:
@@ -138,7 +138,7 @@ def upstream_threads(device: str) -> int:
 
 def upstream_memory(call: Call, upstream: str, device: str, attempt: int) -> int:
     """Return the memory of an upstream training."""
-    trained, (_, parameters) = call.study.upstream_network(upstream), arithmetic(call, upstream)
+    trained, (_, parameters) = call.study.trained_here(upstream), arithmetic(call, upstream)
     return cost.upstream_mb(parameters, trained.recipe.batch_size, trained.image_size, device) * attempt
 
 

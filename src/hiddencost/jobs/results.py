@@ -1,8 +1,10 @@
 """Inputs and settings of the rules in results.smk: from packs to tables, figures and the report."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import canonical, sha256_text
@@ -44,7 +46,7 @@ def figures(call: Call) -> dict[str, StudyFigure]:
 
 def class_counts(call: Call) -> dict[str, int | None]:
     """Return the number of classes of each dataset, None where the data alone tell it."""
-    return {name: entry.classes and len(entry.classes) for name, entry in call.datasets.items()}
+    return {name: len(entry.classes) if entry.classes else None for name, entry in call.datasets.items()}
 
 
 def collect(call: Call) -> dict:
@@ -149,6 +151,7 @@ def report(call: Call) -> dict:
 
 def downloads_to_fetch(call: Call) -> list[str]:
     """Return the reports of all downloads of the study."""
+    of_kind: dict[str, Mapping[str, CheckpointEntry | DatasetEntry]]
     of_kind = {"checkpoints": call.published, "datasets": call.datasets}
     return [
         layout.FETCHED[kind].format(name)

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import checkpoints, datasets, layout
@@ -50,7 +51,7 @@ def class_names(call: Call, backbone: str, dataset: str) -> str:
 
 def embed_texts(call: Call, backbone: str) -> dict:
     """Return what the texts of a backbone depend on."""
-    return {"templates": call.study.prompting_recipe(call.study.backbone(backbone)).templates}
+    return {"templates": call.study.templates(call.study.backbone(backbone))}
 
 
 def texts(call: Call, backbone: str, dataset: str) -> list[str]:
@@ -70,11 +71,11 @@ def texts_to_try(call: Call, backbone: str, dataset: str) -> list[str]:
 def origin(call: Call, backbone: str, dataset: str) -> str:
     """Return the digest of the settings and the code that make a pack's inputs."""
     study, settings = call.study, call.study.backbone(backbone)
-    of = [_network(call, settings.checkpoint), checkpoints.compress(call, backbone)]
+    of: list[Any] = [_network(call, settings.checkpoint), checkpoints.compress(call, backbone)]
     of.append(datasets.prepare_dataset(call, dataset))
     scripts = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
     if study.family(settings).has_texts:
-        of.append(study.prompting_recipe(settings).templates)
+        of.append(study.templates(settings))
         scripts.append("embed_texts")
     if study.upstream_network(settings.checkpoint):
         of += [checkpoints.verify_trained(call), *settings.training()]
@@ -102,7 +103,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         backbone=backbone,
         dataset=dataset,
         seed=seed,
-        recipe=recipe | ({"canvas": study.protocol.canvas} if job == "finetune" else {}),
+        recipe=recipe | ({"canvas": study.canvas(settings)} if job == "finetune" else {}),
         canvas=study.canvas(settings),
         size=study.sizes(dataset, settings)[job],
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],

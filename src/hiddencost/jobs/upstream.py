@@ -6,7 +6,7 @@ from hiddencost.jobs import cost, layout
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out
 from hiddencost.study.recipes import UpstreamRecipe
-from hiddencost.study.sparsifiers import SPARSIFIERS, folder_name, rounded_sparsity
+from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, folder_name, rounded_sparsity
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
 TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
@@ -19,21 +19,21 @@ def sparsifiers(call: Call) -> dict[str, dict | None]:
     return {folder_name(settings): settings for settings in each} | {"dense": None}
 
 
-def trained_folder(call: Call, checkpoint: str, sparsify: dict | None, seed: int | str) -> str:
+def trained_folder(call: Call, checkpoint: str, sparsify: Settings | None, seed: int | str) -> str:
     """Return the folder of a network that the study trains; sparsify: the settings of its sparsifier, or None."""
     level = f"{rounded_sparsity(sparsify['sparsity']) if sparsify else 0:g}"
     wildcards = {"sparsifier": folder_name(sparsify), "sparsity": level, "upstream_seed": seed}
     return call.path(layout.TRAINED, upstream=checkpoint, **wildcards)
 
 
-def trained_network(call: Call, checkpoint: str, sparsify: dict | None, seed: int | str) -> list[str]:
+def trained_network(call: Call, checkpoint: str, sparsify: Settings | None, seed: int | str) -> list[str]:
     """Return the files of a network that the study trains: see `trained_folder`."""
     return [f"{trained_folder(call, checkpoint, sparsify, seed)}/{file}" for file in layout.NETWORK_FILES]
 
 
 def upstream_images(call: Call, upstream: str) -> list[str]:
     """Return the files of the images that a network is trained on: none that Snakemake watches in a user's folder."""
-    trained = call.study.upstream_network(upstream)
+    trained = call.study.trained_here(upstream)
     return layout.prepared(trained.dataset, trained.image_size) if trained.dataset else []
 
 
@@ -44,7 +44,7 @@ def images_to_verify(call: Call, backbone: str) -> list[str]:
 
 def start(call: Call, upstream: str) -> list[str]:
     """Return the files of the published weights that a training starts from."""
-    checkpoint = call.study.upstream_network(upstream).checkpoint
+    checkpoint = call.study.trained_here(upstream).checkpoint
     return layout.imported(checkpoint) if checkpoint else []
 
 
@@ -54,7 +54,7 @@ def sparsify_settings(call: Call, sparsifier: str, sparsity: str) -> dict | None
     return settings and settings | {"sparsity": float(sparsity)}
 
 
-def _trainings(settings: dict | None) -> list[dict | None]:
+def _trainings(settings: Settings | None) -> list[Settings | None]:
     """Return the settings of all trainings that one stands on, in order, itself the last; None of a dense one."""
     return SPARSIFIERS[settings["algorithm"]].trainings(settings) if settings else [None]
 
@@ -77,7 +77,7 @@ def rewind_point(call: Call, upstream: str, sparsifier: str, sparsity: str, upst
 
 def _training(call: Call, upstream: str, seed: str) -> dict:
     """Return the settings of a training, for `hiddencost.upstream.training`."""
-    trained = call.study.upstream_network(upstream)
+    trained = call.study.trained_here(upstream)
     arrays = trained.dataset and layout.PREPARED.format(dataset=trained.dataset, size=trained.image_size)
     return {
         "checkpoint": trained.name,
@@ -106,13 +106,13 @@ def arithmetic(call: Call, checkpoint: str) -> tuple[float, int]:
     """Return the multiply-adds of an image (in billions) and the parameters of a network that the study trains."""
     from hiddencost.upstream import check  # PyTorch and timm, which take seconds
 
-    trained = call.study.upstream_network(checkpoint)
+    trained = call.study.trained_here(checkpoint)
     return check.arithmetic(call.checkpoints[checkpoint].architecture, trained.image_size, trained.recipe)
 
 
 def gflop(call: Call, checkpoint: str) -> float:
     """Return the GFLOP of a training."""
-    trained = call.study.upstream_network(checkpoint)
+    trained = call.study.trained_here(checkpoint)
     counts = call.datasets[trained.dataset].counts if trained.dataset else None
     images = counts.train if counts else cost.IMAGENET
     return cost.upstream_gflop(trained.recipe.epochs, images, arithmetic(call, checkpoint)[0])

@@ -88,7 +88,7 @@ def first_classes(read: Read, count: int, milliseconds: Mapping[str, float], tal
         bounds[precision] = HEADROOM * _moved(rounded, full.gather(1, places)).max().item()
         doubtful = ~(_lead(rounded) > bounds[precision])  # also where it is not a number
         costs[precision] = milliseconds[precision] + doubtful.double().mean().item() * milliseconds["fp32"]
-    precision = min(costs, key=costs.get)
+    precision = min(costs, key=costs.__getitem__)
     tally.passes += 1
     tally.images += count
     known = torch.zeros(count, dtype=torch.bool)

@@ -27,10 +27,9 @@ from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
-from hiddencost.prompting.maps import SharedMaps, cast, paste
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
 from hiddencost.prompting.prompts import Prompt, prompt_of
-from hiddencost.prompting.sharing import SharedNetwork
+from hiddencost.prompting.sharing import Executor, SharedNetwork, as_graph, executor
 from hiddencost.study.recipes import PromptingProtocol
 
 log = logging.getLogger(__name__)
@@ -132,11 +131,11 @@ class PromptedNetwork:
         self.device, self.source_classes, self.precision = frozen.device, frozen.source_classes, frozen.precision
         self.prompt = frozen.prompt
         self.mask = self.prompt.mask().to(self.device)
-        computed = fuse_pointwise(network) if plan.fused else network
-        self._full = _executor(computed, plan.cover)
-        self._bf16 = None
+        computed = fuse_pointwise(as_graph(network)) if plan.fused else network
+        self._full = executor(computed, plan.cover)
+        self._bf16: Executor | None = None
         if self.precision == "bf16":
-            self._bf16 = _executor(in_bf16(computed, plan.in_float32), plan.cover)
+            self._bf16 = executor(in_bf16(computed, plan.in_float32), plan.cover)
         self.certified = Tally()  # of mappings
         # of steps (True: with a gradient) and of mapping passes
         self._graphs = {gradient: Replayed() for gradient in (True, False)} if plan.graphs else {}
@@ -145,7 +144,7 @@ class PromptedNetwork:
 
     def sharing_ends(self) -> str:
         """Say at which node the network went on with whole canvases in its last forward pass, and why."""
-        if self.plan.cover is None:
+        if not isinstance(self._full, SharedNetwork):
             return "nowhere"
         return next((f"{node} ({reason})" for node, reason in self._full.ended.items()), "the end")
 
@@ -173,7 +172,8 @@ class PromptedNetwork:
         if precision == "tf32":
             with tf32():
                 return self._full(canvas)
-        return self._bf16(cast(canvas, torch.bfloat16))
+        assert self._bf16 is not None, "the protocol trains in bf16"
+        return self._bf16(canvas.to(torch.bfloat16))
 
     def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
         """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
@@ -199,8 +199,8 @@ class PromptedNetwork:
         return self._read(images, together, of_run, prompts, self._first_classes)
 
     def _first_classes(self, images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
-        def compute(*inputs: Tensor) -> Tensor:
-            return self.logits(*inputs, "fp32").argmax(1)
+        def compute(images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
+            return self.logits(images, prompts, runs, "fp32").argmax(1)
 
         if self._graphs:  # whose next replay overwrites what it has returned
             return self._graphs[False](compute, images, prompts, runs).clone()
@@ -326,11 +326,6 @@ class PromptedNetwork:
         losses = weighted.new_zeros(len(prompts)).index_add(0, chunk.runs, weighted)
         (gradient,) = torch.autograd.grad(losses.sum(), prompts)
         return losses.detach(), gradient
-
-
-def _executor(network: nn.Module, cover: float | None) -> Callable[[SharedMaps | Tensor], Tensor]:
-    """Return what computes a network's logits of canvases: whole ones, or the border once."""
-    return (lambda canvas: network(paste(canvas))) if cover is None else SharedNetwork(network, cover)
 
 
 def runs_of_images(counts: Sequence[int]) -> Tensor:

@@ -42,7 +42,8 @@ def exact_covers(frozen: FrozenNetwork) -> dict[float, str]:
         frozen.protocol.model_copy(update={"precision": "fp32"}),  # that of mean's dtype
     )
     chunk = noise_chunk(double, runs=2, images=2)
-    chunk = Chunk(*(tensor[:3] for tensor in chunk.tensors()[:4]), chunk.mappings, chunk.prompts)
+    images, labels, weights, runs = (tensor[:3] for tensor in chunk.tensors()[:4])
+    chunk = Chunk(images, labels, weights, runs, chunk.mappings, chunk.prompts)
     whole = PromptedNetwork(*double, Plan())
     expected = _logits(whole, chunk), whole.gradients(chunk)[1]
     covers: dict[float, str] = {}

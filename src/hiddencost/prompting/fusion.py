@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +23,9 @@ from torch.nn import functional
 
 from hiddencost.networks.inference import ReLU6
 
+if TYPE_CHECKING:
+    import triton.language as tl  # noqa: F401  # of the kernels: see `_kernels`
+
 log = logging.getLogger(__name__)
 BLOCK = 1024  # elements a program: 16 bytes a thread in bf16
 BOUNDS = {"none": (None, None), "relu": (0.0, None), "relu6": (0.0, 6.0)}
@@ -29,7 +33,7 @@ EAGER: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": tor
 
 
 @cache
-def _kernels() -> tuple[Callable, Callable]:
+def _kernels() -> tuple[Any, Any]:
     """Return the forward and the backward kernel. Raises ImportError where there is no Triton."""
     global tl  # Triton looks its language up among the kernel's globals
     import triton  # not part of every PyTorch
@@ -75,11 +79,10 @@ def _kernels() -> tuple[Callable, Callable]:
     return forward, backward
 
 
-def _launch(kernel: Callable, *arguments: Tensor | int | float | None) -> None:
-    """Run a kernel over all elements of its first argument."""
-    count = arguments[0].numel()
-    with torch.cuda.device_of(arguments[0]):
-        kernel[(-(-count // BLOCK),)](*arguments, block=BLOCK)
+def _launch(kernel: Any, x: Tensor, *others: Tensor | int | float | None) -> None:
+    """Run a kernel of Triton over all elements of its first argument."""
+    with torch.cuda.device_of(x):
+        kernel[(-(-x.numel() // BLOCK),)](x, *others, block=BLOCK)
 
 
 class _Fused(Function):
@@ -160,7 +163,7 @@ def kernels_run(device: torch.device) -> bool:
 
 
 SUMS = (operator.add, torch.add)
-ACTIVATIONS: dict[Callable, str] = {
+ACTIVATIONS: dict[Callable | str, str] = {
     **{nn.ReLU: "relu", functional.relu: "relu", torch.relu: "relu"},
     **{nn.ReLU6: "relu6", ReLU6: "relu6", functional.relu6: "relu6"},
 }
@@ -210,7 +213,10 @@ class _Fusion:
         self.calls = Counter(node.target for node in self.graph.nodes if node.op == "call_module")
 
     def _kind(self, node: fx.Node) -> Callable | str:
-        return type(self.network.get_submodule(node.target)) if node.op == "call_module" else node.target
+        return type(self._module(node)) if node.op == "call_module" else node.target
+
+    def _module(self, node: fx.Node) -> Any:
+        return self.network.get_submodule(str(node.target))
 
     def remove_identities(self) -> None:
         for node in list(self.graph.nodes):
@@ -221,7 +227,7 @@ class _Fusion:
     def gives_bias(self, node: fx.Node) -> bool:
         """Whether a node is a convolution with a bias, called once, whose output one node reads."""
         is_alone = self._kind(node) is nn.Conv2d and self.calls[node.target] == 1 and len(node.users) == 1
-        return is_alone and self.network.get_submodule(node.target).bias is not None
+        return is_alone and self._module(node).bias is not None
 
     def chain_behind(self, convolution: fx.Node) -> _Chain | None:
         """Return what follows such a convolution; None, where that is no sum and no activation."""
@@ -240,7 +246,7 @@ class _Fusion:
         """Put one BiasActivation in place of a chain."""
         biases = [self._take_bias(convolution)]
         for node in chain.residual:
-            if self.gives_bias(node) and self.network.get_submodule(node.target).bias.shape == biases[0].shape:
+            if self.gives_bias(node) and self._module(node).bias.shape == biases[0].shape:
                 biases.append(self._take_bias(node))
         name = f"{convolution.target}_bias_activation"
         self.network.add_submodule(name, BiasActivation(torch.stack(biases).sum(0), chain.activation))
@@ -252,9 +258,9 @@ class _Fusion:
 
     def _take_bias(self, node: fx.Node) -> Tensor:
         """Put a convolution without a bias in place of a node's, and return the bias."""
-        old = self.network.get_submodule(node.target)
+        old = self._module(node)
         geometry = old.kernel_size, old.stride, old.padding, old.dilation, old.groups
         new = nn.Conv2d(old.in_channels, old.out_channels, *geometry, False, old.padding_mode, device="meta")
         new.weight = old.weight
-        self.network.set_submodule(node.target, new)
+        self.network.set_submodule(str(node.target), new)
         return old.bias

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def _side_stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def capture(compute: Callable[[], T], pool: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, T]:
+def capture(compute: Callable[[], T], pool: Any) -> tuple[torch.cuda.CUDAGraph, T]:
     """Return a CUDA graph of a computation, and what it returned, whose memory each replay overwrites.
 
     Args:
@@ -84,7 +84,8 @@ class Replayed:
     SIGHTS = 3
 
     def __init__(self):
-        self.captured, self.seen = {}, Counter()
+        self.captured: dict[tuple[torch.Size, ...], Any] = {}
+        self.seen: Counter[tuple[torch.Size, ...]] = Counter()
         self.pool = torch.cuda.graph_pool_handle()
         self.failed: str | None = None  # why there are no graphs
 

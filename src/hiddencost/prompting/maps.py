@@ -30,8 +30,10 @@ def _intersection(a: Window, b: Window) -> Window:
 
 
 def union(windows: Sequence[Window]) -> Window:
-    rows, columns = zip(*windows, strict=True)
-    return tuple((min(start for start, _ in axis), max(stop for _, stop in axis)) for axis in (rows, columns))
+    def span(ranges: Sequence[Range]) -> Range:
+        return min(start for start, _ in ranges), max(stop for _, stop in ranges)
+
+    return span([rows for rows, _ in windows]), span([columns for _, columns in windows])
 
 
 def cut(maps: Tensor, area: Window, origin: Window = NOWHERE) -> Tensor:
@@ -76,7 +78,7 @@ def slide(
         end = max(first + 1, min(size, (stop - 1 + p) // s + 1))
         made.append((first, end))
         read.append((first * s - p, (end - 1) * s - p + reach + 1))
-    return tuple(made), tuple(read)
+    return (made[0], made[1]), (read[0], read[1])
 
 
 @dataclass
@@ -97,6 +99,10 @@ class SharedMaps:
     window: Window
     runs: Tensor
     is_canvas: bool = False
+
+    def to(self, dtype: torch.dtype) -> "SharedMaps":
+        """Return both parts in another dtype."""
+        return replace(self, border=self.border.to(dtype), patch=self.patch.to(dtype))
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -195,10 +201,3 @@ def add(
     """Return the images' maps in an area, [N, C, h, w], plus those of other shared maps, which have their own window
     within it; without a patch, plus the border in all of the area."""
     return _Add.apply(maps, area, patch, border, runs, window)
-
-
-def cast(x: SharedMaps | Tensor, dtype: torch.dtype) -> SharedMaps | Tensor:
-    """Return maps, in one or in two parts, in another dtype."""
-    return (
-        replace(x, border=x.border.to(dtype), patch=x.patch.to(dtype)) if isinstance(x, SharedMaps) else x.to(dtype)
-    )

@@ -93,10 +93,10 @@ def _reason(frozen: FrozenNetwork, ways: list[Way], way: Way) -> str:
     text += ", fused kernels" * way.fused + ", CUDA graphs" * way.graphs
     whole, shared = ([each for each in ways if (each.cover is None) == unshared] for unshared in (True, False))
     if shared:
-        whole, shared = (min(kind, key=lambda each: each.cost) for kind in (whole, shared))
+        best_whole, best_shared = (min(kind, key=lambda each: each.cost) for kind in (whole, shared))
         return (
-            f"{text}; {way.unit} a trained image: {whole.cost:.3g} with whole canvases, {shared.cost:.3g} with the "
-            f"border once up to {shared.until}"
+            f"{text}; {way.unit} a trained image: {best_whole.cost:.3g} with whole canvases, "
+            f"{best_shared.cost:.3g} with the border once up to {best_shared.until}"
         )
     walked = isinstance(frozen.network, fx.GraphModule)
     why = "the border is too small to share" if walked else "torch.fx cannot walk the network"

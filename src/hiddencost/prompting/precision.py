@@ -66,7 +66,8 @@ def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
 @contextmanager
 def tf32() -> Iterator[None]:
     """Let a GPU's products of float32 be those of TF32, which has a mantissa of 10 bits."""
-    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # torch's types lack it
+    flags = convolutions, torch.backends.cuda.matmul
     kept = [flag.fp32_precision for flag in flags]
     try:
         for flag in flags:

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from hiddencost.prompting.fusion import BiasActivation
-from hiddencost.prompting.maps import Range, SharedMaps, Window, add, cast, cut, paste, slide, take, union
+from hiddencost.prompting.maps import Range, SharedMaps, Window, add, cut, paste, slide, take, union
 from hiddencost.prompting.precision import Float32Conv2d
 
 
@@ -162,7 +162,7 @@ SLIDING: dict[Callable, Callable[..., SharedMaps]] = {
 }
 MODULES: dict[type[nn.Module], Callable[..., SharedMaps]] = {
     nn.Conv2d: _conv_module,
-    Float32Conv2d: lambda x, cover, m: cast(_conv_module(cast(x, torch.float32), cover, m), torch.bfloat16),
+    Float32Conv2d: lambda x, cover, m: _conv_module(x.to(torch.float32), cover, m).to(torch.bfloat16),
     nn.MaxPool2d: lambda x, cover, m: _max_pool(
         x, cover, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),
@@ -196,7 +196,7 @@ class SharedNetwork(fx.Interpreter):
         self.cover = cover
         self.ended: dict[str, str] = {}
 
-    def __call__(self, canvas: SharedMaps) -> Tensor:
+    def __call__(self, canvas: SharedMaps | Tensor) -> Tensor:
         """Return the network's output for canvases (see Prompt.compose)."""
         try:
             return self.run(canvas)
@@ -252,3 +252,18 @@ class SharedNetwork(fx.Interpreter):
         if split:
             args, kwargs = self.fetch_args_kwargs_from_env(self.node)
         return unshared(*args, **kwargs)
+
+
+# what computes a network's logits of canvases
+Executor = Callable[[SharedMaps | Tensor], Tensor] | SharedNetwork
+
+
+def executor(network: nn.Module, cover: float | None) -> Executor:
+    """Return what computes a network's logits of canvases: whole ones, or the border once."""
+    return (lambda canvas: network(paste(canvas))) if cover is None else SharedNetwork(as_graph(network), cover)
+
+
+def as_graph(network: nn.Module) -> fx.GraphModule:
+    """Return a network of which a plan takes that torch.fx can walk it."""
+    assert isinstance(network, fx.GraphModule)
+    return network

@@ -55,7 +55,8 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
     sources = {name: partial(_sources, backbone) for name, backbone in settings["backbones"].items()}
     prompts = {name: backbone["prompt"] for name, backbone in settings["backbones"].items()}
     learned = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
-    for name, arrays in (("prompts", learned.prompts), ("examples", learned.examples)):
+    images: dict[str, dict[str, Any]] = {"prompts": learned.prompts, "examples": learned.examples}
+    for name, arrays in images.items():
         with atomic(paths[name]) as temporary:
             np.savez(temporary, **arrays)
     for name, table in (("mappings", learned.mappings), ("remapped", learned.remapped)):

@@ -78,7 +78,7 @@ def complete(
     output: str | Path,
     job: Job,
     of_method: dict[str, dict[str, str]] | None = None,
-    **determines: str,
+    **determines: str | None,
 ) -> None:
     """Train the runs of a pack that the ledger does not hold yet, and write the rows of all.
 
@@ -92,7 +92,7 @@ def complete(
             keeps both beside a run's result.
     """
     dataset = prepared.load(inputs.dataset)
-    further = {method: determines | (of_method or {}).get(method, {}) for method, _ in request.runs}
+    further = {method: {**determines, **(of_method or {}).get(method, {})} for method, _ in request.runs}
     rows, runs = _asked_for(inputs, request, dataset, further)
     with _alone(Path(output)):
         results = {run: ledger.find(request.ledger, run) for run in runs}
@@ -112,7 +112,7 @@ def complete(
 
 
 def _asked_for(
-    inputs: PackInputs, request: PackRequest, dataset: prepared.Dataset, further: dict[str, dict[str, str]]
+    inputs: PackInputs, request: PackRequest, dataset: prepared.Dataset, further: dict[str, dict[str, str | None]]
 ) -> tuple[list[dict], Runs]:
     """Return the rows of a pack, without results, and its runs: budgets that choose the same images are one run."""
     manifest = Manifest.read(inputs.backbone)
@@ -144,7 +144,11 @@ def _tell_of_older_runs(request: PackRequest, missing: Runs) -> None:
 
 
 def _train(
-    job: Job, dataset: prepared.Dataset, missing: Runs, request: PackRequest, further: dict[str, dict[str, str]]
+    job: Job,
+    dataset: prepared.Dataset,
+    missing: Runs,
+    request: PackRequest,
+    further: dict[str, dict[str, str | None]],
 ) -> None:
     labels = torch.tensor(dataset.test_labels)
     for done, trained in enumerate(job.train(dataset, missing), 1):
@@ -167,7 +171,7 @@ def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRe
 
 
 def identity(
-    manifest: Manifest, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str
+    manifest: Manifest, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str | None
 ) -> str:
     """Return a run's identity in the ledger.
 

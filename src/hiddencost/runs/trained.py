@@ -190,15 +190,14 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
             f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "
             "run the study again, then load"
         )
+    preprocessing = manifest.preprocessing.model_dump(exclude_unset=True)
     about |= {
         "architecture": manifest.architecture,
         "preprocessing": manifest.preprocessing.model_dump(include={"mean", "std"}),
         "classes": dataset["classes"],
         "size": size,
         "prompt": family.prompt,
-        **asdict(
-            make_prompt(family.prompt, manifest.preprocessing.model_dump(exclude_unset=True) | request.recipe | shown)
-        ),
+        **asdict(make_prompt(family.prompt, {**preprocessing, **request.recipe, **shown})),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)

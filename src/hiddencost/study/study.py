@@ -133,9 +133,9 @@ class Study(Record):
                 architecture=architecture,
                 gmacs=start.gmacs if start else None,
             )
-        return self.published_network(name)
+        return self.published_entry(name)
 
-    def published_network(self, name: str) -> CheckpointEntry:
+    def published_entry(self, name: str) -> CheckpointEntry:
         """Return a checkpoint of the catalog, with the user's own files where the study has paths."""
         return self._with_user_files(name, catalog.checkpoint(name))
 

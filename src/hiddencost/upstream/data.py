@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,8 +27,16 @@ from hiddencost.study.upstream import folder_of_tests
 PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
 
 
-class Arrays(Sequence):
-    """Prepared arrays as a sequence of PIL images and labels."""
+class Images(Protocol):
+    """PIL images and labels, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
+class Arrays:
+    """Prepared arrays as PIL images and labels."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         """Keep the arrays.
@@ -56,8 +64,8 @@ class Upstream(NamedTuple):
         digest: the SHA-256 over its prepared arrays'; None of a folder.
     """
 
-    train: Sequence[tuple[Image.Image, int]]
-    test: Sequence[tuple[Image.Image, int]]
+    train: Images
+    test: Images
     classes: list[str]
     digest: str | None
 
@@ -95,7 +103,7 @@ class Augmented(Dataset):
     """Training images, each augmented by a random stream of its own: a function of seed, epoch and index alone, so
     that neither the number of worker processes nor of GPUs, nor an interruption, changes an image."""
 
-    def __init__(self, images: Sequence[tuple[Image.Image, int]], transform: Callable[[Image.Image], Any], seed: int):
+    def __init__(self, images: Images, transform: Callable[[Image.Image], Any], seed: int):
         self.images, self.transform, self.seed, self.epoch = images, transform, seed, 0
 
     def __len__(self) -> int:
@@ -120,7 +128,7 @@ class Augmented(Dataset):
 class Tested(Dataset):
     """Test images, without augmentation."""
 
-    def __init__(self, images: Sequence[tuple[Image.Image, int]], indices: Sequence[int], transform: Callable):
+    def __init__(self, images: Images, indices: Sequence[int], transform: Callable):
         self.images, self.indices, self.transform = images, indices, transform
 
     def __len__(self) -> int:
@@ -177,7 +185,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        images: Sequence[tuple[Image.Image, int]],
+        images: Images,
         recipe: UpstreamRecipe,
         size: int,
         preprocessing: dict,
@@ -214,7 +222,9 @@ class TrainLoader:
         self.data = Augmented(images, train_transform(recipe, size, preprocessing), seed)
         # it adds the epoch to its seed: neighbouring seeds would give neighbouring orders
         order = stream(seed, "order").initial_seed() % 2**31
-        self.sampler = DistributedSampler(self.data, processes, rank, shuffle=True, seed=order, drop_last=True)
+        self.sampler: DistributedSampler[Any] = DistributedSampler(
+            self.data, processes, rank, shuffle=True, seed=order, drop_last=True
+        )
         loader = DataLoader(
             self.data,
             share,
@@ -225,9 +235,8 @@ class TrainLoader:
             drop_last=True,
             generator=stream(seed, "workers"),  # else it would draw from the stream of the training
         )
-        erase = {"re_prob": recipe.random_erase, "re_mode": "pixel"}
-        normalise = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"]), "device": device}
-        self.loader = PrefetchLoader(loader, **normalise, **erase)
+        mean, std, erased = tuple(preprocessing["mean"]), tuple(preprocessing["std"]), recipe.random_erase
+        self.loader = PrefetchLoader(loader, mean, std, device=device, re_prob=erased, re_mode="pixel")
         self.steps = len(loader)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:

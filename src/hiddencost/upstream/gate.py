@@ -1,6 +1,7 @@
 """What the gate asks of a network that the study has trained itself."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,18 +28,24 @@ def recognised(network: nn.Module, manifest: Manifest, least: float) -> Recognis
     Raises:
         ValueError: where the images are not there, or not what they were.
     """
-    data = load(manifest.upstream["data"])
+    training = _training(manifest)
+    data = load(training["data"])
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]
-    recipe = UpstreamRecipe.model_validate(manifest.upstream["recipe"])
-    size, preprocessing = manifest.upstream["image_size"], manifest.preprocessing.model_dump()
+    recipe = UpstreamRecipe.model_validate(training["recipe"])
+    size, preprocessing = training["image_size"], manifest.preprocessing.model_dump()
     correct = correct_of(network, data, indices, recipe, size, preprocessing, torch.device("cpu"))
     return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
 
 
+def _training(manifest: Manifest) -> dict[str, Any]:
+    assert manifest.upstream is not None, "a network that the study has trained"
+    return manifest.upstream
+
+
 def masked_keys(network: nn.Module, manifest: Manifest) -> list[str]:
     """Return the keys of weights that must have masks: those that its sparsifier prunes, unless it never learned."""
-    settings = manifest.upstream["sparsify"]
+    settings = _training(manifest)["sparsify"]
     control = manifest.control
     if settings is None or (control and not CONTROLS[control].keeps_weights):
         return []

@@ -88,7 +88,7 @@ class FixedMasks:
     def before(self, step: int) -> bool:
         """Act between a step's backward pass and its update, and say whether the optimiser makes the update."""
         for key, weight in self.weights.items():
-            weight.grad.masked_fill_(~self.masks[key], 0)  # not a product: it would keep a NaN
+            _gradient(weight).masked_fill_(~self.masks[key], 0)  # not a product: it would keep a NaN
         return True
 
     def after(self, step: int) -> None:
@@ -106,6 +106,7 @@ class FixedMasks:
         masks: Mapping[str, Tensor] | None,
     ) -> "FixedMasks":
         """Return the masks of a training; each algorithm takes of the arguments of `sparsifier_of` what it needs."""
+        assert masks is not None, "a ticket has masks"
         return cls(weights, optimizer, masks)
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class FixedMasks:
             weight.masked_fill_(~self.masks[key], 0)
 
     @torch.no_grad()
-    def _forget(self, parameter: nn.Parameter, where: Tensor) -> None:
+    def _forget(self, parameter: Tensor, where: Tensor) -> None:
         """Set the optimiser's memory of a parameter (momentum, moments) to zero where a mask is True.
 
         The sources train by SGD. Adam's count of steps stays, so that its first updates behind this are larger."""
@@ -241,7 +242,7 @@ class RigL(FixedMasks):
             connections = int(mask.sum())
             replaced = int(self.fraction(step) * connections)
             kept = keep_largest(_scores(weight, mask), connections - replaced)
-            grown = keep_largest(weight.grad.abs().masked_fill(kept, -1), replaced)
+            grown = keep_largest(_gradient(weight).abs().masked_fill(kept, -1), replaced)
             self.masks[key] = kept | grown
             self._forget(weight, ~self.masks[key])  # what is grown later starts without
         self._zero_weights()
@@ -265,6 +266,11 @@ def next_ticket(network: nn.Module, masks: Mapping[str, Tensor], settings: Setti
 
 def _full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in weights.items()}
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    assert weight.grad is not None, "behind a backward pass"
+    return weight.grad
 
 
 def _scores(weight: Tensor, mask: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -91,7 +92,7 @@ def first_network(job: UpstreamJob, classes: int) -> tuple[nn.Module, dict]:
     Raises:
         ValueError: where the checkpoint could not be imported.
     """
-    origin = {"preprocessing": PREPROCESSING, "source_sha256": {}}
+    origin: dict[str, Any] = {"preprocessing": PREPROCESSING, "source_sha256": {}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(job.seed, "init").initial_seed())
         if job.start is None:
@@ -133,9 +134,15 @@ def prepare(
         device: to train on.
         masks: a lottery ticket's, by the key of the weights; None of any other training.
     """
-    network = network.to(device, memory_format=torch.channels_last)
-    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
-    optimizer = create_optimizer_v2(network, opt=recipe.optimiser, **options)
+    # torch's types lack this form of `to`
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(
+        network,
+        opt=recipe.optimiser,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
     schedule, _ = create_scheduler_v2(
         optimizer,
         recipe.schedule,

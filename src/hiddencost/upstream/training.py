@@ -86,7 +86,7 @@ def _save(begun: "Begun", job: UpstreamJob, run: Processes, workers: int, manife
     precision = resolve_precision(job.recipe.precision, run.device)
     measured = {"device": device_name(run.device), "precision": precision, "seconds": round(training.seconds, 1)}
     manifest = manifest.replace(
-        upstream=manifest.upstream | measured | {"test_images": count, "images_sha256": data.digest},
+        upstream=(manifest.upstream or {}) | measured | {"test_images": count, "images_sha256": data.digest},
         upstream_top1=round(top1, 4),
         classes=data.classes,
         keys=len(backbones.weights_of(state)),
@@ -109,6 +109,7 @@ def train_rewind_point(job: UpstreamJob, device: torch.device, workers: int) -> 
     run = join_processes(device)
     with failure_as_result(run, lambda reason: interrupted.keep_states(job.output, {"failed": reason})):
         begun = begin(job, run, workers)
+        assert job.until is not None, "it ends with an epoch"
         go_on(begun, job, run, job.until)
         if run.rank == 0:
             interrupted.keep_states(job.output, {"rewind": begun.training.state()})
@@ -142,10 +143,12 @@ def begin(job: UpstreamJob, run: Processes, workers: int) -> Begun:
     images = data.train, job.recipe, job.image_size, origin["preprocessing"], job.seed
     loader = TrainLoader(*images, run.device, workers, run.rank, run.count)
     if job.ticket:
+        assert job.sparsify is not None, "a ticket is sparse"
         trained, before, _ = backbones.load(job.ticket)
         masks = sparsifiers.next_ticket(trained, before, job.sparsify)
     training = prepare(network, job.recipe, job.sparsify, loader.steps, job.seed, run.device, masks)
     if job.ticket:
+        assert job.rewind is not None, "a ticket is rewound"
         rewound = interrupted.states(job.rewind, CPU) or {"failed": "damaged; delete it, and it is made again"}
         if "failed" in rewound:
             raise ValueError(f"{job.rewind}: {rewound['failed']}")

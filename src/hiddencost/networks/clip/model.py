@@ -170,9 +170,8 @@ class TextClassifier(nn.Module):
             for name, child in list(module.named_children()):
                 if type(child) is nn.MultiheadAttention and child._qkv_same_embed_dim:
                     setattr(module, name, _as_attention(child))
-                elif type(child) is nn.BatchNorm2d and (convolution := CONVOLUTION_OF.get(name)) in module._modules:
-                    folded = fuse_conv_bn_eval(getattr(module, convolution), child)
-                    setattr(module, convolution, folded)
+                elif type(child) is nn.BatchNorm2d and (before := CONVOLUTION_OF.get(name, "")) in module._modules:
+                    setattr(module, before, fuse_conv_bn_eval(getattr(module, before), child))
                     setattr(module, name, nn.Identity())
                 elif type(child) is QuickGELU:
                     module.c_fc.weight.mul_(QUICK), module.c_fc.bias.mul_(QUICK), module.c_proj.weight.div_(QUICK)

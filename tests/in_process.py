@@ -20,7 +20,7 @@ from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.figures import draw
 from hiddencost.files import write_json
-from hiddencost.jobs import checkpoints, datasets, grid, layout, results, training
+from hiddencost.jobs import checkpoints, datasets, grid, layout, results, training, values
 from hiddencost.jobs.call import Call
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
@@ -28,7 +28,7 @@ from hiddencost.networks.manifest import Manifest
 from hiddencost.results import learned, matched, tables
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.features import extract_features
-from hiddencost.runs.packfile import PackInputs
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.probe import probe_pack
 from hiddencost.runs.prompting import train_pack
 from hiddencost.study.load import load_study
@@ -142,7 +142,8 @@ def make_dataset(call: Call, name: str) -> None:
 def train(call: Call, job: str, backbone: str, dataset: str, seed: int) -> Path:
     """Train the runs of a pack; return its table."""
     table = Path(grid.pack_table(call, job, {"backbone": backbone, "dataset": dataset, "seed": seed}))
-    request = training.request(call, job, backbone, dataset, seed)
+    settings = training.request(call, job, backbone, dataset, seed).model_dump(mode="json")
+    request = PackRequest.model_validate(values.read(values.texts(settings, training.params(job))))
     inputs = PackInputs(
         backbone=Path(call.path(layout.BACKBONE, backbone=backbone)),
         verification=Path(call.path(layout.VERIFICATION, backbone=backbone)),

@@ -1,5 +1,6 @@
 """What a study can be extended by from outside, in a few lines: registered, named in a study, run to its figures."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import in_process
@@ -66,30 +67,46 @@ def test_a_label_mapping(tmp_path, monkeypatch, threads):
     assert "dense/toy/olm/full/0" in keys
 
 
+@dataclass(frozen=True)
 class Sides(BorderPrompt):
-    """A border on the left and on the right alone."""
+    """A border on the left and on the right alone, as high as is stated."""
+
+    height: int
 
     def mask(self):
         rows = torch.arange(self.canvas)
-        return super().mask() & torch.isin(rows, rows[slice(*self.inside)])[:, None]
+        above = (self.canvas - self.height) // 2
+        return super().mask() & torch.isin(rows, rows[above : above + self.height])[:, None]
 
 
 class SidesProtocol(RunProtocol):
+    height: int
+
     prompt = "sides"
+    prompt_settings = ("height",)
+
+
+class Sided(Convolutional):
+    """Networks that are prompted at their sides."""
+
+    prompt = "sides"
+
+    def run_settings(self, checkpoint, image_size):
+        return super().run_settings(checkpoint, image_size) | {"height": 8}
 
 
 def test_a_prompt_shape(tmp_path, monkeypatch, threads):
     monkeypatch.setitem(PROMPTS, "sides", Sides)
     monkeypatch.setitem(RUN_PROTOCOLS, "sides", SidesProtocol)
-    monkeypatch.setattr(Convolutional, "prompt", "sides")
+    monkeypatch.setitem(FAMILIES, "convolutional", Sided())
     finished = in_process.run(in_process.STUDY | {"methods": ["ilm"]}, tmp_path, monkeypatch)
     assert set(finished.runs["status"]) == {"ok"}
     network = hiddencost.load("results/tiny", backbone="dense", shots="full", seed=0)
     learned = (network.prompt != 0).all(0)
-    assert learned[2:14, :2].all()  # images of 12 pixels on a canvas of 16
-    assert learned[2:14, 14:].all()
-    assert not learned[:2].any()
-    assert not learned[14:].any()
+    assert learned[4:12, :2].all()  # images of 12 pixels on a canvas of 16
+    assert learned[4:12, 14:].all()
+    assert not learned[:4].any()
+    assert not learned[12:].any()
     assert not learned[:, 2:14].any()
     dataset = prepared.load("resources/datasets/toy/12")
     predicted = network(torch.tensor(dataset.test_images)).argmax(1).numpy()

@@ -60,8 +60,8 @@ SETTINGS = {
     "verify_backbone": (checkpoints.verify_backbone, ("sparsity_tolerance", "photos_top1", "photos")),
     "fetch_dataset": (datasets.fetch_dataset, checkpoints.DOWNLOAD),
     "prepare_dataset": (datasets.prepare_dataset, datasets.PREPARED_KEYS),
-    "train": (training.train, (*training.REQUEST, *training.RECIPE["train"])),
-    "probe": (training.probe, (*training.REQUEST, *training.RECIPE["probe"])),
+    "train": (training.train, training.params("train")),
+    "probe": (training.probe, training.params("probe")),
     "collect": (
         results.collect,
         ("study", "grid", "methods", "backbones", "left_out", "expectations", "so_far"),

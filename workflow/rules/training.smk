@@ -54,7 +54,7 @@ rule train:
         mem_mb=amount(resources.train_memory),
         runtime=amount(resources.train_runtime),
     params:
-        **settings(training.train, *training.REQUEST, *training.RECIPE["train"]),
+        **settings(training.train, *training.params("train")),
     message:
         "Training prompts on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:
@@ -106,7 +106,7 @@ rule probe:
         mem_mb=amount(resources.probe_memory),
         runtime=amount(resources.probe_runtime),
     params:
-        **settings(training.probe, *training.REQUEST, *training.RECIPE["probe"]),
+        **settings(training.probe, *training.params("probe")),
     message:
         "Linear probes on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -132,7 +132,7 @@ rule finetune:
         mem_mb=amount(resources.finetune_memory),
         runtime=amount(resources.finetune_runtime),
     params:
-        **settings(training.finetune, *training.REQUEST, *training.RECIPE["finetune"]),
+        **settings(training.finetune, *training.params("finetune")),
     message:
         "Fine-tuning {wildcards.backbone} on {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:

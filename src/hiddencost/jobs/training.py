@@ -11,16 +11,16 @@ from hiddencost.jobs.grid import methods_of, pack_table, packs
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.runs import metrics, packfile
 from hiddencost.runs.packfile import PackRequest
-from hiddencost.study.recipes import Recipe, RunClipProtocol, RunFineTuning, RunProtocol
+from hiddencost.study.recipes import RUN_PROTOCOLS, Recipe, RunFineTuning
 
-# the params of a pack: its request, the recipe's values one each
-REQUEST = tuple(name for name in PackRequest.model_fields if name != "recipe")
 ABSENT = "are not there"
-RECIPE = {
-    "train": tuple(f"recipe.{name}" for name in RunProtocol.model_fields | RunClipProtocol.model_fields),
-    "probe": tuple(f"recipe.{name}" for name in Recipe.model_fields),
-    "finetune": tuple(f"recipe.{name}" for name in RunFineTuning.model_fields),
-}
+
+
+def params(job: str) -> list[str]:
+    """Return the names of a pack's params, by the kind of its job: of its request, the recipe's values one each."""
+    recipes = {"train": RUN_PROTOCOLS.values(), "probe": [Recipe], "finetune": [RunFineTuning]}[job]
+    of_recipe = dict.fromkeys(f"recipe.{name}" for recipe in recipes for name in recipe.model_fields)
+    return [*(name for name in PackRequest.model_fields if name != "recipe"), *of_recipe]
 
 
 def _images(call: Call, job: str, backbone: str, dataset: str) -> list[str]:

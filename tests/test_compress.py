@@ -8,7 +8,7 @@ from hiddencost.compression.controls import shuffle
 from hiddencost.compression.gate import mask_violations
 from hiddencost.compression.make import compress
 from hiddencost.compression.quantise import quantise
-from hiddencost.compression.registry import COMPRESSIONS
+from hiddencost.compression.registry import COMPRESSIONS, Unstructured
 from hiddencost.files import read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import FAMILIES
@@ -95,6 +95,14 @@ def test_a_checkpoint_that_failed_stays_one_and_says_why(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------- magnitude and random
+
+
+def test_another_unstructured_pruning_says_which_weights_it_takes(monkeypatch):
+    other = Unstructured("gradmag", description="", defaults={"scope": "global"}, method="L1Unstructured")
+    monkeypatch.setitem(COMPRESSIONS, "gradmag", other)
+    masks = {name: prune(network(), MAGNITUDE | {"algorithm": name}) for name in ("gradmag", "magnitude", "random")}
+    assert all(torch.equal(mask, masks["magnitude"][key]) for key, mask in masks["gradmag"].items())
+    assert not all(torch.equal(mask, masks["random"][key]) for key, mask in masks["gradmag"].items())
 
 
 def test_global_magnitude_pruning_removes_the_smallest_weights_and_keeps_the_rest(mobilenetv2, tmp_path):

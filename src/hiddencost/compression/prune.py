@@ -10,8 +10,6 @@ from torch.nn.utils import prune
 
 from hiddencost.networks.layers import Weight, erk_densities
 
-UNSTRUCTURED = {"magnitude": prune.L1Unstructured, "random": prune.RandomUnstructured}
-
 
 def count_zeros(weights: dict[str, Weight]) -> int:
     """Return the number of zeros among all weights together."""
@@ -44,12 +42,12 @@ def _masked(weights: dict[str, Weight]) -> Iterator[dict[str, Tensor]]:
 # --------------------------------------------------------------------------------------------- magnitude and random
 
 
-def prune_unstructured(weights: dict[str, Weight], algorithm: str, sparsity: float, scope: str) -> dict[str, Tensor]:
-    """Prune single weights, in place: the smallest (`magnitude`) or, with a fixed seed, any (`random`).
+def prune_unstructured(weights: dict[str, Weight], method: str, sparsity: float, scope: str) -> dict[str, Tensor]:
+    """Prune single weights, in place, with a fixed seed.
 
     Args:
         weights: by key.
-        algorithm: of `UNSTRUCTURED`.
+        method: which of them: a class of torch.nn.utils.prune, by its name.
         sparsity: share of zeros afterwards, those that are there already with them.
         scope: `global` ranks all layers together (Han et al., Learning both Weights and Connections, 2015), `layer`
             takes the same share of each, `erk` the share of `erk_densities`; with these two a layer that is sparser
@@ -61,7 +59,7 @@ def prune_unstructured(weights: dict[str, Weight], algorithm: str, sparsity: flo
     Raises:
         ValueError: with `global`, if all together are sparser than `sparsity` already.
     """
-    method = UNSTRUCTURED[algorithm]
+    pruning: type[prune.BasePruningMethod] = getattr(prune, method)
     with _masked(weights) as masks, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the seeds of a study vary the adaptation, not this
         zeros = {key: _zeros(weight) for key, weight in weights.items()}
@@ -73,10 +71,10 @@ def prune_unstructured(weights: dict[str, Weight], algorithm: str, sparsity: flo
                     f"{sum(zeros.values()) / total:.4f} of the weights to prune are zero already, expected at most "
                     f"compression.sparsity, {sparsity:g}"
                 )
-            prune.global_unstructured(weights.values(), pruning_method=method, amount=amount)
+            prune.global_unstructured(weights.values(), pruning_method=pruning, amount=amount)
         else:
             for key, required in required_zeros(weights, sparsity, scope).items():
-                method.apply(*weights[key], amount=max(0, required - zeros[key]))
+                pruning.apply(*weights[key], amount=max(0, required - zeros[key]))
     return masks
 
 

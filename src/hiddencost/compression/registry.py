@@ -110,8 +110,15 @@ class OneShotCompression(CompressionKind, ABC):
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
 class Unstructured(OneShotCompression):
-    """Single weights, wherever they are: of all layers together, of each, or by layer size (`scope`)."""
+    """Single weights, wherever they are: of all layers together, of each, or by layer size (`scope`).
+
+    Attributes:
+        method: which weights: a class of torch.nn.utils.prune, by its name.
+    """
+
+    method: str
 
     def label(self, settings: Settings) -> str:
         scope = settings.get("scope") or self.defaults["scope"]
@@ -120,12 +127,8 @@ class Unstructured(OneShotCompression):
     def apply(self, network: "nn.Module", family: "Family", settings: Settings) -> dict[str, "Tensor"]:
         from hiddencost.compression import prune
 
-        return prune.prune_unstructured(
-            self.pruned_weights(network, family, settings),
-            settings["algorithm"],
-            settings["sparsity"],
-            settings["scope"],
-        )
+        every = self.pruned_weights(network, family, settings)
+        return prune.prune_unstructured(every, self.method, settings["sparsity"], settings["scope"])
 
     def check(self, network: "nn.Module", family: "Family", settings: Settings) -> list[str]:
         from hiddencost.compression import prune
@@ -209,8 +212,12 @@ class Quantised(OneShotCompression):
 
 GLOBAL = {"scope": "global"}
 COMPRESSIONS: dict[str, OneShotCompression] = {
-    "magnitude": Unstructured("magnitude", description="removes the smallest weights", defaults=GLOBAL),
-    "random": Unstructured("random", "random pruning", description="any weights", defaults=GLOBAL),
+    "magnitude": Unstructured(
+        "magnitude", description="removes the smallest weights", defaults=GLOBAL, method="L1Unstructured"
+    ),
+    "random": Unstructured(
+        "random", "random pruning", description="any weights", defaults=GLOBAL, method="RandomUnstructured"
+    ),
     "nm": NM(
         "nm",
         "N:M",

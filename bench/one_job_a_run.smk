@@ -11,7 +11,7 @@ ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost.digest import code_digest
+from hiddencost.digest import APART, code_digest
 from hiddencost.jobs import layout, values
 from hiddencost.study.load import load_study
 
@@ -23,7 +23,7 @@ STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWO
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 SPLIT = f"{RESULTS}/{layout.SPLIT}"
 RUN = "{backbone}/{dataset}/{method}/{shots}/seed{seed}"
-CODE = code_digest(ROOT / "workflow/scripts/train.py")
+CODE = code_digest(ROOT / "workflow/scripts/train.py", apart=APART["train"])
 REQUEST = ("study", "backbone", "dataset", "seed", "runs", "ledger", "recipe", "code")
 
 

@@ -29,7 +29,7 @@ from hiddencost.jobs import (
 )
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
-from hiddencost.runs import packfile
+from hiddencost.runs import not_run, packfile
 from hiddencost.sources import Source, download_digest
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
@@ -221,6 +221,18 @@ def test_what_is_taken_out_of_a_study_leaves_its_tables_as_they_are(call):
     assert training.request(call(swap_learning_rate_and_gamma), "train", **pack) != request
     assert list(training.packs_so_far(after)) == [grid.pack_table(after, "train", pack)]
     assert training.packs_so_far(call(swap_learning_rate_and_gamma)) == {}
+
+
+def test_whether_a_pack_is_run_counts_among_its_inputs_and_trains_nothing_anew(call, tmp_path, monkeypatch):
+    pack = {"backbone": "dense", "dataset": DATASET, "seed": 0}
+    source, before = Path(not_run.__file__).read_text(), training.wanted(call(), "train", **pack)
+    assert "> sources" in source
+    for file, text in (("as_it_is.py", source), ("edited.py", source.replace("> sources", "> 2 * sources"))):
+        (tmp_path / file).write_text(text)
+        monkeypatch.setattr(not_run, "__file__", str(tmp_path / file))
+        now = training.wanted(call(), "train", **pack)
+        assert (now.origin == before.origin) == (text == source)
+        assert now.model_copy(update={"origin": before.origin}) == before
 
 
 def fail(kind, name, entry, offline=False):

@@ -1,10 +1,12 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import reference
 import torch
 
+from hiddencost.methods import mapping_rule
 from hiddencost.methods.mapping import count_predictions, greedy_mapping, random_mapping
 from hiddencost.methods.registry import METHODS
 from hiddencost.prompting.train import train_prompts
@@ -66,3 +68,14 @@ def test_a_run_stands_on_how_its_method_maps_and_not_on_what_it_is_called():
         assert replace(flm, **change).digest() != flm.digest()
     # another function of the same module stands on the same code, and one elsewhere on its own
     assert replace(flm, mapping="test_extending:best_matching").digest() != flm.digest()
+
+
+def test_a_run_stands_on_when_mappings_are_drawn(tmp_path, monkeypatch):
+    source, before = Path(mapping_rule.__file__).read_text(), METHODS["ilm"].digest()
+    for file, text, same in (
+        ("as_it_is.py", source, True),
+        ("edited.py", source.replace("epoch > 0", "epoch > 1"), False),
+    ):
+        (tmp_path / file).write_text(text)
+        monkeypatch.setattr(mapping_rule, "__file__", str(tmp_path / file))
+        assert (METHODS["ilm"].digest() == before) == same

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import read_json, write_json
-from hiddencost.runs import ledger, packfile
+from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import METRICS, Metric
 from hiddencost.runs.pack import TrainedRun, complete
@@ -327,15 +327,15 @@ def test_a_second_job_of_a_pack_waits_for_the_first_and_trains_nothing(pack, cap
 
 def test_rows_of_what_failed_say_so(pack):
     asked = request(("flm", 1), ("lp", "full"))
-    assert not packfile.write_not_run(pack, asked, "out.parquet")
+    assert not not_run.write_not_run(pack, asked, "out.parquet")
     write_json(pack.dataset / "dataset.json", read_json(pack.dataset / "dataset.json") | {"failed": "host gone"})
-    assert packfile.write_not_run(pack, asked, "out.parquet")
+    assert not_run.write_not_run(pack, asked, "out.parquet")
     assert rows()["status"].tolist() == ["not run"] * 2
     assert rows()["reason"].tolist() == ["the dataset is not there: host gone"] * 2
     assert rows()["shots"].tolist() == ["1", "full"]
     verification = read_json(pack.verification)
     write_json(pack.verification, verification | {"passed": False, "reasons": ["5 of 20 photos"]})
-    assert packfile.write_not_run(pack, asked, "out.parquet")
+    assert not_run.write_not_run(pack, asked, "out.parquet")
     assert set(rows()["reason"]) == {"the backbone failed its verification: 5 of 20 photos"}
     assert packfile.stored_request(pack.split.parent / "out.parquet") == asked
 

@@ -29,7 +29,8 @@ from hiddencost.files import read_json, write_json
 from hiddencost.networks import backbones, build, families
 from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import interrupted, ledger
-from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
+from hiddencost.runs.not_run import write_not_run
+from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.prompting import train_pack
 from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.sparsifiers import with_defaults

@@ -28,6 +28,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.digest",
         "hiddencost.fetch",
         "hiddencost.files",
+        "hiddencost.jobs.values",
         "hiddencost.logs",
         "hiddencost.machine",
         "hiddencost.messages",
@@ -38,10 +39,18 @@ NO_NUMBERS = frozenset(
         "hiddencost.sources",
     }
 )
-# Modules that the products of some jobs do not stand on, with what they import: metrics score what is stored, see
-# runs/pack.py; of methods a run stands on its own, see `Method.digest`.
+# Modules that runs do not stand on, with what they import: metrics score what is stored, see runs/pack.py; of methods
+# a run stands on its own, see `Method.digest`; whether a pack is run, its inputs decide, see `jobs.training.origin`.
 APART = dict.fromkeys(
-    ("train", "probe", "finetune"), frozenset({"hiddencost.runs.metrics", "hiddencost.methods.registry"})
+    ("train", "probe", "finetune"),  # scripts of jobs, see `jobs.call.code`
+    frozenset(
+        {
+            "hiddencost.methods.method",
+            "hiddencost.methods.registry",
+            "hiddencost.runs.metrics",
+            "hiddencost.runs.not_run",
+        }
+    ),
 )
 LOGGERS, LEVELS = {"log", "logging"}, {"debug", "info", "warning", "error", "exception", "critical"}
 EMPTY = "pass"  # what is left of a file without code, which may come or go
@@ -62,7 +71,7 @@ class Code(NamedTuple):
 
 
 @lru_cache
-def code_digest(script: str | os.PathLike, *further: str | os.PathLike) -> str:
+def code_digest(script: str | os.PathLike, *further: str | os.PathLike, apart: frozenset[str] = frozenset()) -> str:
     """Return the SHA-256 over a script and the modules of this package that its product stands on.
 
     Where a module imports from another, the code of that one stands in place of its name.
@@ -70,8 +79,8 @@ def code_digest(script: str | os.PathLike, *further: str | os.PathLike) -> str:
     Args:
         script: of a job, or a module.
         further: files that the job comes to without an import, such as the reader that a catalog entry names.
+        apart: modules that it does not stand on, with what they alone import, see APART.
     """
-    apart = APART.get(Path(script).stem, frozenset())
     pieces = []
     for path in modules([script, *further], apart):
         if module_name(path) not in NO_NUMBERS:

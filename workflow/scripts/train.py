@@ -1,7 +1,8 @@
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
-from hiddencost.runs.packfile import PackInputs, PackRequest, write_not_run
+from hiddencost.runs.not_run import write_not_run
+from hiddencost.runs.packfile import PackInputs, PackRequest
 
 log_to(snakemake.log[0])
 inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]

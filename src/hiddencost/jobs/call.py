@@ -8,7 +8,7 @@ from typing import Any
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import user_entry
-from hiddencost.digest import code_digest
+from hiddencost.digest import APART, code_digest
 from hiddencost.messages import StudyError
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
@@ -113,4 +113,4 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
 def code(root: Path, script: str) -> str:
     """Return the digest of a rule's script and of all project code that it stands on: a param of the rule, so that an
     edit of it is a reason to run again."""
-    return code_digest(root / "workflow" / "scripts" / f"{script}.py")
+    return code_digest(root / "workflow" / "scripts" / f"{script}.py", apart=APART.get(script, frozenset()))

@@ -4,12 +4,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hiddencost.digest import APART, code_digest
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import checkpoints, datasets, layout
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, packs
 from hiddencost.methods.registry import JOBS, METHODS
-from hiddencost.runs import metrics, packfile
+from hiddencost.runs import metrics, not_run, packfile
 from hiddencost.runs.packfile import PackRequest
 from hiddencost.study.recipes import RUN_PROTOCOLS, Recipe, RunFineTuning
 
@@ -83,6 +84,7 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
     else:
         of.append(study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}))
         scripts += ["import_checkpoint", "verify_backbone"]
+    of.append(code_digest(not_run.__file__, apart=APART["train"] - {not_run.__name__}))
     return sha256_text(canonical(of + [code(call.root, script) for script in scripts]))
 
 

@@ -21,7 +21,7 @@ from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.machine import device_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.manifest import Manifest
-from hiddencost.runs import ledger, packfile
+from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import evaluate
 from hiddencost.runs.packfile import PackInputs, PackRequest
@@ -117,7 +117,7 @@ def _asked_for(
     """Return the rows of a pack, without results, and its runs: budgets that choose the same images are one run."""
     manifest = Manifest.read(inputs.backbone)
     permutations = read_json(inputs.split)["permutations"]
-    common = packfile.common(inputs, request) | {"n_test": len(dataset.test_labels)}
+    common = not_run.common(inputs, request) | {"n_test": len(dataset.test_labels)}
     rows: list[dict] = []
     runs: Runs = {}
     for method, shots in request.runs:

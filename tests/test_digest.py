@@ -33,7 +33,7 @@ FILES = {
     "demo/a.py": A,
     "demo/b.py": "from demo import d\n\n\ndef g():\n    return 1 + d.h()\n",
     "demo/c.py": "x = 1\n",
-    "demo/d.py": "def h():\n    return 3\n",
+    "demo/d.py": 'x = Field(3, description="three")\n\n\ndef h():\n    return 3\n',
     "demo/files.py": "def write(x):\n    print(x)\n",
 }
 
@@ -87,6 +87,8 @@ def digest_of(package, *files):
         ("demo/a.py", "!= 2", "!= 4", True),
         ("demo/a.py", "ValueError(", "KeyError(", True),
         ("demo/a.py", "if not b.g()", "if b.g()", True),
+        ("demo/d.py", "Field(3", "Field(4", True),
+        ("demo/d.py", '"three"', '"more"', False),
         ("demo/a.py", "from demo import b", "from demo import d as b", True),
         ("demo/a.py", "from demo.files import write", "from demo.files import write, write as print", True),
     ],

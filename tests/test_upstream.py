@@ -32,9 +32,9 @@ from hiddencost.runs import interrupted, ledger
 from hiddencost.runs.not_run import write_not_run
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.prompting import train_pack
-from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.sparsifiers import with_defaults
 from hiddencost.study.upstream import folder_entry
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream import check, gate, launch, processes, sparsifiers, state, training
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
 from hiddencost.upstream.job import UpstreamJob

@@ -1,8 +1,9 @@
 """The digest of the code that a result stands on.
 
 It follows the imports of a job's script, so that no module is forgotten, and counts all that it finds but the modules
-declared here to compute no number. A module enters as its parsed tree without comments, docstrings, log calls and the
-messages of errors, and without its name: an edit of a log line, or a module that moves, makes nothing stale.
+declared here to compute no number. A module enters as its parsed tree without comments, docstrings, log calls, the
+messages of errors and the descriptions of settings, and without its name: an edit of a log line, or a module that
+moves, makes nothing stale.
 """
 
 import ast
@@ -156,7 +157,8 @@ def _file_of(name: str) -> Path | None:
 
 
 class _Bare(ast.NodeTransformer):
-    """Leaves what computes of a parsed module: no docstrings, log calls, messages of errors, imports from here."""
+    """Leaves what computes of a parsed module: no docstrings, log calls, messages of errors, descriptions of
+    settings, imports from here."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -180,6 +182,11 @@ class _Bare(ast.NodeTransformer):
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         node.msg = None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "Field":  # pydantic's
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
         return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:

@@ -5,8 +5,8 @@ from functools import cache
 from hiddencost.jobs import cost, layout
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out
-from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, folder_name, rounded_sparsity
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
 TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)

@@ -9,9 +9,9 @@ from pydantic.config import JsonDict
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
 from hiddencost.messages import Record, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
-from hiddencost.study import recipes
 from hiddencost.study.recipes import Fraction
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 
 def ascending(values: list) -> list:
@@ -144,7 +144,7 @@ class Upstream(Record):
         None, description="or images of your own, such as ImageNet-1k: train/CLASS/*, val/CLASS/*"
     )
     image_size: int = Field(ge=8, description="side of the images that it sees, in pixels")
-    recipe: recipes.UpstreamRecipe
+    recipe: UpstreamRecipe
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "Upstream":

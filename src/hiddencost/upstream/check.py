@@ -5,7 +5,7 @@ from torch import Tensor
 
 from hiddencost.networks import build
 from hiddencost.networks.families import family_of
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING, train_transform
 
 

@@ -20,8 +20,8 @@ from torchvision.datasets import ImageFolder
 from hiddencost.datasets import prepared
 from hiddencost.datasets.readers.raw import open_image
 from hiddencost.prompting.schedule import stream
-from hiddencost.study.recipes import UpstreamRecipe
 from hiddencost.study.upstream import folder_of_tests
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 # of networks from scratch
 PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}

@@ -9,7 +9,7 @@ from torch import nn
 from hiddencost.compression.photos import Recognised
 from hiddencost.compression.registry import CONTROLS
 from hiddencost.networks.manifest import Manifest
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream import sparsifiers
 from hiddencost.upstream.data import load
 from hiddencost.upstream.testing import correct_of

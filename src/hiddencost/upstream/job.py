@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 
 class UpstreamJob(BaseModel):

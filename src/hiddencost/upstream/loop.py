@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.prompting.precision import resolve_precision
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import TrainLoader
 from hiddencost.upstream.processes import Diverged, Processes
 from hiddencost.upstream.state import Training

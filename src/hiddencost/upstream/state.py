@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from hiddencost.networks import backbones, build, layers
 from hiddencost.networks.layers import convolutions
 from hiddencost.prompting.schedule import stream
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING
 from hiddencost.upstream.job import UpstreamJob
 from hiddencost.upstream.registry import sparsifier_of

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hiddencost.networks import inference
-from hiddencost.study.recipes import UpstreamRecipe
+from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order
 
 

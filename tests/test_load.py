@@ -336,3 +336,15 @@ def test_the_package_stays_light():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="module 'hiddencost' has no attribute 'lode'"):
         hiddencost.lode  # noqa: B018
+
+
+def test_a_run_of_older_code_is_told_and_not_called_missing(study):
+    entry = entry_of(study, "flm")
+    older = entry.parents[1] / entry.stem[:2] / entry.name
+    older.parent.mkdir()
+    entry.rename(older)
+    told = f"the run {entry.stem} was trained by an older version of the code; run the study again, then load"
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(older)
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(study, method="flm", shots=2)

@@ -118,7 +118,8 @@ def test_a_method_that_maps_in_another_way_is_trained_anew_and_the_others_are_no
     changed = request(("flm", 1), ("ilm", 1), methods={"flm": "a", "ilm": "c"})
     assert packfile.settled(changed, first) == changed
     assert not changed.stands_on_the_same(first)
-    assert packfile.why_stale(first, changed) == packfile.why_stale(first, request(("flm", 1), code="c2"))
+    why = "were trained by older code of ilm: the runs of these methods are trained anew"
+    assert packfile.why_stale(first, changed) == why
     del trainer.asked[:]
     complete(pack, changed, "out.parquet", trainer)
     assert trainer.asked == [("ilm", 3)]
@@ -164,6 +165,7 @@ def test_a_ledger_that_older_code_began_is_told_and_not_read(pack, caplog):
         (pack.split.parent / "ledger" / name).parent.mkdir(parents=True)
         (pack.split.parent / "ledger" / name).write_bytes(b"of an older layout")
     trainer = Trainer()
+    packfile.write([{"status": "ok"}], request(("flm", 1), code="c0"), Path("out.parquet"))
     complete(pack, request(("flm", 1)), "out.parquet", trainer)
     assert trainer.asked == [("flm", 3)]
     assert (
@@ -172,6 +174,8 @@ def test_a_ledger_that_older_code_began_is_told_and_not_read(pack, caplog):
     caplog.clear()
     complete(pack, request(("flm", 1)), "out.parquet", trainer)
     assert not caplog.text, "nothing is to train"
+    complete(pack, request(("flm", 1), seed=1), "another.parquet", trainer)
+    assert not caplog.text, "a pack that is new was of no older code"
 
 
 def test_why_a_table_is_stale_is_said_in_words():

@@ -63,9 +63,12 @@ def trained_by_other_code(ledger: str | Path, run: str) -> bool:
     return any(other != path for other in path.parent.glob(f"{run[:OF_INPUTS]}*.safetensors"))
 
 
-def older_entries(ledger: str | Path) -> bool:
-    """Tell whether the ledger holds entries of its older layout, two digits a folder: they are not used."""
-    return any(Path(ledger).glob("??/*.safetensors"))
+def older_entries(ledger: str | Path, run: str = "*") -> bool:
+    """Tell whether the ledger holds entries, or that of a run, in its older layout, of two digits a folder.
+
+    They are not used.
+    """
+    return any(Path(ledger).glob(f"??/{run}.safetensors"))
 
 
 def find(ledger: str | Path, run: str) -> Result | None:

@@ -98,7 +98,7 @@ def complete(
         results = {run: ledger.find(request.ledger, run) for run in runs}
         missing = {run: runs[run] for run, result in results.items() if result is None}
         if missing:
-            _tell_of_older_runs(request, missing)
+            _tell_of_older_runs(request, missing, Path(output))
             others = "" if len(missing) == len(runs) else ", the others are in the ledger"
             log.info("%d of %d runs to train%s", len(missing), len(runs), others)
             _train(job, dataset, missing, request, further)
@@ -128,12 +128,20 @@ def _asked_for(
     return rows, runs
 
 
-def _tell_of_older_runs(request: PackRequest, missing: Runs) -> None:
-    """Say in the log, in one line, which of the missing runs the ledger holds of an older version of the code."""
+def _tell_of_older_runs(request: PackRequest, missing: Runs, table: Path) -> None:
+    """Say in the log, in one line, what older versions of the code have trained of a pack.
+
+    Args:
+        request: the pack's.
+        missing: its runs that are to be trained.
+        table: as it was before. Only where other code wrote it, a ledger of an older layout holds runs of the pack.
+    """
     older = sum(ledger.trained_by_other_code(request.ledger, run) for run in missing)
+    stored = packfile.stored_request(table)
+    rewritten = table.exists() and (stored is None or stored.code != request.code)
     if older:
         log.warning("%d runs were trained by another version of the code: they are trained anew", older)
-    elif ledger.older_entries(request.ledger):
+    elif rewritten and ledger.older_entries(request.ledger):
         log.warning(
             "%s was begun by an older version of the code: what it holds in %s does not count, and %d runs are "
             "trained anew, or for the first time",

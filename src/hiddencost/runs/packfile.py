@@ -97,8 +97,10 @@ def why_stale(stored: PackRequest | None, wanted: PackRequest) -> str | None:
     if settings[0] != settings[1]:
         return None
     both = stored.methods.keys() & wanted.methods.keys()
-    if stored.code != wanted.code or any(stored.methods[method] != wanted.methods[method] for method in both):
+    if stored.code != wanted.code:
         return "were trained by an older version of the code: they are trained anew"
+    if changed := sorted(method for method in both if stored.methods[method] != wanted.methods[method]):
+        return f"were trained by older code of {', '.join(changed)}: the runs of these methods are trained anew"
     if stored.origin != wanted.origin:
         return (
             "stand on networks, images or splits that older code or other settings made: "

@@ -216,6 +216,9 @@ def _read_entry(folder: Path, run: str, table: str) -> tuple[dict[str, Tensor], 
     try:
         return ledger.read(folder, run)
     except FileNotFoundError:
+        if ledger.older_entries(folder, run):
+            older = f"{folder}: the run {run} was trained by an older version of the code"
+            raise ValueError(f"{older}; run the study again, then load") from None
         raise FileNotFoundError(f"{ledger.entry(folder, run)}: there is none; {remedy}") from None
     except ValueError as error:
         raise ValueError(f"{error}; {remedy}") from None

@@ -10,6 +10,7 @@ import pytest
 import scale
 import throughput
 import torch
+from conftest import report_prepared
 
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import read_json, write_json
@@ -206,7 +207,7 @@ def test_jobs_of_both_kinds_find_the_same_runs_in_the_ledger(mobilenetv2, tmp_pa
     sparsity = {"sparsity_declared": 0.0, "sparsity_measured": 0.0}
     write_json(network / "verification.json", {"passed": True, "reasons": [], **sparsity})
     prepared = tmp_path / "resources/datasets/cifar10-part/24"
-    write_json(prepared / "dataset.json", {"failed": None, "classes": list("abcdefghij"), "sha256": {}})
+    report_prepared("abcdefghij").write(prepared)
     for name, array in zip(ARRAYS, throughput.noise(10, 24) * 2, strict=True):
         np.save(prepared / name, array.numpy())
     split = tmp_path / "results/scale/splits/cifar10-part/seed0.json"

@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, report_prepared
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts, TrainedEntry
@@ -70,11 +70,11 @@ def test_what_the_catalog_does_not_say_is_assumed_for_jobs_and_costs_nothing_in_
     assert cost.features_mb(study, study.backbones[0], network, dataset, "cpu") > 60_000 * 2048 * 4 / 1e6
     assert cost.network_mb(network) > cost.network_mb(NETWORK)
     # once it is prepared, its own figures
-    prepared = {"counts": {"train": 20, "test": 10}, "classes": ["a", "b"]}
+    prepared = report_prepared("ab").model_copy(update={"counts": Counts(train=20, test=10)})
     _, dataset = cost.fill_gaps(unknown, own, prepared)
     assert cost.probe_seconds(study, dataset) == (2 + 20 + 20) * 4 / cost.PROBE_RATE
     assert cost.fill_gaps(NETWORK, DATASET, prepared) == (NETWORK, DATASET)
-    failed = cost.fill_gaps(unknown, own, {"counts": {"train": 0, "test": 0}, "classes": []})
+    failed = cost.fill_gaps(unknown, own, report_prepared(failed="no source gave it"))
     assert cost.train_seconds(study, study.backbones[0], ["flm", "ft"], *failed) == 0
 
 

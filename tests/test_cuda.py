@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_clip
 import torch
-from conftest import ROOT
+from conftest import ROOT, report_prepared
 from safetensors.torch import load_file
 from torch import nn
 
@@ -530,7 +530,7 @@ def test_features_are_those_of_the_cpu(tmp_path):
     manifest = Manifest(checkpoint="net", architecture="resnet20_cifar", preprocessing=PREPROCESSING)
     backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
-    write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})
+    report_prepared("abcd").write(tmp_path)
     for name in ARRAYS:
         np.save(tmp_path / name, (NOISE if "images" in name else LABELS).numpy())
     here, there = tmp_path / "cpu.safetensors", tmp_path / "cuda.safetensors"

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import report_prepared
 from safetensors import safe_open
 from torch import nn
 from torch.nn import functional
@@ -267,8 +268,7 @@ def pack(pruned, tmp_path, monkeypatch):
     (tmp_path / "dataset").mkdir()
     for name, array in zip(ARRAYS, (*colours(36), *colours(30, seed=1)), strict=True):
         np.save(tmp_path / "dataset" / name, array)
-    manifest = {"dataset": "colours", "size": 73, "classes": ["red", "green", "blue"], "failed": None}
-    write_json("dataset/dataset.json", manifest | {"sha256": dict.fromkeys(ARRAYS, "ab")})
+    report_prepared(["red", "green", "blue"], sha256=dict.fromkeys(ARRAYS, "ab")).write("dataset")
     gate = {"passed": True, "reasons": [], "sparsity_declared": 0.3, "sparsity_measured": 0.3}
     write_json("verification.json", gate)
     write_json("split.json", {"permutations": [list(range(label, 36, 3)) for label in range(3)]})

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import report_prepared
 
 from hiddencost.figures.registry import figures_of_study
 from hiddencost.files import write_json
@@ -27,8 +28,7 @@ def study(tmp_path):
     for part in ("train", "test"):
         np.save(folder / f"{part}_images.npy", images)
         np.save(folder / f"{part}_labels.npy", np.array([1, 0, 1, 2, 0, 2]))
-    names = {"failed": None, "classes": ["apple", "pear", "plum"], "sha256": {}}
-    write_json(folder / "dataset.json", names)
+    report_prepared(["apple", "pear", "plum"]).write(folder)
     rows = []
     for backbone in BACKBONES:
         for method in ("rlm", "ilm", "lp"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_clip
 import torch
+from conftest import report_prepared
 from pretend_device import CPU, PretendTensor, pretend_device
 from safetensors.torch import load_file
 from torch import nn
@@ -395,7 +396,7 @@ def test_so_are_features(tmp_path, threads):
     manifest = Manifest(checkpoint="net", architecture="resnet20_cifar", preprocessing=PREPROCESSING)
     backbones.save(tmp_path, network.state_dict(), {}, manifest)
     write_json(tmp_path / "verification.json", {"passed": True})
-    write_json(tmp_path / "dataset.json", {"failed": None, "classes": list("abcd"), "sha256": {}})
+    report_prepared("abcd").write(tmp_path)
     for name in ARRAYS:
         np.save(tmp_path / name, (IMAGES if "images" in name else LABELS).numpy())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, report_prepared
 from PIL import Image
 
 from hiddencost.files import sha256_file, write_json
@@ -274,8 +274,8 @@ def test_provenance_has_the_hash_of_every_input(page_file, told):
 
 def test_provenance_has_the_images_that_the_study_uses_and_no_others(folder):
     for size in (32, 64, 73, 128):  # of prompting, of the probe, of fine-tuning, which it has not; of another study
-        hashes = {"sha256": {"test_images.npy": f"{size:064}"}}
-        write_json(folder / f"resources/datasets/one/{size}/dataset.json", hashes)
+        report = report_prepared(sha256={"test_images.npy": f"{size:064}"})
+        report.write(folder / f"resources/datasets/one/{size}")
     told = Text(make(folder).read_text()).sections["provenance"]
     assert re.findall(r"test_images.npy at (\d+) pixels 0+\1\b", told) == ["32", "64"]
 

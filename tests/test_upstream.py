@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, fetched
+from conftest import ROOT, fetched, report_prepared
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -499,7 +499,7 @@ def test_what_cannot_be_trained_is_a_network_that_says_so(recipe, reason, images
 
 
 def test_a_dataset_that_failed_is_the_reason(images, tmp_path):
-    write_json(tmp_path / "dataset.json", {"failed": "no source gave it"})
+    report_prepared(failed="no source gave it").write(tmp_path)
     make(tmp_path / "made", tmp_path)
     assert read_json(tmp_path / "made/manifest.json")["failed"] == "no source gave it"
 
@@ -536,7 +536,7 @@ def test_a_network_with_too_few_classes_is_not_prompted_and_the_reason_is_told(m
     manifest = read_json(made["dense"] / "manifest.json") | {"control": None}
     write_json(tmp_path / "manifest.json", manifest)
     write_json(tmp_path / "verification.json", {"passed": True, "sparsity_declared": 0, "sparsity_measured": 0})
-    write_json(tmp_path / "dataset.json", {"failed": None, "classes": [str(number) for number in range(11)]})
+    report_prepared("abcdefghijk").write(tmp_path)
     inputs = PackInputs(tmp_path, tmp_path / "verification.json", tmp_path, tmp_path / "split.json")
     of = {"study": "s", "backbone": "b", "dataset": "d", "seed": 0, "recipe": {}, "canvas": 40, "size": "32"}
     request = PackRequest(**of, runs=[("ilm", 1), ("flm", 1)], ledger="ledger")

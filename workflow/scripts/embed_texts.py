@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from hiddencost.files import read_json
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
@@ -16,7 +16,7 @@ with lease(jobs_per_gpu) as gpu:
     embed_texts(
         Path(snakemake.input.backbone[0]).parent,
         snakemake.input.verification,
-        read_json(snakemake.input.dataset)["classes"],
+        PreparedReport.read(Path(snakemake.input.dataset).parent).classes,
         values.read(snakemake.params)["templates"],
         snakemake.output[0],
         compute_device(gpu, jobs_per_gpu),

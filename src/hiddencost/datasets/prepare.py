@@ -4,17 +4,16 @@ import logging
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hiddencost.catalog.entries import DatasetEntry, DatasetLayout
-from hiddencost.datasets.prepared import ARRAYS, PARTS
+from hiddencost.catalog.entries import Counts, DatasetEntry, DatasetLayout
+from hiddencost.datasets.prepared import ARRAYS, PARTS, PreparedReport
 from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
-from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text, write_json
+from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +21,19 @@ log = logging.getLogger(__name__)
 def prepare(
     name: str, layout: DatasetLayout, fetched: str | Path | None, size: int | str, folder: str | Path
 ) -> None:
-    """Read a dataset, resize its images to squares and write the arrays (`datasets.ARRAYS`) and dataset.json.
+    """Read a dataset, resize its images to squares and write the arrays (`prepared.ARRAYS`) and dataset.json.
 
     layout: of its entry in the catalog, or of `user_entry`. fetched: the report of its download, None for the user's
     own. size: see `pixels`. Counts, class names, labels and native size are held against the layout; what it leaves
     open (None) is taken from the data.
 
     A dataset whose download has failed, or whose files are not as the layout says, is written with its reason, as
-    "failed" in dataset.json, and empty arrays: `datasets.load` then raises ValueError.
+    "failed" in dataset.json, and empty arrays: `prepared.load` then raises ValueError.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     side, _, _ = sized(size)
-    manifest: dict[str, Any] = {"dataset": name, "size": str(size), "failed": None}
+    failed: str | None = None
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
@@ -47,15 +46,18 @@ def prepare(
         for part in PARTS:
             _check_labels(f"{name} {part}", labels[part], len(classes))
             _save(labels[part], folder / f"{part}_labels.npy")
-        manifest |= {"classes": classes, "counts": {part: len(labels[part]) for part in PARTS}}
+        counts = Counts(**{part: len(labels[part]) for part in PARTS})
     except ValueError as error:
         log.error("%s cannot be prepared: %s", name, error)
         for part in PARTS:
             _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")
             _save(np.empty(0, np.int64), folder / f"{part}_labels.npy")
-        manifest |= {"failed": str(error), "classes": [], "counts": dict.fromkeys(PARTS, 0)}
-    manifest["sha256"] = {array: sha256_file(folder / array) for array in ARRAYS}
-    write_json(folder / "dataset.json", manifest)
+        failed, classes, counts = str(error), [], Counts(**dict.fromkeys(PARTS, 0))
+    sha256 = {array: sha256_file(folder / array) for array in ARRAYS}
+    report = PreparedReport(
+        dataset=name, size=str(size), failed=failed, classes=classes, counts=counts, sha256=sha256
+    )
+    report.write(folder)
 
 
 def sized(size: int | str) -> tuple[int, str, str]:

@@ -5,10 +5,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hiddencost.files import canonical, read_json, sha256_text
+from hiddencost.catalog.entries import Counts
+from hiddencost.files import canonical, read_json, sha256_text, write_json
+from hiddencost.messages import Record, validate
 
 PARTS = ("train", "test")
 ARRAYS = [f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")]
+
+
+class PreparedReport(Record):
+    """dataset.json: what a prepared dataset is.
+
+    Attributes:
+        dataset: its name.
+        size: of its images, see `prepare.sized`.
+        failed: why it could not be prepared: its arrays are empty then, and there are no classes.
+        classes: their names.
+        counts: of its images.
+        sha256: of its arrays, by the names of their files.
+    """
+
+    dataset: str
+    size: str
+    failed: str | None
+    classes: list[str]
+    counts: Counts
+    sha256: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "PreparedReport":
+        """Read it from a prepared dataset's folder. Raises ValueError, with the file and the key, if it is none."""
+        path = Path(folder) / "dataset.json"
+        return validate(cls, read_json(path), str(path))
+
+    def write(self, folder: str | Path) -> None:
+        """Write it into a prepared dataset's folder, atomically."""
+        write_json(Path(folder) / "dataset.json", self.model_dump())
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 over those of the arrays."""
+        return sha256_text(canonical(self.sha256))
 
 
 class Dataset(NamedTuple):
@@ -24,14 +61,8 @@ class Dataset(NamedTuple):
 
 def load(folder: str | Path) -> Dataset:
     """Open a prepared dataset. Raises ValueError, with the reason, for one that could not be prepared."""
-    folder = Path(folder)
-    manifest = read_json(folder / "dataset.json")
-    if manifest["failed"]:
-        raise ValueError(manifest["failed"])
-    arrays = {name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in ARRAYS}
-    return Dataset(classes=manifest["classes"], digest=digest(manifest), **arrays)
-
-
-def digest(manifest: dict) -> str:
-    """Return the SHA-256 over those of a dataset's arrays, which its dataset.json tells."""
-    return sha256_text(canonical(manifest["sha256"]))
+    report = PreparedReport.read(folder)
+    if report.failed:
+        raise ValueError(report.failed)
+    arrays = {name.removesuffix(".npy"): np.load(Path(folder, name), mmap_mode="r") for name in ARRAYS}
+    return Dataset(classes=report.classes, digest=report.digest, **arrays)

@@ -8,6 +8,7 @@ import psutil
 
 from hiddencost.catalog.entries import Counts, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.memory import WORK
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
@@ -96,13 +97,13 @@ def texts_seconds(count: int, checkpoint: NetworkEntry) -> float:
 
 
 def fill_gaps(
-    checkpoint: NetworkEntry, dataset: DatasetEntry, prepared: dict | None = None
+    checkpoint: NetworkEntry, dataset: DatasetEntry, prepared: PreparedReport | None = None
 ) -> tuple[NetworkEntry, DatasetEntry]:
-    """Return catalog entries without gaps: what they do not say is as in `prepared`, the dataset's dataset.json where
-    there is one, or assumed."""
+    """Return catalog entries without gaps: what they do not say is as in `prepared`, the dataset's report where there
+    is one, or assumed."""
     known = {"counts": COUNTS, "classes": [str(number) for number in range(CLASSES)]}
     if prepared:
-        known = {"counts": Counts(**prepared["counts"]), "classes": prepared["classes"]}
+        known = {"counts": prepared.counts, "classes": prepared.classes}
     gaps = {key: value for key, value in known.items() if getattr(dataset, key) is None}
     return checkpoint.model_copy(update={"gmacs": checkpoint.gmacs or GMACS}), dataset.model_copy(update=gaps)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
-from hiddencost.files import read_json
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.jobs import cost, datasets
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.upstream import arithmetic, gflop
@@ -41,8 +41,9 @@ def _network(call: Call, backbone: str) -> NetworkEntry:
 
 def _pack(call: Call, backbone: str, dataset: str) -> tuple[NetworkEntry, DatasetEntry]:
     """Return the entries of a pack's network and dataset, without gaps."""
-    manifest = Path(datasets.first_prepared(call, dataset), "dataset.json")
-    prepared = read_json(manifest) if call.study.dataset(dataset).is_users and manifest.exists() else None
+    folder = Path(datasets.first_prepared(call, dataset))
+    is_there = call.study.dataset(dataset).is_users and (folder / "dataset.json").exists()
+    prepared = PreparedReport.read(folder) if is_there else None
     return cost.fill_gaps(_network(call, backbone), call.datasets[dataset], prepared)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.files import read_json, sha256_file
 
 
@@ -50,8 +51,10 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
             for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
                 add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
     for name, size in dict.fromkeys(prepared):
-        manifest = _read(resources / "datasets" / name / str(size) / "dataset.json")
-        for file, sha256 in manifest.get("sha256", {}).items():
+        folder = resources / "datasets" / name / str(size)
+        if not (folder / "dataset.json").exists():
+            continue
+        for file, sha256 in PreparedReport.read(folder).sha256.items():
             add("prepared images", name, f"{file} at {size} pixels", sha256)
     for backbone in study["backbones"]:
         manifest = _read(results / "backbones" / backbone["name"] / "manifest.json")

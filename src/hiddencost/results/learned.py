@@ -11,7 +11,7 @@ import pandas as pd
 import torchvision
 from safetensors import safe_open
 
-from hiddencost.datasets.prepared import Dataset, load
+from hiddencost.datasets.prepared import Dataset, PreparedReport, load
 from hiddencost.files import atomic, read_json
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.prompting.prompts import PROMPTS, make_prompt
@@ -98,7 +98,7 @@ def collect(
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
     for name, path in prepared.items():
-        if (report := Path(path, "dataset.json")).exists() and not read_json(report)["failed"]:
+        if Path(path, "dataset.json").exists() and not PreparedReport.read(path).failed:
             dataset = load(path)
             images[name], classes[name] = _examples(dataset), dataset.classes
     mappings, remapped = [], []

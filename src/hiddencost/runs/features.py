@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets import prepared
-from hiddencost.files import atomic, read_json
+from hiddencost.files import atomic
 from hiddencost.networks import backbones, inference, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.prompts import fill
@@ -39,7 +39,7 @@ def extract_features(
     On CLIP images fill its canvas, and its features are embeddings of unit length. The output is a safetensors file
     of `train` and `test`, float32 [N, D] each; it is empty where the backbone or the dataset has failed.
     """
-    if not VerificationReport.read(verification).passed or read_json(Path(dataset_folder) / "dataset.json")["failed"]:
+    if not VerificationReport.read(verification).passed or prepared.PreparedReport.read(dataset_folder).failed:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return

@@ -7,7 +7,7 @@ A run that is trained does not depend on it: packs count this code among what th
 from pathlib import Path
 
 from hiddencost.compression.verification import VerificationReport
-from hiddencost.files import read_json
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of
 from hiddencost.networks.manifest import Manifest
@@ -40,7 +40,7 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
 
     Returns whether that was so. See `pack.complete` for the request.
     """
-    verification, dataset = VerificationReport.read(inputs.verification), read_json(inputs.dataset / "dataset.json")
+    verification, dataset = VerificationReport.read(inputs.verification), PreparedReport.read(inputs.dataset)
     manifest = Manifest.read(inputs.backbone)
     mapped = any(METHODS[name].prompts for name, _ in request.runs)
     sources = family_of(manifest.architecture).source_classes(manifest)
@@ -48,12 +48,10 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
         reason = f"the backbone is not there: {why}"
     elif not verification.passed:
         reason = "the backbone failed its verification: " + "; ".join(verification.reasons)
-    elif dataset["failed"]:
-        reason = f"the dataset is not there: {dataset['failed']}"
-    elif mapped and sources and len(dataset["classes"]) > sources:
-        reason = (
-            f"the dataset has {len(dataset['classes'])} classes, the network {sources}: too few to map one to each"
-        )
+    elif dataset.failed:
+        reason = f"the dataset is not there: {dataset.failed}"
+    elif mapped and sources and len(dataset.classes) > sources:
+        reason = f"the dataset has {len(dataset.classes)} classes, the network {sources}: too few to map one to each"
     else:
         return False
     row = common(inputs, request) | {"status": "not run", "reason": reason}

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from hiddencost.datasets import prepared
 from hiddencost.datasets.prepare import sized
+from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import atomic, canonical, read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
@@ -165,7 +165,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         raise ValueError(f"{study / table}: not a table of this version; run the study again, then load")
     size = request.size
     resources = study.absolute().parents[1] / "resources"
-    dataset = read_json(_existing(resources / f"datasets/{target}/{size}/dataset.json"))
+    dataset = PreparedReport.read(_existing(resources / f"datasets/{target}/{size}/dataset.json").parent)
     split = read_json(_existing(study / f"splits/{place}.json"))
     entry = ledger.entry(study / "ledger", row["run"])
     learned, result = _read_entry(study / "ledger", row["run"], f"results/{study.absolute().name}/{table}")
@@ -184,7 +184,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     network = family.classifier(network, manifest.architecture, None if method.probes else texts)
     about |= family.saved_settings(network, manifest)
     shown = {"canvas": request.canvas, "image_size": sized(size)[0]}
-    now = pack.identity(manifest, prepared.digest(dataset), images, method.name, request, **further)
+    now = pack.identity(manifest, dataset.digest, images, method.name, request, **further)
     if now != row["run"]:
         raise ValueError(
             f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "
@@ -194,7 +194,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     about |= {
         "architecture": manifest.architecture,
         "preprocessing": manifest.preprocessing.model_dump(include={"mean", "std"}),
-        "classes": dataset["classes"],
+        "classes": dataset.classes,
         "size": size,
         "prompt": family.prompt,
         **asdict(make_prompt(family.prompt, {**preprocessing, **request.recipe, **shown})),

@@ -28,7 +28,7 @@ from hiddencost.networks.layers import convolutions, erk_densities
 from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, sparse_phases
 
 
-def pruned_weights(network: nn.Module, settings: Settings) -> dict[str, Tensor]:
+def pruned_weights(network: nn.Module, settings: Settings) -> dict[str, nn.Parameter]:
     """Return the weights that an algorithm prunes, by their keys in the network's state.
 
     The stem is the first convolution. Sources: Gale et al., The State of Sparsity in Deep Neural Networks, 2019,

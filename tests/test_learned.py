@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import report_prepared
 
+from hiddencost.catalog.entries import Preprocessing
+from hiddencost.compression.verification import KnownImages, VerificationReport
 from hiddencost.figures.registry import figures_of_study
-from hiddencost.files import write_json
+from hiddencost.networks.manifest import Manifest
 from hiddencost.results import learned
 from hiddencost.results.tables import AXES
 from hiddencost.runs import ledger
@@ -122,9 +124,12 @@ def test_a_study_without_results_has_empty_tables(study):
 
 
 def test_what_is_known_upstream_is_published_or_photos_or_nothing(tmp_path):
-    write_json(tmp_path / "v.json", {"photos": {"top1": 17, "count": 20}})
-    write_json(tmp_path / "failed.json", {"passed": False})
-    write_json(tmp_path / "manifest.json", {"upstream_top1": 87.5})
+    photos = KnownImages(top1=17, count=20, of="photos", exempt=False)
+    VerificationReport(passed=True, photos=photos).write(tmp_path / "v.json")
+    VerificationReport(passed=False).write(tmp_path / "failed.json")
+    preprocessing = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1], interpolation="bilinear")
+    manifest = Manifest(checkpoint="trained", architecture="net", preprocessing=preprocessing, upstream_top1=87.5)
+    manifest.write(tmp_path)
     nothing = {"top1": None, "manifest": None, "as_trained": True}
     trained = {"top1": None, "manifest": str(tmp_path / "manifest.json")}
     found = learned.upstream(

@@ -1,11 +1,13 @@
 from pathlib import Path
 
+from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
 from hiddencost.machine import compute_device, lease
 
 log_to(snakemake.log[0])
+passed = VerificationReport.read(snakemake.input.verification).passed
 jobs_per_gpu = snakemake.config["jobs_per_gpu"]
 with lease(jobs_per_gpu) as gpu:
     import torch
@@ -15,8 +17,7 @@ with lease(jobs_per_gpu) as gpu:
     torch.set_num_threads(snakemake.threads)
     embed_texts(
         Path(snakemake.input.backbone[0]).parent,
-        snakemake.input.verification,
-        PreparedReport.read(Path(snakemake.input.dataset).parent).classes,
+        PreparedReport.read(Path(snakemake.input.dataset).parent).classes if passed else [],
         values.read(snakemake.params)["templates"],
         snakemake.output[0],
         compute_device(gpu, jobs_per_gpu),

@@ -11,9 +11,11 @@ import pandas as pd
 import torchvision
 from safetensors import safe_open
 
+from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import Dataset, PreparedReport, load
-from hiddencost.files import atomic, read_json
+from hiddencost.files import atomic
 from hiddencost.methods.registry import METHODS, run_by
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.prompts import PROMPTS, make_prompt
 from hiddencost.results import gallery, tables
 from hiddencost.runs import ledger
@@ -68,7 +70,8 @@ def _sources(backbone: dict, dataset: str) -> list[str] | None:
     """Return the names of a backbone's source classes on a dataset, None of ImageNet-1k's: those that the study has
     trained it on, or a CLIP's texts."""
     if not backbone["texts"]:
-        return _read_report(backbone["manifest"]).get("classes")
+        manifest = _manifest(backbone)
+        return manifest and manifest.classes
     with safe_open(backbone["texts"].format(dataset=dataset), "np") as stored:
         return json.loads(stored.metadata()["texts"])
 
@@ -140,14 +143,16 @@ def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
     """
     rows = []
     for name, stated in backbones.items():
-        verification, manifest = (_read_report(stated[key]) for key in ("verification", "manifest"))
-        trained = manifest.get("upstream_top1") if stated["as_trained"] else None
-        rows.append([name, stated["top1"] or trained, verification.get("photos", {}).get("top1")])
+        manifest, verification = _manifest(stated), Path(stated["verification"])
+        trained = manifest.upstream_top1 if manifest and stated["as_trained"] else None
+        photos = VerificationReport.read(verification).photos if verification.exists() else None
+        rows.append([name, stated["top1"] or trained, photos and photos.top1])
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
 
 
-def _read_report(path: str | None) -> dict:
-    return read_json(path) if path and Path(path).exists() else {}
+def _manifest(backbone: dict) -> Manifest | None:
+    path = backbone["manifest"] and Path(backbone["manifest"])
+    return Manifest.read(path.parent) if path and path.exists() else None
 
 
 def _prompts(

@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from hiddencost.catalog.entries import Preprocessing
 from hiddencost.datasets import prepared
 from hiddencost.datasets.readers.raw import open_image
 from hiddencost.prompting.schedule import stream
@@ -24,7 +25,9 @@ from hiddencost.study.upstream import folder_of_tests
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 # of networks from scratch
-PREPROCESSING = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "interpolation": "bilinear"}
+PREPROCESSING = Preprocessing(
+    mean=list(IMAGENET_DEFAULT_MEAN), std=list(IMAGENET_DEFAULT_STD), interpolation="bilinear"
+)
 
 
 class Images(Protocol):
@@ -139,7 +142,7 @@ class Tested(Dataset):
         return self.transform(image), label
 
 
-def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
+def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: Preprocessing) -> Callable[[Image.Image], Any]:
     """Return timm's training transform of a recipe.
 
     Args:
@@ -158,8 +161,8 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> C
         "hflip": 0.5 * recipe.mirror,
         "color_jitter": recipe.colour_jitter or None,
         "auto_augment": recipe.auto_augment,
-        "interpolation": preprocessing["interpolation"],
-        "mean": tuple(preprocessing["mean"]),
+        "interpolation": preprocessing.interpolation,
+        "mean": tuple(preprocessing.mean),
     }
     try:
         crop, *rest = create_transform(size, is_training=True, use_prefetcher=True, separate=True, **augmentation)
@@ -172,10 +175,10 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> C
     return transforms.Compose([crop, *rest])
 
 
-def eval_transform(recipe: UpstreamRecipe, size: int, preprocessing: dict) -> Callable[[Image.Image], Any]:
+def eval_transform(recipe: UpstreamRecipe, size: int, preprocessing: Preprocessing) -> Callable[[Image.Image], Any]:
     """Return timm's test transform of a recipe, from a PIL image to uint8 [3, size, size]; arguments as of
     `train_transform`."""
-    options = {"crop_pct": recipe.test_crop, "interpolation": preprocessing["interpolation"]}
+    options = {"crop_pct": recipe.test_crop, "interpolation": preprocessing.interpolation}
     return create_transform(size, is_training=False, use_prefetcher=True, **options)
 
 
@@ -188,7 +191,7 @@ class TrainLoader:
         images: Images,
         recipe: UpstreamRecipe,
         size: int,
-        preprocessing: dict,
+        preprocessing: Preprocessing,
         seed: int,
         device: torch.device,
         workers: int,
@@ -235,7 +238,7 @@ class TrainLoader:
             drop_last=True,
             generator=stream(seed, "workers"),  # else it would draw from the stream of the training
         )
-        mean, std, erased = tuple(preprocessing["mean"]), tuple(preprocessing["std"]), recipe.random_erase
+        mean, std, erased = tuple(preprocessing.mean), tuple(preprocessing.std), recipe.random_erase
         self.loader = PrefetchLoader(loader, mean, std, device=device, re_prob=erased, re_mode="pixel")
         self.steps = len(loader)
 
@@ -246,7 +249,9 @@ class TrainLoader:
         yield from self.loader
 
 
-def in_order(images: Dataset, size: int, preprocessing: dict, device: torch.device, workers: int) -> PrefetchLoader:
+def in_order(
+    images: Dataset, size: int, preprocessing: Preprocessing, device: torch.device, workers: int
+) -> PrefetchLoader:
     """Return a loader of images in their order, in batches as `TrainLoader` gives them.
 
     Args:
@@ -257,4 +262,4 @@ def in_order(images: Dataset, size: int, preprocessing: dict, device: torch.devi
         workers: processes that read images.
     """
     loader = DataLoader(images, size, num_workers=workers, collate_fn=fast_collate, pin_memory=device.type == "cuda")
-    return PrefetchLoader(loader, mean=tuple(preprocessing["mean"]), std=tuple(preprocessing["std"]), device=device)
+    return PrefetchLoader(loader, mean=tuple(preprocessing.mean), std=tuple(preprocessing.std), device=device)

@@ -33,7 +33,7 @@ def recognised(network: nn.Module, manifest: Manifest, least: float) -> Recognis
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]
     recipe = UpstreamRecipe.model_validate(training["recipe"])
-    size, preprocessing = training["image_size"], manifest.preprocessing.model_dump()
+    size, preprocessing = training["image_size"], manifest.preprocessing
     correct = correct_of(network, data, indices, recipe, size, preprocessing, torch.device("cpu"))
     return Recognised(correct, count, "upstream test images", math.ceil(least * count / 100))
 

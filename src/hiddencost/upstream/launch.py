@@ -14,6 +14,7 @@ import torch
 
 from hiddencost.files import read_json, write_json
 from hiddencost.machine import compute_device
+from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import interrupted
 from hiddencost.upstream import training
 from hiddencost.upstream.job import UpstreamJob
@@ -62,8 +63,7 @@ def _has_failed(rule: str, job: UpstreamJob) -> bool:
     """Whether a training has written why it could not be."""
     if rule == "rewind_point":
         return "failed" in interrupted.states(job.output, training.CPU)
-    manifest = Path(job.output, "manifest.json")
-    return manifest.exists() and "failed" in read_json(manifest)
+    return Path(job.output, "manifest.json").exists() and Manifest.read(job.output).failed is not None
 
 
 if __name__ == "__main__":

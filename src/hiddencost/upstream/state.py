@@ -100,8 +100,8 @@ def first_network(job: UpstreamJob, classes: int) -> tuple[nn.Module, dict]:
             network = build.build(origin["architecture"])
         else:
             network, _, manifest = backbones.load(job.start)
-            kept = {"architecture", "preprocessing", "source_sha256"}
-            origin = manifest.model_dump(include=kept, exclude_unset=True)
+            origin = manifest.model_dump(include={"architecture", "source_sha256"}, exclude_unset=True)
+            origin["preprocessing"] = manifest.preprocessing
             name = layers.head_name(network)
             if network.get_submodule(name).out_features != classes:
                 origin["architecture"] = f"{origin['architecture'].partition(':')[0]}:{classes}"

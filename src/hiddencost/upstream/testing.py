@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from hiddencost.catalog.entries import Preprocessing
 from hiddencost.networks import inference
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import Tested, Upstream, eval_transform, in_order
@@ -17,7 +18,7 @@ def correct_of(
     indices: Sequence[int],
     recipe: UpstreamRecipe,
     image_size: int,
-    preprocessing: dict,
+    preprocessing: Preprocessing,
     device: torch.device,
     workers: int = 0,
 ) -> int:

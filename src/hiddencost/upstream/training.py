@@ -77,7 +77,7 @@ def _save(begun: "Begun", job: UpstreamJob, run: Processes, workers: int, manife
     """Test what was trained and write it as a backbone."""
     training, data, output = begun.training, begun.data, Path(job.output)
     final, count = (training.ema.module if training.ema else training.network), len(data.test)
-    seen = job.recipe, job.image_size, manifest.preprocessing.model_dump()
+    seen = job.recipe, job.image_size, manifest.preprocessing
     correct = correct_of(final, data, range(count), *seen, run.device, workers)
     state = {key: tensor.cpu() for key, tensor in final.state_dict().items()}
     # a weight that happens to be zero is none: masks and weights say the same

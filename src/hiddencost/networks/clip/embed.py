@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hiddencost.files import atomic, read_json
+from hiddencost.files import atomic
 from hiddencost.networks import backbones
 from hiddencost.networks.clip import model, texts
 
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 def embed_texts(
     folder: str | Path,
-    verification: str | Path,
     classes: list[str],
     templates: list[str] | str,
     output: str | Path,
@@ -27,13 +26,12 @@ def embed_texts(
 
     Args:
         folder: of the backbone.
-        verification: its verification.json.
-        classes: the dataset's; none where it has failed.
+        classes: the dataset's; none where it or the backbone has failed.
         templates: as a study states them, see `texts.expand_templates`.
-        output: without tensors where the backbone or the dataset has failed.
+        output: a file without tensors where there are no classes.
         device: that embeds.
     """
-    if not read_json(verification)["passed"] or not classes:
+    if not classes:
         with atomic(output) as temporary:
             save_file({}, temporary)
         return

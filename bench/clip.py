@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
 from hiddencost.networks.families import FAMILIES
@@ -98,7 +99,7 @@ def compare(name: str, count: int) -> list[dict]:
     """Measure one network. Returns the records."""
     torch.manual_seed(0)
     network = build(f"clip/{name}").requires_grad_(False).to(DEVICE)
-    canvas, (gmacs, _) = model.image_size(network), CLIP.count_multiply_adds(f"clip/{name}")
+    canvas, (gmacs, _) = model.image_size(network), count_multiply_adds(f"clip/{name}")
     images = torch.randint(0, 256, (count, 3, canvas, canvas), dtype=torch.uint8, device=DEVICE)
     labels = torch.arange(count, device=DEVICE) % CLASSES
     texts = functional.normalize(

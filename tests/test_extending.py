@@ -98,7 +98,7 @@ class Sided(Convolutional):
 def test_a_prompt_shape(tmp_path, monkeypatch, threads):
     monkeypatch.setitem(PROMPTS, "sides", Sides)
     monkeypatch.setitem(RUN_PROTOCOLS, "sides", SidesProtocol)
-    monkeypatch.setitem(FAMILIES, "convolutional", Sided())
+    monkeypatch.setitem(FAMILIES, "convolutional", Sided("a network", "all convolutions", "photos"))
     finished = in_process.run(in_process.STUDY | {"methods": ["ilm"]}, tmp_path, monkeypatch)
     assert set(finished.runs["status"]) == {"ok"}
     network = hiddencost.load("results/tiny", backbone="dense", shots="full", seed=0)
@@ -231,7 +231,7 @@ class Perceptrons(Convolutional):
 
 def test_a_format_and_a_family_of_networks(tmp_path, monkeypatch):
     monkeypatch.setitem(READERS, "npz", Reader(__name__))
-    monkeypatch.setitem(FAMILIES, "perceptron", Perceptrons())
+    monkeypatch.setitem(FAMILIES, "perceptron", Perceptrons("a perceptron", "all linear layers", "photos"))
     published, file = Perceptron().eval().requires_grad_(False), tmp_path / "weights.npz"
     np.savez(file, **{key: tensor.numpy() for key, tensor in published.state_dict().items()})
     files = {"weights": {"path": str(file), "sha256": sha256_file(file), "source": "test"}}

@@ -33,6 +33,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.logs",
         "hiddencost.machine",
         "hiddencost.messages",
+        "hiddencost.networks.families",
         "hiddencost.networks.formats.registry",
         "hiddencost.networks.manifest",
         "hiddencost.runs.ledger",

@@ -9,7 +9,7 @@ from hiddencost.jobs.call import Call
 from hiddencost.jobs.upstream import arithmetic, gflop
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import run_by
-from hiddencost.networks.families import family_of
+from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
 
 
@@ -21,7 +21,7 @@ def count_arithmetic(call: Call) -> None:
     for name, entry in call.published.items():
         if entry.gmacs is None:
             try:
-                gmacs, parameters = family_of(entry.architecture).count_multiply_adds(entry.architecture)
+                gmacs, parameters = count_multiply_adds(entry.architecture)
             except ValueError as error:
                 raise StudyError(f"{call.file}: checkpoint {name}: {error}") from None
             counted = {"gmacs": gmacs, "weights_mb": 4 * parameters / 1e6}

@@ -22,15 +22,12 @@ class Convolutional(Family):
     """Networks with a head over classes of their own; pruning reaches their convolutions, the head stays dense."""
 
     name = "convolutional"
-    title = "a convolutional network"
     architectures = ""
     recipe = "protocol"
     prompt = "border"
     has_texts = False
     trained_upstream = True
     sparsity_over = "convolutions"
-    pruned_layers = "all convolutions"
-    photos = "ImageNet photos"
 
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
         assert study_canvas is not None, "a study of it has a protocol"

@@ -11,7 +11,13 @@ from hiddencost.networks.clip.family import Clip
 from hiddencost.networks.convolutional import Convolutional
 from hiddencost.networks.family import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Convolutional(), Clip())}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Convolutional(title="a convolutional network", pruned_layers="all convolutions", photos="ImageNet photos"),
+        Clip(title="a CLIP", pruned_layers="all towers' layers", photos="ImageNet photos, among their classes"),
+    )
+}
 
 
 def family_of(architecture: str) -> Family:

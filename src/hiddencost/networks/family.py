@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,32 +19,36 @@ if TYPE_CHECKING:
     from hiddencost.networks.manifest import Manifest
 
 
+@dataclass(frozen=True)
 class Family(ABC):
     """A kind of network.
 
+    What messages call it, its registry says: no result stands on that.
+
     Attributes:
-        name: its key in FAMILIES.
         title: what messages call one of its networks, with its article.
+        pruned_layers: what messages call the layers that pruning reaches, all together.
+        photos: what messages call the photos that its networks are verified on.
+        name: its key in FAMILIES.
         architectures: what the names of its architectures begin with.
         recipe: the key of a study that holds the recipe of visual prompting on it.
         prompt: the kind of prompt, by its name in `prompting.prompts.PROMPTS`.
         has_texts: whether its source classes are texts, which a study embeds for each dataset.
         trained_upstream: whether a study can train such a network itself.
         sparsity_over: the weights that pruning reaches, of which sparsity is declared and measured.
-        pruned_layers: what messages call the layers of these weights, all together.
-        photos: what messages call the photos that its networks are verified on.
     """
 
+    title: str
+    pruned_layers: str
+    photos: str
+
     name: ClassVar[str]
-    title: ClassVar[str]
     architectures: ClassVar[str]
     recipe: ClassVar[str]
     prompt: ClassVar[str]
     has_texts: ClassVar[bool]
     trained_upstream: ClassVar[bool]
     sparsity_over: ClassVar[str]
-    pruned_layers: ClassVar[str]
-    photos: ClassVar[str]
 
     # what a study asks
     @abstractmethod
@@ -118,31 +123,6 @@ class Family(ABC):
     @abstractmethod
     def image_encoder(self, network: nn.Module) -> nn.Module:
         """Return the part of a network that reads images, normalised [N, 3, S, S]."""
-
-    def count_multiply_adds(self, architecture: str, side: int = 224) -> tuple[float, int]:
-        """Return the multiply-adds, in billions, of an image, and the number of all parameters.
-
-        Args:
-            architecture: see `build`.
-            side: of the image, in pixels. Networks that take images of another size alone are counted at theirs, and
-                the number is scaled by the square of the sides.
-
-        Raises:
-            ValueError: there is no such network, or it does not take such images.
-        """
-        import torch
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with torch.device("meta"):
-            network = self.build(architecture)
-            own_side = self.input_side(network) or side
-            try:
-                with FlopCounterMode(display=False) as counter:
-                    self.image_encoder(network)(torch.empty(1, 3, own_side, own_side))
-            except (RuntimeError, AssertionError) as error:
-                raise ValueError(f"architecture {architecture!r}: images of {own_side} pixels: {error}") from error
-        multiply_adds = counter.get_total_flops() / 2e9 * (side / own_side) ** 2
-        return multiply_adds, sum(parameter.numel() for parameter in network.parameters())
 
     # its weights
     @abstractmethod

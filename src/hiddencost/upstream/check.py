@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from hiddencost.networks import build
-from hiddencost.networks.families import family_of
+from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING, train_transform
 
 
 def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[float, int]:
-    """Return what `Family.count_multiply_adds` does of a network that is to be trained by a recipe.
+    """Return what `count_multiply_adds` does of a network that is to be trained by a recipe.
 
     Args:
         architecture: of the network.
@@ -22,7 +22,7 @@ def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[fl
             where timm does not know the recipe's augmentation.
     """
     train_transform(recipe, size, PREPROCESSING)
-    counts = family_of(architecture).count_multiply_adds(architecture, size)
+    counts = count_multiply_adds(architecture, size)
     with torch.device("meta"):
         logits = build.build(architecture).train()(torch.empty(2, 3, size, size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -24,15 +24,12 @@ class Clip(Family):
     """
 
     name = "clip"
-    title = "a CLIP"
     architectures = "clip/"
     recipe = "clip"
     prompt = "additive"
     has_texts = True
     trained_upstream = False
     sparsity_over = "towers"
-    pruned_layers = "all towers' layers"
-    photos = "ImageNet photos, among their classes"
 
     def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
         canvas = catalog.checkpoint(checkpoint).canvas

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hiddencost.jobs.results import printed_metrics
 from hiddencost.messages import StudyError, validate
-from hiddencost.results import claims, verdicts
+from hiddencost.results import claims, typeset, verdicts
 from hiddencost.results.claims import Claim
+from hiddencost.runs.metrics import METRICS, Metric
 
 # name: checkpoint, compression, control, dense
 BACKBONES = {
@@ -217,6 +219,20 @@ def test_the_hidden_cost_beyond_the_probe_is_a_difference_of_differences():
     found = judged(runs, left={"methods": "prompting"}, right={"methods": "lp"})
     assert found["effect"] == pytest.approx(7 - 1 + 0.2)
     assert found["cells"] == 2
+
+
+def test_a_paired_metric_is_compared_in_its_unit_and_has_a_table_for_print(monkeypatch):
+    with pytest.raises(ValueError, match="'regret_added' is unknown"):
+        claim(measure="regret_added")
+    monkeypatch.setitem(METRICS, "regret", Metric("Regret", None, unit="nats", paired=True))
+    runs = made(lambda *_: 0.5)
+    runs["regret"] = np.where(runs["backbone"] == "dense", 0.5, 2.0)
+    assert judged(runs, measure="regret_added")["effect"] == pytest.approx(1.5)
+    assert printed_metrics() == ["accuracy", "ece", "regret"]
+    runs["study"] = "s"
+    numbers = typeset.cells(runs, "regret").set_index("backbone")
+    assert numbers["mean"].to_dict() == {"dense": 0.5, "acdc80": 2.0}
+    assert typeset.caption(runs, "regret").startswith("Regret in nats, mean")
 
 
 def test_networks_are_compared_within_one_family_unless_told():

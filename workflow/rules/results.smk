@@ -68,7 +68,7 @@ rule tables:
     input:
         RUNS_TABLE,
     output:
-        expand(f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=["accuracy", "ece"], format=["csv", "md", "tex"]),
+        expand(f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=results.printed_metrics(), format=["csv", "md", "tex"]),
     log:
         f"{OUTPUT}/logs/tables.log",
     benchmark:
@@ -81,7 +81,7 @@ rule tables:
     params:
         code=code("tables"),
     message:
-        "Setting the tables of accuracy and calibration"
+        "Setting the tables for print"
     script:
         "../scripts/tables.py"
 

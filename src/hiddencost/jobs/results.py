@@ -14,6 +14,7 @@ from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, 
 from hiddencost.jobs.training import packs_so_far, texts
 from hiddencost.results import claims as stated_claims
 from hiddencost.results.gallery import StudyFigure
+from hiddencost.runs.metrics import METRICS
 from hiddencost.study.parts import Backbone, Figures
 
 UNSTYLED = {"datasets", "backbones", "formats"}  # of the study's `figures`: what is shown and made
@@ -65,6 +66,11 @@ def collect(call: Call) -> dict:
 def claims(call: Call) -> dict:
     """Return the claims, as pairs: the order is theirs, and a mapping as a param has none."""
     return {"claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()]}
+
+
+def printed_metrics() -> list[str]:
+    """Return the names of the metrics that have tables for print."""
+    return [name for name, metric in METRICS.items() if metric.paired]
 
 
 def learned_inputs(call: Call) -> list[str]:

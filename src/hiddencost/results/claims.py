@@ -9,16 +9,9 @@ from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, kinds
 from hiddencost.messages import Record, describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
+from hiddencost.runs.metrics import METRICS
 from hiddencost.study.parts import Name, Shots
 
-# what is compared: a column of runs.parquet and, of what is lost or added against the dense backbone, the sign that
-# makes a loss positive
-MEASURES = {
-    "accuracy": ("accuracy", None),
-    "accuracy_lost": ("accuracy", -1),
-    "ece": ("ece", None),
-    "ece_added": ("ece", 1),
-}
 # dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
 KINDS = ("dense", "compressed", "sparse", "quantised")
 SIDES = {"backbones", "methods", "shots"}  # what two sides may differ in
@@ -32,6 +25,23 @@ def _backbones(name: str) -> str:
     checkpoints = catalog.checkpoints()
     if name not in (allowed := [*KINDS, *CONTROLS, *sorted(kinds().keys() - set(KINDS)), *checkpoints]):
         raise ValueError(describe_unknown_name(name, allowed))
+    return name
+
+
+def compared_measures() -> dict[str, tuple[str, int | None]]:
+    """Return what claims compare, by name: of each paired metric its column of runs.parquet and, of what is lost or
+    added against the dense backbone, the sign that makes a loss positive."""
+    measures: dict[str, tuple[str, int | None]] = {}
+    for name, metric in METRICS.items():
+        if metric.paired:
+            cost = (f"{name}_lost", -1) if metric.higher_is_better else (f"{name}_added", 1)
+            measures |= {name: (name, None), cost[0]: (name, cost[1])}
+    return measures
+
+
+def _measure(name: str) -> str:
+    if name not in compared_measures():
+        raise ValueError(describe_unknown_name(name, compared_measures()))
     return name
 
 
@@ -83,7 +93,7 @@ class Claim(Record):
 
     text: str = Field(description="the claim in a sentence")
     source: str
-    measure: Annotated[str, one_of(MEASURES)] = Field(
+    measure: Annotated[str, AfterValidator(_measure)] = Field(
         description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed"
     )
     cells: Cells = Field(Cells(), description="what both sides have in common")
@@ -113,7 +123,7 @@ class Claim(Record):
         if (self.left is None) != (self.right is None):
             raise ValueError("left and right go together")
         if self.left is None or self.right is None:
-            if MEASURES[self.measure][1] is None:
+            if compared_measures()[self.measure][1] is None:
                 raise ValueError(f"{self.measure} alone is no comparison; expected left and right")
         elif not self.left.named or self.left.named != self.right.named or self.left.named - SIDES:
             raise ValueError("left and right must name the same axes, at least one, and no datasets")

@@ -49,10 +49,10 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
         metric: a name of `METRICS`.
 
     Returns:
-        A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, in
-        %; `seeds`, their number; `best`, whether it is set in bold.
+        A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, as
+        they are shown (`Metric.factor`); `seeds`, their number; `best`, whether it is set in bold.
     """
-    runs = runs.assign(value=100 * runs[metric].where(runs["status"] == "ok"))
+    runs = runs.assign(value=METRICS[metric].factor * runs[metric].where(runs["status"] == "ok"))
     values = (
         runs[runs["control"].isna()]
         .pivot(index=[*COLUMN, "seed"], columns="backbone", values="value")
@@ -73,10 +73,12 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def caption(runs: pd.DataFrame, metric: str) -> str:
     """Say what a table of the study shows."""
     seeds = runs["seed"].nunique()
-    title = METRICS[metric].title or METRICS[metric].label
+    shown = METRICS[metric]
+    unit = "%" if shown.percent else shown.unit
+    title = (shown.title or shown.label) + (f" in {unit}" if unit else "")
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of one seed"
     return (
-        f"{title} in %, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
+        f"{title}, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
         "number of shots, the best mean (of those with the most seeds, and of no control), and those that have three "
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."

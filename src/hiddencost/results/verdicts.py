@@ -9,8 +9,9 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
-from hiddencost.results.claims import MEASURES, Cells, Claim
+from hiddencost.results.claims import Cells, Claim, compared_measures
 from hiddencost.results.intervals import CONFIDENCE, ROUNDING, paired_interval, pooled_freedom, t_quantile
+from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = ["supported", "contradicted", "undecided", "not run"]
@@ -65,7 +66,7 @@ def count(verdicts: pd.Series) -> str:
 
 
 def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
-    column, _ = MEASURES[claim.measure]
+    column, _ = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
     # of logits, and so not in points: only its sign can be compared
     if column == "ece" and judged["cells"] and 0 in (claim.more_than, claim.less_than):
@@ -147,16 +148,16 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     Args:
         runs: a row a run, as in runs.parquet.
         claim: says which cells, and of what measure.
-        column: of runs, whose values are compared: shares, 0 to 1.
+        column: of runs, whose values are compared, in the unit of the claim's metric.
 
     Returns:
         A row a pair of runs: their `difference`, in points (empty where a run of the pair has no result), what the
         pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it does not.
     """
+    metric, sign = compared_measures()[claim.measure]
     values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
-        difference=100 * runs[column].where(runs["status"] == "ok")
+        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok")
     )
-    _, sign = MEASURES[claim.measure]
     if sign:
         keys = ["dense", "dataset", "method", "shots", "seed"]
         dense = values.drop(columns="dense").rename(columns={"backbone": "dense"})

@@ -22,6 +22,7 @@ ORDER = [
     ("figures",),
     ("report", "jobs"),
 ]
+NAMED = {"methods": {"runs"}}  # the entry of a method names the function of its job
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
 PYTHON = sorted(PACKAGE.rglob("*.py"))
@@ -51,7 +52,7 @@ def test_imports_go_one_way(room):
     assert files
     imported = {other for path in files for other in imported_rooms(path)} - {room}
     allowed = {other for other in RANK if RANK[other] < RANK[room]} | (set(GROUND) if room in GROUND else set())
-    assert imported <= allowed
+    assert imported <= allowed | NAMED.get(room, set())
 
 
 def test_a_name_in_a_string_is_an_import(tmp_path):

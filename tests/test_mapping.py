@@ -8,7 +8,7 @@ import torch
 
 from hiddencost.methods import mapping_rule
 from hiddencost.methods.mapping import count_predictions, greedy_mapping, random_mapping
-from hiddencost.methods.registry import METHODS
+from hiddencost.methods.registry import METHODS, Method
 from hiddencost.prompting.train import train_prompts
 
 
@@ -79,3 +79,21 @@ def test_a_run_stands_on_when_mappings_are_drawn(tmp_path, monkeypatch):
         (tmp_path / file).write_text(text)
         monkeypatch.setattr(mapping_rule, "__file__", str(tmp_path / file))
         assert (METHODS["ilm"].digest() == before) == same
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({}, "method x, of the job train: expected its mapping, and no function"),
+        ({"mapping": "a:b", "function": "c:d"}, "method x, of the job train: expected its mapping, and no function"),
+        ({"job": "probe"}, "method x, of the job probe: expected its function, and no mapping"),
+        (
+            {"job": "finetune", "mapping": "a:b"},
+            "method x, of the job finetune: expected its function, and no mapping",
+        ),
+        ({"job": "probes", "function": "a:b"}, "method x: job 'probes' is unknown; did you mean 'probe'?"),
+    ],
+)
+def test_a_method_names_what_makes_its_runs(wrong, told):
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}"):
+        Method("x", label="X", colour="#000000", **wrong)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hiddencost.datasets.prepare import prepare, user_entry
 from hiddencost.files import read_json, write_json
+from hiddencost.methods.registry import METHODS, Method
 from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import METRICS, Metric
@@ -375,3 +376,20 @@ def test_a_linear_probe_learns_what_is_linear_and_repeats_itself(pack):
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def no_sense(features, labels, classes, seed, recipe, texts):
+    """What a probe of another method makes: a head that says class 1 of everything."""
+    return {"weight": torch.zeros(classes, features.shape[1]), "bias": torch.eye(classes)[1]}
+
+
+def test_a_probe_is_made_by_the_function_of_its_method(pack, monkeypatch):
+    constant = Method("constant", label="1", colour="#000000", job="probe", function=f"{__name__}:no_sense")
+    assert constant.digest() != METHODS["lp"].digest()
+    monkeypatch.setitem(METHODS, "constant", constant)
+    features = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    save_file({"train": features, "test": features.clone()}, "features.safetensors")
+    probe_pack(pack, "features.safetensors", request(("constant", "full")), "out.parquet")
+    kept = load_file(ledger.entry("ledger", rows()["run"][0]))
+    assert kept["bias"].tolist() == [0, 1, 0]
+    assert rows()["accuracy"].tolist() == [20 / 60]

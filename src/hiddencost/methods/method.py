@@ -1,9 +1,13 @@
 """What a method is: what tables and figures call it, which job runs it, and how it maps labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
 
-from hiddencost.digest import code_digest, module_file
+from hiddencost.digest import APART, code_digest, module_file
 from hiddencost.files import canonical, sha256_text
+from hiddencost.messages import describe_unknown_name
 from hiddencost.methods import mapping_rule
 from hiddencost.methods.mapping_rule import MappingRule
 
@@ -45,6 +49,13 @@ class Method(MappingRule):
         families: names of the families of networks that it serves (`networks.families`); empty: all.
         trains: whether it learns from the images that a budget chooses; zero-shot classification, by the texts of a
             CLIP, does not.
+        function: of a method of another job than train, "module:function" of what makes a run's classifier. It is
+            imported when it runs; see `runs.probe.linear_probe` and `runs.finetune.fine_tune` for the arguments and
+            what it returns.
+
+    Raises:
+        ValueError: if the job is none of JOBS, if a method of the job train names no mapping, or one of another job
+            no function, or both are named.
     """
 
     name: str
@@ -53,6 +64,14 @@ class Method(MappingRule):
     job: str = "train"
     families: tuple[str, ...] = ()
     trains: bool = True
+    function: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.job not in JOBS:
+            raise ValueError(f"method {self.name}: job {describe_unknown_name(self.job, JOBS)}")
+        expected, other = ("mapping", "function") if self.prompts else ("function", "mapping")
+        if not getattr(self, expected) or getattr(self, other):
+            raise ValueError(f"method {self.name}, of the job {self.job}: expected its {expected}, and no {other}")
 
     @property
     def prompts(self) -> bool:
@@ -82,12 +101,18 @@ class Method(MappingRule):
         """Return how many passes over its chosen images a run takes for its mappings."""
         return self.first_pass + sum(self.redraws_at(epoch, interval) for epoch in range(epochs))
 
-    def digest(self) -> str:
-        """Return the SHA-256 over what a run of it stands on beside the code of its job: how its mappings are drawn.
+    def load_function(self) -> Callable[..., Any]:
+        """Import what makes a run's classifier; see `function`."""
+        assert self.function, f"{self.name} prompts"
+        return resolve_name(self.function)
 
-        What it is called and the colour it has are not in it. The mapping's module counts with all that it imports,
+    def digest(self) -> str:
+        """Return the SHA-256 over what a run of it stands on beside the code of its job: what its mappings are drawn
+        by, or what makes its classifier.
+
+        What it is called and the colour it has are not in it. The function's module counts with all that it imports,
         and `MappingRule` with it.
         """
-        module, _, function = (self.mapping or "").partition(":")
-        code = code_digest(module_file(module), mapping_rule.__file__) if module else None
+        module, _, function = str(self.mapping or self.function).partition(":")
+        code = code_digest(module_file(module), mapping_rule.__file__, apart=APART[self.job])
         return sha256_text(canonical([function, code, self.first_pass, self.redraws, self.trains]))

@@ -8,6 +8,7 @@ from hiddencost.methods.method import JOBS, Method
 
 __all__ = ["JOBS", "METHODS", "run_by"]
 AT_RANDOM, BY_FREQUENCY = (f"hiddencost.methods.mapping:{name}" for name in ("at_random", "by_frequency"))
+LINEAR_PROBE, ZERO_SHOT = (f"hiddencost.runs.probe:{name}" for name in ("linear_probe", "zero_shot"))
 # in the order of figures and tables; colours are Okabe and Ito's, told apart by all common kinds of colour vision
 METHODS = {
     method.name: method
@@ -15,9 +16,24 @@ METHODS = {
         Method("rlm", label="RLM-VP", colour="#E69F00", mapping=AT_RANDOM),
         Method("flm", label="FLM-VP", colour="#0072B2", mapping=BY_FREQUENCY, first_pass=True),
         Method("ilm", label="ILM-VP", colour="#D55E00", mapping=BY_FREQUENCY, first_pass=True, redraws=True),
-        Method("lp", label="linear probe", colour="#555555", job="probe"),
-        Method("ft", label="fine-tuning", colour="#009E73", job="finetune", families=("convolutional",)),
-        Method("zs", label="zero-shot", colour="#CC79A7", job="probe", families=("clip",), trains=False),
+        Method("lp", label="linear probe", colour="#555555", job="probe", function=LINEAR_PROBE),
+        Method(
+            "ft",
+            label="fine-tuning",
+            colour="#009E73",
+            job="finetune",
+            families=("convolutional",),
+            function="hiddencost.runs.finetune:fine_tune",
+        ),
+        Method(
+            "zs",
+            label="zero-shot",
+            colour="#CC79A7",
+            job="probe",
+            families=("clip",),
+            trains=False,
+            function=ZERO_SHOT,
+        ),
     )
 }
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.datasets import prepared
+from hiddencost.methods.registry import METHODS
 from hiddencost.networks import backbones, inference, layers
 from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.precision import resolve_precision
@@ -236,13 +237,14 @@ class FineTuningJob:
         total = self.recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            for done, (run, (_, chosen)) in enumerate(runs.items(), 1):
+            for done, (run, (method, chosen)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
                 network = with_new_head(source, len(dataset.classes), self.seed)
                 # torch's types lack this form of `to`
                 network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 images = dataset.train_images, dataset.train_labels, chosen
-                course = fine_tune(network, masks, *images, self.seed, self.recipe, mean, std, bar.update)
+                inputs = network, masks, *images, self.seed, self.recipe, mean, std
+                course = METHODS[method].load_function()(*inputs, bar.update)
                 how = timing(time.perf_counter() - start, course.images, self.device, self.precision)
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 if course.diverged:

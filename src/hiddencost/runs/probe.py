@@ -54,6 +54,33 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
     return head.requires_grad_(False)
 
 
+def linear_probe(
+    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, texts: str | Path | None
+) -> dict[str, Tensor]:
+    """Make the classifier of a run of lp; see `train_probe`.
+
+    Args:
+        features: of the images that the budget chooses, float32 [N, D]; none where the method does not train.
+        labels: int64 [N].
+        classes: how many there are.
+        seed: of the run.
+        recipe: of the training.
+        texts: the file of the network's texts for the dataset, None where it has none.
+
+    Returns:
+        A linear layer over features: `weight`, float32 [classes, D], and, if it has one, `bias`, [classes].
+    """
+    return dict(train_probe(features, labels, classes, seed, recipe).named_parameters())
+
+
+def zero_shot(
+    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, texts: str | Path | None
+) -> dict[str, Tensor]:
+    """Make the classifier of a run of zs, of texts alone; see `linear_probe` for the arguments."""
+    assert texts is not None, "zs is of networks with texts"
+    return {"weight": zero_shot_head(*read_texts(texts))}
+
+
 def probe_pack(
     inputs: PackInputs,
     features: str | Path,
@@ -78,7 +105,7 @@ def probe_pack(
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """Trains lp on stored features, and has zs classify them by texts, without a training image."""
+    """Makes linear classifiers of stored features: each run's by the function of its method."""
 
     seed: int
     recipe: Recipe
@@ -90,13 +117,9 @@ class ProbeJob:
         labels = torch.tensor(dataset.train_labels)
         for run, (method, chosen) in runs.items():
             start = time.perf_counter()
-            if METHODS[method].trains:
-                inputs = train_features[chosen], labels[chosen], len(dataset.classes)
-                head: dict[str, Tensor] = dict(train_probe(*inputs, self.seed, self.recipe).named_parameters())
-                images = len(chosen) * self.recipe.epochs
-            else:
-                assert self.texts is not None, "zs is of networks with texts"
-                head, images = {"weight": zero_shot_head(*read_texts(self.texts))}, 0
+            inputs = train_features[chosen], labels[chosen], len(dataset.classes), self.seed, self.recipe
+            head = METHODS[method].load_function()(*inputs, self.texts)
+            images = len(chosen) * self.recipe.epochs
             how = timing(time.perf_counter() - start, images, torch.device("cpu"), "fp32")
             yield TrainedRun(run, head, how, functional.linear(test_features, **head))
 

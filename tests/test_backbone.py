@@ -12,6 +12,7 @@ from hiddencost.compression.make import compress
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.networks import backbones, build, inference
 from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import BorderPrompt
@@ -62,6 +63,24 @@ def test_a_missing_key_an_extra_one_and_a_wrong_shape_are_named(state, tmp_path)
 def test_a_prefix_that_would_leave_the_network_random_is_refused(state, tmp_path):
     with pytest.raises(ValueError, match=r"missing key .* and \d+ more"):
         imported({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "family"),
+    [
+        ("resnet50", "convolutional"),
+        ("resnet20_cifar:10", "convolutional"),
+        ("timm/x", "convolutional"),
+        ("clip/a/b", "clip"),
+    ],
+)
+def test_an_architecture_has_the_family_that_its_name_begins_with(architecture, family):
+    assert family_of(architecture).name == family
+
+
+def test_an_architecture_of_no_family_is_refused():
+    with pytest.raises(ValueError, match=r"'clipx/ViT-B-32'.*'clipx/' is unknown; did you mean 'clip/'"):
+        family_of("clipx/ViT-B-32")
 
 
 def test_a_checkpoint_that_could_not_be_fetched_is_a_backbone_that_says_why(tmp_path, caplog):

@@ -217,7 +217,7 @@ class Perceptron(nn.Sequential):
 class Perceptrons(Convolutional):
     """Networks whose linear layers are pruned, the head with them."""
 
-    name, architectures, sparsity_over = "perceptron", "perceptron/", "linear_layers"
+    name, prefixes, sparsity_over = "perceptron", ("perceptron/",), "linear_layers"
 
     def build(self, architecture, widths=None):
         return Perceptron().eval()

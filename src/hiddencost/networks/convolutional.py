@@ -22,7 +22,7 @@ class Convolutional(Family):
     """Networks with a head over classes of their own; pruning reaches their convolutions, the head stays dense."""
 
     name = "convolutional"
-    architectures = ""
+    prefixes = ("", "timm/")
     recipe = "protocol"
     prompt = "border"
     has_texts = False

@@ -30,7 +30,7 @@ class Family(ABC):
         pruned_layers: what messages call the layers that pruning reaches, all together.
         photos: what messages call the photos that its networks are verified on.
         name: its key in FAMILIES.
-        architectures: what the names of its architectures begin with.
+        prefixes: what the names of its architectures begin with, up to the slash; "": names without one.
         recipe: the key of a study that holds the recipe of visual prompting on it.
         prompt: the kind of prompt, by its name in `prompting.prompts.PROMPTS`.
         has_texts: whether its source classes are texts, which a study embeds for each dataset.
@@ -43,7 +43,7 @@ class Family(ABC):
     photos: str
 
     name: ClassVar[str]
-    architectures: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]]
     recipe: ClassVar[str]
     prompt: ClassVar[str]
     has_texts: ClassVar[bool]

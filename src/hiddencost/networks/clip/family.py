@@ -24,7 +24,7 @@ class Clip(Family):
     """
 
     name = "clip"
-    architectures = "clip/"
+    prefixes = ("clip/",)
     recipe = "clip"
     prompt = "additive"
     has_texts = True

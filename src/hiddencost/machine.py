@@ -172,6 +172,24 @@ def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":
     return torch.device("cuda" if gpu and usable else "cpu")
 
 
+@contextmanager
+def computing(jobs_per_gpu: int, threads: int) -> Iterator["torch.device"]:
+    """Take a GPU, where there is one, and set PyTorch's number of threads. Before PyTorch is imported, see `lease`.
+
+    Args:
+        jobs_per_gpu: that share a GPU, of which this is one.
+        threads: of this process.
+
+    Yields:
+        PyTorch's device to compute on, see `compute_device`.
+    """
+    with lease(jobs_per_gpu) as gpu:
+        import torch
+
+        torch.set_num_threads(threads)
+        yield compute_device(gpu, jobs_per_gpu)
+
+
 def _require_kernels(name: str, capability: tuple[int, int]) -> None:
     """Raise RuntimeError where this PyTorch has no kernels for a GPU of a name and CUDA capability."""
     import torch

@@ -4,21 +4,17 @@ from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
-from hiddencost.machine import compute_device, lease
+from hiddencost.machine import computing
 
 log_to(snakemake.log[0])
 passed = VerificationReport.read(snakemake.input.verification).passed
-jobs_per_gpu = snakemake.config["jobs_per_gpu"]
-with lease(jobs_per_gpu) as gpu:
-    import torch
-
+with computing(snakemake.config["jobs_per_gpu"], snakemake.threads) as device:
     from hiddencost.networks.clip.embed import embed_texts
 
-    torch.set_num_threads(snakemake.threads)
     embed_texts(
         Path(snakemake.input.backbone[0]).parent,
         PreparedReport.read(Path(snakemake.input.dataset).parent).classes if passed else [],
         values.read(snakemake.params)["templates"],
         snakemake.output[0],
-        compute_device(gpu, jobs_per_gpu),
+        device,
     )

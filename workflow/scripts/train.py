@@ -1,6 +1,6 @@
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
-from hiddencost.machine import compute_device, lease
+from hiddencost.machine import computing
 from hiddencost.runs.not_run import write_not_run
 from hiddencost.runs.packfile import PackInputs, PackRequest
 
@@ -9,13 +9,9 @@ inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]
 request = PackRequest.model_validate(values.read(snakemake.params))
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without a GPU, and the seconds that PyTorch takes
-    jobs_per_gpu = snakemake.config["jobs_per_gpu"]
-    with lease(jobs_per_gpu) as gpu:
-        import torch
-
+    with computing(snakemake.config["jobs_per_gpu"], snakemake.threads) as device:
         from hiddencost.runs.prompting import train_pack
 
-        torch.set_num_threads(snakemake.threads)
         memory = snakemake.resources.mem_mb * 2**20
         texts = next(iter(snakemake.input.texts), None)  # of a network that has texts
-        train_pack(inputs, request, "resources/plans", output, compute_device(gpu, jobs_per_gpu), memory, texts)
+        train_pack(inputs, request, "resources/plans", output, device, memory, texts)

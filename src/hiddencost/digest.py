@@ -1,9 +1,9 @@
 """The digest of the code that a result stands on.
 
 It follows the imports of a job's script, so that no module is forgotten, and counts all that it finds but the modules
-declared here to compute no number. A module enters as its parsed tree without comments, docstrings, log calls, the
-messages of errors and the descriptions of settings, and without its name: an edit of a log line, or a module that
-moves, makes nothing stale.
+that NO_NUMBERS names and, of some jobs, those of APART. A module enters as its parsed tree without comments,
+docstrings, log calls, the messages of errors and the descriptions of settings, and without its name: an edit of a log
+line, or a module that moves, makes nothing stale.
 """
 
 import ast

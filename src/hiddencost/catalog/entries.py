@@ -26,7 +26,7 @@ class CheckpointLayout(Record, strict=True):
     """What an imported checkpoint depends on."""
 
     architecture: str
-    format: str = Field(description="a name of hiddencost.networks.formats")
+    format: str = Field(description="a name of hiddencost.networks.formats.registry.READERS")
     preprocessing: Preprocessing
     stem: str | None = Field(description="the network's first convolution; none: found where it is built")
     upstream_top1: float | None = Field(description="accuracy on ImageNet-1k, %, as published; null: not found")

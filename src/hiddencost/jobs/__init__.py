@@ -4,5 +4,6 @@ In comes a `Call`: a study with the entries of all that it names, and the flags 
 rule of the workflow, its input files, the settings that its jobs depend on, and the memory and time that they want;
 and the outlook that a dry run ends with. A module has the name of the rules that it serves (`checkpoints`,
 `datasets`, `upstream`, `training`, `results`). Nothing here runs a job, and nothing here knows Snakemake, whose rules
-call these functions by name. The package is imported by the workflow alone.
+call these functions by name. The package is imported by the workflow alone;
+of it, scripts import `values`.
 """

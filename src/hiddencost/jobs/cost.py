@@ -49,7 +49,7 @@ def _counts(dataset: DatasetEntry) -> Counts:
 
 
 def relative_area(study: Study, backbone: Backbone) -> float:
-    """Return the area of a backbone's input, of one of 224 x 224 pixels: what an image costs grows with it."""
+    """Return the area of a backbone's input, relative to 224 x 224 pixels: what an image costs grows with it."""
     return (study.canvas(backbone) / 224) ** 2
 
 

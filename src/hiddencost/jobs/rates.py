@@ -14,7 +14,7 @@ PLANS = Path("resources/plans")  # where jobs keep how fast they run a network
 
 
 class Rates(BaseModel):
-    """How fast a device runs a network: what hiddencost.prompting.plan keeps under `rates`."""
+    """How fast a device runs a network: what `prompting.measure.Measurements` keeps as `rates`."""
 
     device: str
     kind: Literal["cpu", "cuda"]

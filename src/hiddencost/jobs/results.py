@@ -75,7 +75,7 @@ def printed_metrics() -> list[str]:
 
 def learned_inputs(call: Call) -> list[str]:
     """Return the reports of what is prepared and verified, which name arrays and weights by their hashes, and texts:
-    what `learned` reads of them. Of a partial call none, which asks for nothing."""
+    what `learned` reads of them. None of a partial call, which makes nothing for its tables."""
     if call.partial:
         return []
     names = to_run(call)

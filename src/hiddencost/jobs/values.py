@@ -11,7 +11,7 @@ from typing import Any
 
 from hiddencost.files import canonical
 
-ABSENT = ""  # the text of a setting that there is not, as of another recipe
+ABSENT = ""  # the text of a setting that this recipe does not have
 
 
 def text(name: str, value: Any) -> str:

@@ -86,7 +86,7 @@ class Family(ABC):
 
     @abstractmethod
     def source_classes(self, manifest: Manifest) -> int | None:
-        """Return how many classes a backbone has to map target classes to; None: as many as the target needs."""
+        """Return how many classes a backbone has to map target classes to; None: any number."""
 
     # networks
     @abstractmethod

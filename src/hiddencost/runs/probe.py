@@ -95,7 +95,7 @@ def probe_pack(
         features: of the dataset's images, see `features.extract_features`.
         request: what the table must hold; its recipe is a Recipe.
         output: the table.
-        texts: of a CLIP, the file of `clip.write_texts`, for zs.
+        texts: of a CLIP, the file of `clip.texts.write_texts`, for zs.
     """
     untrained = [method for method, _ in request.runs if not METHODS[method].trains]
     of_texts = {"texts": sha256_file(texts)} if texts else {}

@@ -29,9 +29,11 @@ from hiddencost.runs.packfile import AXES
 class TrainedClassifier(nn.Module):
     """A frozen network with a run's prompt and label mapping around it, or with its linear probe as the last layer.
 
-    `classes`: the names of the target classes; `run`: what the study's table says of the run (backbone, dataset,
-    method, shots, seed, accuracy, ...); `prompt`: W, float32 [3, S, S]; `mapping`: the network's class that stands
-    for each target class, int64 [K].
+    Attributes:
+        classes: the names of the target classes.
+        run: what the study's table says of the run: backbone, dataset, method, shots, seed, accuracy, ...
+        prompt: W, float32 [3, S, S].
+        mapping: the network's class that stands for each target class, int64 [K].
     """
 
     prompt: Tensor
@@ -43,9 +45,10 @@ class TrainedClassifier(nn.Module):
     def __init__(self, network: nn.Module, about: dict):
         """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
 
-        about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
-        `prompt` (its shape, of `PROMPTS`) and the fields of that, such as `canvas`. On CLIP the network is a
-        classifier over texts.
+        Args:
+            network: the frozen network; of a CLIP, a classifier over texts.
+            about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
+                `prompt` (its shape, of `PROMPTS`) and the fields of that, such as `canvas`.
         """
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
@@ -64,10 +67,13 @@ class TrainedClassifier(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits over the target classes, [N, K], of uint8 images [N, 3, H, W].
+        """Return the logits over the target classes, [N, K].
 
-        Images of another size are resized as the study's were (see `prepare.pixels`). Raises ValueError for anything
-        but uint8 [N, 3, H, W].
+        Args:
+            images: uint8 [N, 3, H, W]. Those of another size are resized as the study's were, see `prepare.pixels`.
+
+        Raises:
+            ValueError: for anything but uint8 [N, 3, H, W].
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from hiddencost import catalog
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
+from hiddencost.compression.photos import Recognised
 from hiddencost.datasets import prepared
 from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.splits import draw_splits
@@ -216,7 +217,7 @@ def test_the_gate_looks_at_a_thousand_images_or_all(count, made, monkeypatch):
     monkeypatch.setattr(gate, "correct_of", lambda network, data, indices, *_: looked.extend(indices) or 7)
     manifest = Manifest.read(made["dense"])
     found = gate.recognised(None, manifest, 50)
-    assert found == (7, min(count, 1000), "upstream test images", min(count, 1000) // 2)
+    assert found == Recognised(7, min(count, 1000), "upstream test images", min(count, 1000) // 2)
     assert len(set(looked)) == len(looked) == min(count, 1000)
     assert looked[0] == 0
     assert looked[-1] >= count - 3

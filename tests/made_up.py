@@ -114,7 +114,7 @@ def learned(study: Study, runs: pd.DataFrame, sources: list[str]) -> dict[str, p
 
 
 def images(study: Study, figures: dict, runs: pd.DataFrame) -> tuple[dict, dict]:
-    """Return made-up prompts, of all images, and example images, as `learned.collect` does."""
+    """Return made-up prompts, of all images, and example images, as `learned.read_learned` does."""
     random = np.random.default_rng(2)
     finished = runs[(runs["status"] == "ok") & (runs["method"] != "lp") & (runs["shots"] == runs["shots"].iloc[-1])]
     examples, prompts = {}, {}

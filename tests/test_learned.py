@@ -36,7 +36,7 @@ def study(tmp_path):
         for method in ("rlm", "ilm", "lp"):
             for shots in ("1", "full"):
                 for seed in (0, 1):
-                    run = ledger.identity("c", backbone=backbone, method=method, shots=shots, seed=seed)
+                    run = ledger.entry_name("c", backbone=backbone, method=method, shots=shots, seed=seed)
                     ran = (backbone, shots, method) != ("pruned", "full", "rlm")
                     axes = {"backbone": backbone, "dataset": "toy", "method": method, "shots": shots, "seed": seed}
                     rows.append(axes | {"status": "ok" if ran else "diverged", "run": run})
@@ -53,7 +53,7 @@ def study(tmp_path):
 
 
 def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
-    found = learned.collect(*study, GROUPS, NAMES, SHAPES).mappings
+    found = learned.read_learned(*study, GROUPS, NAMES, SHAPES).mappings
     assert list(found.columns) == learned.MAPPINGS
     assert len(found) == 3 * (8 + 6)  # ilm of all, rlm without those that diverged
     assert "lp" not in set(found["method"])
@@ -64,7 +64,7 @@ def test_mappings_are_those_at_the_end_with_the_names_of_both_sides(study):
 
 
 def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
-    found = learned.collect(*study, GROUPS, NAMES, SHAPES).remapped
+    found = learned.read_learned(*study, GROUPS, NAMES, SHAPES).remapped
     assert set(found["method"]) == {"ilm"}
     one = found[(found[AXES] == ["dense", "toy", "ilm", "1", 0]).all(axis=1)]
     assert one["epoch"].tolist() == [2, 3]
@@ -72,7 +72,7 @@ def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
 
 
 def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):
-    found = learned.collect(*study, GROUPS, NAMES, SHAPES)
+    found = learned.read_learned(*study, GROUPS, NAMES, SHAPES)
     assert set(found.prompts) == {
         "gain",
         *(f"{backbone}/toy/rlm/1/0" for backbone in BACKBONES),
@@ -91,14 +91,14 @@ def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(s
 def test_prompts_stand_side_by_side_of_one_seed(study):
     runs, folder, prepared = study
     lost = (runs["backbone"] == "pruned") & (runs["seed"] == 0)
-    found = learned.collect(runs[~lost], folder, prepared, GROUPS, NAMES, SHAPES).prompts
+    found = learned.read_learned(runs[~lost], folder, prepared, GROUPS, NAMES, SHAPES).prompts
     assert set(found) == {"gain", *(f"{b}/toy/{run}/1" for b in BACKBONES for run in ("rlm/1", "ilm/full"))}
 
 
 def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbers(study):
     runs, folder, _ = study
-    whole = learned.collect(*study, GROUPS, NAMES, SHAPES)
-    found = learned.collect(runs, folder, {"toy": str(folder / "gone")}, GROUPS, NAMES, SHAPES)
+    whole = learned.read_learned(*study, GROUPS, NAMES, SHAPES)
+    found = learned.read_learned(runs, folder, {"toy": str(folder / "gone")}, GROUPS, NAMES, SHAPES)
     assert found.examples == {}
     assert found.mappings["target_name"].tolist() == found.mappings["target"].astype(str).tolist()
     assert found.mappings["source_name"].equals(whole.mappings["source_name"])
@@ -109,7 +109,7 @@ def test_without_the_prepared_images_there_are_no_examples_and_classes_are_numbe
 
 def test_examples_are_the_first_image_of_each_class(study):
     runs, folder, prepared = study
-    found = learned.collect(runs, folder, prepared, GROUPS, NAMES, SHAPES).examples
+    found = learned.read_learned(runs, folder, prepared, GROUPS, NAMES, SHAPES).examples
     assert set(found) == {"toy"}
     images = np.load(prepared["toy"] + "/train_images.npy")
     assert (found["toy"] == images[[1, 0, 3]]).all()
@@ -117,7 +117,7 @@ def test_examples_are_the_first_image_of_each_class(study):
 
 def test_a_study_without_results_has_empty_tables(study):
     runs, folder, prepared = study
-    found = learned.collect(runs.assign(status="not run"), folder, prepared, GROUPS, NAMES, SHAPES)
+    found = learned.read_learned(runs.assign(status="not run"), folder, prepared, GROUPS, NAMES, SHAPES)
     assert list(found.mappings.columns) == learned.MAPPINGS
     assert list(found.remapped.columns) == learned.REMAPPED
     assert len(found.mappings) == len(found.remapped) == len(found.prompts) == 0
@@ -152,7 +152,9 @@ def test_source_classes_have_the_names_of_what_a_network_was_trained_on(study):
     runs, folder, prepared = study
     name = runs["backbone"].iloc[0]
     named = [f"own {number}" for number in range(1000)]
-    found = learned.collect(runs, folder, prepared, GROUPS, NAMES | {name: lambda dataset: named}, SHAPES).mappings
+    found = learned.read_learned(
+        runs, folder, prepared, GROUPS, NAMES | {name: lambda dataset: named}, SHAPES
+    ).mappings
     own = found["backbone"] == name
     assert (found.loc[own, "source_name"] == [f"own {number}" for number in found.loc[own, "source"]]).all()
     assert not found.loc[~own, "source_name"].str.startswith("own ").any()

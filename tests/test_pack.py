@@ -346,7 +346,7 @@ def test_rows_of_what_failed_say_so(pack):
 
 
 def test_the_ledger_keeps_what_was_learned(tmp_path):
-    run = ledger.identity("code", method="flm", seed=0)
+    run = ledger.entry_name("code", method="flm", seed=0)
     assert ledger.find(tmp_path, run) is None
     result = Result(status="ok", scores={"bins": [1, None]})
     ledger.record(tmp_path, run, {"prompt": torch.ones(2)}, result)

@@ -22,7 +22,7 @@ rule fetch_checkpoint:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(checkpoints.fetch_checkpoint, *checkpoints.DOWNLOAD),
+        **params_of(checkpoints.fetch_checkpoint, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching checkpoint {wildcards.checkpoint}"
@@ -43,7 +43,7 @@ rule fetch_photos:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(checkpoints.fetch_photos, *checkpoints.DOWNLOAD),
+        **params_of(checkpoints.fetch_photos, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching the ImageNet photos of the verification gate"
@@ -66,7 +66,7 @@ rule import_checkpoint:
         mem_mb=amount(resources.import_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **settings(checkpoints.import_checkpoint, *checkpoints.IMPORTED),
+        **params_of(checkpoints.import_checkpoint, *checkpoints.IMPORTED),
         code=code("import_checkpoint"),
     message:
         "Importing checkpoint {wildcards.checkpoint}, every key accounted for"
@@ -89,7 +89,7 @@ rule compress:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **settings(checkpoints.compress, "compression", "control"),
+        **params_of(checkpoints.compress, "compression", "control"),
         code=code("compress"),
     message:
         "Making backbone {wildcards.backbone}"
@@ -115,7 +115,7 @@ rule verify_backbone:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **settings(checkpoints.verify_backbone, "sparsity_tolerance", "photos_top1", "photos"),
+        **params_of(checkpoints.verify_backbone, "sparsity_tolerance", "photos_top1", "photos"),
         code=code("verify_backbone"),
     message:
         "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"

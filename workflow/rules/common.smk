@@ -68,7 +68,7 @@ def of_job(function, finish=lambda value: value):
     return of_wildcards
 
 
-def settings(function, *names):
+def params_of(function, *names):
     """The settings that a function of the call and of wildcards tells of a job, as params of these names: see
     `values`."""
     texts = of_job(function, lambda of_names: values.texts(of_names, names))

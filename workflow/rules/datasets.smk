@@ -18,7 +18,7 @@ rule fetch_dataset:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(datasets.fetch_dataset, *checkpoints.DOWNLOAD),
+        **params_of(datasets.fetch_dataset, *checkpoints.DOWNLOAD),
         code=code("fetch"),
     message:
         "Fetching dataset {wildcards.dataset}"
@@ -41,7 +41,7 @@ rule prepare_dataset:
         mem_mb=amount(resources.prepare_memory),
         runtime=amount(resources.prepare_runtime),
     params:
-        **settings(datasets.prepare_dataset, *datasets.PREPARED_KEYS),
+        **params_of(datasets.prepare_dataset, *datasets.PREPARED_KEYS),
         code=code("prepare_dataset"),
     message:
         "Preparing dataset {wildcards.dataset} at {wildcards.size} pixels"

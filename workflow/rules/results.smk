@@ -30,7 +30,7 @@ rule collect:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(
+        **params_of(
             results.collect,
             *("study", "grid", "methods", "backbones", "left_out", "expectations", "so_far"),
         ),
@@ -56,7 +56,7 @@ rule claims:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(results.claims, "claims"),
+        **params_of(results.claims, "claims"),
         code=code("claims"),
     message:
         "Putting the claims to the test"
@@ -68,7 +68,9 @@ rule tables:
     input:
         RUNS_TABLE,
     output:
-        expand(f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=results.printed_metrics(), format=["csv", "md", "tex"]),
+        expand(
+            f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=results.printed_metrics(), format=["csv", "md", "tex"]
+        ),
     log:
         f"{OUTPUT}/logs/tables.log",
     benchmark:
@@ -103,7 +105,7 @@ rule learned:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(results.learned, "ledger", "prepared", "groups", "backbones"),
+        **params_of(results.learned, "ledger", "prepared", "groups", "backbones"),
         code=code("learned"),
     message:
         "Reading what the runs learned"
@@ -146,8 +148,8 @@ rule figure:
     conda:
         "../../envs/hiddencost.yaml"
     params:
-        **settings(results.figure, *results.CONTENT, *results.STYLE),
-        **settings(results.figure_code, "code"),
+        **params_of(results.figure, *results.CONTENT, *results.STYLE),
+        **params_of(results.figure_code, "code"),
     message:
         "Drawing figure {wildcards.figure}"
     script:
@@ -184,7 +186,7 @@ rule report:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **settings(results.report, "study", "sizes", "classes", "captions", "results", "page"),
+        **params_of(results.report, "study", "sizes", "classes", "captions", "results", "page"),
         code=code("report"),
     message:
         "Writing the report"

@@ -26,7 +26,7 @@ rule embed_texts:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.texts_runtime),
     params:
-        **settings(training.embed_texts, "templates"),
+        **params_of(training.embed_texts, "templates"),
         code=code("embed_texts"),
     message:
         "Embedding the texts of {wildcards.dataset} for {wildcards.backbone}; progress in {log}"
@@ -54,7 +54,7 @@ rule train:
         mem_mb=amount(resources.train_memory),
         runtime=amount(resources.train_runtime),
     params:
-        **settings(training.train, *training.params("train")),
+        **params_of(training.train, *training.params("train")),
     message:
         "Training prompts on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:
@@ -106,7 +106,7 @@ rule probe:
         mem_mb=amount(resources.probe_memory),
         runtime=amount(resources.probe_runtime),
     params:
-        **settings(training.probe, *training.params("probe")),
+        **params_of(training.probe, *training.params("probe")),
     message:
         "Linear probes on {wildcards.backbone} for {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -132,7 +132,7 @@ rule finetune:
         mem_mb=amount(resources.finetune_memory),
         runtime=amount(resources.finetune_runtime),
     params:
-        **settings(training.finetune, *training.params("finetune")),
+        **params_of(training.finetune, *training.params("finetune")),
     message:
         "Fine-tuning {wildcards.backbone} on {wildcards.dataset}, seed {wildcards.seed}; progress in {log}"
     script:

@@ -46,17 +46,17 @@ class Learned(NamedTuple):
 
 
 def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
-    """Write what `collect` and `upstream` return of a study.
+    """Write what `read_learned` and `upstream` return of a study.
 
     Args:
         runs: path of the study's table.
-        settings: `ledger`, `prepared` and `groups` of `collect`, `backbones` of `upstream`.
+        settings: `ledger`, `prepared` and `groups` of `read_learned`, `backbones` of `upstream`.
         paths: of the files, by the fields of `Learned` and "upstream".
     """
     groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
     sources = {name: partial(_sources, backbone) for name, backbone in settings["backbones"].items()}
     prompts = {name: backbone["prompt"] for name, backbone in settings["backbones"].items()}
-    learned = collect(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
+    learned = read_learned(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
     images: dict[str, dict[str, Any]] = {"prompts": learned.prompts, "examples": learned.examples}
     for name, arrays in images.items():
         with atomic(paths[name]) as temporary:
@@ -76,7 +76,7 @@ def _sources(backbone: dict, dataset: str) -> list[str] | None:
         return json.loads(stored.metadata()["texts"])
 
 
-def collect(
+def read_learned(
     runs: pd.DataFrame,
     folder: str | Path,
     prepared: dict[str, str],

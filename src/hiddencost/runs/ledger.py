@@ -42,8 +42,9 @@ class Result(BaseModel):
         return {"status": self.status, **reason, **self.training, **self.scores}
 
 
-def identity(code: str, **inputs: object) -> str:
-    """Return a run's identity: 64 hexadecimal digits, 40 of the SHA-256 of its inputs, the others of its code's.
+def entry_name(code: str, **inputs: object) -> str:
+    """Return a run's identity, the name of its entry: 64 hexadecimal digits, 40 of its inputs' SHA-256, the others of
+    its code's.
 
     Args:
         code: digest of the code that trains it.

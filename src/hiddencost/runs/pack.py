@@ -193,7 +193,7 @@ def identity(
     """
     preprocessing = manifest.preprocessing
     outputs = [manifest.weights_sha256, manifest.architecture, preprocessing.mean, preprocessing.std]
-    return ledger.identity(
+    return ledger.entry_name(
         backbone=sha256_text(canonical(outputs)),
         dataset=dataset,
         images=images,

@@ -85,6 +85,13 @@ def call(tmp_path, monkeypatch):
     return call
 
 
+def test_a_published_compression_of_no_kind_is_a_line(call, monkeypatch):
+    entry = catalog.checkpoint("mobilenetv2").model_copy(update={"compression": "acdx"})
+    monkeypatch.setattr(catalog, "checkpoint", lambda name: entry)
+    with pytest.raises(StudyError, match=r"^config.yaml: checkpoint mobilenetv2: compression 'acdx' is unknown; did"):
+        call()
+
+
 def params_of(call):
     """The params of each job, by rule and wildcards."""
     known = {

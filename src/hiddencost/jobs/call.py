@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
+from hiddencost.compression.registry import applied
 from hiddencost.datasets.prepare import user_entry
 from hiddencost.digest import APART, code_digest
 from hiddencost.messages import StudyError
@@ -104,9 +105,19 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
     call = Call(study, file, command, **given)
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders
+        _check_compressions(call)
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None
     return call
+
+
+def _check_compressions(call: Call) -> None:
+    """Raise ValueError where figures would not know how a checkpoint was compressed."""
+    for name, entry in call.checkpoints.items():
+        try:
+            applied(entry.compression)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {name}: {error}") from None
 
 
 @cache

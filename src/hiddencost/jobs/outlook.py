@@ -13,7 +13,7 @@ from hiddencost.jobs.layout import PACK
 from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
-from hiddencost.methods.registry import METHODS, run_by
+from hiddencost.methods.registry import JOBS, METHODS, run_by
 
 
 def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_time: int | None) -> str:
@@ -172,8 +172,8 @@ def arithmetic_left(call: Call, remaining: Mapping[str, list[tuple[dict, str]]])
             network, dataset = call.checkpoints[backbone.checkpoint], call.datasets[target.name]
             family, canvas = study.family(backbone), study.canvas(backbone)
             gflop = cost.pack_gflop(study, backbone, run_by(job), network, dataset)
-            share = family.prompted_side(target.image_size, canvas) / canvas if job == "train" else 1.0
-            if job == "probe":
+            share = family.prompted_side(target.image_size, canvas) / canvas if JOBS[job].prompts else 1.0
+            if JOBS[job].on_features:
                 if (backbone.name, target.name) in featured:
                     continue
                 featured.add((backbone.name, target.name))

@@ -14,9 +14,10 @@ from hiddencost.study.recipes import PUBLISHED_TEMPLATES
 
 
 def count_arithmetic(call: Call) -> None:
-    """Complete the entries of `call.checkpoints` with the multiply-adds of networks that are made to be counted.
+    """Complete the entries of `call.checkpoints` with the multiply-adds of networks that are made to be counted:
+    those that a study trains, and published ones whose entry states none.
 
-    It takes seconds where a study has such. Raises StudyError where there is no such network.
+    It takes seconds, and imports PyTorch, where a study has such. Raises StudyError where there is no such network.
     """
     for name, entry in call.published.items():
         if entry.gmacs is None:

@@ -105,7 +105,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         backbone=backbone,
         dataset=dataset,
         seed=seed,
-        recipe=recipe | ({"canvas": study.canvas(settings)} if job == "finetune" else {}),
+        recipe=recipe | ({"canvas": study.canvas(settings)} if JOBS[job].crops else {}),
         canvas=study.canvas(settings),
         size=study.sizes(dataset, settings)[job],
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],

@@ -21,17 +21,27 @@ class Job:
         folder: of its tables, in results/STUDY.
         passes: what a training image costs an epoch, in forward passes through the network; 0 where methods train on
             stored features.
+        prompts: whether its methods show images under a prompt.
+        crops: whether its methods crop larger images to the canvas, which is then of its runs' recipe.
     """
 
     recipe: str
     folder: str
     passes: int
+    prompts: bool = False
+    crops: bool = False
+
+    @property
+    def on_features(self) -> bool:
+        """Whether its methods train on stored features."""
+        return not self.passes
 
 
+# backward, to the image alone, costs as much as forward, and to the weights as much again
 JOBS = {
-    "train": Job("protocol", "runs", passes=2),  # backward, to the image alone, costs as much as forward
+    "train": Job("protocol", "runs", passes=2, prompts=True),
     "probe": Job("probe", "probes", passes=0),
-    "finetune": Job("finetune", "finetuned", passes=3),  # backward to the weights costs as much again
+    "finetune": Job("finetune", "finetuned", passes=3, crops=True),
 }
 
 

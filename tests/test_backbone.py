@@ -14,8 +14,8 @@ from hiddencost.networks import backbones, build, inference
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import head_of
+from hiddencost.prompting.border import BorderPrompt
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")

@@ -36,8 +36,8 @@ from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.layers import layer_weights
 from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.images import fill
 from hiddencost.prompting.plan import fit_to_device
-from hiddencost.prompting.prompts import fill
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES, RunClipProtocol

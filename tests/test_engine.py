@@ -14,9 +14,9 @@ from hiddencost import catalog
 from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.networks import backbones, inference
+from hiddencost.prompting.border import BorderPrompt
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.precision import resolve_precision
-from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.study.recipes import RunProtocol

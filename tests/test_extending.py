@@ -31,11 +31,13 @@ from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.reading import ImportedCheckpoint
 from hiddencost.networks.formats.registry import READERS, Reader
 from hiddencost.networks.layers import layer_weights
-from hiddencost.prompting.prompts import PROMPTS, BorderPrompt
+from hiddencost.prompting.border import BorderPrompt
+from hiddencost.prompting.prompts import PROMPTS
 from hiddencost.report.summary import measures
 from hiddencost.results.claims import Cells
 from hiddencost.runs.metrics import METRICS, Metric
-from hiddencost.study.recipes import RUN_PROTOCOLS, RunProtocol
+from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.recipes import RunProtocol
 
 
 def colours_of(image):
@@ -96,7 +98,7 @@ class Sided(Convolutional):
 
 
 def test_a_prompt_shape(tmp_path, monkeypatch, threads):
-    monkeypatch.setitem(PROMPTS, "sides", Sides)
+    monkeypatch.setitem(PROMPTS, "sides", f"{__name__}:Sides")
     monkeypatch.setitem(RUN_PROTOCOLS, "sides", SidesProtocol)
     monkeypatch.setitem(FAMILIES, "convolutional", Sided("a network", "all convolutions", "photos"))
     finished = in_process.run(in_process.STUDY | {"methods": ["ilm"]}, tmp_path, monkeypatch)

@@ -18,10 +18,10 @@ from hiddencost.networks.build import build
 from hiddencost.networks.inference import for_inference
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting import fusion
+from hiddencost.prompting.border import BorderPrompt
 from hiddencost.prompting.fusion import BiasActivation, fuse_pointwise, kernels_run
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.precision import in_bf16
-from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from hiddencost import catalog
+from hiddencost import catalog, digest
 from hiddencost.files import write_json
 from hiddencost.jobs import (
     checkpoints,
@@ -27,7 +27,7 @@ from hiddencost.jobs import (
     upstream,
     values,
 )
-from hiddencost.jobs.call import read_call
+from hiddencost.jobs.call import code, read_call
 from hiddencost.messages import StudyError
 from hiddencost.runs import not_run, packfile
 from hiddencost.sources import Source, download_digest
@@ -354,3 +354,45 @@ def test_a_call_ends_with_what_it_made_or_with_the_studys_conclusion(call):
     ending.conclude_log(of).write_text("11 of 12 runs")
     assert ending.failure(of, before) == "11 of 12 runs"
     assert ending.failure(of, ending.time_of(ending.conclude_log(of))).startswith("Study quickstart is not")
+
+
+CLIP = {
+    **{"epochs": 2, "learning_rate": 40.0, "momentum": 0.9, "border": 4, "mapping_interval": 1, "precision": "fp32"},
+    **{"batch_size": 8, "shuffle": True, "test_batch_size": 16, "templates": ["a {}"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("edited", "stale"),
+    [
+        ("prompting/border.py", {"dense"}),
+        ("prompting/additive.py", {"clip"}),
+        ("prompting/prompt.py", {"dense", "clip"}),
+        ("prompting/engine.py", {"dense", "clip"}),
+        # the registries: another line trains nothing
+        ("prompting/prompts.py", set()),
+        ("study/protocols.py", set()),
+        ("networks/families.py", set()),
+    ],
+)
+def test_a_run_stands_on_its_own_shape_of_prompt(call, monkeypatch, edited, stale):
+    def edit(config):
+        clip = {"name": "clip", "checkpoint": "openclip-vit-b-32.openai"}
+        config.update(backbones=[config["backbones"][0], clip], clip=CLIP, methods=["flm"])
+
+    def wanted():
+        digest.code_digest.cache_clear()
+        code.cache_clear()
+        study = call(edit)
+        return {name: training.wanted(study, "train", name, DATASET, 0) for name in ("dense", "clip")}
+
+    real, file = digest.read_code, digest.PACKAGE / edited
+    assert file.exists()
+    before = wanted()
+    other = lambda path: real(path)._replace(text="other") if path == file else real(path)  # noqa: E731
+    monkeypatch.setattr(digest, "read_code", other)
+    after = wanted()
+    monkeypatch.undo()
+    digest.code_digest.cache_clear()
+    code.cache_clear()
+    assert {name for name in before if not before[name].stands_on_the_same(after[name])} == stale

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from hiddencost.prompting.border import BorderPrompt, padding
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import BorderPrompt, padding
 
 
 @pytest.mark.parametrize(

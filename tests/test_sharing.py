@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from hiddencost.networks.inference import for_inference
+from hiddencost.prompting.border import BorderPrompt
 from hiddencost.prompting.maps import SharedMaps, paste, slide
-from hiddencost.prompting.prompts import BorderPrompt
 from hiddencost.prompting.sharing import SharedNetwork
 
 CPU = torch.device("cpu")

@@ -36,13 +36,15 @@ NO_NUMBERS = frozenset(
         "hiddencost.networks.families",
         "hiddencost.networks.formats.registry",
         "hiddencost.networks.manifest",
+        "hiddencost.prompting.prompts",
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
         "hiddencost.sources",
     }
 )
-# Modules that runs do not stand on, with what they import: metrics score what is stored, see runs/pack.py; of methods
-# a run stands on its own, see `Method.digest`; whether a pack is run, its inputs decide, see `jobs.training.origin`.
+# Modules that runs do not stand on, with what they import. Metrics score what is stored, see runs/pack.py. A run stands
+# on its own method and its own shape of prompt, see `Method.digest` and `prompts.digest`. Whether a pack is run, its
+# inputs decide, see `jobs.training.origin`.
 APART = dict.fromkeys(
     ("train", "probe", "finetune"),  # scripts of jobs, see `jobs.call.code`
     frozenset(
@@ -51,6 +53,7 @@ APART = dict.fromkeys(
             "hiddencost.methods.registry",
             "hiddencost.runs.metrics",
             "hiddencost.runs.not_run",
+            "hiddencost.study.protocols",
         }
     ),
 )

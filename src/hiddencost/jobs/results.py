@@ -12,6 +12,7 @@ from hiddencost.jobs import datasets, layout
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
 from hiddencost.jobs.training import packs_so_far, texts
+from hiddencost.prompting import prompts
 from hiddencost.results import claims as stated_claims
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.metrics import METRICS
@@ -110,13 +111,15 @@ def _known_upstream(call: Call, backbone: Backbone) -> dict:
     study, entry = call.study, call.checkpoints[backbone.checkpoint]
     as_it_was, has_texts = not backbone.compression and not backbone.control, study.family(backbone).has_texts
     prompt, preprocessing = study.prompt_settings(backbone), entry.preprocessing
+    if prompt:
+        prompt |= {"std": preprocessing and preprocessing.std, "code": prompts.digest(prompt["shape"])}
     folder = call.path(layout.BACKBONE, backbone=backbone.name)
     return {
         "top1": entry.upstream_top1 if as_it_was else None,
         "as_trained": as_it_was,
         "manifest": f"{folder}/manifest.json" if study.upstream_network(backbone.checkpoint) else None,
         "texts": call.path(layout.TEXTS, backbone=backbone.name, dataset="{dataset}") if has_texts else None,
-        "prompt": prompt and prompt | {"std": preprocessing and preprocessing.std},
+        "prompt": prompt,
         "verification": call.path(layout.VERIFICATION, backbone=backbone.name),
     }
 

@@ -10,9 +10,12 @@ from hiddencost.jobs import checkpoints, datasets, layout
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, packs
 from hiddencost.methods.registry import JOBS, METHODS
+from hiddencost.prompting import prompts
 from hiddencost.runs import metrics, not_run, packfile
 from hiddencost.runs.packfile import PackRequest
-from hiddencost.study.recipes import RUN_PROTOCOLS, Recipe, RunFineTuning
+from hiddencost.study.parts import Backbone
+from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.recipes import Recipe, RunFineTuning
 
 ABSENT = "are not there"
 
@@ -96,6 +99,14 @@ def _network(call: Call, checkpoint: str) -> dict:
     return checkpoints.import_checkpoint(call, checkpoint)
 
 
+def _training_code(call: Call, job: str, backbone: Backbone) -> str:
+    """Return the digest of the code that trains: of the job's, and of the own shape of a run that prompts."""
+    of_job = code(call.root, job)
+    if job != "train":
+        return of_job
+    return sha256_text(canonical([of_job, prompts.digest(call.study.family(backbone).prompt)]))
+
+
 def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -> PackRequest:
     """Return the request of a pack as the study states it: the runs of its table, and what they stand on."""
     study, settings = call.study, call.study.backbone(backbone)
@@ -111,7 +122,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],
         methods={name: METHODS[name].digest() for name in methods_of(study, job, backbone)},
         ledger=call.path(layout.LEDGER),
-        code=code(call.root, job),
+        code=_training_code(call, job, settings),
         metrics=metrics.digest(),
         origin=origin(call, backbone, dataset),
     )

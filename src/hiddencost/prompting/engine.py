@@ -28,7 +28,8 @@ from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
-from hiddencost.prompting.prompts import Prompt, prompt_of
+from hiddencost.prompting.prompt import Prompt
+from hiddencost.prompting.prompts import shape_of
 from hiddencost.prompting.sharing import Executor, SharedNetwork, as_graph, executor
 from hiddencost.study.recipes import PromptingProtocol
 
@@ -104,7 +105,7 @@ class FrozenNetwork(NamedTuple):
 
     @property
     def prompt(self) -> Prompt:
-        return prompt_of(self.protocol)
+        return shape_of(self.protocol.prompt).of(dict(self.protocol))
 
     @property
     def precision(self) -> str:

@@ -16,7 +16,7 @@ from hiddencost.datasets.prepared import Dataset, PreparedReport, load
 from hiddencost.files import atomic
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.networks.manifest import Manifest
-from hiddencost.prompting.prompts import PROMPTS, make_prompt
+from hiddencost.prompting.prompts import shape_of
 from hiddencost.results import gallery, tables
 from hiddencost.runs import ledger
 from hiddencost.runs.packfile import AXES
@@ -168,7 +168,7 @@ def _prompts(
         with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
             prompt = stored.get_tensor("prompt")
         shape = shapes[key[0]]
-        borders[key] = PROMPTS[shape["shape"]].in_pixels(prompt, shape["std"])
+        borders[key] = shape_of(shape["shape"]).in_pixels(prompt, shape["std"])
     strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)
     gain = max(1, int(0.5 / max(strongest, 0.005)))
     prompts = {"gain": np.array(gain)} if borders else {}
@@ -177,7 +177,7 @@ def _prompts(
         if key[1] in images:
             shape, example = shapes[key[0]], images[key[1]][0]
             shown = {"canvas": canvas.shape[-1], "image_size": example.shape[-1]}
-            prompt = make_prompt(shape["shape"], shape | shown)
+            prompt = shape_of(shape["shape"]).of(shape | shown)
             canvas = np.where(prompt.mask().numpy(), canvas, prompt.placed(example))
         prompts["/".join(map(str, key))] = canvas
     return prompts

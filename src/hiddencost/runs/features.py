@@ -12,7 +12,7 @@ from hiddencost.datasets import prepared
 from hiddencost.files import atomic
 from hiddencost.networks import backbones, inference, layers
 from hiddencost.networks.families import family_of
-from hiddencost.prompting.prompts import fill
+from hiddencost.prompting.images import fill
 
 
 @torch.inference_mode()

@@ -27,7 +27,8 @@ from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
-from hiddencost.study.recipes import RUN_PROTOCOLS, PromptingProtocol
+from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.recipes import PromptingProtocol
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 60  # what a killed job loses at most of its training

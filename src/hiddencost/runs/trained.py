@@ -21,7 +21,7 @@ from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.maps import paste
-from hiddencost.prompting.prompts import make_prompt
+from hiddencost.prompting.prompts import shape_of
 from hiddencost.runs import ledger, pack, packfile
 from hiddencost.runs.packfile import AXES
 
@@ -52,7 +52,7 @@ class TrainedClassifier(nn.Module):
         """
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
-        self.size, self.shape = sized(about["size"]), make_prompt(about["prompt"], about)
+        self.size, self.shape = sized(about["size"]), shape_of(about["prompt"]).of(about)
         if METHODS[self.run["method"]].probes:  # its image fills the canvas: no border is left to prompt
             name, old = layers.head_name(network), layers.head_of(network)
             bias = METHODS[self.run["method"]].trains
@@ -203,7 +203,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "classes": dataset.classes,
         "size": size,
         "prompt": family.prompt,
-        **asdict(make_prompt(family.prompt, {**preprocessing, **request.recipe, **shown})),
+        **asdict(shape_of(family.prompt).of({**preprocessing, **request.recipe, **shown})),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     model = TrainedClassifier(network, about)

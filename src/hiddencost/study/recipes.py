@@ -148,7 +148,6 @@ class RunClipProtocol(ClipRecipe):
 
 
 PromptingProtocol = RunProtocol | RunClipProtocol
-RUN_PROTOCOLS: dict[str, type[PromptingProtocol]] = {kind.prompt: kind for kind in (RunProtocol, RunClipProtocol)}
 
 
 class FineTuning(Training):

@@ -28,7 +28,8 @@ from hiddencost.study.parts import (
     Verification,
     ascending,
 )
-from hiddencost.study.recipes import RUN_PROTOCOLS, ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
+from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.recipes import ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
 
 Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
 

@@ -1,0 +1,80 @@
+"""A visual prompt: all that the rest of the code asks of a shape.
+
+A prompt W, float32 [3, S, S], has the size of the canvas, the network's input; what is learned of it is where its
+mask M is true. A shape says how images and prompts become canvases, and how a figure shows what was learned.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiddencost.prompting.maps import SharedMaps
+
+
+@dataclass(frozen=True)
+class Prompt(ABC):
+    """A shape of prompt, of the settings that its fields name in a run's recipe.
+
+    Attributes:
+        canvas: S, the side of the network's input, in pixels.
+        not_shared: why no part of a canvas is the same for all images of a run. None: there is such a part, which the
+            engine computes once, and `compose` returns SharedMaps.
+    """
+
+    canvas: int
+
+    not_shared: ClassVar[str | None] = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Return a prompt with those of the settings, a recipe's or more, that are its fields."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings})
+
+    @property
+    @abstractmethod
+    def shown_side(self) -> int:
+        """The side of the image on the canvas, in pixels."""
+
+    @abstractmethod
+    def mask(self) -> Tensor:
+        """Return M, bool [1, S, S]: true where the prompt is learned."""
+
+    def new(self) -> Tensor:
+        """Return W as training begins, float32 [3, S, S]: zeros."""
+        return torch.zeros(3, self.canvas, self.canvas)
+
+    @abstractmethod
+    def compose(
+        self, images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
+    ) -> SharedMaps | Tensor:
+        """Return images under their runs' prompts, as the network takes them.
+
+        Args:
+            images: uint8 [N, 3, s, s].
+            prompts: W of each run, float32 [R, 3, S, S].
+            runs: int64 [N], the run of each image.
+            mask: M, as `mask` gives it, on the images' device.
+            mean, std: [3, 1, 1], of images in [0, 1].
+
+        Returns:
+            Canvases [N, 3, S, S], of mean's dtype and in channels-last layout, whole or as SharedMaps.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def in_pixels(prompt: np.ndarray, std: Sequence[float] | None) -> np.ndarray:
+        """Return what a learned prompt adds to grey, or to the image, as a share of a pixel's range: [3, S, S].
+
+        Args:
+            prompt: W, float32 [3, S, S].
+            std: of the network's input, by channel, where the catalog has it.
+        """
+
+    @abstractmethod
+    def placed(self, image: np.ndarray) -> np.ndarray:
+        """Return a canvas with an image where it is shown, uint8 [3, S, S], for one of uint8 [3, s, s]."""

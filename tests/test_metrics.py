@@ -1,8 +1,12 @@
+from functools import partial
+from pathlib import Path
+
 import calibration
 import numpy as np
 import pytest
 import torch
 
+from hiddencost.digest import definition_digest
 from hiddencost.runs import metrics
 from hiddencost.runs.metrics import (
     METRICS,
@@ -105,3 +109,34 @@ def test_the_published_ece_follows_the_scale_of_the_logits_and_the_batch():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         evaluate(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]), 128)
+
+
+def test_what_a_metric_is_called_scores_nothing_anew_and_its_code_does(tmp_path, monkeypatch):
+    """Metrics stand on what they reach by name, not on the whole file."""
+    source = Path(metrics.__file__).read_text()
+
+    def digests_of(file, old="", new=""):
+        assert old in source
+        (tmp_path / file).write_text(source.replace(old, new))
+        return {name: definition_digest(tmp_path / file, metric.compute.__name__) for name, metric in METRICS.items()}
+
+    before = digests_of("as_it_is.py")
+    assert digests_of("shown.py", '"Test accuracy"', '"Accuracy"') == before
+    assert digests_of("more.py", "def accuracy(", "def more(predictions):\n    return 1\n\n\ndef accuracy(") == before
+    for file, old, new, changed in (
+        ("brier.py", ".square()", ".abs()", {"brier"}),
+        (
+            "bins.py",
+            'side="left"' if 'side="left"' in source else "searchsorted(EDGES",
+            "searchsorted(0 + EDGES",
+            METRICS,
+        ),
+        ("edges.py", "BINS = 15", "BINS = 16", METRICS),
+    ):
+        after = digests_of(file, old, new)
+        assert {name for name in METRICS if after[name] != before[name]} == set(changed)
+
+
+def test_a_metric_without_code_of_its_own_is_refused():
+    with pytest.raises(TypeError, match=r"metric Half: functools\.partial.* is no function"):
+        Metric("Half", partial(metrics.accuracy))

@@ -393,3 +393,27 @@ def test_a_probe_is_made_by_the_function_of_its_method(pack, monkeypatch):
     kept = load_file(ledger.entry("ledger", rows()["run"][0]))
     assert kept["bias"].tolist() == [0, 1, 0]
     assert rows()["accuracy"].tolist() == [20 / 60]
+
+
+def test_scores_of_unchanged_metrics_stay_where_another_device_rounds_otherwise(pack, monkeypatch, caplog):
+    class Elsewhere(Trainer):
+        factor = 0.5
+
+        def predict(self, dataset, runs, learned):
+            for run, logits in super().predict(dataset, runs, learned):
+                yield run, logits * self.factor
+
+    trainer = Elsewhere()
+    complete(pack, request(("flm", 1), metrics="m1"), "out.parquet", trainer)
+    before = rows()
+    monkeypatch.setitem(METRICS, "largest", Metric("Largest", lambda one: one.logits.max().item()))
+    monkeypatch.setitem(METRICS, "nll", Metric("NLL", lambda one: one.confidence.mean().item()))
+    complete(pack, request(("flm", 1), metrics="m2"), "out.parquet", trainer)
+    pd.testing.assert_frame_equal(rows()[before.columns].drop(columns="nll"), before.drop(columns="nll"))
+    assert rows()["largest"].tolist() == [0.5]
+    assert rows()["nll"].tolist() != before["nll"].tolist()
+    trainer.factor = float("nan")
+    after = rows()
+    complete(pack, request(("flm", 1), metrics="m3"), "out.parquet", trainer)
+    pd.testing.assert_frame_equal(rows(), after)
+    assert "does not give it finite logits: its scores stay" in caplog.text

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiddencost.files import canonical, sha256_text
 
@@ -96,6 +96,53 @@ def code_digest(script: str | os.PathLike, *further: str | os.PathLike, apart: f
             }
             pieces.append([code.text, *sorted([texts[file], name, str(to)] for file, name, to in code.names)])
     return sha256_text(canonical(sorted(piece for piece in pieces if piece != [EMPTY])))
+
+
+@lru_cache
+def definition_digest(file: Path, name: str) -> str:
+    """Return the SHA-256 over a definition of a file, and over those that it reaches by their names.
+
+    Other definitions of the file do not count. What it reaches of another module of this package is followed in the
+    same way; a module that is imported as a whole counts with all that it imports.
+
+    Args:
+        file: a module.
+        name: of a function or a class at its top level. Of any other, such as a lambda, the whole file counts.
+    """
+    if name not in _definitions(file):
+        return sha256_text(canonical([name, code_digest(file)]))
+    pending, pieces = [(file, name)], dict[tuple[Path, str], list[Any]]()
+    while pending:
+        place = pending.pop()
+        if place in pieces or module_name(place[0]) in NO_NUMBERS:
+            continue
+        file, definitions = place[0], _definitions(place[0])
+        if place[1] not in definitions:  # a module
+            pieces[place] = [code_digest(file)]
+            continue
+        imported = {str(to or of): (other, of) for other, of, to in read_code(file).names}
+        text, uses = definitions[place[1]]
+        reached = {use: imported.get(use, (file, use)) for use in uses if use in imported or use in definitions}
+        texts = [[use, _definitions(other).get(of, ("", set()))[0]] for use, (other, of) in sorted(reached.items())]
+        pieces[place] = [text, *texts]
+        pending += [*reached.values(), *([(file, "")] if "" in definitions else [])]
+    return sha256_text(canonical(sorted(map(canonical, pieces.values()))))
+
+
+@lru_cache
+def _definitions(file: Path) -> dict[str, tuple[str, set[str]]]:
+    """Return the statements of a file by what they define, "" for what defines nothing: their text, and the names
+    that they use."""
+    definitions: dict[str, tuple[str, set[str]]] = {}
+    for node in _Bare().visit(ast.parse(file.read_text())).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+        names += [part.id for each in targets if each for part in ast.walk(each) if isinstance(part, ast.Name)]
+        uses = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        for name in names or [""]:
+            text, used = definitions.get(name, ("", set()))
+            definitions[name] = (f"{text}{ast.unparse(node)}\n", used | uses)
+    return definitions
 
 
 def modules(files: Iterable[str | os.PathLike], apart: Container[str | None] = ()) -> set[Path]:

@@ -26,6 +26,7 @@ class Result(BaseModel):
         training: how it was trained and on what (`pack.timing`), and what determined it beside its request.
         scores: its metrics and reliability bins, see `metrics.evaluate`; none of a run that diverged.
         metrics: digest of the code that scored it, see `metrics.digest`.
+        scored_by: the same a column of scores, see `metrics.digests`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Result(BaseModel):
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     metrics: str = ""
+    scored_by: dict[str, str] = {}
 
     def row(self) -> dict[str, Any]:
         """Return it as columns of the pack's table."""

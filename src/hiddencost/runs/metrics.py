@@ -8,17 +8,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiddencost.digest import code_digest
+from hiddencost.digest import definition_digest
 from hiddencost.files import canonical, sha256_text
 
 if TYPE_CHECKING:  # the Snakefile reads this module, and does without the seconds that PyTorch takes
     from torch import Tensor
 
 BINS = 15
+BIN_COLUMNS = ("bin_count", "bin_confidence", "bin_accuracy")  # see calibration_bins
 EDGES = np.arange(1, BINS + 1) / BINS
 
 
@@ -66,6 +68,8 @@ class Predictions:
 class Metric:
     """A number that tables, figures and report show of a run.
 
+    Raises TypeError for a `compute` that is no plain function, such as a functools.partial.
+
     Attributes:
         label: what it is called in figures and report.
         title: what printed tables call it, where it is not by its label.
@@ -83,6 +87,10 @@ class Metric:
     higher_is_better: bool = False
     paired: bool = False
     title: str = ""
+
+    def __post_init__(self) -> None:
+        if not inspect.isfunction(self.compute):
+            raise TypeError(f"metric {self.label}: {self.compute!r} is no function, whose code could be in a digest")
 
     @property
     def factor(self) -> int:
@@ -143,10 +151,28 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def digests() -> dict[str, str]:
+    """Return the digest of the code of each column that `evaluate` gives: what METRICS show is not in it."""
+    common = definition_digest(Path(__file__), predictions_of.__name__)  # the bins with it
+    code = {
+        name: definition_digest(Path(str(inspect.getsourcefile(metric.compute))), metric.compute.__qualname__)
+        for name, metric in METRICS.items()
+    }
+    columns = code | dict.fromkeys(BIN_COLUMNS, "")
+    return {column: sha256_text(canonical([common, of_column])) for column, of_column in columns.items()}
+
+
 def digest() -> str:
-    """Return the digest of the code that scores: of the modules that METRICS' functions stand in, and its names."""
-    files = {str(inspect.getsourcefile(metric.compute)) for metric in METRICS.values()}
-    return sha256_text(canonical([sorted(METRICS), *sorted(code_digest(file) for file in files)]))
+    """Return the digest of all code that scores, and of the metrics' names."""
+    return sha256_text(canonical(digests()))
+
+
+def predictions_of(logits: "Tensor", labels: "Tensor", test_batch_size: int) -> Predictions:
+    """Return logits as what metrics score; see `evaluate`."""
+    logits = logits.detach().cpu().double()
+    if not logits.isfinite().all():
+        raise ValueError("the logits hold values that are not finite")
+    return Predictions(logits, labels.cpu(), test_batch_size)
 
 
 def evaluate(logits: "Tensor", labels: "Tensor", test_batch_size: int) -> dict:
@@ -164,10 +190,7 @@ def evaluate(logits: "Tensor", labels: "Tensor", test_batch_size: int) -> dict:
     Raises:
         ValueError: if a logit is not finite.
     """
-    logits = logits.detach().cpu().double()
-    if not logits.isfinite().all():
-        raise ValueError("the logits hold values that are not finite")
-    predictions = Predictions(logits, labels.cpu(), test_batch_size)
+    predictions = predictions_of(logits, labels, test_batch_size)
     return {name: metric.compute(predictions) for name, metric in METRICS.items()} | predictions.bins
 
 

@@ -23,7 +23,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
-from hiddencost.runs.metrics import evaluate
+from hiddencost.runs.metrics import digests, evaluate
 from hiddencost.runs.packfile import PackInputs, PackRequest
 
 log = logging.getLogger(__name__)
@@ -171,11 +171,19 @@ def _train(
 
 
 def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRequest) -> None:
+    """Score finished runs by the metrics of today. What unchanged code has scored before stays: the logits are
+    computed again, and another device rounds otherwise."""
     labels = torch.tensor(dataset.test_labels)
     stored = ((run, ledger.read(request.ledger, run)[0]) for run in runs)
     for run, logits in job.predict(dataset, runs, stored):
         learned, before = ledger.read(request.ledger, run)
-        ledger.record(request.ledger, run, learned, scored(before.training, logits, labels, request))
+        after = scored(before.training, logits, labels, request)
+        if after.status != before.status:
+            log.warning("%s: another device does not give it finite logits: its scores stay as they are", run)
+            after = before.model_copy(update={"metrics": request.metrics})
+        digests_before = before.scored_by.items()
+        same = {column: before.scores[column] for column, _ in after.scored_by.items() & digests_before}
+        ledger.record(request.ledger, run, learned, after.model_copy(update={"scores": after.scores | same}))
 
 
 def identity(
@@ -218,7 +226,7 @@ def scored(training: dict[str, Any], logits: Tensor, labels: Tensor, request: Pa
         return Result(status="diverged", reason="a test logit is not finite", training=training)
     batch_size = request.recipe["test_batch_size"]
     scores = evaluate(logits, labels, batch_size) | {"ece_published_batch_size": batch_size}
-    return Result(status="ok", training=training, scores=scores, metrics=request.metrics)
+    return Result(status="ok", training=training, scores=scores, metrics=request.metrics, scored_by=digests())
 
 
 def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:

@@ -42,9 +42,9 @@ NO_NUMBERS = frozenset(
         "hiddencost.sources",
     }
 )
-# Modules that runs do not stand on, with what they import. Metrics score what is stored, see runs/pack.py. A run stands
-# on its own method and its own shape of prompt, see `Method.digest` and `prompts.digest`. Whether a pack is run, its
-# inputs decide, see `jobs.training.origin`.
+# Modules that runs do not stand on, with what they import. Metrics score what is stored, see runs/pack.py. A run
+# stands on its own method and its own shape of prompt, see `Method.digest` and `prompts.digest`. Whether a pack is
+# run, its inputs decide, see `jobs.training.origin`.
 APART = dict.fromkeys(
     ("train", "probe", "finetune"),  # scripts of jobs, see `jobs.call.code`
     frozenset(

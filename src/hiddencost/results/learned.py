@@ -71,7 +71,7 @@ def _sources(backbone: dict, dataset: str) -> list[str] | None:
     trained it on, or a CLIP's texts."""
     if not backbone["texts"]:
         manifest = _manifest(backbone)
-        return manifest and manifest.classes
+        return manifest.classes if manifest else None
     with safe_open(backbone["texts"].format(dataset=dataset), "np") as stored:
         return json.loads(stored.metadata()["texts"])
 

@@ -156,7 +156,7 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: Preprocess
     Raises:
         ValueError: for an `auto_augment` that timm does not know.
     """
-    augmentation = {
+    augmentation: dict[str, Any] = {
         "scale": tuple(recipe.scale),
         "hflip": 0.5 * recipe.mirror,
         "color_jitter": recipe.colour_jitter or None,
@@ -178,8 +178,13 @@ def train_transform(recipe: UpstreamRecipe, size: int, preprocessing: Preprocess
 def eval_transform(recipe: UpstreamRecipe, size: int, preprocessing: Preprocessing) -> Callable[[Image.Image], Any]:
     """Return timm's test transform of a recipe, from a PIL image to uint8 [3, size, size]; arguments as of
     `train_transform`."""
-    options = {"crop_pct": recipe.test_crop, "interpolation": preprocessing.interpolation}
-    return create_transform(size, is_training=False, use_prefetcher=True, **options)
+    return create_transform(
+        size,
+        is_training=False,
+        use_prefetcher=True,
+        crop_pct=recipe.test_crop,
+        interpolation=preprocessing.interpolation,
+    )
 
 
 class TrainLoader:

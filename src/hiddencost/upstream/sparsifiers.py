@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hiddencost.networks.convolutional import Convolutional
+from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.layers import convolutions, erk_densities
 from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, sparse_phases
 
@@ -47,7 +47,7 @@ def pruned_weights(network: nn.Module, settings: Settings) -> dict[str, nn.Param
     """
     algorithm = settings["algorithm"]
     stem = next(iter(convolutions(network)), None)
-    groups = Convolutional().sparsity_groups(network, stem)  # no other family is trained upstream
+    groups = FAMILIES["convolutional"].sparsity_groups(network, stem)  # no other family is trained upstream
     keys = groups[SPARSIFIERS[algorithm].sparsity_over(settings)]
     if not keys:
         raise ValueError(f"{algorithm}: the network has no convolution but its stem; expected layers to prune")

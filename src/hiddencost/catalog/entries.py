@@ -10,6 +10,8 @@ from pydantic import Field
 from hiddencost.messages import Record
 from hiddencost.sources import SourceFile
 
+UNCOMPRESSED = "none"  # what tables say in the column `compression` of a network without any
+
 
 class Preprocessing(Record, strict=True):
     """How a network's images were made, from pixels scaled to [0, 1]."""
@@ -30,7 +32,7 @@ class CheckpointLayout(Record, strict=True):
     preprocessing: Preprocessing
     stem: str | None = Field(description="the network's first convolution; none: found where it is built")
     upstream_top1: float | None = Field(description="accuracy on ImageNet-1k, %, as published; null: not found")
-    compression: str = "none"
+    compression: str = UNCOMPRESSED
     sparsity: float | None = Field(0.0, ge=0, lt=1, description="as published; null: no figure is")
     sparsity_over: str = Field(
         "convolutions", description="the weights that it is of, as the network's family names them"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.messages import describe_unknown_name
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def kinds() -> dict[str, CompressionKind]:
 def applied(compression: str) -> list[CompressionKind]:
     """Return what a network was compressed by, in order, of the column `compression` of tables: none of "none", two
     of "acdc+int8". Raises ValueError for a label of no kind."""
-    return [entry_of(label) for label in compression.split("+") if label != "none"]
+    return [entry_of(label) for label in compression.split("+") if label != UNCOMPRESSED]
 
 
 def last_applied(compression: str) -> CompressionKind:
@@ -344,7 +345,6 @@ def label(before: str, settings: Settings | None, control: str | None) -> str:
         settings: `algorithm`, of `COMPRESSIONS`, and its settings; None of a network that is not compressed here.
         control: of `CONTROLS`, or None.
     """
-    kept = before != "none" and (control is None or CONTROLS[control].keeps_weights)
-    labels = [before] if kept else []
-    labels += [COMPRESSIONS[settings["algorithm"]].label(settings)] if settings else []
-    return "+".join(labels) or "none"
+    kept = before != UNCOMPRESSED and (control is None or CONTROLS[control].keeps_weights)
+    here = [COMPRESSIONS[settings["algorithm"]].label(settings)] if settings else []
+    return "+".join(([before] if kept else []) + here) or UNCOMPRESSED

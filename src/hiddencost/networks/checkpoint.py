@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from hiddencost.catalog.entries import CheckpointLayout
+from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.files import fetched_files, read_json
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
@@ -46,7 +46,7 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
         zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = zeros / (narrowed + sum(weight.numel() for weight in weights))
-        if layout.compression != "none" and not sparsity:
+        if layout.compression != UNCOMPRESSED and not sparsity:
             raise ValueError(
                 f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {layout.compression}"
             )

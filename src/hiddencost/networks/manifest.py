@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hiddencost.catalog.entries import Preprocessing
+from hiddencost.catalog.entries import UNCOMPRESSED, Preprocessing
 from hiddencost.files import read_json, write_json
 from hiddencost.messages import Record, validate
 
@@ -42,7 +42,7 @@ class Manifest(Record):
     preprocessing: Preprocessing
     stem: str | None = None
     upstream_top1: float | None = None
-    compression: str = "none"
+    compression: str = UNCOMPRESSED
     sparsity_declared: float | None = 0.0
     sparsity_over: str = "convolutions"
     source_sha256: dict[str, str] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.runs.metrics import METRICS
@@ -39,7 +40,9 @@ def headline(summary: pd.DataFrame) -> list[dict]:
         backbones, in points; in so many of these the 95 % interval lies `over` zero.
     """
     name = "accuracy_dense_minus_backbone"
-    cells = summary[(summary["compression"] != "none") & summary["control"].isna() & (summary["paired_seeds"] > 0)]
+    cells = summary[
+        (summary["compression"] != UNCOMPRESSED) & summary["control"].isna() & (summary["paired_seeds"] > 0)
+    ]
     names = {name: "visual prompting" if method.prompts else method.label for name, method in METHODS.items()}
     groups = cells["method"].map(names)
     return [

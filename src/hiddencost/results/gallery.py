@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.compression.registry import CONTROLS, entry_of, last_applied
 from hiddencost.methods.registry import METHODS
 
@@ -212,7 +213,7 @@ def describe_backbones(
     """
     roles, label_of = {}, {}
     for name, stated in backbones.items():
-        is_dense = stated["compression"] == "none" and stated["dense"] in (name, None)
+        is_dense = stated["compression"] == UNCOMPRESSED and stated["dense"] in (name, None)
         roles[name] = DENSE if is_dense or name == dense else COMPRESSED if _is_made(stated) else CONTROL
         label_of[name] = _label(stated, roles[name])
     times = Counter(label_of.values())
@@ -220,7 +221,7 @@ def describe_backbones(
         name: ShownBackbone(
             role=CONTROL if stated["control"] else roles[name],
             sparsity=stated["sparsity_declared"],
-            quantised=stated["compression"] != "none" and last_applied(stated["compression"]).quantises,
+            quantised=stated["compression"] != UNCOMPRESSED and last_applied(stated["compression"]).quantises,
             label=labels.get(name, label_of[name] if times[label_of[name]] == 1 else name),
         )
         for name, stated in backbones.items()
@@ -230,7 +231,7 @@ def describe_backbones(
 def _label(stated: dict, role: str) -> str:
     if stated["control"]:
         return CONTROLS[stated["control"]].title
-    if stated["compression"] == "none":
+    if stated["compression"] == UNCOMPRESSED:
         return "dense" if role == DENSE else stated["checkpoint"]
     first, _, rest = stated["compression"].partition("+")
     entry = entry_of(first)
@@ -241,4 +242,4 @@ def _label(stated: dict, role: str) -> str:
 
 
 def _is_made(stated: dict) -> bool:
-    return stated["compression"] != "none" and not stated["control"]
+    return stated["compression"] != UNCOMPRESSED and not stated["control"]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.compression.registry import last_applied
 from hiddencost.results import tables
 from hiddencost.results.claims import Claim
@@ -44,7 +45,7 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     top1 = upstream.set_index("backbone")["top1"].dropna()
     backbones = runs.drop_duplicates("backbone").set_index("backbone")
     lost = differences(runs, LOST, "accuracy")
-    made = backbones.index[(backbones["compression"] != "none") & backbones["control"].isna()]
+    made = backbones.index[(backbones["compression"] != UNCOMPRESSED) & backbones["control"].isna()]
     lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
     # means over other cells would not be of the same
     cells = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]

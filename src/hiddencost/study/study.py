@@ -10,7 +10,7 @@ from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
 from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
-from hiddencost.methods.registry import METHODS
+from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.networks.family import Family
 from hiddencost.study.parts import (
@@ -207,7 +207,7 @@ class Study(Record):
         one = self.dataset(dataset)
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
         own = {key: value for key, value in own.items() if value}
-        if name != "protocol":
+        if not any(job.prompts for job in JOBS.values() if job.recipe == name):
             return getattr(self, name).model_dump() | own
         checkpoint = self.backbone(backbone).checkpoint
         family = family_of_checkpoint(checkpoint)

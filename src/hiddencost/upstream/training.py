@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.machine import device_name
 from hiddencost.networks import backbones
 from hiddencost.networks.manifest import Manifest
@@ -65,7 +66,7 @@ def _first_manifest(job: UpstreamJob, run: Processes) -> Manifest:
         preprocessing=PREPROCESSING,
         stem=None,
         upstream_top1=None,
-        compression=settings["algorithm"] if settings else "none",
+        compression=settings["algorithm"] if settings else UNCOMPRESSED,
         sparsity_declared=settings["sparsity"] if settings else 0.0,
         sparsity_over=over,
         source_sha256={},

@@ -224,7 +224,7 @@ def test_the_hidden_cost_beyond_the_probe_is_a_difference_of_differences():
 def test_a_paired_metric_is_compared_in_its_unit_and_has_a_table_for_print(monkeypatch):
     with pytest.raises(ValueError, match="'regret_added' is unknown"):
         claim(measure="regret_added")
-    monkeypatch.setitem(METRICS, "regret", Metric("Regret", None, unit="nats", paired=True))
+    monkeypatch.setitem(METRICS, "regret", Metric("Regret", lambda predictions: 0.0, unit="nats", paired=True))
     runs = made(lambda *_: 0.5)
     runs["regret"] = np.where(runs["backbone"] == "dense", 0.5, 2.0)
     assert judged(runs, measure="regret_added")["effect"] == pytest.approx(1.5)

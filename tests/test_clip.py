@@ -29,8 +29,6 @@ from hiddencost.networks.clip.texts import (
     classifier_of_texts,
     expand_templates,
     read_texts,
-    write_texts,
-    zero_shot_head,
 )
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
@@ -382,8 +380,8 @@ def test_a_network_without_its_weights_does_not_know_the_photos(imported, photos
 
 
 def test_texts_are_each_template_with_each_class_as_words(network, architecture, tmp_path):
-    name, path = model.configuration_of(architecture), tmp_path / "texts.safetensors"
-    write_texts(network, name, TEMPLATES, CLASSES, path, lambda count: None)
+    path = tmp_path / "texts.safetensors"
+    FAMILIES["clip"].embed_texts(network, architecture, CLASSES, TEMPLATES, path)
     embeddings, scale = read_texts(path)
     assert embeddings.shape == (3, 4, 24)
     assert scale == pytest.approx(math.exp(3.0))
@@ -396,7 +394,7 @@ def test_texts_are_each_template_with_each_class_as_words(network, architecture,
     with safe_open(path, "pt") as stored:
         assert json.loads(stored.metadata()["texts"]) == texts
     head = torch.stack([functional.normalize(plain[k::4].mean(0), dim=0) for k in range(4)]) * scale
-    torch.testing.assert_close(zero_shot_head(embeddings, scale), head, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(FAMILIES["clip"].text_head(path), head, rtol=1e-3, atol=1e-3)
 
 
 def test_the_published_templates_are_81():

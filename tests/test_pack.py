@@ -378,7 +378,7 @@ def test_a_linear_probe_learns_what_is_linear_and_repeats_itself(pack):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def no_sense(features, labels, classes, seed, recipe, texts):
+def no_sense(features, labels, classes, seed, recipe, text_head):
     """What a probe of another method makes: a head that says class 1 of everything."""
     return {"weight": torch.zeros(classes, features.shape[1]), "bias": torch.eye(classes)[1]}
 

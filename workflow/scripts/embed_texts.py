@@ -9,7 +9,7 @@ from hiddencost.machine import computing
 log_to(snakemake.log[0])
 passed = VerificationReport.read(snakemake.input.verification).passed
 with computing(snakemake.config["jobs_per_gpu"], snakemake.threads) as device:
-    from hiddencost.networks.clip.embed import embed_texts
+    from hiddencost.networks.embed import embed_texts
 
     embed_texts(
         Path(snakemake.input.backbone[0]).parent,

@@ -104,6 +104,34 @@ class Family(ABC):
                 classifier has the features of one, in front of a head of zeros.
         """
 
+    def embed_texts(
+        self,
+        network: nn.Module,
+        architecture: str,
+        classes: Sequence[str],
+        templates: list[str] | str,
+        output: str | Path,
+    ) -> None:
+        """Write the texts of a dataset's classes as the network embeds them: only of a family that `has_texts`.
+
+        Args:
+            network: as `backbones.load` returns it, on the device that embeds.
+            architecture: the network's.
+            classes: their names.
+            templates: as a study states them.
+            output: the file, for `classifier` and `text_head`.
+        """
+        raise TypeError(f"{self.name}: its source classes are no texts")
+
+    def text_head(self, texts: str | Path) -> Tensor:
+        """Return the weights of the classifier that embedded texts make, over a network's features: float32
+        [classes, D]. Only of a family that `has_texts`.
+
+        Args:
+            texts: a file of `embed_texts`.
+        """
+        raise TypeError(f"{self.name}: its source classes are no texts")
+
     @abstractmethod
     def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
         """Return what a saved classifier keeps beside its architecture, for `saved_classifier`."""

@@ -1,8 +1,9 @@
 """The linear probe: a new head on stored features of the frozen network."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,11 +14,14 @@ from torch.nn import functional
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
 from hiddencost.methods.registry import METHODS
-from hiddencost.networks.clip.texts import read_texts, zero_shot_head
+from hiddencost.networks.families import family_of
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.schedule import epoch_batches, optimiser, stream
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import Recipe
+
+TextHead = Callable[[], Tensor]  # float32 [classes, D], over features
 
 
 def load_features(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -55,7 +59,7 @@ def train_probe(features: Tensor, labels: Tensor, classes: int, seed: int, recip
 
 
 def linear_probe(
-    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, texts: str | Path | None
+    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, text_head: TextHead | None
 ) -> dict[str, Tensor]:
     """Make the classifier of a run of lp; see `train_probe`.
 
@@ -65,7 +69,7 @@ def linear_probe(
         classes: how many there are.
         seed: of the run.
         recipe: of the training.
-        texts: the file of the network's texts for the dataset, None where it has none.
+        text_head: makes the weights of the classifier by the network's texts for the dataset, None where it has none.
 
     Returns:
         A linear layer over features: `weight`, float32 [classes, D], and, if it has one, `bias`, [classes].
@@ -74,11 +78,11 @@ def linear_probe(
 
 
 def zero_shot(
-    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, texts: str | Path | None
+    features: Tensor, labels: Tensor, classes: int, seed: int, recipe: Recipe, text_head: TextHead | None
 ) -> dict[str, Tensor]:
     """Make the classifier of a run of zs, of texts alone; see `linear_probe` for the arguments."""
-    assert texts is not None, "zs is of networks with texts"
-    return {"weight": zero_shot_head(*read_texts(texts))}
+    assert text_head is not None, "zs is of networks with texts"
+    return {"weight": text_head()}
 
 
 def probe_pack(
@@ -88,18 +92,20 @@ def probe_pack(
     output: str | Path,
     texts: str | Path | None = None,
 ) -> None:
-    """Make the pack of the runs of lp and, on CLIP, of zs; see `pack.complete`.
+    """Make the pack of the runs of lp and, on networks with texts, of zs; see `pack.complete`.
 
     Args:
         inputs: the pack's files.
         features: of the dataset's images, see `features.extract_features`.
         request: what the table must hold; its recipe is a Recipe.
         output: the table.
-        texts: of a CLIP, the file of `clip.texts.write_texts`, for zs.
+        texts: the file of `networks.embed.embed_texts`, of a network that has texts, for zs.
     """
     untrained = [method for method, _ in request.runs if not METHODS[method].trains]
     of_texts = {"texts": sha256_file(texts)} if texts else {}
-    job = ProbeJob(request.seed, Recipe.model_validate(request.recipe), features, texts)
+    family = family_of(Manifest.read(inputs.backbone).architecture)
+    text_head = partial(family.text_head, texts) if texts else None
+    job = ProbeJob(request.seed, Recipe.model_validate(request.recipe), features, text_head)
     complete(inputs, request, output, job, dict.fromkeys(untrained, of_texts), features=sha256_file(features))
 
 
@@ -110,7 +116,7 @@ class ProbeJob:
     seed: int
     recipe: Recipe
     features: str | Path
-    texts: str | Path | None
+    text_head: TextHead | None
 
     def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
         train_features, test_features = load_features(self.features)
@@ -118,7 +124,7 @@ class ProbeJob:
         for run, (method, chosen) in runs.items():
             start = time.perf_counter()
             inputs = train_features[chosen], labels[chosen], len(dataset.classes), self.seed, self.recipe
-            head = METHODS[method].load_function()(*inputs, self.texts)
+            head = METHODS[method].load_function()(*inputs, self.text_head)
             images = len(chosen) * self.recipe.epochs
             how = timing(time.perf_counter() - start, images, torch.device("cpu"), "fp32")
             yield TrainedRun(run, head, how, functional.linear(test_features, **head))

@@ -71,6 +71,24 @@ class Clip(Family):
         embeddings, scale = read_texts(texts)
         return model.text_classifier(network, embeddings.flatten(0, 1), scale)
 
+    def embed_texts(
+        self,
+        network: nn.Module,
+        architecture: str,
+        classes: Sequence[str],
+        templates: list[str] | str,
+        output: str | Path,
+    ) -> None:
+        from hiddencost.networks.clip import model, texts
+
+        name = model.configuration_of(architecture)
+        texts.write_texts(network, name, texts.expand_templates(templates), classes, output)
+
+    def text_head(self, texts: str | Path) -> Tensor:
+        from hiddencost.networks.clip.texts import read_texts, zero_shot_head
+
+        return zero_shot_head(*read_texts(texts))
+
     def saved_settings(self, classifier: nn.Module, manifest: Manifest) -> dict:
         from hiddencost.networks.layers import head_of
 

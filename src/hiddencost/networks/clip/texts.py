@@ -1,5 +1,6 @@
 """The texts that are a CLIP's source classes, and their embeddings."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.files import atomic, canonical
 from hiddencost.networks.clip.model import OpenClip, TextClassifier, scale, text_classifier
+
+log = logging.getLogger(__name__)
 
 # what the published code puts before CLIP's own 80 (ILM-VP, tools/clip/templates.py)
 DEFAULT_TEMPLATE = "This is a photo of a {}."
@@ -70,9 +75,8 @@ def write_texts(
     network: nn.Module,
     name: str,
     templates: list[str],
-    classes: list[str],
+    classes: Sequence[str],
     path: str | Path,
-    progress: Callable[[int], object],
 ) -> None:
     """Write the embeddings of each template with each class's name as words, for `read_texts`.
 
@@ -83,14 +87,15 @@ def write_texts(
         classes: their names, as the dataset has them.
         path: of the safetensors file to write. The texts themselves, template by template, are in its metadata, as
             JSON under "texts".
-        progress: called with the number of texts of each batch.
     """
     named = [class_words(name) for name in classes]
     texts = [template.format(words) for template in templates for words in named]
-    embeddings = embed(network, texts, name, progress).reshape(len(templates), len(classes), -1)
+    with tqdm(total=len(texts), unit=" texts", mininterval=10) as bar, logging_redirect_tqdm():
+        embeddings = embed(network, texts, name, bar.update).reshape(len(templates), len(classes), -1)
     tensors = {"embeddings": embeddings.contiguous(), "scale": torch.tensor(scale(network))}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"texts": canonical(texts)})
+    log.info("%s: %d templates with %d classes", path, len(templates), len(classes))
 
 
 def read_texts(path: str | Path) -> tuple[Tensor, float]:

@@ -68,11 +68,11 @@ def count(verdicts: pd.Series) -> str:
 def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
     column, _ = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
-    # of logits, and so not in points: only its sign can be compared
-    if column == "ece" and judged["cells"] and 0 in (claim.more_than, claim.less_than):
-        published = _test(runs, claim, "ece_published")
+    metric = METRICS[column]
+    if metric.as_published and judged["cells"] and 0 in (claim.more_than, claim.less_than):
+        published = _test(runs, claim, metric.as_published)
         differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
-        judged["notes"].append(f"the ECE of the paper's code {differs}: {_in_words(published)}")
+        judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
     note = "; ".join(judged.pop("notes"))
     return judged | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
 

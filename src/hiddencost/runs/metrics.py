@@ -78,6 +78,8 @@ class Metric:
         unit: of what is shown, of a difference too.
         higher_is_better: whether more of it is better.
         paired: whether tables hold its difference from the dense network, paired by seed: a cost of compression.
+        as_published: the name of what the paper's code computes in its place, of another scale: verdicts compare its
+            sign alone.
     """
 
     label: str
@@ -87,6 +89,7 @@ class Metric:
     higher_is_better: bool = False
     paired: bool = False
     title: str = ""
+    as_published: str = ""
 
     def __post_init__(self) -> None:
         if not inspect.isfunction(self.compute):
@@ -146,6 +149,7 @@ METRICS: dict[str, Metric] = {
         unit="points",
         paired=True,
         title="Expected calibration error",
+        as_published="ece_published",
     ),
     "ece_published": Metric("ECE as published (of logits)", published_ece),
 }

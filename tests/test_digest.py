@@ -206,3 +206,17 @@ def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_lat
     assert "hiddencost.prompting.engine" not in counted["probe"]
     assert "hiddencost.results.tables" in counted["collect"]
     assert not counted["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.pack"}
+
+
+def test_words_for_people_do_not_count(package):
+    bar = "for x in tqdm(f(), desc='some', unit=' images'):\n    bar.set_description(f'{x} of 3')\n    f()\n"
+    (package / "script.py").write_text(f"from demo.a import f\n{bar}")
+    before = digest_of(package)
+    for old, new, same in (
+        (" images", " pixels", True),
+        ("'some'", "'all'", True),
+        ("of 3", "of 4", True),
+        ("f(),", "1,", False),
+    ):
+        (package / "script.py").write_text(f"from demo.a import f\n{bar.replace(old, new)}")
+        assert (digest_of(package) == before) == same, old

@@ -118,7 +118,7 @@ EDITS = {
     ),
     "a line of the training's log, and the text of an error": (
         lambda p: (
-            replace(p, "src/hiddencost/runs/pack.py", "runs to train%s", "runs are to be trained%s"),
+            replace(p, "src/hiddencost/runs/pack.py", "runs to train,", "runs are to be trained,"),
             replace(p, "src/hiddencost/study/recipes.py", "fall on the epochs", "are the epochs"),
         ),
         {},

@@ -37,6 +37,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.networks.formats.registry",
         "hiddencost.networks.manifest",
         "hiddencost.prompting.prompts",
+        "hiddencost.prompting.described",
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
         "hiddencost.sources",
@@ -58,6 +59,7 @@ APART = dict.fromkeys(
     ),
 )
 LOGGERS, LEVELS = {"log", "logging"}, {"debug", "info", "warning", "error", "exception", "critical"}
+WORDS = {"Field": {"description"}, "tqdm": {"desc", "unit"}}  # arguments, by name, for people alone
 EMPTY = "pass"  # what is left of a file without code, which may come or go
 
 
@@ -236,8 +238,8 @@ class _Bare(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id == "Field":  # pydantic's
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+        words = WORDS.get(node.func.id, ()) if isinstance(node.func, ast.Name) else ()
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in words]
         return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
@@ -255,4 +257,4 @@ def _is_log_call(value: ast.expr) -> bool:
     called = value.func if isinstance(value, ast.Call) else None
     if not isinstance(called, ast.Attribute) or not isinstance(called.value, ast.Name):
         return False
-    return called.value.id in LOGGERS and called.attr in LEVELS
+    return (called.value.id in LOGGERS and called.attr in LEVELS) or called.attr == "set_description"  # of a tqdm

@@ -1,6 +1,6 @@
 """Errors of a user's input: one line each, with the place, the value and what was expected."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -26,6 +26,19 @@ def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
     near = get_close_matches(str(name), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
+
+
+def describe_mismatch(expected: Mapping[str, list[int]], given: Mapping[str, list[int]]) -> str:
+    """Say how the keys and shapes of weights differ from those expected: the first five differences."""
+    problems = [f"missing key {key}" for key in sorted(expected.keys() - given.keys())]
+    problems += [f"unexpected key {key}" for key in sorted(given.keys() - expected.keys())]
+    problems += [
+        f"{key} has shape {given[key]}, expected {expected[key]}"
+        for key in sorted(expected.keys() & given.keys())
+        if given[key] != expected[key]
+    ]
+    more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return "; ".join(problems[:5]) + more
 
 
 @dataclass(frozen=True, eq=False)  # a registry has no hash

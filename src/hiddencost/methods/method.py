@@ -121,8 +121,9 @@ class Method(MappingRule):
         by, or what makes its classifier.
 
         What it is called and the colour it has are not in it. The function's module counts with all that it imports,
-        and `MappingRule` with it.
+        and `MappingRule` with that of a mapping.
         """
         module, _, function = str(self.mapping or self.function).partition(":")
-        code = code_digest(module_file(module), mapping_rule.__file__, apart=APART[self.job])
+        drawing = [mapping_rule.__file__] if self.mapping else []
+        code = code_digest(module_file(module), *drawing, apart=APART[self.job])
         return sha256_text(canonical([function, code, self.first_pass, self.redraws, self.trains]))

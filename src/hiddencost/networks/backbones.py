@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.files import atomic, sha256_file
+from hiddencost.messages import describe_mismatch
 from hiddencost.networks.build import build
 from hiddencost.networks.families import family_of
 from hiddencost.networks.manifest import Manifest
@@ -33,16 +34,9 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], origin: str) -> 
         ValueError: a key is missing or unexpected, or a shape differs; with the keys and the two shapes.
     """
     wanted, given = weights_of(network.state_dict()), weights_of(state)
-    problems = [f"missing key {key}" for key in sorted(wanted.keys() - given.keys())]
-    problems += [f"unexpected key {key}" for key in sorted(given.keys() - wanted.keys())]
-    problems += [
-        f"{key} has shape {list(given[key].shape)}, expected {list(wanted[key].shape)}"
-        for key in sorted(wanted.keys() & given.keys())
-        if given[key].shape != wanted[key].shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{origin}: " + "; ".join(problems[:5]) + more)
+    expected, shapes = ({key: list(tensor.shape) for key, tensor in each.items()} for each in (wanted, given))
+    if expected != shapes:
+        raise ValueError(f"{origin}: {describe_mismatch(expected, shapes)}")
     counters = {key: tensor for key, tensor in network.state_dict().items() if key not in wanted}
     network.load_state_dict(given | counters)
     return len(given)

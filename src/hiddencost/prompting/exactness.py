@@ -58,8 +58,12 @@ def exact_covers(frozen: FrozenNetwork) -> dict[float, str]:
         if max(of_logits, of_gradients) <= EXACT:
             covers[cover] = until
         else:
-            text = "border once up to %s: not used, logits are off by %.1g, gradients by %.1g"
-            log.warning(text, until, of_logits, of_gradients)
+            log.warning(
+                "border once up to %s: not used, logits are off by %.1g, gradients by %.1g",
+                until,
+                of_logits,
+                of_gradients,
+            )
     return covers
 
 

@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 
 import torch
-from torch import fx
 
 from hiddencost.digest import code_digest
 from hiddencost.files import canonical, read_json, sha256_text, write_json
 from hiddencost.machine import device_name, free_memory
 from hiddencost.memory import WORK
+from hiddencost.prompting.described import describe_way
 from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.measure import Measurements, Way, best_way, measure
 
@@ -44,7 +44,7 @@ def fit_to_device(
     way = best_way(ways)
     side, canvas = frozen.prompt.shown_side, frozen.prompt.canvas
     case = f"images of {side} on {canvas} pixels, {frozen.precision}, {device_name(frozen.device)}"
-    log.info("%s: %s", case, _reason(frozen, ways, way))
+    log.info("%s: %s", case, describe_way(frozen, ways, way))
     plan = Plan(
         cover=way.cover,
         chunk=_images_at_a_time(frozen, way, memory),
@@ -85,19 +85,3 @@ def _images_at_a_time(frozen: FrozenNetwork, way: Way, memory: int) -> int:
     fitting = max(1, min(int(room / way.bytes), MOST_IMAGES[frozen.device.type]))
     # a power of two, so that small changes of the free memory do not change the rounding of sums
     return 2 ** (fitting.bit_length() - 1)
-
-
-def _reason(frozen: FrozenNetwork, ways: list[Way], way: Way) -> str:
-    """Say how a network runs, and why in this way."""
-    text = "whole canvases" if way.cover is None else "the border once"
-    text += ", fused kernels" * way.fused + ", CUDA graphs" * way.graphs
-    whole, shared = ([each for each in ways if (each.cover is None) == unshared] for unshared in (True, False))
-    if shared:
-        best_whole, best_shared = (min(kind, key=lambda each: each.cost) for kind in (whole, shared))
-        return (
-            f"{text}; {way.unit} a trained image: {best_whole.cost:.3g} with whole canvases, "
-            f"{best_shared.cost:.3g} with the border once up to {best_shared.until}"
-        )
-    walked = isinstance(frozen.network, fx.GraphModule)
-    why = "the border is too small to share" if walked else "torch.fx cannot walk the network"
-    return f"{text}, as {frozen.prompt.not_shared or why}"

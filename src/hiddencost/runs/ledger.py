@@ -43,6 +43,13 @@ class Result(BaseModel):
         reason = {"reason": self.reason} if self.reason else {}
         return {"status": self.status, **reason, **self.training, **self.scores}
 
+    def summary(self) -> str:
+        """Return what a log says of it."""
+        if self.status != "ok":
+            return f"{self.status}: {self.reason}"
+        accuracy, ece = self.scores["accuracy"], self.scores["ece"]
+        return f"accuracy {accuracy:.3f}, ECE {ece:.3f}, {self.training['train_seconds']:.1f} s"
+
 
 def entry_name(code: str, **inputs: object) -> str:
     """Return a run's identity, the name of its entry: 64 hexadecimal digits, 40 of its inputs' SHA-256, the others of

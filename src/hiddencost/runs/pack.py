@@ -99,8 +99,9 @@ def complete(
         missing = {run: runs[run] for run, result in results.items() if result is None}
         if missing:
             _tell_of_older_runs(request, missing, Path(output))
-            others = "" if len(missing) == len(runs) else ", the others are in the ledger"
-            log.info("%d of %d runs to train%s", len(missing), len(runs), others)
+            log.info(
+                "%d of %d runs to train, %d are in the ledger", len(missing), len(runs), len(runs) - len(missing)
+            )
             _train(job, dataset, missing, request, further)
         otherwise = {run for run, one in results.items() if one and one.scores and one.metrics != request.metrics}
         if otherwise:
@@ -167,7 +168,7 @@ def _train(
         else:
             result = scored(training, trained.logits, labels, request)
         ledger.record(request.ledger, trained.run, trained.learned, result)
-        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), _summary(result))
+        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary())
 
 
 def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRequest) -> None:
@@ -246,10 +247,3 @@ def timing(seconds: float, images: int, device: torch.device, precision: str) ->
         "python": platform.python_version(),
         **{name: version(name) for name in VERSIONS},
     }
-
-
-def _summary(result: Result) -> str:
-    if result.status != "ok":
-        return f"{result.status}: {result.reason}"
-    accuracy, ece = result.scores["accuracy"], result.scores["ece"]
-    return f"accuracy {accuracy:.3f}, ECE {ece:.3f}, {result.training['train_seconds']:.1f} s"

@@ -6,9 +6,9 @@ from hiddencost.logs import log_to
 from hiddencost.machine import lease
 
 log_to(snakemake.log[0])
-rule, inputs = snakemake.rule, snakemake.input
+inputs = snakemake.input
 job, output = values.read(snakemake.params), Path(snakemake.output[0])
-job["output"] = str(output if rule == "rewind_point" else output.parent)
+job["output"] = str(output if "until" in job else output.parent)
 # what is kept of an interrupted training is of these settings, with the code's digest, and these inputs
 given = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
 job["unfinished"] = str(output.parent / f"unfinished-{sha256_text(canonical([job, given]))[:16]}.state")
@@ -20,4 +20,4 @@ with lease(jobs_per_gpu, max(1, gpus)) as leased:
     from hiddencost.upstream import launch
 
     workers = snakemake.threads if leased else 0
-    launch.run(rule, job, leased, jobs_per_gpu, snakemake.threads, workers)
+    launch.run(snakemake.rule, job, leased, jobs_per_gpu, snakemake.threads, workers)

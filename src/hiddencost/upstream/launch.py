@@ -55,13 +55,13 @@ def run(rule: str, settings: dict, leased: str | None, jobs_per_gpu: int, thread
         # its processes end with this one, whose GPUs they have
         signal.signal(signal.SIGTERM, lambda *_: started.terminate())
         status = started.wait()
-    if status and not _has_failed(rule, job):
+    if status and not _has_failed(job):
         raise RuntimeError(f"torchrun ended with status {status}; the lines above say why")
 
 
-def _has_failed(rule: str, job: UpstreamJob) -> bool:
+def _has_failed(job: UpstreamJob) -> bool:
     """Whether a training has written why it could not be."""
-    if rule == "rewind_point":
+    if job.until is not None:
         return "failed" in interrupted.states(job.output, training.CPU)
     return Path(job.output, "manifest.json").exists() and Manifest.read(job.output).failed is not None
 

@@ -285,6 +285,7 @@ def run_pack(pack, *shots, folder="ledger", metrics="m1", **changes):
     return pd.read_parquet("out.parquet")
 
 
+@pytest.mark.slow
 def test_a_pack_learns_what_is_plain_and_repeats_itself(pack):
     table = run_pack(pack, 1, "full")
     assert table["status"].tolist() == ["ok", "ok"]

@@ -93,6 +93,7 @@ def test_the_schema_takes_the_quickstart():
     SCHEMA.validate(CONFIG)
 
 
+@pytest.mark.slow
 def test_a_study_runs_no_code_of_its_own(project):
     (project / "studies/evil.yaml").write_text("study: !!python/object/apply:os.mkdir [evil]\n")
     _, output = snakemake(project, "--configfile", "studies/evil.yaml", status=1)
@@ -100,6 +101,7 @@ def test_a_study_runs_no_code_of_its_own(project):
     assert not (project / "evil").exists()
 
 
+@pytest.mark.slow
 def test_a_path_is_not_taken_for_a_pattern_or_a_command(project):
     own = project / "own $(touch evil); * ü"
     own.mkdir()

@@ -169,7 +169,7 @@ REACHED = r"the image reaches \d+% of the map"
 POOLED = "AdaptiveAvgPool2d is not served"
 
 
-@pytest.mark.parametrize("size", [16, 33, 64])
+@pytest.mark.parametrize("size", [33, *(pytest.param(size, marks=pytest.mark.slow) for size in (16, 64))])
 @pytest.mark.parametrize(
     ("build", "ends"),
     [
@@ -178,7 +178,9 @@ POOLED = "AdaptiveAvgPool2d is not served"
         (lambda: timm.create_model("resnet18"), rf"layer\d_\d_conv\d: {REACHED}"),
         (lambda: timm.create_model("resnet50d"), rf"layer\d_\d_conv\d: {REACHED}"),
         (torchvision.models.mobilenet_v2, rf"features_\d+_conv_1_0: {REACHED}"),
-        (torchvision.models.vgg11_bn, rf"features_\d+: {REACHED}|avgpool: {POOLED}"),
+        pytest.param(
+            torchvision.models.vgg11_bn, rf"features_\d+: {REACHED}|avgpool: {POOLED}", marks=pytest.mark.slow
+        ),
         (torchvision.models.densenet121, rf"features_\w+: {REACHED}"),
         (torchvision.models.mobilenet_v3_small, f"features_1_block_1_avgpool: {POOLED}"),  # squeeze and excite
         (lambda: torchvision.models.vit_b_32(image_size=96), "getattr_1: getattr is not served"),  # attention

@@ -255,7 +255,7 @@ def killed_after(epoch, monkeypatch):
 STIRRED = {"ema": 0.5, "mixup": 0.2, "cutmix": 0.5, "random_erase": 0.5, "auto_augment": "rand-m5", "batch_size": 50}
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "stirred"])
+@pytest.mark.parametrize("name", [*SETTINGS, pytest.param("stirred", marks=pytest.mark.slow)])
 def test_a_training_that_was_killed_ends_as_one_that_was_not(name, made, images, tmp_path, monkeypatch):
     settings, recipe = SETTINGS["rigl" if name == "stirred" else name], STIRRED if name == "stirred" else {}
     more = {"ticket": str(made["dense"]), "rewind": made["rewind"]} if name == "lth" else {}
@@ -309,6 +309,7 @@ def test_the_state_to_rewind_to_is_the_one_that_the_dense_training_passed(made, 
             assert torch.equal(value, rewound["optimizer"]["state"][number][key])
 
 
+@pytest.mark.slow
 def test_a_lottery_ticket_starts_from_the_rewound_weights_under_its_mask(made, images, tmp_path, monkeypatch):
     started = {}
 
@@ -358,6 +359,7 @@ def test_a_next_round_prunes_what_the_round_before_has_left(made, images, tmp_pa
     assert all(not (second[key] & ~first[key]).any() for key in second)
 
 
+@pytest.mark.slow
 def test_the_seed_changes_the_network_and_the_same_gives_the_same(made, images, tmp_path):
     again = weights(make(tmp_path / "again", images))
     assert all(torch.equal(tensor, again[key]) for key, tensor in weights(made["dense"]).items())
@@ -676,6 +678,7 @@ def test_two_processes_of_torchrun_train_what_one_does(images, tmp_path):
         assert torch.equal(mask, masks[1][key])
 
 
+@pytest.mark.slow
 def test_torchrun_is_started_for_several_gpus_and_its_failure_is_a_result(images, tmp_path, monkeypatch):
     """On the CPU, as there is no GPU: what is leased is a name, and each process takes the CPU."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))

@@ -640,10 +640,11 @@ def test_training_jobs_share_gpus_and_memory_as_told(project, two_gpus, monkeypa
     [
         ("0,1", 1, 64_000, {"GPU-0": 2, "GPU-1": 2}, 2),
         # a training job asks for more than 4,000
-        pytest.param("1", 4, 6_000, {"GPU-1": 4}, 1, marks=pytest.mark.slow),
+        ("1", 4, 6_000, {"GPU-1": 4}, 1),
     ],
     ids=["two GPUs", "memory for one job"],
 )
+@pytest.mark.slow
 def test_a_fresh_study_starts_no_more_jobs_than_there_are_gpus_and_memory(
     project, two_gpus, monkeypatch, visible, jobs_per_gpu, machine_mb, used, most
 ):

@@ -7,7 +7,7 @@ from hiddencost.files import read_json
 from hiddencost.jobs.rates import PlanFile
 from hiddencost.machine import device_name
 from hiddencost.networks.inference import for_inference
-from hiddencost.prompting import engine, exactness, measure, plan
+from hiddencost.prompting import engine, exactness, measure, plan, sharing
 from hiddencost.prompting.engine import FrozenNetwork, Plan
 from hiddencost.prompting.precision import Float32Conv2d
 from hiddencost.study.recipes import RunProtocol
@@ -144,11 +144,11 @@ def test_the_step_like_that_of_the_pack_decides(frozen, tmp_path, monkeypatch):
 
 
 def test_sharing_that_is_not_exact_is_not_used(frozen, tmp_path, monkeypatch, caplog):
-    class Wrong(engine.SharedNetwork):
+    class Wrong(sharing.SharedNetwork):
         def __call__(self, canvas):
             return super().__call__(canvas) * 1.01
 
-    monkeypatch.setattr(engine, "SharedNetwork", Wrong)
+    monkeypatch.setattr(sharing, "SharedNetwork", Wrong)
     assert choose(frozen, tmp_path) == Plan(None, 64, False)
     assert "not used, logits are off by 0.0" in caplog.text
 

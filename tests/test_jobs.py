@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from stubbed_project import CONFIG as SMALL
 
 from hiddencost import catalog, digest
 from hiddencost.files import write_json
@@ -32,15 +33,7 @@ from hiddencost.messages import StudyError
 from hiddencost.runs import not_run, packfile
 from hiddencost.sources import Source, download_digest
 
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | {
-    "seeds": [0],
-    "shots": [1, 2],
-    "methods": ["rlm", "flm", "lp"],
-    "backbones": [
-        {"name": "dense", "checkpoint": "mobilenetv2"},
-        {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
-    ],
-}
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL | {"study": "quickstart"}
 DATASET = "cifar10-part"
 UPSTREAM = {
     "name": "own",

@@ -224,9 +224,9 @@ class _Bare(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) or _is_log_call(node.value) else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        told = all(isinstance(one, ast.Expr) and _is_log_call(one.value) for one in node.body) and not node.orelse
+        logs = all(isinstance(each, ast.Expr) and _is_log_call(each.value) for each in node.body)
         calls = any(isinstance(part, ast.Call | ast.NamedExpr) for part in ast.walk(node.test))
-        return None if told and not calls else self.generic_visit(node)
+        return None if logs and not node.orelse and not calls else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         if isinstance(node.exc, ast.Call):

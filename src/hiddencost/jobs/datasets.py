@@ -1,5 +1,7 @@
 """Inputs and settings of the rules in datasets.smk: from a dataset's files to arrays and splits."""
 
+from functools import cache
+
 from hiddencost.catalog.entries import DatasetLayout
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.digest import code_digest
@@ -31,6 +33,7 @@ def prepare_dataset(call: Call, dataset: str) -> dict:
     return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
 
 
+@cache  # each pack asks, and all backbones are looked at
 def sizes_of(call: Call, dataset: str) -> list[str]:
     """Return all sizes at which the study has a dataset prepared, that of its splits first."""
     texts_last = sorted(call.study.backbones, key=lambda backbone: call.study.family(backbone).has_texts)

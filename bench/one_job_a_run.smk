@@ -24,7 +24,8 @@ VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 SPLIT = f"{RESULTS}/{layout.SPLIT}"
 RUN = "{backbone}/{dataset}/{method}/{shots}/seed{seed}"
 CODE = code_digest(ROOT / "workflow/scripts/train.py", apart=APART["train"])
-REQUEST = ("study", "backbone", "dataset", "seed", "runs", "ledger", "recipe", "code")
+# what PackRequest asks for, and no more
+REQUEST = ("study", "backbone", "dataset", "seed", "recipe", "canvas", "size", "runs", "ledger", "code")
 
 
 wildcard_constraints:
@@ -50,6 +51,8 @@ def request(wildcards):
     of = {"study": study.study, "backbone": wildcards.backbone, "dataset": wildcards.dataset}
     of |= {"seed": int(wildcards.seed), "runs": [[wildcards.method, shots]], "ledger": f"{RESULTS}/ledger"}
     of |= {"recipe": study.recipe("protocol", wildcards.dataset, wildcards.backbone), "code": CODE}
+    backbone = study.backbone(wildcards.backbone)
+    of |= {"canvas": study.canvas(backbone), "size": study.sizes(wildcards.dataset, backbone)["train"]}
     return values.texts(of, REQUEST)
 
 
@@ -121,6 +124,7 @@ rule train_one:
         verification=VERIFICATION,
         dataset=dataset_at_image_size,
         split=SPLIT,
+        texts=[],
     output:
         f"{RESULTS}/one_job_a_run/{RUN}.parquet",
     log:

@@ -246,6 +246,16 @@ BAD_UPSTREAM = {
         0.0001,
         "backbones[4].sparsify: acdc: 5850 steps are too few for 3751 compressed phases",
     ),
+    "phases without number": (  # they are listed, each
+        ["backbones", 4, "sparsify", "phase"],
+        1e-9,
+        "backbones[4].sparsify.phase: 1e-09 is not allowed: input should be greater than or equal to 0.0001",
+    ),
+    "rounds without number": (  # each is a training
+        [*LTH, "share"],
+        1e-9,
+        "backbones[10].sparsify.share: 1e-09 is not allowed: input should be greater than or equal to 0.01",
+    ),
     "an end before the begin": (
         [*GMP, "begin"],
         0.8,

@@ -102,13 +102,15 @@ class Sparsify(Record):
     end: Fraction | None = Field(None, description="gmp, rigl: share of the training after which masks stay")
     interval: int | None = Field(None, ge=1, description="gmp, rigl: steps between two changes of the masks")
     warm_up: Fraction | None = Field(None, description="acdc: share of the training that is dense at first")
-    phase: Fraction | None = Field(None, description="acdc: share of the training of a phase")
+    phase: Fraction | None = Field(None, ge=0.0001, description="acdc: share of the training of a phase")
     fine_tuning: Fraction | None = Field(None, description="acdc: share of the training of the last sparse phase")
     distribution: Annotated[str, one_of(("erk", "uniform"))] | None = Field(
         None, description="rigl: sparsity by layer size (Erdős-Rényi-Kernel), or the same in each layer but the stem"
     )
     drop: Fraction | None = Field(None, description="rigl: share of the connections that the first change replaces")
-    share: Fraction | None = Field(None, description="lth: share of the weights that a round prunes")
+    share: Fraction | None = Field(
+        None, ge=0.01, description="lth: share of the weights that a round prunes; each round is a training"
+    )
     rewind_epoch: int | None = Field(None, ge=0, description="lth: after which weights are rewound to")
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from hiddencost import catalog, fetch
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.jobs import values
+from hiddencost.sources import download_digest
 
 ROOT = Path(__file__).parents[1]
 BODY = b"the published bytes" * 1000
@@ -93,6 +94,16 @@ def silent(handler):
     time.sleep(1)
 
 
+def raw(answer):
+    """Answer with these bytes alone, and close the connection."""
+
+    def respond(handler):
+        handler.wfile.write(answer)
+        handler.close_connection = True
+
+    return respond
+
+
 def chunked(*chunks, end=b"0\r\n\r\n"):
     def respond(handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -135,6 +146,13 @@ def test_the_first_source_is_used_where_it_gives_the_right_bytes(serve, get, cap
         ((302, {"Location": "/a"}, b""), "30 redirects"),
         (stalled, "timed out"),
         (silent, "timed out"),
+        (raw(b"\x00\x9f\xff garbage\r\n\xfe\r\n"), "BadStatusLine"),
+        (raw(b"HTTP/1.1 302 Found\r\nLocation: http://[no address\r\n\r\n"), "malformed answer: Invalid IPv6 URL"),
+        (raw(b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe/\r\n\r\n"), "malformed answer: 'utf-8' codec"),
+        (raw(b"HTTP/1.1 302 Found\r\nLocation: http://...../\r\n\r\n"), "malformed answer: Failed to parse"),
+        (raw(b"HTTP/1.1 503 Busy\r\nRetry-After: \xff soon\r\n\r\n"), "malformed answer: Invalid Retry-After"),
+        (raw(b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Le"), "cut after 0 bytes: the answer ended"),
+        (raw(b"HTTP/1.1 203 \x1b[31mno\x00" + b"x" * 5000 + b"\r\n\r\n"), "answered 203 \\x1b[31mno\\x00xxx"),
     ],
     ids=lambda value: None if isinstance(value, str) else getattr(value, "__name__", "answer"),
 )
@@ -149,6 +167,26 @@ def test_a_source_that_fails_is_named_in_the_log_and_the_next_one_used(serve, ge
     assert f"fetching weights.pth from {server.address}/a" in caplog.text
     (refusal,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not from")]
     assert says in refusal
+    assert refusal.isprintable()
+    assert len(refusal) < 1100
+
+
+def test_an_answer_that_is_malformed_is_asked_for_again(serve, get):
+    answers = [
+        *(raw(b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Le"), raw(b"HTTP/1.1 302 F\r\nLocation: http://[no\r\n\r\n")),
+        *(raw(b"\xff\x00\r\n"), (200, {"Content-Length": len(BODY)}, BODY)),
+    ]
+    server = serve({"/a": answers})
+    assert get(url(server), size=len(BODY))["failed"] is None
+    assert server.asked == ["/a"] * 4
+    assert get.path.read_bytes() == BODY
+
+
+def test_headers_cut_short_are_not_taken_for_a_whole_body(serve, get):
+    """Nothing but the first use would tell."""
+    server = serve({"/a": raw(b"HTTP/1.1 200 OK\r\nServer: x\r\n")})
+    assert "cut after 0 bytes" in get(url(server), size=0)["failed"]
+    assert not get.lock.exists()
 
 
 def test_where_no_source_gives_the_file_nothing_is_kept_and_one_line_says_why(serve, get):
@@ -297,6 +335,20 @@ def test_a_part_that_was_spoilt_is_thrown_away(serve, get):
     assert get(url(server))["failed"] is None
 
 
+@pytest.mark.parametrize(
+    "state", [b"", b'{"url": "http', b"[]", b"{}", b'{"url": 1, "version": {}, "total": "x"}', b"\xff"]
+)
+def test_a_part_whose_state_is_damaged_is_begun_anew(serve, get, state):
+    responses = {"/a": [published(cut=HALF), (404, {}, b"")]}
+    server = serve(responses)
+    get(url(server))
+    get.path.with_name("weights.pth.part.json").write_bytes(state)
+    responses["/a"] = published()
+    assert get(url(server))["failed"] is None
+    assert server.ranges == [None, f"bytes={HALF}-", None]
+    assert get.kept() == {"weights.pth"}
+
+
 def test_bytes_are_taken_as_they_are_sent(serve, get):
     """Apache calls a .tar.gz a gzip-encoded .tar; to decode it would change the file."""
     server = serve({"/a": (200, {"Content-Encoding": "gzip"}, BODY)})
@@ -372,18 +424,30 @@ def test_offline_uses_what_is_there_and_lists_what_is_missing(serve, get, tmp_pa
     assert server.asked == []
 
 
-def test_a_users_own_file_is_read_again_when_it_changed(get, tmp_path):
-    own = tmp_path / "own.pth"
-    own.write_bytes(BODY)
-    assert get({"path": str(own)}, size=len(BODY))["failed"] is None
-    own.write_bytes(NEW)
-    failed = get({"path": str(own)}, size=len(BODY))["failed"]  # trusted at its first use
-    assert f"{own}: sha256 is {sha256(NEW)}, expected {sha256(BODY)}" in failed
-    get.lock.unlink()
-    assert get({"path": str(own)}, size=len(BODY))["failed"] is None
-    assert get.path.read_bytes() == NEW
+def test_a_users_own_file_is_read_again_and_is_not_the_published_one(serve, get, tmp_path):
+    server, own = serve({"/a": (200, {"Content-Length": len(BODY)}, BODY)}), tmp_path / "own.pth"
+    for content in (OTHER, NEW):
+        own.write_bytes(content)
+        (file,) = get({"path": str(own)}, sha256_prefix="")["files"].values()
+        assert Path(file["path"]).read_bytes() == content
+        assert file["sha256"] == sha256(content)
+    assert not get.lock.exists()
+    # without the path, the published file is asked for, and is the first use
+    assert get(url(server), sha256_prefix="")["files"]["weights"]["source"] == f"{server.address}/a"
+    assert get.path.read_bytes() == BODY
+    assert read_json(get.lock) == {"net/weights.pth": sha256(BODY)}
+    # and the own file again stands beside it
+    (file,) = get({"path": str(own)}, sha256_prefix="")["files"].values()
+    assert Path(file["path"]).read_bytes() == NEW
+    assert get(url(server), sha256_prefix="")["files"]["weights"]["source"] == "already there"
     own.unlink()
-    assert get({"path": str(own)}, size=len(BODY))["files"]["weights"]["source"] == "already there"
+    assert f"{own}: no such file" in get({"path": str(own)}, sha256_prefix="")["failed"]
+
+
+def test_a_users_own_file_whose_checksum_is_published_is_the_published_one(get, tmp_path):
+    (tmp_path / "own.pth").write_bytes(BODY)
+    assert get({"path": str(tmp_path / "own.pth")})["failed"] is None
+    assert get({"url": "http://127.0.0.1:9/a"})["files"]["weights"]["source"] == "already there"
 
 
 def test_the_first_use_is_recorded_and_a_later_difference_is_an_error(serve, get):
@@ -400,6 +464,22 @@ def test_the_first_use_is_recorded_and_a_later_difference_is_an_error(serve, get
     assert f"take net/weights.pth out of {get.lock}" in failed
     assert get.kept() == set()
     assert read_json(get.lock)["net/weights.pth"] == sha256(BODY)
+    # taken out, the file is another download to the plan, which tries it again
+    files = source_files({"weights": {"name": "weights.pth", "sources": [url(server)]}})
+    before = download_digest("net", files, False, get.lock)
+    write_json(get.lock, {"other/file.bin": "0" * 64})
+    assert download_digest("net", files, False, get.lock) != before
+    assert get(url(server), size=len(BODY))["failed"] is None
+    assert get.path.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("content", [b"", b'{"net/weights.pth": "4f', b"[]", b'{"net/weights.pth": 3}', b"\xff"])
+def test_a_damaged_lock_file_is_told_in_a_line(get, content):
+    get.lock.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{get.lock} is damaged: expected a JSON object") as error:
+        get({"url": "http://127.0.0.1:9/a"}, size=3)
+    assert "\n" not in str(error.value)
+    assert get.lock.read_bytes() == content
 
 
 @pytest.mark.parametrize("body", [HTML, b"", BODY], ids=["html", "empty", "of unknown length"])
@@ -441,8 +521,11 @@ def together(folder, calls):
 
 
 def test_two_processes_record_first_uses_at_once(tmp_path):
-    (tmp_path / "own.bin").write_bytes(BODY)
-    files = {str(n): {"name": f"{n}.bin", "sources": [{"path": "own.bin"}]} for n in range(30)}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for n in range(30):
+            (tmp_path / name / f"{n}.bin").write_bytes(BODY)  # downloaded before, by a version without the lock
+    files = {str(n): {"name": f"{n}.bin", "sources": [{"url": "http://127.0.0.1:9/"}]} for n in range(30)}
     together(tmp_path, [("first", files, "first"), ("second", files, "second")])
     expected = {f"{name}/{n}.bin": sha256(BODY) for name in ("first", "second") for n in range(30)}
     assert read_json(tmp_path / "lock.json") == expected

@@ -31,7 +31,7 @@ from hiddencost.jobs import (
 from hiddencost.jobs.call import code, read_call
 from hiddencost.messages import StudyError
 from hiddencost.runs import not_run, packfile
-from hiddencost.sources import Source, download_digest
+from hiddencost.sources import LOCK, Source, download_digest
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL | {"study": "quickstart"}
 DATASET = "cifar10-part"
@@ -237,7 +237,7 @@ def test_whether_a_pack_is_run_counts_among_its_inputs_and_trains_nothing_anew(c
 
 def fail(kind, name, entry, offline=False):
     """Leave the report of a download that has failed."""
-    report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(entry.files, offline)}
+    report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(name, entry.files, offline)}
     write_json(layout.FETCHED[kind].format(name), report)
 
 
@@ -254,7 +254,21 @@ def test_a_download_that_has_failed_is_left_out_until_it_is_retried_or_another(c
     assert grid.left_out(again)["backbone"] == {}
     assert checkpoints.fetch_checkpoint(again, "mobilenetv2")["attempt"] == 3
     # without the network it is another download
-    assert downloads.is_retried(call(offline="true"), downloads.report_of("checkpoints", "mobilenetv2"), entry)
+    assert downloads.is_retried(
+        call(offline="true"), downloads.report_of("checkpoints", "mobilenetv2"), "mobilenetv2", entry
+    )
+    # as it is where the lock file holds another first use, or none any more
+    write_json(LOCK, {"mobilenetv2/mobilenet_v2-b0353104.pth": "0" * 64})
+    assert grid.left_out(call())["backbone"] == {}
+
+
+@pytest.mark.parametrize("file", [LOCK, layout.FETCHED["checkpoints"].format("mobilenetv2")])
+@pytest.mark.parametrize("content", [b"", b'{"failed": ', b"[1]", b"\xff\xfe"])
+def test_a_damaged_record_of_downloads_is_a_line_of_the_plan(call, file, content):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_bytes(content)
+    with pytest.raises(StudyError, match=f"^{file} is damaged: .*$"):
+        grid.left_out(call())
 
 
 def test_offline_what_is_not_here_is_left_out(call):

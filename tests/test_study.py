@@ -531,3 +531,32 @@ def test_a_name_is_looked_up_when_it_is_checked():
     registry["frequent"] = ...
     assert [name.validate_python(each) for each in ("frequent", "prompting")] == ["frequent", "prompting"]
     assert name.json_schema() == {"type": "string", "enum": ["flm", "ilm", "frequent", "prompting"]}
+
+
+HOSTILE = "\x1b[2J\x07\u202eepoch\0\n\r"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"protocol": {HOSTILE: 1}},
+        {"paths": {HOSTILE: "a"}},
+        {"methods": [HOSTILE]},
+        {"figures": {"labels": {HOSTILE: HOSTILE}, "title": 3}},
+        {HOSTILE: {HOSTILE: 1}},
+        {"study": HOSTILE},
+        {"study": "a" * 7_000_000},
+        {"methods": ["a" * 7_000_000]},
+        {"a" * 7_000_000: 1},
+        {"shots": list("a" * 2_000)},
+        {"protocol": ["a" * 1000] * 7000},
+    ],
+)
+def test_errors_are_lines_that_can_be_printed_and_read(hostile):
+    with pytest.raises(StudyError) as error:
+        load_study(copy.deepcopy(CONFIG) | hostile, "config.yaml")
+    lines = str(error.value).split("\n")
+    assert len(lines) <= 21
+    assert all(line.isprintable() and len(line) < 2000 for line in lines)
+    assert all(line.startswith("config.yaml: ") for line in lines[:20])
+    assert len(lines) < 21 or lines[20] == "and 1,980 more"

@@ -19,13 +19,15 @@ from typing import Any
 import requests
 from filelock import FileLock
 from huggingface_hub import hf_hub_download
+from pydantic import ValidationError
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
-from hiddencost.files import atomic, read_json, sha256_file, write_json
-from hiddencost.sources import Source, SourceFile
+from hiddencost.files import atomic, sha256_file, write_json
+from hiddencost.messages import Record, one_line
+from hiddencost.sources import Source, SourceFile, first_uses
 
 NPM = "https://registry.npmjs.org"
 TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
@@ -34,9 +36,18 @@ BACKOFF = 1.0  # seconds, doubled at each attempt
 LONGEST_WAIT = 120  # seconds, whatever Retry-After asks
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses worth another attempt
 HERE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES}  # trouble on this side, not of a source
+FINAL = (requests.HTTPError, requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)  # after retries
 CHECKS = ("sha256", "md5", "sha256_prefix", "size")
 progress = partial(tqdm, unit="B", unit_scale=True, mininterval=10)
 log = logging.getLogger(__name__)
+
+
+class _Begun(Record):
+    """What a part is of: a JSON file beside it. `version`: ETag or Last-Modified; `total`: bytes."""
+
+    url: str
+    version: str | None
+    total: int | None
 
 
 class SourceError(Exception):
@@ -48,7 +59,8 @@ def fetch_all(
 ) -> dict:
     """Fetch a catalog entry's files into `folder`, each from the first of its sources that gives the right bytes.
 
-    A file that has neither sha256 nor md5 is trusted at its first use.
+    A file that has neither sha256 nor md5 is trusted at its first use. One that a path gives may be another than was
+    published: it goes into the folder `own`, for this call alone, and is no first use.
 
     Args:
         name: of the entry.
@@ -64,31 +76,32 @@ def fetch_all(
 
     Raises:
         OSError: for trouble on this side (a full disk).
+        ValueError: in a line, where `lock` is damaged.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    first_uses(lock)
     fetched, failures = {}, []
     with FileLock(folder / ".fetch.lock"), TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
         for key, file in files.items():
-            destination = folder / file.name
             check = partial(_check, file=file, lock=Path(lock), name=f"{name}/{file.name}")
             try:
-                sha256, source = _fetch(file, destination, check, offline, root, Path(temporary))
-                fetched[key] = {"path": str(destination), "sha256": sha256, "source": source}
+                path, sha256, source = _fetch(file, folder / file.name, check, offline, root, Path(temporary))
+                fetched[key] = {"path": str(path), "sha256": sha256, "source": source}
             except SourceError as error:
-                failures.append(" ".join(f"{file.name}: {error}".split()))
+                failures.append(one_line(f"{file.name}: {error}"))
     return {"failed": " | ".join(failures) or None, "files": fetched}
 
 
-def _fetch(file: SourceFile, destination, check, offline, root, temporary) -> tuple[str, str]:
-    """Put one file at its destination; return its sha256 and its source."""
+def _fetch(file: SourceFile, destination, check, offline, root, temporary) -> tuple[Path, str, str]:
+    """Put one file at its destination; return where it is, its sha256 and its source."""
     refusals = []
     # a user's own file is read again each time, as it may have changed since it was copied
     first = file.sources[0].path if file.sources else None
-    changeable = first is not None and _local(first, root).is_file()
+    changeable = first is not None and (not file.is_known or _local(first, root).is_file())
     if destination.is_file() and not changeable:
         try:
-            return check(destination), "already there"
+            return destination, check(destination), "already there"
         except SourceError as error:
             refusals.append(f"{destination}: {error}")
     for source in file.sources:
@@ -96,28 +109,31 @@ def _fetch(file: SourceFile, destination, check, offline, root, temporary) -> tu
             refusals.append(f"{source}: not asked")
             continue
         log.info("fetching %s from %s", file.name, source)
+        is_own = source.path is not None and not file.is_known
         try:
             path = _get(source, _part(destination), file, root, temporary)
             try:
-                sha256 = check(path)
+                sha256 = check(path, is_own=is_own)
             except SourceError:
                 _discard(path)
                 raise
         except SourceError as error:
             refusals.append(f"{source}: {error}")
-            log.warning("not from there: %s", error)
+            log.warning("not from there: %s", one_line(error))
         else:
-            with atomic(destination) as target:
+            place = destination.parent / "own" / destination.name if is_own else destination
+            with atomic(place) as target:
                 path.replace(target)
             _discard(_part(destination))
-            return sha256, str(source)
+            return place, sha256, str(source)
     size = f" ({file.size} bytes)" if file.size is not None else ""
     reason = "offline, and it is not there" if offline else "no source gave it"
     raise SourceError(f"{reason}{size}: " + ("; ".join(refusals) or "the catalog has none"))
 
 
-def _check(path, file, lock, name) -> str:
-    """Return a file's sha256; raise SourceError if it is not what its entry, or the lock file, says."""
+def _check(path, file: SourceFile, lock, name, is_own=False) -> str:
+    """Return a file's sha256; raise SourceError if it is not what its entry says or, unless it is the user's own, the
+    lock file."""
     with open(path, "rb") as handle:
         start = handle.read(512).lstrip().lower()
         handle.seek(0)
@@ -130,13 +146,13 @@ def _check(path, file, lock, name) -> str:
             raise SourceError(f"{kind} is {measured[kind]}, expected {expected}")
     if not start or start.startswith((b"<!doctype html", b"<html")):
         raise SourceError("an html page instead of the file" if start else "the file is empty")
-    if file.sha256 is None and file.md5 is None:
+    if not (file.is_known or is_own):
         with FileLock(f"{lock}.lock"):
-            known = read_json(lock) if lock.exists() else {}
+            known = first_uses(lock)
             if name not in known:
                 write_json(lock, dict(sorted((known | {name: sha256}).items())))
             elif known[name] != sha256:
-                change = f"if the change is meant, take {name} out of {lock}"
+                change = f"if the change is meant, take {name} out of {lock}, and it is tried again"
                 raise SourceError(f"sha256 is {sha256}, expected {known[name]} as at the first use ({change})")
     return sha256
 
@@ -234,36 +250,38 @@ def _download(url, part, file: SourceFile) -> Path:
             try:
                 _receive(session, url, part, file)
                 return part
-            except requests.RequestException as error:  # no body, for all its retries
+            except FINAL as error:  # no body, for all its retries
                 raise SourceError(str(error)) from error
-            except HTTPError as error:  # in the middle of the body
-                have = part.stat().st_size
+            except (requests.RequestException, HTTPError, ValueError) as error:
+                have = part.stat().st_size if part.exists() else 0
                 failures, furthest = (1, have) if have > furthest else (failures + 1, furthest)
+                # libraries have many errors for headers that are none, all of them ValueErrors
+                what = "malformed answer" if isinstance(error, ValueError) else f"cut after {have} bytes"
                 if failures == ATTEMPTS:
-                    raise SourceError(f"cut after {have} bytes: {error}") from error
-                log.warning("%s: cut after %d bytes: %s; going on", url, have, error)
+                    raise SourceError(f"{what}: {error}") from error
+                log.warning("%s: %s: %s; going on", url, what, one_line(error))
                 time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
 def _receive(session, url, part, file: SourceFile) -> None:
     """Make one request, for what `part` lacks.
 
-    A JSON file beside `part` says what its bytes are of. They are kept only where the server still has that version
-    (ETag or Last-Modified, and length; RFC 9110, section 13.1.5); else the download begins anew.
+    Its bytes are kept only where the server still has that version (ETag or Last-Modified, and length; RFC 9110,
+    section 13.1.5); else the download begins anew.
     """
-    state = read_json(_state(part)) if part.exists() and _state(part).exists() else {}
-    have = part.stat().st_size if state.get("url") == url and state["version"] and state["total"] else 0
-    if have and have == state["total"]:
+    begun = _begun(part, url)
+    have, total = (part.stat().st_size, begun.total) if begun else (0, None)
+    if have and have == total:
         return
-    request_headers = {"Range": f"bytes={have}-", "If-Range": state["version"]} if have else {}
+    request_headers = {"Range": f"bytes={have}-", "If-Range": begun.version} if begun and have else {}
     request_headers["Accept-Encoding"] = "identity"
     with session.get(url, headers=request_headers, stream=True, timeout=TIMEOUT) as response:
         headers, status = response.headers, response.status_code
         version = headers.get("ETag", "W/")
         version = headers.get("Last-Modified") if version.startswith("W/") else version  # W/: weak
-        if have and status in (206, 416):
-            span = f"bytes {have}-{state['total'] - 1}/{state['total']}"
-            if headers.get("Content-Range") != span or version not in (state["version"], None):
+        if begun and have and total and status in (206, 416):
+            span = f"bytes {have}-{total - 1}/{total}"
+            if headers.get("Content-Range") != span or version not in (begun.version, None):
                 _discard(part)
                 return _receive(session, url, part, file)
         else:
@@ -282,11 +300,11 @@ def _receive(session, url, part, file: SourceFile) -> None:
             and headers.get("Transfer-Encoding") != "chunked"
             and all(getattr(file, kind) is None for kind in CHECKS)
         ):
-            raise SourceError("sent without its length, and no checksum is known to tell whether it is whole")
-        total = None if left is None else have + left
+            raise ValueError("sent without its length, and no checksum is known to tell whether it is whole")
+        total = total if have else left
         with open(part, "ab" if have else "wb") as handle:
             if not have:
-                write_json(_state(part), {"url": url, "version": version, "total": total})
+                write_json(_state(part), _Begun(url=url, version=version, total=total).model_dump())
             with progress(desc=part.stem, total=total, initial=have) as bar:
                 # the bytes as they are: some servers take a compressed file for a content encoding
                 for chunk in response.raw.stream(1 << 16, decode_content=False):
@@ -294,3 +312,14 @@ def _receive(session, url, part, file: SourceFile) -> None:
                     if handle.tell() > (file.size or sys.maxsize):
                         _discard(part)
                         raise SourceError(f"more than the {file.size} bytes expected")
+            if handle.tell() < (1 if total is None else total):  # headers that were cut, and nothing follows them
+                raise ProtocolError(f"the answer ended after {handle.tell()} bytes")
+
+
+def _begun(part, url) -> "_Begun | None":
+    """Return what `part` is of, if it can be gone on with."""
+    try:
+        begun = _Begun.model_validate_json(_state(part).read_bytes())
+    except (FileNotFoundError, ValidationError):  # none, or damaged
+        return None
+    return begun if part.exists() and begun.url == url and begun.version and begun.total else None

@@ -43,8 +43,14 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+    """Read a JSON object from a file. Raises ValueError, in a line, where it holds none."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object; delete it, and it is made again")
+    return value
 
 
 def canonical(value: object) -> str:

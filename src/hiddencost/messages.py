@@ -9,9 +9,25 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
+LONGEST, MOST = 1000, 20  # characters of a line; lines
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line for a person: white space as single spaces, what is not printable escaped, and of what
+    is longer than 1000 characters the start and the end."""
+    line = " ".join(str(text).split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} [... {len(line):,} characters ...] {line[-LONGEST // 4 :]}"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+
 
 class StudyError(ValueError):
-    """What is wrong in a study, a line each: file, key, value and what was expected."""
+    """What is wrong in a study, a line each (see `one_line`): file, key, value and what was expected."""
+
+    def __init__(self, text: object) -> None:
+        lines = str(text).splitlines()
+        more = [f"and {len(lines) - MOST:,} more"] if len(lines) > MOST else []
+        super().__init__("\n".join([*map(one_line, lines[:MOST]), *more]))
 
 
 class Record(BaseModel):
@@ -23,7 +39,7 @@ class Record(BaseModel):
 def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
     """Say that a name is not one of those allowed, with the nearest of them."""
     allowed = [str(other) for other in allowed]
-    near = get_close_matches(str(name), allowed, n=1)
+    near = get_close_matches(str(name)[:100], allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
 
@@ -92,7 +108,7 @@ def validate(model: type[Model], value: object, file: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [f"{file}: {_explain(model, problem)}" for problem in error.errors()]
+        lines = [one_line(f"{file}: {_explain(model, problem)}") for problem in error.errors()]
         raise StudyError("\n".join(lines)) from None
 
 

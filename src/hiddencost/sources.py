@@ -1,6 +1,9 @@
 """What is downloaded: a file, how to know it, and where it is published."""
 
-from pydantic import Field, model_validator
+import os
+from pathlib import Path
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from hiddencost.files import canonical, sha256_text
 from hiddencost.messages import Record
@@ -48,6 +51,11 @@ class SourceFile(Record, strict=True):
     sources: list[Source] = Field([], description="in the order of trying")
 
     @property
+    def is_known(self) -> bool:
+        """Whether a checksum tells that it is the published file, whoever gives it."""
+        return bool(self.sha256 or self.md5)
+
+    @property
     def user_paths(self) -> list[str]:
         """The paths among the sources: files of this machine."""
         return [source.path for source in self.sources if source.path is not None]
@@ -61,8 +69,32 @@ class SourceFile(Record, strict=True):
         return self.model_dump(exclude={"sources"}, exclude_none=True)
 
 
-def download_digest(files: dict[str, SourceFile], offline: bool) -> str:
-    """Return the SHA-256 of what a download is to fetch, as its report (fetched.json) keeps it under `asked`: files
-    with their sources, and whether from this machine alone."""
+LOCK = "checksums.lock.json"  # of first uses, in the project's folder
+
+
+def first_uses(lock: str | os.PathLike) -> dict[str, str]:
+    """Return the SHA-256 of files that are trusted as they were at their first use, by NAME/file name.
+
+    Raises ValueError, in a line, where the file of these (see `fetch.fetch_all`) is damaged.
+    """
+    if not Path(lock).exists():
+        return {}
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(Path(lock).read_bytes())
+    except ValidationError:
+        restore = 'take it from version control or, to trust today\'s files, write "{}" into it'
+        raise ValueError(f"{lock} is damaged: expected a JSON object of names and their SHA-256; {restore}") from None
+
+
+def download_digest(name: str, files: dict[str, SourceFile], offline: bool, lock: str | os.PathLike = LOCK) -> str:
+    """Return the SHA-256 of what a download is to fetch, as its report (fetched.json) keeps it under `asked`.
+
+    Args:
+        name: of the entry.
+        files: with their sources.
+        offline: whether from this machine alone.
+        lock: of the first uses that the files are held against.
+    """
     stated = {key: file.model_dump(exclude_none=True, exclude_defaults=True) for key, file in files.items()}
-    return sha256_text(canonical([stated, offline]))
+    known = first_uses(lock)
+    return sha256_text(canonical([stated, offline, [known.get(f"{name}/{file.name}") for file in files.values()]]))

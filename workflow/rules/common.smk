@@ -30,6 +30,7 @@ COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_con
 try:
     CALL = call.read_call(config, STUDY_FILE, COMMAND)
     results.claims(CALL)
+    grid.left_out(CALL)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 # for the scripts: as params they would run jobs again

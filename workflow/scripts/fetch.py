@@ -6,7 +6,7 @@ from hiddencost.fetch import fetch_all
 from hiddencost.files import write_json
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
-from hiddencost.sources import download_digest
+from hiddencost.sources import LOCK, download_digest
 
 log_to(snakemake.log[0])
 kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_photos": "photos"}[snakemake.rule]
@@ -17,8 +17,8 @@ settings = values.read(snakemake.params)
 own = {key: file["own"] for key, file in settings["files"].items()}
 files = {key: file.from_paths(own[key]) if own[key] else file for key, file in entries[kind](name).files.items()}
 offline, root = bool(snakemake.config.get("offline")), Path(snakemake.scriptdir).resolve().parents[1]
-report = fetch_all(name, files, folder, Path("checksums.lock.json"), offline, root)
-answers = {"asked": download_digest(files, offline), "attempt": settings["attempt"]}
+report = fetch_all(name, files, folder, Path(LOCK), offline, root)
+answers = {"asked": download_digest(name, files, offline), "attempt": settings["attempt"]}
 write_json(snakemake.output[0], report | answers)
 if report["failed"]:
     logging.error("%s %s: not fetched: %s", kind, name, report["failed"])

@@ -11,6 +11,7 @@ from hiddencost.compression.registry import applied
 from hiddencost.datasets.prepare import user_entry
 from hiddencost.digest import APART, code_digest
 from hiddencost.messages import StudyError
+from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
@@ -100,6 +101,10 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
         flags[name] = str(config.get(name, False)).lower()  # Snakemake gives text
         if flags[name] not in ("true", "false"):
             raise StudyError(f"--config {name}={config[name]}: expected {name}=true or {name}=false")
+    try:
+        first_uses(LOCK)
+    except ValueError as error:
+        raise StudyError(error) from None
     study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
     given: dict[str, Any] = {name: value == "true" for name, value in flags.items()}
     call = Call(study, file, command, **given)

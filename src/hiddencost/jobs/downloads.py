@@ -6,20 +6,24 @@ from hiddencost.catalog.entries import DatasetEntry, NetworkEntry, PhotosEntry
 from hiddencost.files import read_json
 from hiddencost.jobs import layout
 from hiddencost.jobs.call import Call
+from hiddencost.messages import StudyError
 from hiddencost.sources import download_digest
 
 Entry = NetworkEntry | DatasetEntry | PhotosEntry
 
 
 def report_of(kind: str, name: str) -> dict:
-    """Return the report of an earlier download; kind: of `layout.FETCHED`."""
+    """Return the report of an earlier download; kind: of `layout.FETCHED`. Raises StudyError where it is damaged."""
     fetched = Path(layout.FETCHED[kind].format(name))
-    return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
+    try:
+        return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
+    except ValueError as error:
+        raise StudyError(error) from None
 
 
-def is_retried(call: Call, report: dict, entry: Entry) -> bool:
+def is_retried(call: Call, report: dict, name: str, entry: Entry) -> bool:
     """Return whether a download that has failed is tried again: the call says so, or what to fetch has changed."""
-    changed = report["failed"] and report["asked"] != download_digest(entry.files, call.offline)
+    changed = report["failed"] and report["asked"] != download_digest(name, entry.files, call.offline)
     return bool(report["failed"]) and bool(call.retry or changed)
 
 
@@ -30,7 +34,7 @@ def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | Dataset
     them by files.
     """
     report, folder = report_of(kind, name), Path(layout.FETCHED[kind].format(name)).parent
-    if report["failed"] and not is_retried(call, report, entry):
+    if report["failed"] and not is_retried(call, report, name, entry):
         again = f"to try again: {call.command} --config retry=true; or give files of your own: paths"
         return f"{report['failed']} ({again})"
     if call.offline:
@@ -50,4 +54,4 @@ def settings(call: Call, kind: str, name: str, entry: Entry) -> dict:
     """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
     tried (`attempt`)."""
     report = report_of(kind, name)
-    return {"files": checksums(entry), "attempt": report["attempt"] + is_retried(call, report, entry)}
+    return {"files": checksums(entry), "attempt": report["attempt"] + is_retried(call, report, name, entry)}

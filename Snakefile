@@ -7,12 +7,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# a study is whole: another one replaces config.yaml and does not extend it
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/checkpoints.smk"

@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side share the
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from hiddencost import catalog
 from hiddencost.datasets.prepared import PreparedReport
@@ -19,6 +20,10 @@ from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.sources import SourceFile
 
 ROOT = Path(__file__).parents[1]
+# a fuzz is the same each time and takes a second or two; pytest --hypothesis-profile=long looks further
+settings.register_profile("short", derandomize=True, max_examples=100, deadline=None, database=None)
+settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.load_profile("short")
 
 
 def copy_project(folder):

@@ -41,6 +41,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
         "hiddencost.sources",
+        "hiddencost.yaml_file",
     }
 )
 # Modules that runs do not stand on, with what they import. Metrics score what is stored, see runs/pack.py. A run
@@ -136,7 +137,7 @@ def _definitions(file: Path) -> dict[str, tuple[str, set[str]]]:
     """Return the statements of a file by what they define, "" for what defines nothing: their text, and the names
     that they use."""
     definitions: dict[str, tuple[str, set[str]]] = {}
-    for node in _Bare().visit(ast.parse(file.read_text())).body:
+    for node in _Bare().visit(ast.parse(file.read_bytes())).body:
         targets = getattr(node, "targets", [getattr(node, "target", None)])
         names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
         names += [part.id for each in targets if each for part in ast.walk(each) if isinstance(part, ast.Name)]
@@ -172,7 +173,7 @@ def read_code(path: Path) -> Code:
 
     Imports are absolute in this project; a relative one is refused (ValueError), as it would be overlooked.
     """
-    tree = ast.parse(path.read_text(), filename=str(path))
+    tree = ast.parse(path.read_bytes(), filename=str(path))
     loaded, names = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

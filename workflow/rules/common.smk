@@ -13,9 +13,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
-# jobs run the package of this checkout, in any environment
+# jobs run the package of this checkout, in any environment and locale
 sys.path.insert(0, str(ROOT / "src"))
-os.environ.update(PYTHONPATH=str(ROOT / "src"))
+os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1")
 
 from hiddencost import machine, memory
 from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, training, upstream
@@ -25,14 +25,22 @@ from hiddencost.messages import StudyError
 for variable, value in memory.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
-STUDY_FILE = ", ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles or ["config.yaml"])
+# a study is whole: another one replaces config.yaml and does not extend it
+STUDY_FILES = workflow.overwrite_configfiles or [Path("config.yaml")]
+STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES))
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
 try:
-    CALL = call.read_call(config, STUDY_FILE, COMMAND)
+    told = call.read_config(STUDY_FILES, workflow.config_settings.config)
+    CALL = call.read_call(told, call.stated_in(STUDY_FILE, workflow.config_settings.config), COMMAND)
     results.claims(CALL)
     grid.left_out(CALL)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
+if not workflow.overwrite_configfiles:  # read by now: Snakemake keeps it in archives of the workflow
+
+    configfile: "config.yaml"
+
+
 # for the scripts: as params they would run jobs again
 config |= {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
 

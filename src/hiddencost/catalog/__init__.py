@@ -7,10 +7,9 @@ Nothing is downloaded here.
 
 from difflib import get_close_matches
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
-import yaml
-
+from hiddencost import yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import Model, validate
@@ -21,8 +20,12 @@ ANY = "timm-NAME, or openclip-NAME.TAG"
 @cache
 def load(name: str) -> dict:
     """Return catalog/{name}.yaml as it stands: {entry name: entry}."""
-    text = resources.files(__name__).joinpath(f"{name}.yaml").read_text()
-    return yaml.load(text, Loader=yaml.CSafeLoader)  # quicker than safe_load: every job and every plan read them
+    return yaml_file.read(file_of(name))
+
+
+def file_of(name: str) -> Path:
+    """Return the path of catalog/{name}.yaml."""
+    return Path(__file__).with_name(f"{name}.yaml")
 
 
 @cache
@@ -44,8 +47,7 @@ def photos() -> dict[str, PhotosEntry]:
 
 
 def _entries(name: str, model: type[Model]) -> dict[str, Model]:
-    file = resources.files(__name__).joinpath(f"{name}.yaml")
-    return {key: validate(model, entry, f"{file}: {key}") for key, entry in load(name).items()}
+    return {key: validate(model, entry, f"{file_of(name)}: {key}") for key, entry in load(name).items()}
 
 
 @cache

@@ -1,11 +1,13 @@
 """A call of the workflow: the study, what the call was told beside it, and the entries of all that it names."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from hiddencost import yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.prepare import user_entry
@@ -89,6 +91,40 @@ class Call:
             for network in self.study.upstream
             if network.folder
         }
+
+
+def read_config(files: Iterable[Path], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a call, read anew: Snakemake's reader takes the last of two keys, and 1e-3 for a text.
+
+    Args:
+        files: of the study, of which a later one adds to the earlier: mappings key by key.
+        told: what the command line says beside them, by `--config`: keys of a study, and flags of the call.
+
+    Raises:
+        StudyError: one line, where a file is no YAML, or has a flag of the call.
+    """
+    config: dict[str, Any] = {}
+    for path in files:
+        name = os.path.relpath(path)
+        stated = yaml_file.read(path, name)
+        for flag in set(FLAGS) & stated.keys():
+            raise StudyError(
+                f"{name}: {flag}: it is of a call, not of a study; expected --config {flag}=true instead"
+            )
+        config = _merged(config, stated)
+    return _merged(config, told)
+
+
+def stated_in(files: str, told: Mapping[str, Any]) -> str:
+    """Return what messages call a config: its files, and the keys that the command line states."""
+    return ", ".join([files, *(f"--config {key}" for key in told if key not in FLAGS)])
+
+
+def _merged(config: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with another's keys over it: mappings key by key, as Snakemake does."""
+    both = {key: (config[key], value) for key, value in further.items() if key in config}
+    inner = {key: _merged(*pair) for key, pair in both.items() if all(isinstance(one, Mapping) for one in pair)}
+    return {**config, **further, **inner}
 
 
 def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:

@@ -31,7 +31,7 @@ def success(call: Call, is_whole: bool, made: Sequence[str]) -> str:
         made: the files that it made.
     """
     if is_whole:
-        return Path(call.output, "conclusion.txt").read_text()
+        return Path(call.output, "conclusion.txt").read_text("utf-8")
     others = f" and {len(made) - SHOWN:,} more" if len(made) > SHOWN else ""
     products = f"Made: {', '.join(made[:SHOWN])}{others}." if made else "Nothing was to be made."
     return f"{products}\nWhether study {call.study.study} is complete, `{call.command}` tells."
@@ -48,7 +48,7 @@ def failure(call: Call, concluded_before: int | None) -> str:
         if Path(folder).exists() and shutil.disk_usage(folder).free < 1 << 20:
             return f"The disk of {folder} is full. Make space: the next call goes on where this one ended."
     if time_of(conclude_log(call)) not in (None, concluded_before):
-        return conclude_log(call).read_text()
+        return conclude_log(call).read_text("utf-8")
     return (
         f"Study {call.study.study} is not complete. Logs: {call.results}/logs/ and resources/logs/.\n"
         "The next call goes on where this one ended."

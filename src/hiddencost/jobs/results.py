@@ -154,7 +154,7 @@ def report(call: Call) -> dict:
         "classes": class_counts(call),
         "captions": [[name, FIGURES[shown.kind].caption] for name, shown in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too
-        "page": sha256_text("".join(part.read_text() for part in parts)),
+        "page": sha256_text("".join(part.read_text("utf-8") for part in parts)),
     }
 
 

@@ -1,6 +1,5 @@
 """Claims: what the paper says, and what its controls ask, each as a comparison over cells of a study."""
 
-from importlib import resources
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -138,5 +137,5 @@ def load() -> dict[str, Claim]:
     Raises:
         StudyError: a line for each thing that is wrong.
     """
-    file = resources.files(catalog.__name__).joinpath("claims.yaml")
+    file = catalog.file_of("claims")
     return {name: validate(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}

@@ -553,3 +553,27 @@ def test_networks_of_one_name_are_told_apart_by_their_own():
     told = gallery.describe_backbones(twins, "dense", {"a": "mine"})
     assert [one.label for one in told.values()] == ["dense", "mine", "b", "net"]
     assert told["c"].role == "control"
+
+
+DOLLARS = "$\\frac$ costs $5_{^ and \\$"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_never_taken_for_mathematics(tables, name):
+    tables["mappings"] = tables["mappings"].assign(target_name=DOLLARS, source_name=DOLLARS)
+    labels = dict.fromkeys(["dense", "pruned", "one", "two", *METHODS], DOLLARS)
+    content = figures_of_study(BACKBONES, ["one", "two"], METHODS, labels)[name]
+    with style.paper():
+        figure = drawn_of(tables, content, labels=labels, title=DOLLARS)
+        figure.draw_without_rendering()
+    shown = [text for text in texts(figure) if "frac" in text]
+    assert shown
+    assert all(r"\frac$" in text and "$5_{^" in text for text in shown if "\n" not in text and "…" not in text)
+
+
+def test_figures_do_not_look_as_a_users_matplotlibrc_says(tmp_path):
+    theirs = {"text.usetex": True, "font.size": 30, "savefig.transparent": True, "svg.fonttype": "none"}
+    with plt.rc_context(theirs):
+        with style.paper():
+            assert not any(plt.rcParams[key] == value for key, value in theirs.items())
+        assert {key: plt.rcParams[key] for key in theirs} == theirs

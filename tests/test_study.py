@@ -145,6 +145,13 @@ BAD = {
         "figures.datasets[0]: 'cifar11-part' is unknown; did you mean 'cifar10-part'?",
     ),
     "a label of nothing": (["figures", "labels"], {"vp": "VP"}, "figures.labels: 'vp' is unknown; "),
+    "a label that a legend would leave out": (
+        ["figures", "labels"],
+        {"ilm": "_ours"},
+        "figures.labels.ilm: '_ours' cannot be shown; expected printable text that does not begin with '_'",
+    ),
+    "a title of control characters": (["figures", "title"], "a\x00b", "figures.title: 'a\\x00b' cannot be shown; "),
+    "a title of a page": (["figures", "title"], "a" * 201, "is not allowed: string should have at most 200"),
     "a palette that misleads": (["figures", "palette"], "jet", "figures.palette: 'jet' is unknown; allowed: RdBu_r"),
     "a format": (["figures", "formats"], ["png"], "figures.formats[0]: 'png' is unknown; allowed: pdf, svg"),
     "not a mapping": (["protocol"], [1], "studies/mine.yaml: protocol: [1] is not allowed: "),

@@ -543,7 +543,9 @@ def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
     config["study"] = "other"
     (project / "studies/other.yaml").write_text(yaml.safe_dump(config) + "seeds: [7]\n")
     _, output = snakemake(project, "--configfile", "studies/other.yaml", status=1)
-    assert re.search(r"studies/other.yaml, line \d+: the key 'seeds' stands in line \d+, too; expected it once", output)
+    assert re.search(
+        r"studies/other.yaml, line \d+: the key 'seeds' stands in line \d+, too; expected it once", output
+    )
     (project / "studies/other.yaml").write_text(yaml.safe_dump(config))
     _, output = snakemake(project, "--configfile", "studies/other.yaml", status=1)
     assert "studies/other.yaml: protocol.canvas: the key is missing" in output

@@ -117,7 +117,7 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     if matched:
         handles.append(handle("at matched upstream accuracy", **DIAMOND))
     if on["partial"].any():
-        handles.append(handle("cells are missing", marker="$*$"))
+        handles.append(handle("cells are missing", marker=(5, 2)))
     return handles
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -30,9 +31,13 @@ NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor":
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Set the look of a printed paper: 8 point type, thin lines, fonts embedded as text."""
+    """Set the look of a printed paper: 8 point type, thin lines, fonts embedded as text.
+
+    It is the same for whatever matplotlibrc a user has, and text is text: `$` in a name or a title is a dollar.
+    """
     look = {
         **sns.axes_style("ticks"),
+        **{"text.parse_math": False},
         **{"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "figure.titlesize": 8},
         **{"xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.1},
         **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3},
@@ -40,7 +45,9 @@ def paper() -> Iterator[None]:
         **{"figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "hiddencost"},
         **{"hatch.linewidth": 0.5, "axes.axisbelow": True, "lines.solid_capstyle": "round"},
     }
-    with plt.rc_context(look):
+    with plt.rc_context():
+        matplotlib.rcdefaults()
+        plt.rcParams.update(look)
         yield
     plt.close("all")
 

@@ -39,6 +39,12 @@ def _user_files(value: Any) -> str | dict[str, str]:
     raise ValueError(f"{value!r} is not allowed: expected a path, or a path for each file of the catalog's entry")
 
 
+def _shown(text: str) -> str:
+    if text.strip() and text.replace("\n", "").isprintable() and not text.startswith("_"):
+        return text
+    raise ValueError(f"{text!r} cannot be shown; expected printable text that does not begin with '_'")
+
+
 NAME, NAME_LENGTH = r"^[a-z0-9][a-z0-9._-]*$", 64
 Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Shots = Annotated[int | str, BeforeValidator(_shots)]
@@ -48,6 +54,8 @@ UserFiles = Annotated[
     str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_user_files)
 ]
 MethodName = Annotated[str, one_of(METHODS)]
+# in figures: Matplotlib leaves out of a legend what begins with "_"
+Words = Annotated[str, Field(max_length=200), AfterValidator(_shown)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -252,14 +260,14 @@ class Figures(Record):
 
     width: float = Field(6.8, gt=0, description="inches")
     panel_height: float = Field(2.3, gt=0, description="inches, of a panel of curves")
-    title: str | None = Field(None, description="stands on each figure; without it the study's name")
+    title: Words | None = Field(None, description="stands on each figure; without it the study's name")
     datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"
     )
     backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"
     )
-    labels: dict[Name, str] = Field(
+    labels: dict[Name, Words] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )
     colours: dict[MethodName, Colour] = Field(

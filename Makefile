@@ -30,7 +30,7 @@ quickstart: install
 	@echo "tables: results/quickstart/tables/"
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 -m slow

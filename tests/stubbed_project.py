@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+import forked
 import yaml
 from conftest import copy_project
 
@@ -207,6 +209,7 @@ def evaluate(logits, labels, test_batch_size):
     scores = dict.fromkeys(METRICS, 0.1) | {"accuracy": float(logits)}
     return scores | {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
 """
+LOCALLY = ["--cores", "2", "--scheduler", "greedy"]
 CONFIG = {
     "study": "small",
     "seeds": [0],
@@ -265,18 +268,22 @@ def in_a_terminal():
         signal.signal(one, signal.SIG_DFL)
 
 
+def environment_of(project):
+    return os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def call(project, *arguments, **options):
-    environment = os.environ | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", *arguments]
+    command = [sys.executable, "-m", "snakemake", *LOCALLY, *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": in_a_terminal} | options
-    return subprocess.Popen(command, cwd=project, env=environment, text=True, **options)
+    return subprocess.Popen(command, cwd=project, env=environment_of(project), text=True, **options)
 
 
 def snakemake(project, *arguments, status=0):
     """Run the workflow. Returns how many jobs of each rule ran, and the output."""
-    process = call(project, *arguments)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == status, output
+    with NamedTemporaryFile("r") as said:
+        code = forked.snakemake(project, [*LOCALLY, *arguments], environment_of(project), said.name)
+        output = said.read()
+    assert code == status, output
     ran = Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
     ran.pop("all", None)
     return dict(ran), output

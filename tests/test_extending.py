@@ -269,7 +269,7 @@ def draw_sureness(tables, content, settings):
 
 def test_a_metric(tmp_path, monkeypatch, threads):
     """It scores the runs of a study that has run before, and trains nothing."""
-    config = in_process.STUDY | {"methods": ["flm", "lp"], "seeds": [0, 1]}
+    config = in_process.STUDY | {"methods": ["flm", "lp"], "seeds": [0]}
     before = in_process.run(config, tmp_path, monkeypatch).runs
     monkeypatch.setattr("hiddencost.runs.prompting.train_prompts", None)  # a call would raise
     monkeypatch.setattr("hiddencost.runs.probe.train_probe", None)

@@ -41,6 +41,8 @@ from hiddencost.upstream import check, gate, launch, processes, sparsifiers, sta
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
 from hiddencost.upstream.job import UpstreamJob
 
+pytestmark = pytest.mark.xdist_group("upstream")  # one process makes the fixtures
+
 CPU = torch.device("cpu")
 ALONE = processes.Processes(0, 1, CPU)
 RECIPE = {
@@ -68,11 +70,11 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def images(downloads, tmp_path_factory):
-    """The repository's part of CIFAR-10, prepared at 32 pixels."""
+    """The repository's part of CIFAR-10, prepared at 16 pixels."""
     entry, folder = catalog.datasets()["cifar10-part"], tmp_path_factory.mktemp("cifar10-part")
     files = {key: file.from_paths([str(ROOT / file.sources[0].path)]) for key, file in entry.files.items()}
-    prepare("cifar10-part", entry, fetched(downloads, "cifar10-part", files), 32, folder / "32")
-    return folder / "32"
+    prepare("cifar10-part", entry, fetched(downloads, "cifar10-part", files), 16, folder / "16")
+    return folder / "16"
 
 
 def job(folder, images, settings=None, recipe=None, **changes):
@@ -85,7 +87,7 @@ def job_settings(folder, images, settings=None, recipe=None, **changes):
         "architecture": "resnet20_cifar",
         "start": None,
         "data": {"arrays": str(images)},
-        "image_size": 32,
+        "image_size": 16,
         "recipe": UpstreamRecipe.model_validate(RECIPE | (recipe or {})).model_dump(),
         "sparsify": with_defaults(settings) if settings else None,
         "seed": 0,
@@ -153,15 +155,15 @@ def test_each_network_has_its_declared_sparsity_passes_the_gate_and_is_prompted(
     write_json(tmp_path / "split.json", {"permutations": permutations})
     inputs = PackInputs(tmp_path / "backbone", tmp_path / "verification.json", images, tmp_path / "split.json")
     recipe = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 20, "shuffle": True}
-    recipe |= {"mapping_interval": 1, "precision": "fp32", "test_batch_size": 100, "canvas": 40, "image_size": 32}
+    recipe |= {"mapping_interval": 1, "precision": "fp32", "test_batch_size": 100, "canvas": 24, "image_size": 16}
     request = PackRequest(
         study="tiny",
         backbone=name,
         dataset="cifar10-part",
         seed=0,
         recipe=recipe,
-        canvas=40,
-        size="32",
+        canvas=24,
+        size="16",
         runs=[("ilm", 2)],
         ledger=str(tmp_path / "ledger"),
     )
@@ -372,7 +374,7 @@ def test_the_seed_changes_the_network_and_the_same_gives_the_same(made, images, 
 
 def loader(images, seed=0, workers=0, rank=0, processes=1, **recipe):
     source, checked = load({"arrays": str(images)}), UpstreamRecipe.model_validate(RECIPE | recipe)
-    return TrainLoader(source.train, checked, 32, PREPROCESSING, seed, CPU, workers, rank, processes)
+    return TrainLoader(source.train, checked, 16, PREPROCESSING, seed, CPU, workers, rank, processes)
 
 
 def epoch(of, number):
@@ -382,7 +384,7 @@ def epoch(of, number):
 
 def test_an_images_augmentation_depends_on_seed_and_epoch_and_not_on_who_reads_it(images):
     pixels, labels = epoch(loader(images), 1)
-    assert pixels.shape == (250, 3, 32, 32)
+    assert pixels.shape == (250, 3, 16, 16)
     assert torch.bincount(labels).tolist() == [25] * 10
     read, told = epoch(loader(images, workers=2), 1)
     assert torch.equal(read, pixels)

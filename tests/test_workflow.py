@@ -32,6 +32,8 @@ from stubbed_project import (
 
 from hiddencost.files import read_json
 
+pytestmark = pytest.mark.xdist_group("finished")  # one process makes the fixture
+
 
 def open_in_an_editor(project):
     (project / "workflow/report/.report.css.swp").write_bytes(b"b0VIM\x00\xff")
@@ -388,8 +390,6 @@ def test_a_backbone_that_fails_its_gate_stops_its_own_branch_and_the_exit_status
     assert (project / "results/small/report.html").exists()
     table = (project / "results/small/tables/runs.csv").read_text()
     assert table.count(",not run,") == 6
-    configure(project, lambda c: c["backbones"].pop())
-    snakemake(project)
 
 
 def add_dead(config):
@@ -666,6 +666,7 @@ def test_a_fresh_study_starts_no_more_jobs_than_there_are_gpus_and_memory(
     assert not any("waiting" in log for log in logs)  # for a GPU, on a core that another job could use
 
 
+@pytest.mark.slow
 def test_a_scheduler_is_asked_for_a_gpu_and_again_for_more_time_and_memory(project):
     replace(project, "src/hiddencost/runs/prompting.py", "run(inputs, ", "memory > 2**33 or fail(); run(inputs, ")
     asks = "echo {rule} {resources.gpu} {resources.mem_mb} {resources.runtime} >> asked.log"

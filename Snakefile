@@ -8,6 +8,7 @@ min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/requests.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/upstream.smk"

@@ -215,7 +215,7 @@ def test_seeds_and_hardware_are_warned_of():
     state = {"commit": "a" * 40, "changed": ["M x"], "why": None}
     runs = made_up_runs().query("seed < 2 and backbone == 'dense'")
     runs.loc[runs["seed"] == 1, "device"] = "another"
-    told = [one["what"] for one in summary.warnings(runs, [], state, Path("none"), Path("none"))]
+    told = [one["what"] for one in summary.warnings(runs, [], [], state, Path("none"), Path("none"))]
     assert told == [
         "two seeds",
         "runs of a method come from several kinds of hardware or precision",
@@ -227,9 +227,9 @@ def test_methods_that_compute_otherwise_are_no_warning_and_a_network_without_a_d
     state = {"commit": "a" * 40, "changed": [], "why": None}
     runs = made_up_runs().query("backbone != 'gone' and status == 'ok'").copy()
     runs["precision"] = runs["method"].map(lambda method: "fp32" if method == "lp" else "bf16")
-    assert summary.warnings(runs, [], state, Path("none"), Path("none")) == []
+    assert summary.warnings(runs, [], [], state, Path("none"), Path("none")) == []
     runs.loc[runs["backbone"] == "sparse", "dense"] = None
-    (told,) = summary.warnings(runs, [], state, Path("none"), Path("none"))
+    (told,) = summary.warnings(runs, [], [], state, Path("none"), Path("none"))
     assert (told["what"], told["why"]) == (
         "nothing to compare sparse with",
         "the study has no dense network of theirs",
@@ -498,3 +498,28 @@ def test_the_policy_stops_a_request(page_file, browser):
     server.server_close()
     assert outcome == "refused"
     assert reached == []
+
+
+def test_the_recipe_is_that_of_the_rows_and_one_that_the_study_states_otherwise_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = made_up_runs()
+    runs = runs.astype({"recipe": object})
+    then = {"epochs": 2, "learning_rate": 0.01, "canvas": 64, "batch_size": 20}
+    prompted = runs["method"].isin(["rlm", "flm"]) & (runs["status"] == "ok")
+    runs.loc[prompted, "recipe"] = json.dumps(then)
+    now = {
+        "protocol": then | {"learning_rate": 0.5, "batch_size": 7},
+        "clip": then | {"epochs": 9, "learning_rate": 1},
+    }
+    (recipe,) = provenance.recipes(runs, now)
+    assert recipe == {
+        "settings": "epochs 2, learning_rate 0.01, canvas 64, batch_size 20",
+        **{"methods": ["rlm", "flm"], "runs": int(prompted.sum()), "other": ["learning_rate"]},
+    }
+    (told,) = summary.warnings(runs[prompted], [recipe], [], {"changed": None}, tmp_path, tmp_path)
+    assert told["what"] == f"{prompted.sum()} runs (rlm, flm) are of another recipe than the study states now"
+    assert "learning_rate; as the study was when they were trained: epochs 2, learning_rate 0.01" in told["why"]
+    (recipe,) = provenance.recipes(runs, {"protocol": then})
+    assert recipe["other"] == []
+    html = make(tmp_path, runs).read_text()
+    assert "learning_rate 0.01, canvas 64" in html

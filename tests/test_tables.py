@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from hiddencost.results import tables
+from hiddencost.runs import packfile
 from hiddencost.runs.metrics import METRICS
 
 GRID = {
@@ -72,6 +73,18 @@ def test_the_runs_of_the_grid_are_collected_in_its_order(packs):
     assert list(runs.columns) == tables.run_columns() + tables.BIN_COLUMNS
     assert runs["status"].tolist() == ["ok"] * 5 + ["not run", "ok", "not run"]
     assert np.isnan(runs["accuracy"][5])
+
+
+def test_a_run_has_the_recipe_that_its_pack_was_made_for(tmp_path):
+    grid = GRID | {"backbone": ["dense"], "seed": [0]}
+    request = packfile.PackRequest(
+        **{"study": "s", "backbone": "dense", "dataset": "toy", "seed": 0, "canvas": 16, "size": "12"},
+        **{"recipe": {"epochs": 2}, "runs": [("flm", 1), ("flm", "full")], "ledger": "ledger"},
+    )
+    rows = [row("dense", 1, 0, 0.5), row("dense", "full", 0, 0.0, status="not run", reason="gate")]
+    packfile.write(rows, request, tmp_path / "pack.parquet")
+    runs = tables.collect([tmp_path / "pack.parquet"], replace(STUDY, grid=grid))
+    assert runs["recipe"].tolist() == ['{"epochs":2}', None]
 
 
 def test_a_run_that_is_missing_or_there_twice_is_an_error(packs):

@@ -53,6 +53,7 @@ def move_the_training_code(project):
 
 
 ALL_PROMPTS = [f"{b} 0 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "rlm") for n in (1, 2)]
+ALL_PROBES = [f"{b} 0 lp {n}" for b in ("dense", "pruned") for n in (1, 2)]
 EDITS = {
     "every file touched as a git checkout would, and an editor's files beside the page": (
         lambda p: (open_in_an_editor(p), touch_everything(p)),
@@ -180,13 +181,31 @@ EDITS = {
     "the catalog's sha256 of a checkpoint": (
         lambda p: replace(p, "src/hiddencost/catalog/checkpoints.yaml", "sha256: b035", "sha256: b036"),
         WHOLE_BRANCH,
-        sorted([*ALL_PROMPTS, *(f"{b} 0 lp {n}" for b in ("dense", "pruned") for n in (1, 2))]),
+        sorted([*ALL_PROMPTS, *ALL_PROBES]),
+    ),
+    "epochs of the probe": (
+        lambda p: configure(p, lambda c: c["probe"].update(epochs=7)),
+        {"probe": 2, **RESULTS},
+        ALL_PROBES,
+    ),
+    "the ledger deleted": (
+        lambda p: shutil.rmtree(p / "results/small/ledger"),
+        {"probe": 2, **TRAINING},
+        sorted([*ALL_PROMPTS, *ALL_PROBES]),
+    ),
+    "the table of a pack replaced by another one": (
+        lambda p: shutil.copy(
+            *(p / f"results/small/runs/{name}/cifar10-part/seed0.parquet" for name in ("dense", "pruned"))
+        ),
+        {**TRAINING, "train": 1},
+        [],
     ),
 }
 
 
 @pytest.mark.parametrize(("edit", "jobs"), [row[:2] for row in EDITS.values()], ids=EDITS)
 def test_an_edit_makes_stale_what_depends_on_it_and_no_more(project, edit, jobs):
+    shutil.rmtree(project / ".snakemake")  # as it is where the folder was copied, or cleaned
     edit(project)
     assert planned(project) == jobs
 

@@ -18,6 +18,7 @@ from hiddencost.study.protocols import RUN_PROTOCOLS
 from hiddencost.study.recipes import Recipe, RunFineTuning
 
 ABSENT = "are not there"
+LOST = "have runs that the ledger does not hold any more: these are trained again"
 
 
 def params(job: str) -> list[str]:
@@ -165,9 +166,26 @@ def why_made(call: Call, job: str, pack: dict, is_planned: bool) -> str | None:
     study_wants = wanted(call, job, **pack)
     if why := packfile.why_stale(stored, study_wants):
         return why
+    if has_lost_runs(call, pack_table(call, job, pack)):
+        return LOST
     if packfile.settled(study_wants, stored) != stored:
         return "do not hold what the study asks for: the runs that are not in the ledger are trained"
     return "are made again, as their inputs are" if is_planned else None
+
+
+@cache
+def _finished_runs(call: Call) -> set[str]:
+    return packfile.finished_runs(call.path(layout.LEDGER))
+
+
+@cache
+def _pack_tables(call: Call) -> set[str]:
+    return {pack_table(call, job, pack) for job in layout.PACK for pack in packs(call, job)}
+
+
+def has_lost_runs(call: Call, product: str) -> bool:
+    """Return whether a product is a pack's table with runs that the ledger holds no longer, as someone deleted it."""
+    return product in _pack_tables(call) and not packfile.runs_of(Path(product)) <= _finished_runs(call)
 
 
 def packs_so_far(call: Call) -> dict[str, int]:

@@ -58,6 +58,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     study, results = json.loads(settings["study"]), Path(settings["results"])
     runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
     gates, state = provenance.gates(study, results), provenance.checkout(root)
+    recipes = provenance.recipes(runs, study)
+    warned = warnings(runs, recipes, gates, state, results, output.parent)
     axes = _axes(runs, study["figures"], settings["classes"])
     formats = [*study["figures"]["formats"], "png"]
     drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
@@ -75,7 +77,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "best": best(summary),
         "devices": devices(runs),
         "jobs": provenance.jobs(results),
-        "warnings": warnings(runs, gates, state, results, output.parent) + unlisted(output.parent / "figures", drawn),
+        "warnings": warned + unlisted(output.parent / "figures", drawn),
+        "recipes": recipes,
         "claims": to_records(claims),
         "expectations": to_records(expectations),
         "gates": gates,

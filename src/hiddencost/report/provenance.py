@@ -1,5 +1,6 @@
 """Where a study's numbers come from: the hashes of what went in, versions, and the state of the checkout."""
 
+import json
 import os
 import platform
 import subprocess
@@ -10,7 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 from hiddencost.datasets.prepared import PreparedReport
-from hiddencost.files import read_json, sha256_file
+from hiddencost.files import canonical, read_json, sha256_file
+from hiddencost.methods.registry import METHODS
+from hiddencost.networks.families import FAMILIES
+
+OF_DATA = {
+    "batch_size",
+    "test_batch_size",
+    "canvas",
+}  # settings of a recipe that a data set, or a network, may change
 
 
 def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: Path) -> list[dict]:
@@ -61,6 +70,40 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
         if "weights_sha256" in manifest:  # not where its download failed
             add("backbone", backbone["name"], "weights", manifest["weights_sha256"])
     return rows
+
+
+def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:
+    """Return by what the finished runs were trained, as it is stored with them.
+
+    Args:
+        runs: the study's table.
+        study: as its JSON has it.
+
+    Returns:
+        A row a recipe: its `settings` as a text, names of `methods`, the number of `runs`, and the names of the
+        settings that are `other` in the study now, but for those that a data set or a network may change.
+    """
+    rows = []
+    finished = runs[runs["recipe"].notna()]
+    for text, group in finished.groupby("recipe", sort=False):
+        recipe, methods = json.loads(text), list(dict.fromkeys(group["method"]))
+        stated = [study[name] for method in methods for name in _sections(method) if study.get(name)]
+        differences = [
+            sorted(name for name in recipe.keys() & section.keys() - OF_DATA if recipe[name] != section[name])
+            for section in stated
+        ]
+        settings = ", ".join(f"{name} {canonical(value)}" for name, value in recipe.items())
+        other = min(differences, key=len, default=[])
+        rows.append({"settings": settings, "methods": methods, "runs": len(group), "other": other})
+    return rows
+
+
+def _sections(method: str) -> list[str]:
+    """Return the keys of a study that may hold the recipe of a method: of prompting, by the family of the network."""
+    known = METHODS.get(method)
+    if known is None:
+        return []
+    return [family.recipe for family in FAMILIES.values()] if known.prompts else [known.recipe]
 
 
 def gates(study: dict, results: Path) -> list[dict]:

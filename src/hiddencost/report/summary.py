@@ -95,11 +95,14 @@ def devices(runs: pd.DataFrame) -> list[dict]:
     return to_records(count_runs(style.finished(runs), ["device", "precision"]))
 
 
-def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, beside: Path) -> list[dict]:
+def warnings(
+    runs: pd.DataFrame, recipes: list[dict], gates: list[dict], state: dict, results: Path, beside: Path
+) -> list[dict]:
     """Return what a reader must know before trusting the numbers.
 
     Args:
         runs: the study's table.
+        recipes: as `provenance.recipes` returns them.
         gates: as `provenance.gates` returns them.
         state: as `provenance.checkout` returns it.
         results: the study's folder, with logs/.
@@ -115,6 +118,11 @@ def warnings(runs: pd.DataFrame, gates: list[dict], state: dict, results: Path, 
         existing = [os.path.relpath(log, beside) for log in written if log.exists()]
         rows.append({"what": what, "why": why, "logs": existing})
 
+    for recipe in recipes:
+        if recipe["other"]:
+            names = ", ".join(recipe["methods"])
+            why = f"{', '.join(recipe['other'])}; as the study was when they were trained: {recipe['settings']}"
+            warn(f"{recipe['runs']} runs ({names}) are of another recipe than the study states now", why)
     for gate in gates:
         if gate["verified"] is False:
             name = gate["backbone"]

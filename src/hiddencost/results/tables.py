@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiddencost.files import atomic
+from hiddencost.files import atomic, canonical
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
-from hiddencost.runs.packfile import AXES
+from hiddencost.runs.packfile import AXES, stored_request
 
 CELL = [  # what a run is, but for its seed
     *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
@@ -20,7 +20,7 @@ BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
 TEXTS = [  # columns of any table that are no numbers
     *CELL[:6],
     *CELL[8:],
-    *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "run"),
+    *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
     *("claim", "text", "verdict", "note", "source"),
 ]
 
@@ -51,13 +51,13 @@ class CollectedStudy:
 
 
 def run_columns() -> list[str]:
-    """Return the columns of the table of runs."""
+    """Return the columns of the table of runs; `recipe`: as the run's pack states by what it was trained, JSON."""
     return [
         *CELL,
         *("seed", "status", "reason", "n_train", "n_test"),
         *METRICS,
         *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
-        *("python", "torch", "torchvision", "timm", "run"),
+        *("python", "torch", "torchvision", "timm", "recipe", "run"),
     ]
 
 
@@ -79,7 +79,7 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     Raises:
         ValueError: if a run of the grid is missing or there twice.
     """
-    parts = [pd.read_parquet(pack) for pack in packs]
+    parts = [_read_pack(Path(pack)) for pack in packs]
     in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
@@ -92,6 +92,15 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     if (runs := runs.loc[wanted]).index.has_duplicates:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
     return runs.reset_index(drop=True).reindex(columns=run_columns() + BIN_COLUMNS)
+
+
+def _read_pack(path: Path) -> pd.DataFrame:
+    """Return the rows of a pack; those that were run have the recipe that stands in the pack, not the study's."""
+    rows, request = pd.read_parquet(path), stored_request(path)
+    if request:
+        rows["recipe"] = None
+        rows.loc[rows["status"] != "not run", "recipe"] = canonical(request.recipe)
+    return rows
 
 
 def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:

@@ -144,3 +144,15 @@ def stored_request(path: Path) -> PackRequest | None:
         return PackRequest.from_json((pq.read_schema(path).metadata or {}).get(b"request", b""))
     except ValidationError:
         return None
+
+
+def runs_of(path: Path) -> set[str]:
+    """Return the identities of the finished runs of a pack's table."""
+    column = "run"
+    names = pq.read_schema(path).names
+    return set(pq.read_table(path, columns=[column])[column].to_pylist()) - {None} if column in names else set()
+
+
+def finished_runs(ledger: str | Path) -> set[str]:
+    """Return the identities of all runs that a ledger holds."""
+    return {entry.stem for entry in Path(ledger).glob("?/*.safetensors")}

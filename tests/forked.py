@@ -28,12 +28,12 @@ if __name__ == "__main__":
     from snakemake.cli import main
 
     for line in sys.stdin:
+        call = json.loads(line)
         if not (pid := os.fork()):
             break
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     else:
         sys.exit()
-    call = json.loads(line)
     for descriptor, path, flags in ((0, os.devnull, os.O_RDONLY), (1, call["output"], os.O_WRONLY)):
         os.dup2(os.open(path, flags), descriptor)
     os.dup2(1, 2)

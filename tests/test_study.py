@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import re
 from typing import Annotated
 
@@ -450,6 +451,35 @@ def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
     assert entry.unavailable is None
     assert [file.user_paths for file in entry.files.values()] == [[str(weights)], [str(mask)]]
     assert load_study(CONFIG, "config.yaml").checkpoint_entry("resnet50-lth8").unavailable
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("gone.pth", "there is no file {}/gone.pth"),
+        ("folder", "{}/folder is a folder; expected a file"),
+        ("fifo", "{}/fifo is a pipe or a device; expected a file"),
+        ("/proc/self/mem/a", "there is no file /proc/self/mem/a"),
+        ("a" * 300, "{}/aaa"),
+        ("a/" * 5000, "{}/a/a"),
+        ("~nobody", "there is no file "),
+        ("~no_such_user/w.pth", "there is no file {}/~no_such_user/w.pth"),
+        ("a\0b", "{}/a\\x00b: embedded null byte; expected a file"),
+        ("a\n\x1b[2Jb", "there is no file {}/a \\x1b[2Jb"),
+        ("loop", "{}/loop: Too many levels of symbolic links; expected a file"),
+    ],
+)
+def test_a_path_of_no_file_is_a_line(tmp_path, monkeypatch, path, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    study = load_study(CONFIG | {"paths": {"mobilenetv2": path}}, "studies/mine.yaml")
+    with pytest.raises(StudyError) as caught:
+        study.checkpoint_entry("mobilenetv2")
+    assert str(caught.value).startswith(f"paths.mobilenetv2: {says.format(tmp_path)}")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1100
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.catalog.entries",
         "hiddencost.catalog.libraries",
         "hiddencost.compression.verification",
+        "hiddencost.contents",
         "hiddencost.datasets.readers.registry",
         "hiddencost.digest",
         "hiddencost.fetch",

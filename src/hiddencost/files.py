@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+from hiddencost.messages import one_line
 
 
 @contextmanager
@@ -34,6 +37,23 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def own_path(text: str, is_folder: bool = False) -> Path:
+    """Return a path of the user's own, absolute. Raises ValueError, in a line, where no such file or folder is."""
+    expected = "folder" if is_folder else "file"
+    path = Path(os.path.expanduser(text)).absolute()
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"there is no {expected} {one_line(path)}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero; no right to look
+        why = getattr(error, "strerror", error)
+        raise ValueError(f"{one_line(path)}: {why}; expected a {expected}") from None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFREG: "file"}
+    if (kind := kinds.get(stat.S_IFMT(mode), "pipe or a device")) != expected:
+        raise ValueError(f"{one_line(path)} is a {kind}; expected a {expected}")
+    return path
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

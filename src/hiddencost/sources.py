@@ -60,6 +60,11 @@ class SourceFile(Record, strict=True):
         """The paths among the sources: files of this machine."""
         return [source.path for source in self.sources if source.path is not None]
 
+    @property
+    def own_paths(self) -> list[str]:
+        """Those of them that are the user's own: not in the project's folder."""
+        return [path for path in self.user_paths if os.path.isabs(path)]
+
     def from_paths(self, paths: list[str]) -> "SourceFile":
         """Return the file with these paths as its sources."""
         return self.model_copy(update={"sources": [Source(path=path) for path in paths]})

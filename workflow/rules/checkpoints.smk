@@ -1,6 +1,5 @@
 # From published files to verified backbones.
 
-FETCHED_CHECKPOINT = layout.FETCHED["checkpoints"].format("{checkpoint}")
 FETCHED_PHOTOS = layout.FETCHED["photos"].format(checkpoints.PHOTOS)
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
@@ -8,10 +7,8 @@ VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 
 # A download that fails is a result: the file says why, and the jobs behind it go on without.
 rule fetch_checkpoint:
-    input:
-        in_time(checkpoints.own_checkpoint_files),
     output:
-        FETCHED_CHECKPOINT,
+        layout.FETCHED["checkpoints"].format("{checkpoint}"),
     log:
         "resources/logs/fetch_checkpoint/{checkpoint}.log",
     benchmark:
@@ -53,7 +50,7 @@ rule fetch_photos:
 
 rule import_checkpoint:
     input:
-        rules.fetch_checkpoint.output,
+        in_time(checkpoints.fetched_checkpoint),
     output:
         layout.imported("{checkpoint}"),
     log:

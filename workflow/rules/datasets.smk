@@ -4,8 +4,6 @@ SPLIT = f"{RESULTS}/{layout.SPLIT}"
 
 
 rule fetch_dataset:
-    input:
-        of_job(datasets.own_dataset_files),
     output:
         layout.FETCHED["datasets"].format("{dataset}"),
     log:

@@ -19,7 +19,7 @@ def here():
 
     To be asked when Snakemake knows its executor, so not while it reads the rules, and before it makes its scheduler of
     jobs, which copies what there is to share out. Between the two it builds the graph of jobs and calls input functions:
-    those of fetch_checkpoint, prepare_dataset, sparsify and rewind_point, of which all jobs that take much come, ask
+    those of import_checkpoint, prepare_dataset, sparsify and rewind_point, of which all jobs that take much come, ask
     (`in_time`). The functions of resources themselves are called later where a study is fresh.
     """
     # a dry run does not say for which executor: a scheduler's takes --jobs

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from hiddencost import yaml_file
+from hiddencost import contents, yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.prepare import user_entry
@@ -18,7 +18,8 @@ from hiddencost.study import upstream
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
 
-FLAGS = ("offline", "retry", "partial")  # of a call, not of the study: snakemake --config offline=true
+# of a call, not of the study, as "snakemake --config offline=true", and what each is without
+FLAGS = dict.fromkeys(("offline", "retry", "partial"), ("true", "false")) | {"check": ("full", "changed")}
 
 
 @dataclass(frozen=True, eq=False)  # as it is, a key of caches
@@ -33,6 +34,7 @@ class Call:
         offline: whether files that are not here are left out.
         retry: whether downloads that have failed are tried again.
         partial: whether the study is shown as far as it is, and nothing of it is made.
+        check: whether all that files hold is read again, also where their size and times are as they were.
     """
 
     study: Study
@@ -42,6 +44,7 @@ class Call:
     offline: bool = False
     retry: bool = False
     partial: bool = False
+    check: bool = False
 
     @property
     def results(self) -> str:
@@ -84,6 +87,13 @@ class Call:
         return self.targets | {name: self.study.dataset_entry(name) for name in self.study.upstream_datasets()}
 
     @cached_property
+    def own_contents(self) -> dict[str, str]:
+        """What files of the user's own hold, by their paths: see `contents.digest`."""
+        entries = [*self.published.values(), *self.datasets.values()]
+        own = {path for entry in entries for file in entry.files.values() for path in file.own_paths}
+        return {path: contents.digest(path, full=self.check) for path in sorted(own)}
+
+    @cached_property
     def upstream_folders(self) -> dict[str, dict]:
         """The user's own images by the network that the study trains on them."""
         return {
@@ -109,7 +119,7 @@ def read_config(files: Iterable[Path], told: Mapping[str, Any]) -> dict[str, Any
         stated = yaml_file.read(path, name)
         for flag in set(FLAGS) & stated.keys():
             raise StudyError(
-                f"{name}: {flag}: it is of a call, not of a study; expected --config {flag}=true instead"
+                f"{name}: {flag}: it is of a call, not of a study; expected --config {flag}={FLAGS[flag][0]} instead"
             )
         config = _merged(config, stated)
     return _merged(config, told)
@@ -132,20 +142,20 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
 
     Raises StudyError, a line for each thing that is wrong.
     """
-    flags = {}
-    for name in FLAGS:
-        flags[name] = str(config.get(name, False)).lower()  # Snakemake gives text
-        if flags[name] not in ("true", "false"):
-            raise StudyError(f"--config {name}={config[name]}: expected {name}=true or {name}=false")
+    flags: dict[str, Any] = {}
+    for name, (yes, no) in FLAGS.items():
+        value = str(config.get(name, no)).lower()  # Snakemake gives text
+        if value not in (yes, no):
+            raise StudyError(f"--config {name}={config[name]}: expected {name}={yes} or {name}={no}")
+        flags[name] = value == yes
     try:
         first_uses(LOCK)
     except ValueError as error:
         raise StudyError(error) from None
     study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
-    given: dict[str, Any] = {name: value == "true" for name, value in flags.items()}
-    call = Call(study, file, command, **given)
+    call = Call(study, file, command, **flags)
     try:
-        _ = call.checkpoints, call.datasets, call.upstream_folders
+        _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
         _check_compressions(call)
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None

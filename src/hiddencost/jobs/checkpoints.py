@@ -12,9 +12,9 @@ DOWNLOAD = ("files", "attempt")  # params of rules that fetch: see `downloads.se
 IMPORTED = (*CheckpointLayout.model_fields, "files", "reader_code")
 
 
-def own_checkpoint_files(call: Call, checkpoint: str) -> list[str]:
-    """Return the user's own files that stand for a checkpoint's."""
-    return call.study.user_files(checkpoint)
+def fetched_checkpoint(call: Call, checkpoint: str) -> str:
+    """Return the report of a checkpoint's download."""
+    return layout.FETCHED["checkpoints"].format(checkpoint)
 
 
 def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
@@ -32,7 +32,7 @@ def import_checkpoint(call: Call, checkpoint: str) -> dict:
     `reader_code`: the digest of the code that reads its format."""
     entry = call.published[checkpoint]
     reader_code = code_digest(READERS[entry.format].file)
-    return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
+    return entry.layout().model_dump() | {"files": downloads.checksums(call, entry), "reader_code": reader_code}
 
 
 def source_network(call: Call, backbone: str) -> list[str]:

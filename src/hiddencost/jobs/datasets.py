@@ -11,11 +11,6 @@ from hiddencost.jobs.call import Call
 PREPARED_KEYS = (*DatasetLayout.model_fields, "files", "reader_code")
 
 
-def own_dataset_files(call: Call, dataset: str) -> list[str]:
-    """Return the user's own files that stand for a dataset's."""
-    return call.study.user_files(dataset)
-
-
 def fetch_dataset(call: Call, dataset: str) -> dict:
     """Return the settings of a dataset's download."""
     return downloads.settings(call, "datasets", dataset, call.datasets[dataset])
@@ -30,7 +25,7 @@ def prepare_dataset(call: Call, dataset: str) -> dict:
     """Return what a prepared dataset depends on of its entry; `reader_code`: the digest of the code of its reader."""
     entry = call.datasets[dataset]
     reader_code = code_digest(READERS[entry.reader].file)
-    return entry.layout().model_dump() | {"files": downloads.checksums(entry), "reader_code": reader_code}
+    return entry.layout().model_dump() | {"files": downloads.checksums(call, entry), "reader_code": reader_code}
 
 
 @cache  # each pack asks, and all backbones are looked at

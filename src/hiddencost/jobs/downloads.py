@@ -44,14 +44,17 @@ def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | Dataset
     return entry.unavailable
 
 
-def checksums(entry: Entry) -> dict:
-    """Return what a download depends on, by file: its name and sums, and the user's own paths (`own`); not its other
-    sources, as another one gives the same bytes."""
-    return {key: file.expected() | {"own": file.user_paths} for key, file in entry.files.items()}
+def checksums(call: Call, entry: Entry) -> dict:
+    """Return what a download depends on, by file: its name and sums, and the user's own paths (`own`) with what is
+    there (`holds`); not its other sources, as another one gives the same bytes."""
+    return {
+        key: file.expected() | {"own": file.user_paths, "holds": [call.own_contents[path] for path in file.own_paths]}
+        for key, file in entry.files.items()
+    }
 
 
 def settings(call: Call, kind: str, name: str, entry: Entry) -> dict:
     """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
     tried (`attempt`)."""
     report = report_of(kind, name)
-    return {"files": checksums(entry), "attempt": report["attempt"] + is_retried(call, report, name, entry)}
+    return {"files": checksums(call, entry), "attempt": report["attempt"] + is_retried(call, report, name, entry)}

@@ -1,7 +1,7 @@
 """A study: the grid of runs, their recipes, and what can be asked of it before anything is made."""
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
+from hiddencost.files import own_path
 from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import family_of_checkpoint
@@ -144,11 +145,6 @@ class Study(Record):
         """Return a dataset of the catalog, with the user's own files where the study has paths."""
         return self._with_user_files(name, catalog.datasets()[name])
 
-    def user_files(self, name: str) -> list[str]:
-        """Return the user's own files for a checkpoint or dataset of the catalog, as absolute paths."""
-        paths = self.paths.get(name, {})
-        return [_absolute(path) for path in ([paths] if isinstance(paths, str) else paths.values())]
-
     def _with_user_files(self, name: str, entry: Entry) -> Entry:
         if name not in self.paths:
             return entry
@@ -163,11 +159,11 @@ class Study(Record):
         missing = [key for key, file in (files | given).items() if not file.sources]
         if missing:
             raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
-        # here, as Snakemake goes on with old results where an input is missing
-        if absent := [path for path in self.user_files(name) if not Path(path).is_file()]:
-            raise StudyError(f"paths.{name}: there is no file {absent[0]}")
-        if braced := [path for path in self.user_files(name) if set("{}") & set(path)]:
-            raise StudyError(f"paths.{name}: {braced[0]} has a brace, a wildcard of Snakemake; expected none")
+        for path in [paths] if isinstance(paths, str) else paths.values():
+            try:
+                own_path(path)
+            except ValueError as error:
+                raise StudyError(f"paths.{name}: {error}") from None
         return entry.model_copy(update={"unavailable": None, "files": files | given})
 
     def dense_of(self, backbone: Backbone) -> str | None:
@@ -244,4 +240,4 @@ class Study(Record):
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return os.path.abspath(os.path.expanduser(path))

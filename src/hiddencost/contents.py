@@ -1,0 +1,104 @@
+"""What files hold: hashed once, and again where size, times or inode have changed since.
+
+A file is known by its content alone. That it is as it was, its status tells: a file that is copied over, moved into
+its place or edited has another time of its last change (ctime), whatever `cp -p`, `mv` or `touch` make of the time of
+its content (mtime). Where the status is another, the content is read again, and decides.
+"""
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hiddencost.files import atomic, canonical, read_json, sha256_file, sha256_text
+
+RECORDS = Path("resources/contents")
+# ns. A file that is written again so soon after it was hashed may have the same times: clocks of file systems tick
+SETTLED = 2 * 10**9
+READERS = 8  # files that are read at a time
+Status = tuple[int, int, int, int]
+
+
+def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = None, full: bool = False) -> dict:
+    """Return the SHA-256 of files by their path in `root`.
+
+    Args:
+        root: a folder, or the file itself, of which `files` is [""].
+        files: paths below it.
+        record: the JSON file that keeps what is known of them; by default one for each root, in `resources/contents`.
+            Where it cannot be written, all are read each time.
+        full: read all, whatever their status says.
+
+    Returns:
+        {path: SHA-256, or for a file that cannot be read what stands against it, such as "ENOENT"}.
+
+    Raises:
+        ValueError: in a line, where something is no regular file: to read it might take for ever.
+    """
+    top = os.path.abspath(root)
+    record = record or RECORDS / f"{sha256_text(top)[:16]}.json"
+    before = {} if full else _read(record, top)
+    paths = {name: os.path.join(top, name) if name else top for name in files}
+    status = {name: _status(path) for name, path in paths.items()}
+    same = {name: before[name] for name, now in status.items() if name in before and before[name][:4] == now}
+    others = [name for name in paths if name not in same]
+    with ThreadPoolExecutor(READERS) as pool:
+        each = pool.map(_sha256, [paths[name] for name in others])
+        shown = tqdm(each, desc=f"reading {top}", total=len(others), unit=" files", delay=5, mininterval=5)
+        read = dict(zip(others, shown, strict=True))
+    settled = time.time_ns() - SETTLED
+    new = {
+        name: (*now, read[name])
+        for name in others
+        if (now := status[name]) and max(now[1:3]) < settled and len(read[name]) == 64
+    }
+    if new or before.keys() != same.keys():
+        _write(record, top, same | new)
+    return {name: same[name][-1] if name in same else read[name] for name in paths}
+
+
+def digest(root: str | os.PathLike, files: Iterable[str] = ("",), full: bool = False) -> str:
+    """Return the SHA-256 over the paths and the contents of files; see `hashed`."""
+    return sha256_text(canonical(hashed(root, files, full=full)))
+
+
+def _status(path: str) -> Status | None:
+    """Return size, mtime, ctime (ns) and inode of a regular file, None where it has none to be had."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise ValueError(f"{path}: it is {kind}; expected a file")
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _sha256(path: str) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "unreadable")
+
+
+def _read(record: Path, top: str) -> dict[str, tuple]:
+    """Return the status and the SHA-256 of files by their path in `top`."""
+    try:
+        known = read_json(record)
+        files = known["files"] if known["root"] == top else {}
+        return {name: (*map(int, one[:4]), str(one[4])) for name, one in files.items()}
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):  # none, or damaged
+        return {}
+
+
+def _write(record: Path, top: str, files: dict[str, tuple]) -> None:
+    # where there is no room for it, or no right to write, it is done without
+    with suppress(OSError), atomic(record) as temporary:
+        temporary.write_text(json.dumps({"root": top, "files": files}))

@@ -3,6 +3,7 @@
 As Snakemake does, a job is held to run again where the set of its params' texts is another.
 """
 
+import os
 from copy import deepcopy
 from inspect import signature
 from itertools import product
@@ -233,6 +234,28 @@ def test_whether_a_pack_is_run_counts_among_its_inputs_and_trains_nothing_anew(c
         now = training.wanted(call(), "train", **pack)
         assert (now.origin == before.origin) == (text == source)
         assert now.model_copy(update={"origin": before.origin}) == before
+
+
+def test_an_own_file_is_known_by_what_it_holds(call):
+    path = Path("w.pth")
+    path.write_bytes(b"weights")
+    own = call(lambda config: config.update(paths={"mobilenetv2": "w.pth"}))
+    before = params_of(own)
+    os.utime(path)  # as a copy, or a checkout, does
+    assert params_of(call(lambda config: config.update(paths={"mobilenetv2": "w.pth"}))) == before
+    Path("older.pth").write_bytes(b"lighter")
+    os.utime("older.pth", (1_500_000_000, 1_500_000_000))
+    os.replace("older.pth", path)
+    after = params_of(call(lambda config: config.update(paths={"mobilenetv2": "w.pth"})))
+    changed = {rule for rule, _ in before if any(before[key] != after[key] for key in before if key[0] == rule)}
+    assert changed == {"fetch_checkpoint", "import_checkpoint", "train", "probe"}
+
+
+def test_a_call_is_told_what_it_can_be(call):
+    assert call(check="full").check
+    assert not call(check="changed").check
+    with pytest.raises(StudyError, match=r"^--config check=all: expected check=full or check=changed$"):
+        call(check="all")
 
 
 def fail(kind, name, entry, offline=False):

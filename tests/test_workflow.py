@@ -501,8 +501,15 @@ def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     assert ran["fetch_checkpoint"] == ran["import_checkpoint"] == 1
     assert len(trained(project)) == 6
     assert nothing_to_do(project)
-    (project / "own/w.pth").write_text("other weights")
+    # another file is seen by what it holds, though it is older than what was made of the last one
+    (project / "older.pth").write_text("older weights")
+    os.utime(project / "older.pth", (1_500_000_000, 1_500_000_000))
+    os.replace(project / "older.pth", project / "own/w.pth")
     assert snakemake(project)[0]["fetch_checkpoint"] == 1
+    # and the same one, newer, is the same
+    (project / "own/w.pth").write_text("older weights")
+    assert nothing_to_do(project)
+    assert nothing_to_do(project, "--config", "check=full")
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ LONGEST, MOST = 1000, 20  # characters of a line; lines
 
 
 def one_line(text: object) -> str:
-    """Return a text as one line for a person: white space as single spaces, what is not printable escaped, and of what
-    is longer than 1000 characters the start and the end."""
+    """Return a text as one line for a person: white space as single spaces, what is not printable escaped, of a long
+    one the start and the end."""
     line = " ".join(str(text).split())
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} [... {len(line):,} characters ...] {line[-LONGEST // 4 :]}"

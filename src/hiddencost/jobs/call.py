@@ -89,7 +89,7 @@ class Call:
     @cached_property
     def own_contents(self) -> dict[str, str]:
         """What files of the user's own hold, by their paths: see `contents.digest`."""
-        entries = [*self.published.values(), *self.datasets.values()]
+        entries: list[CheckpointEntry | DatasetEntry] = [*self.published.values(), *self.datasets.values()]
         own = {path for entry in entries for file in entry.files.values() for path in file.own_paths}
         return {path: contents.digest(path, full=self.check) for path in sorted(own)}
 

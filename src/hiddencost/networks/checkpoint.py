@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.files import fetched_files, read_json
 from hiddencost.networks import backbones
@@ -42,6 +44,7 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         state, masks, counts, widths = READERS[layout.format](files)
         network = family.build(layout.architecture, widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
+        _check_numbers(network, state, str(files["weights"]))
         weights = [weight.tensor for weight in family.prunable_weights(network).values()]
         narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
         zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
@@ -62,3 +65,13 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
     if widths:
         manifest = manifest.replace(widths=widths)
     backbones.save(folder, network.state_dict(), masks, manifest.replace(keys=keys, report=counts))
+
+
+def _check_numbers(network: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Raise ValueError, with the key, where what a network was loaded with is of another kind of number, or none."""
+    for key, tensor in backbones.weights_of(network.state_dict()).items():
+        if state[key].is_floating_point() != tensor.is_floating_point():
+            given, wanted = (str(each.dtype).removeprefix("torch.") for each in (state[key], tensor))
+            raise ValueError(f"{origin}: {key} is of {given}, expected {wanted}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{origin}: {key} holds numbers that are NaN or infinite")

@@ -4,7 +4,7 @@ blocks numbered through, brought to those of timm's `tf_efficientnet_lite0`, whi
 import re
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
+from hiddencost.networks.formats.reading import ImportedCheckpoint, imported, read_state_dict
 
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each (Tan & Le, EfficientNet, 2019, table 1)
 BLOCKS = [f"{stage}.{block}" for stage, blocks in enumerate(STAGES) for block in range(blocks)]
@@ -30,9 +30,4 @@ def timm_name(key: str) -> str | None:
 def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read EfficientNet-Lite0. Raises ValueError if the file is damaged or has a key of another network."""
     path = files["weights"]
-    state = {}
-    for key, tensor in read_state_dict(path).items():
-        if (name := timm_name(key)) is None:
-            raise ValueError(f"{path}: unexpected key {key}; expected those of EfficientNet-Lite0")
-        state[name] = tensor
-    return ImportedCheckpoint(state, {}, {"keys": len(state)})
+    return imported(read_state_dict(path).renamed(timm_name, path, "those of EfficientNet-Lite0"), path)

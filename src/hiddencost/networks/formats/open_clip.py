@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import ImportedCheckpoint, read_weights, strip_prefix
+from hiddencost.networks.formats.reading import ImportedCheckpoint, imported, read_state_dict
 
 
 def read(files: dict[str, Path]) -> ImportedCheckpoint:
-    """Read a state dict, alone in the file or under state_dict, with DataParallel's `module.` before its keys or
-    without. Raises ValueError if the file is damaged or holds something else."""
-    path = files["weights"]
-    state = strip_prefix(read_weights(path, "state_dict"), "module.", path)
-    return ImportedCheckpoint(state, {}, {"keys": len(state)})
+    """Read a state dict, see `read_state_dict`."""
+    return imported(read_state_dict(files["weights"]), files["weights"])

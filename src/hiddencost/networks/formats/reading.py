@@ -1,6 +1,8 @@
-"""What the readers share: files opened safely, prefixes, masks."""
+"""What the readers share: a state dict out of a file, as it is published or saved today, and masks."""
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from hiddencost.networks.formats.pickled import ContentError, StoredTensor, read_tensors
+
+log = logging.getLogger(__name__)
+
+# where a state dict may be within a file; the averages of a training before its last weights, as timm loads them
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# what wrappers put before a network's names: DataParallel and averages, torch.compile, Lightning and lottery tickets
+PREFIXES = ("module.", "_orig_mod.", "model.")
+COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
 
 
 class ImportedCheckpoint(NamedTuple):
@@ -27,76 +39,128 @@ class ImportedCheckpoint(NamedTuple):
     widths: dict[str, list[int]] | None = None
 
 
+class StateDict(NamedTuple):
+    """A state dict by the network's own names.
+
+    Attributes:
+        weights: the tensors, float32 where they are floating-point.
+        masks: of torch.nn.utils.prune, by the names of the weights, which are not multiplied with them yet.
+    """
+
+    weights: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+    def renamed(self, translate: Callable[[str], str | None], path: Path, expected: str) -> "StateDict":
+        """Return it by other names. Raises ValueError for a key that `translate` returns None for, with `path`."""
+        if unknown := [key for key in self.weights if translate(key) is None]:
+            raise ValueError(f"{path}: unexpected key {unknown[0]}; expected {expected}")
+        return StateDict(*({str(translate(key)): each[key] for key in each} for each in self))
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type's name where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_pickle(path: Path) -> Any:
-    """Read a file of torch.save, without running code of it.
+def read_state_dict(path: Path) -> StateDict:
+    """Read a state dict, of torch.save or safetensors, by its first bytes.
+
+    It may be under a key (NESTED), its keys behind the prefix of a wrapper (PREFIXES), and its weights beside masks
+    (`NAME_orig` and `NAME_mask`, as torch.nn.utils.prune has them). What else a file of torch.save holds is not read.
 
     Raises:
-        ValueError: it is damaged, or holds more than data.
+        ValueError: in one line, with file and key: the file is damaged or holds something else, a tensor is not of
+            plain numbers, some keys have a prefix and some not, or a pruned weight has no mask.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle raises can be anything
-        raise ValueError(f"{path}: not a file of weights alone, or a damaged one: {first_line(error)}") from error
-
-
-def read_state_dict(path: Path, *nested: str) -> dict[str, Tensor]:
-    """Read a pickled state dict.
-
-    Args:
-        path: of a file of torch.save: {name: tensor}, alone or under a key.
-        nested: the keys under which the state dict may be; the first that the file has is taken.
-
-    Returns:
-        The tensors by name, float32 where they are floating-point.
-
-    Raises:
-        ValueError: the file is damaged, or holds something else.
-    """
-    content = load_pickle(path)
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in nested if key in content), content)
-    items = content.items() if isinstance(content, Mapping) else []
-    if not items or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
-        under = f", alone or under {' or '.join(nested)}" if nested else ""
-        raise ValueError(f"{path}: expected a state dict {{name: tensor}}{under}")
-    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in items}
-
-
-def read_weights(path: Path, *nested: str) -> dict[str, Tensor]:
-    """Read a state dict of safetensors, or a pickled one, by the file's name or its first bytes.
-
-    See `read_state_dict` for what is returned and raised, and for `nested`.
-    """
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path}: no file; expected one of torch.save or safetensors")
     with open(path, "rb") as file:
         start = file.read(9)
-    if path.suffix != ".safetensors" and start[8:] != b"{":
-        return read_state_dict(path, *nested)
-    try:
-        return {key: t.float() if t.is_floating_point() else t for key, t in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {first_line(error)}") from error
+    if path.suffix == ".safetensors" or start[8:] == b"{":
+        try:
+            state = load_file(path)
+        except (SafetensorError, KeyError) as error:  # KeyError: a type that PyTorch has not
+            raise ValueError(f"{path}: not a safetensors file, or a damaged one: {first_line(error)}") from error
+        if not state:
+            raise ValueError(f"{path}: no tensor is in it")
+    else:
+        state = read_tensors(path, lambda content: _state_dict(content, path))
+    return _without_orig(_without_prefixes({key: _number(key, state[key], path) for key in state}, path), path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, StoredTensor]:
+    """Return the state dict of what a file holds. Raises ContentError if none is there."""
+    under: list[str] = []
+    while len(under) < 3 and isinstance(content, Mapping):  # no deeper: a file may hold itself
+        if not (inner := [key for key in NESTED if isinstance(content.get(key), Mapping) and content[key]]):
+            break
+        under.append(inner[0])
+        content = content[inner[0]]
+    items = content.items() if isinstance(content, Mapping) else []
+    if others := [key for key, value in items if not (isinstance(key, str) and isinstance(value, StoredTensor))]:
+        found = f"; {others[0]!r} is no name of a tensor"
+    else:
+        found = "" if items else "; found none"
+    if found:
+        raise ContentError(f"expected a state dict {{name: tensor}}, alone or under {', '.join(NESTED)}{found}")
+    if under:
+        log.info("%s: the weights are those under %s", path, ".".join(under))
+    return dict(items)
+
+
+def _number(key: str, tensor: Tensor, path: Path) -> Tensor:
+    if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return tensor.float()
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(f"{path}: {key} is of {tensor.dtype}; expected floats of 16 to 64 bits or integers")
+    return tensor
+
+
+def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    if any(key.startswith(PREFIXES[0]) for key in state):
+        state = {key: tensor for key, tensor in state.items() if key != COUNTER}
+    while prefixes := [prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in state)]:
+        state = strip_prefix(state, prefixes[0], path)
+    plain: dict[str, Tensor] = {}
+    for key, tensor in state.items():  # a part of a network may have been wrapped alone, as torchvision's VGG was
+        name = re.sub(r"^(\w+)\.module\.", r"\1.", key.replace("._orig_mod.", "."))
+        if name in plain:
+            raise ValueError(f"{path}: {name} is there twice, wrapped and not")
+        plain[name] = tensor
+    return plain
 
 
 def strip_prefix(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    """Take a prefix off the keys of a state dict; of one whose keys do not have it, nothing.
+    """Take a prefix off the keys of a state dict.
 
     Raises:
         ValueError: some keys have it and others have not; `path` is named.
     """
-    without = [key for key in state if not key.startswith(prefix)]
-    if len(without) == len(state):
-        return state
-    if without:
+    if without := [key for key in state if not key.startswith(prefix)]:
         raise ValueError(
             f"{path}: {len(state) - len(without)} of {len(state)} keys begin with {prefix!r}, expected all or none; "
             f"{without[0]} does not"
         )
     return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+
+
+def _without_orig(state: dict[str, Tensor], path: Path) -> StateDict:
+    weights, masks = dict(state), {}
+    for key in state:
+        if not key.endswith("_orig"):
+            continue
+        name = key.removesuffix("_orig")
+        if f"{name}_mask" not in state or name in state:
+            raise ValueError(f"{path}: {key} needs {name}_mask beside it, and no {name}, as torch.nn.utils.prune has")
+        weights[name], masks[name] = weights.pop(key), weights.pop(f"{name}_mask")
+    return StateDict(weights, masks)
+
+
+def imported(state: StateDict, path: Path) -> ImportedCheckpoint:
+    """Return a checkpoint of which nothing but a state dict is published: with masks only where it has some."""
+    if state.masks:
+        return apply_masks(*state, path)
+    return ImportedCheckpoint(state.weights, {}, {"keys": len(state.weights)})
 
 
 def apply_masks(state: dict[str, Tensor], masks: dict[str, Tensor], path: Path) -> ImportedCheckpoint:

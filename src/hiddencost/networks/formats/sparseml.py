@@ -1,5 +1,8 @@
 """SparseML's format (SparseZoo's GMP networks): ResNets with key names of their own, zeros in the weights, no masks.
 
+torch.save of {state_dict, and of its training: optimizer, recipe (a text), epoch, manager, arch_key}, the tensors
+copied as float32 (github.com/neuralmagic/sparseml, src/sparseml/pytorch/utils/model.py, save_model).
+
 Loaded into torchvision's network with strict=False, as the paper's code does, not one key of it matches
 (github.com/neuralmagic/sparseml, src/sparseml/pytorch/models/classification/resnet.py).
 """
@@ -7,7 +10,7 @@ Loaded into torchvision's network with strict=False, as the paper's code does, n
 import re
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import ImportedCheckpoint, apply_masks, read_state_dict, strip_prefix
+from hiddencost.networks.formats.reading import ImportedCheckpoint, apply_masks, read_state_dict
 
 
 def torchvision_name(key: str) -> str | None:
@@ -29,9 +32,5 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
     Raises ValueError if the file is damaged or has a key of another network.
     """
     path = files["weights"]
-    state = {}
-    for key, tensor in strip_prefix(read_state_dict(path, "state_dict"), "module.", path).items():
-        if (name := torchvision_name(key)) is None:
-            raise ValueError(f"{path}: unexpected key {key}; expected SparseML's input., sections. and classifier.")
-        state[name] = tensor
-    return apply_masks(state, {}, path)
+    expected = "SparseML's input., sections. and classifier."
+    return apply_masks(*read_state_dict(path).renamed(torchvision_name, path, expected), path)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
+from hiddencost.networks.formats.reading import ImportedCheckpoint, imported, read_state_dict
 
 
 def read(files: dict[str, Path]) -> ImportedCheckpoint:
-    """Read a state dict. Raises ValueError if the file is not one, or holds anything but tensors."""
-    state = read_state_dict(files["weights"])
-    return ImportedCheckpoint(state, {}, {"keys": len(state)})
+    """Read a state dict, see `read_state_dict`."""
+    return imported(read_state_dict(files["weights"]), files["weights"])

@@ -25,7 +25,9 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
     shape, or the layers of a block do not fit each other. That no other key is there is checked by who loads it.
     """
     path = files["weights"]
-    stored = read_state_dict(path, "model")
+    stored, masks = read_state_dict(path)
+    for key in masks:
+        raise ValueError(f"{path}: unexpected key {key}_mask; expected a network without what was pruned")
     training = {key for key in stored if key.startswith(MOMENTUM) or key in QUEUES}
     state = {key: tensor for key, tensor in stored.items() if key not in training}
     blocks = [match[1] for key in state if (match := BLOCK.fullmatch(key))]

@@ -1,0 +1,350 @@
+"""Files of torch.save, read without running anything of them.
+
+torch.load refuses what published checkpoints hold beside weights: classes of optimizer and schedule, numbers of
+NumPy, settings as a Namespace. Told to allow these, it calls them. It also allocates what a file claims, and holds no
+part against its checksum. Here a file is a list of instructions to a small machine: what it names stays a name; what
+it calls is known (`Machine.call`) or refused; a tensor is a description until it is asked for; and memory and time
+are bounded, by the size of the file.
+"""
+
+import errno
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6 (torch/serialization.py, _legacy_save)
+MOST_INSTRUCTIONS = 2_000_000  # some seconds; a CLIP with copies for its training has 60,000
+NUMBERS_A_BYTE = 2  # of all tensors, for each byte of the file; more than 1 only where some share their numbers
+DTYPES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.DoubleStorage": torch.float64,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+OTHER_TENSORS = {
+    "torch._utils._rebuild_qtensor": "is quantised; expected what its dequantize() returns",
+    "torch._utils._rebuild_sparse_tensor": "is sparse; expected what its to_dense() returns",
+    "torch._utils._rebuild_meta_tensor_no_storage": "is of the device meta, without values",
+    "torch._utils._rebuild_tensor_v3": "has a type that is not read; expected floats of 16 to 64 bits or integers",
+}
+MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
+# what is called to describe a value, and does nothing else; the value stays unread
+RECORDS = {
+    *("numpy.dtype", "_codecs.encode", "builtins.set", "__builtin__.set"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"),
+    *("torch.Size", "torch.device", "torch.torch_version.TorchVersion"),
+}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytes_or_str"}
+LITERALS = {
+    code.name
+    for code in pickletools.opcodes
+    if code.arg and not code.stack_before and {kind.name for kind in code.stack_after} <= PLAIN and code.stack_after
+}
+
+
+class ContentError(ValueError):
+    """What is wrong with what a file holds."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or a function that a file names: nothing that could be called."""
+
+    text: str
+
+
+class Unread:
+    """What a file describes beside tensors and plain data."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the numbers of tensors are: `count` of them, from `start`, in a part of the file by its key."""
+
+    key: str
+    dtype: torch.dtype | None  # None: one that is not read
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that is not read yet, or the reason why it can't be."""
+
+    storage: Storage | None
+    offset: int = 0
+    size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    problem: str | None = None
+
+
+class Machine:
+    """Reads one pickle: the instructions that files of torch.save are written in (pickle, protocols 2 to 5)."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # stacks under a mark
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def run(self, stream: IO[bytes]) -> Any:
+        """Return what a pickle describes: plain data, `StoredTensor`, `Name` and `Unread`.
+
+        Raises ContentError where it is too long or calls something unknown, others where it is damaged.
+        """
+        for number, (code, argument, _) in enumerate(pickletools.genops(stream)):
+            if number >= MOST_INSTRUCTIONS:
+                raise ContentError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+            if code.name == "STOP":
+                return self.stack.pop()
+            if code.name in LITERALS:
+                self.stack.append(argument)
+            elif code.name in CONSTANTS:
+                self.stack.append(CONSTANTS[code.name])
+            elif not (self._of_containers(code.name) or self._of_names(code.name, argument)):
+                raise ContentError(f"its instruction {code.name} is not of a state dict")
+        raise ContentError("it has no end")  # pragma: no cover  # genops raises before
+
+    def _since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def _of_containers(self, code: str) -> bool:
+        stack = self.stack
+        if code == "MARK":
+            self.below.append(stack)
+            self.stack = []
+        elif code in ("EMPTY_LIST", "EMPTY_DICT"):
+            stack.append([] if code == "EMPTY_LIST" else {})
+        elif code in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            items = [stack.pop() for _ in range(int(code[-1]))]
+            stack.append(tuple(reversed(items)))
+        elif code in ("TUPLE", "LIST"):
+            made = self._since_mark()
+            self.stack.append(tuple(made) if code == "TUPLE" else made)
+        elif code in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if code == "APPEND" else self._since_mark()
+            target = self.stack[-1]
+            if not isinstance(target, list):
+                raise ContentError("it appends to what is no list")
+            target += items
+        elif code in ("SETITEM", "SETITEMS", "DICT"):
+            items = [stack.pop(), stack.pop()][::-1] if code == "SETITEM" else self._since_mark()
+            if code == "DICT":
+                self.stack.append({})
+            _fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+        elif code in ("POP", "POP_MARK"):
+            _ = stack.pop() if code == "POP" else self._since_mark()
+        else:
+            return False
+        return True
+
+    def _of_names(self, code: str, argument: Any) -> bool:
+        stack = self.stack
+        if code in ("PROTO", "FRAME"):
+            pass
+        elif code in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif code == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif code in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif code == "GLOBAL":
+            stack.append(Name(argument.replace(" ", ".", 1)))
+        elif code == "STACK_GLOBAL":
+            name, module = stack.pop(), stack.pop()
+            stack.append(Name(f"{module}.{name}"))
+        elif code == "BINPERSID":
+            stack.append(self._storage(*stack.pop()))
+        elif code in ("REDUCE", "NEWOBJ"):
+            arguments, called = stack.pop(), stack.pop()
+            stack.append(self.call(called, arguments))
+        elif code == "BUILD":  # attributes, such as the `_metadata` of a state dict
+            stack.pop()
+            if not isinstance(stack[-1], dict | Unread):
+                raise ContentError("it gives a state to what has none")
+        else:
+            return False
+        return True
+
+    def call(self, called: Any, arguments: Any) -> Any:
+        """Return what stands for a call. Raises ContentError for all but those that tensors and plain data need."""
+        name = called.text if isinstance(called, Name) else repr(type(called))
+        if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
+            storage, offset, size, stride = arguments[:4]
+            if not isinstance(storage, Storage) or not _counts(offset, *size, *stride) or len(size) != len(stride):
+                raise ContentError("it describes a tensor without a size")
+            return StoredTensor(storage, offset, tuple(size), tuple(stride))
+        if name in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
+            return arguments[0]
+        if name in OTHER_TENSORS:
+            return StoredTensor(None, problem=OTHER_TENSORS[name])
+        if name in MAPPINGS:
+            pairs = arguments[0] if arguments and name == "collections.OrderedDict" else []
+            return _fill({}, pairs)
+        if name in RECORDS:
+            return Unread()
+        raise ContentError(f"it calls {name}; expected data alone, as of torch.save(network.state_dict(), ...)")
+
+    def _storage(self, kind: str, storage_type: Name, key: str, _: str, count: int, view: Any = None) -> Storage:
+        if kind != "storage" or not isinstance(key, str) or not _counts(count):
+            raise ContentError("it refers to something that is no tensor")
+        dtype = DTYPES.get(storage_type.text.replace("torch.cuda.", "torch."))
+        self.storages.setdefault(key, Storage(key, dtype, 0, count))
+        start, count = view[1:] if view else (0, count)
+        if not _counts(start, count):
+            raise ContentError("it refers to a part of a storage without a size")
+        return Storage(key, dtype, start, count)
+
+
+def _counts(*values: Any) -> bool:
+    return len(values) < 100 and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _fill(target: Any, pairs: Any) -> Any:
+    """Put pairs into a dictionary, each key once; a key is plain, as the hash of a nested one may have no end."""
+    for key, value in pairs:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, str | bytes | int | float | Name | None) for part in parts):
+            raise ContentError("it has a key that is no text and no number")
+        if not isinstance(target, dict | Unread) or (isinstance(target, dict) and key in target):
+            raise ContentError(f"it has the key {key!r} twice, or in what is no dictionary")
+        if isinstance(target, dict):
+            target[key] = value
+    return target
+
+
+def read_tensors(path: Path, choose: Callable[[Any], Mapping[str, StoredTensor]]) -> dict[str, Tensor]:
+    """Read tensors of a file of torch.save, of PyTorch's newer format (zip) or its older.
+
+    Args:
+        path: of the file.
+        choose: of what the file describes, see `Machine.run`, it returns the tensors that are wanted, by name; it may
+            raise ContentError.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        ValueError: in one line, with the file: it is no such file, is damaged, calls something, claims more than it
+            holds, or a tensor that is wanted has no plain values.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            content, part = _open_zip(file) if is_zip else _open_older(file)
+            return _tensors(choose(content), part, path.stat().st_size)
+    except ContentError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # what a damaged file leads to can be anything
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+            raise  # of this machine, not of the file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: not a file of weights alone, or a damaged one: {reason}") from error
+
+
+Part = Callable[[str], bytearray]  # of a storage's key, its numbers
+
+
+def _content(machine: Machine, stream: IO[bytes]) -> Any:
+    try:
+        return machine.run(stream)
+    except ContentError as error:
+        raise ContentError(f"not a file of weights alone, or a damaged one: {error}") from error
+
+
+def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
+    """Return what a file of PyTorch 1.6 or newer describes, and how its parts are read: each held against its
+    checksum, and none unpacked, as torch.save packs none."""
+    archive = zipfile.ZipFile(file)
+    names = archive.namelist()
+    (root,) = {name.removesuffix("data.pkl") for name in names if name.split("/")[1:] == ["data.pkl"]}
+    if len(set(names)) < len(names):
+        raise ContentError("two parts of the file have one name")
+    if f"{root}constants.pkl" in names:
+        raise ContentError("it is a TorchScript program; expected a file of torch.save(network.state_dict(), ...)")
+
+    def part(name: str) -> bytearray:
+        info = archive.getinfo(f"{root}{name}")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ContentError(f"its part {name} is compressed, as torch.save writes none")
+        return bytearray(archive.read(info))
+
+    if f"{root}byteorder" in names and part("byteorder") != b"little":
+        raise ContentError("its numbers are big-endian; expected little-endian ones")
+    return _content(Machine(), BytesIO(part("data.pkl"))), lambda key: part(f"data/{key}")
+
+
+def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
+    """Return what a file of PyTorch before 1.6 describes, and how its parts are read, which have no checksums."""
+    if (_content(Machine(), file), _content(Machine(), file)) != (MAGIC, PROTOCOL):
+        raise ContentError("not a file of torch.save, and none of safetensors")
+    if _content(Machine(), file)["little_endian"] is not True:
+        raise ContentError("its numbers are big-endian; expected little-endian ones")
+    machine = Machine()
+    content = _content(machine, file)
+    places = {}
+    for key in _content(Machine(), file):
+        storage = machine.storages[key]
+        if storage.dtype is None:
+            raise ContentError("its tensors " + OTHER_TENSORS["torch._utils._rebuild_tensor_v3"].partition(" ")[2])
+        count = int.from_bytes(file.read(8), "little")
+        if count != storage.count:
+            raise ContentError(f"it has {count} numbers where it declares {storage.count}")
+        places[key] = (file.tell(), count * storage.dtype.itemsize)
+        file.seek(places[key][1], 1)
+
+    def part(key: str) -> bytearray:
+        start, size = places[key]
+        if start + size > file.seek(0, 2):
+            raise EOFError("it ends before its numbers do")
+        file.seek(start)
+        return bytearray(file.read(size))
+
+    return content, part
+
+
+def _tensors(chosen: Mapping[str, StoredTensor], part: Part, file_size: int) -> dict[str, Tensor]:
+    buffers: dict[str, bytearray] = {}  # several tensors may be of one
+    tensors, numbers = {}, 0
+    for name, stored in chosen.items():
+        if stored.storage is None or stored.storage.dtype is None:
+            raise ContentError(f"{name} {stored.problem or OTHER_TENSORS['torch._utils._rebuild_tensor_v3']}")
+        storage, dtype, count = stored.storage, stored.storage.dtype, prod(stored.size)
+        numbers += count
+        last = stored.offset + sum((size - 1) * step for size, step in zip(stored.size, stored.stride, strict=True))
+        if count > storage.count or numbers > NUMBERS_A_BYTE * file_size:
+            raise ContentError(
+                f"{name} shows {storage.count:,} numbers as {count:,}; expected one of its own for each, as "
+                "contiguous() makes them"
+            )
+        if count and last >= storage.count:
+            raise ContentError(f"{name} reaches beyond the numbers that are stored for it")
+        if storage.key not in buffers:
+            buffers[storage.key] = part(storage.key)
+        buffer, start = buffers[storage.key], storage.start * dtype.itemsize
+        if start + storage.count * dtype.itemsize > len(buffer):
+            raise ContentError(f"for {name} it has {len(buffer):,} bytes, fewer than it declares")
+        if count:
+            values = torch.frombuffer(buffer, dtype=dtype, count=storage.count, offset=start)
+            tensors[name] = torch.as_strided(values, stored.size, stored.stride, stored.offset)
+        else:
+            tensors[name] = torch.empty(stored.size, dtype=dtype)
+    return tensors

@@ -43,6 +43,7 @@ def tables():
         axes = {"dataset": dataset, "backbone": backbone, "method": method, "shots": shots, "seed": seed}
         values = dict.fromkeys(("accuracy", "ece"), rng.uniform() if ran else np.nan)
         made = BACKBONES[backbone] | {"sparsity_measured": 0.0, "status": "ok" if ran else "not run", "run": "r"}
+        made["classes_short"] = 0.0
         runs.append(constant | made | axes | values)
         if ran:
             rows = {"count": [0, 5, 20], "confidence": [np.nan, 0.5, 0.9], "accuracy": [np.nan, 0.4, 0.7]}
@@ -577,3 +578,21 @@ def test_figures_do_not_look_as_a_users_matplotlibrc_says(tmp_path):
         with style.paper():
             assert not any(plt.rcParams[key] == value for key, value in theirs.items())
         assert {key: plt.rcParams[key] for key in theirs} == theirs
+
+
+@pytest.mark.parametrize("name", ["accuracy", "heatmap", "calibration", "reliability"])
+def test_a_budget_above_what_a_class_has_is_marked(tables, name):
+    assert not any("fewer images" in text or "†" in text for text in texts(drawn(name, tables)))
+    short = (tables["runs"]["dataset"] == "two") & (tables["runs"]["shots"] == "full")
+    tables["runs"]["classes_short"] = 4.0 * short
+    tables["summary"] = summarise(tables["runs"])
+    figure = drawn(name, tables)
+    told = " ".join(texts(figure)).replace("\n", " ")
+    if name == "reliability":
+        assert "some classes of two have fewer images" in told
+        return
+    assert "†: some classes have fewer images" in told
+    marked = [[t.get_position()[0] for t in axis.texts if t.get_text() == "†"] for axis in figure.axes]
+    # one in each panel of the dataset, at its last number of shots
+    wanted = [[], [2.0]] if name == "accuracy" else [[]] * 5 + [[2.0], *[[2.5]] * 4]
+    assert marked[: len(wanted)] == wanted

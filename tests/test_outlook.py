@@ -105,6 +105,14 @@ def test_packs_that_are_up_to_date_are_counted_and_others_have_their_reason(desc
     assert "32 runs in 16 packs, of which 1 are up to date" in describe(shots=[1])
 
 
+def test_shots_above_the_images_that_the_catalog_counts_are_told(describe):
+    assert "few images" not in describe(shots=[1, 10, "full"])  # of 10 classes in 100 training images
+    assert (
+        "  few images cifar10-part: 11, 20 shots are more than its 100 training images in 10 classes: classes give "
+        "all that they have, and such cells are marked" in describe(shots=[1, 11, 20, "full"])
+    )
+
+
 def test_downloads_and_disk_are_estimated(describe, tmp_path):
     assert "14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in describe()
     weights = tmp_path / "resources/checkpoints/mobilenetv2/a.pth"

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, report_prepared
 from PIL import Image
 
+from hiddencost.figures import style
 from hiddencost.files import sha256_file, write_json
 from hiddencost.report import page as report_page
 from hiddencost.report import provenance, summary
@@ -221,6 +222,15 @@ def test_seeds_and_hardware_are_warned_of():
         "runs of a method come from several kinds of hardware or precision",
         "the checkout was not clean when this report was written",
     ]
+
+
+def test_a_budget_above_what_a_class_has_is_warned_of():
+    state = {"commit": "a" * 40, "changed": [], "why": None}
+    runs = made_up_runs().query("backbone == 'dense'").assign(device="cpu", precision="fp32")
+    runs["classes_short"] = 3.0 * ((runs["dataset"] == "two") & (runs["shots"] == runs["shots"].iloc[-1]))
+    (told,) = summary.warnings(runs, [], state, Path("none"), Path("none"))
+    assert told["what"] == f"{style.shots_label(runs['shots'].iloc[-1])} of two are fewer"
+    assert told["why"] == "3 classes of two have fewer training images, and give all that they have"
 
 
 def test_methods_that_compute_otherwise_are_no_warning_and_a_network_without_a_dense_one_is():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hiddencost.files import write_json
 from hiddencost.results import tables
 from hiddencost.runs import packfile
 from hiddencost.runs.metrics import METRICS
@@ -24,6 +25,7 @@ STUDY = tables.CollectedStudy(
     backbones={"dense": STATED, "pruned": STATED | {"compression": "magnitude", "sparsity_declared": 0.2}},
     left_out={"backbone": {}, "dataset": {}},
     expectations=[],
+    splits="splits/{dataset}/seed{seed}.json",
 )
 
 
@@ -31,6 +33,7 @@ def row(backbone, shots, seed, accuracy, **more):
     pruned = backbone == "pruned"
     bins = {"bin_count": [0] * 14 + [10], "bin_confidence": [None] * 14 + [0.99], "bin_accuracy": [None] * 14 + [0.5]}
     values = {"compression": "magnitude" if pruned else "none", "control": None, "sparsity_declared": 0.2 * pruned}
+    values["classes_short"] = 0.0  # of `collect`, not of packs
     values["sparsity_measured"] = values["sparsity_declared"]
     metrics = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), accuracy / 2)
     return {
@@ -62,6 +65,29 @@ def packs(tmp_path):
     missing = pd.DataFrame([row("pruned", shots, 1, 0.0, status="not run", reason="gate") for shots in (1, "full")])
     missing.drop(columns=[*METRICS, *tables.BIN_COLUMNS]).to_parquet(tmp_path / "d.parquet")
     return [tmp_path / f"{name}.parquet" for name in "abcd"]
+
+
+def test_a_budget_above_what_a_class_has_is_told(packs, tmp_path):
+    for seed, images in enumerate(([[1, 2, 3], [4]], [[1, 2, 3], [4, 5, 6]])):
+        write_json(tmp_path / f"toy{seed}.json", {"permutations": images})
+    study = replace(STUDY, grid=GRID | {"shots": [1, "full"]}, splits=str(tmp_path / "{dataset}{seed}.json"))
+    assert set(tables.collect(packs, study)["classes_short"]) == {0}
+    three = [row(backbone, 3, seed, 0.5) for backbone in ("dense", "pruned") for seed in (0, 1)]
+    pd.DataFrame(three).to_parquet(tmp_path / "e.parquet")
+    runs = tables.collect([*packs, tmp_path / "e.parquet"], replace(study, grid=GRID | {"shots": [1, 3, "full"]}))
+    told = runs.set_index(["shots", "seed"])["classes_short"]
+    assert told.groupby(level=[0, 1]).first().to_dict() == {
+        **{("1", 0): 0, ("1", 1): 0, ("3", 0): 1, ("3", 1): 0, ("full", 0): 0, ("full", 1): 0}
+    }
+    summary = tables.summarise(runs)
+    assert summary.groupby("shots")["classes_short"].first().to_dict() == {"1": 0, "3": 1, "full": 0}
+    # nothing is said of images that were not drawn, and a method that sees none is short of none
+    assert tables.collect(packs, STUDY)["classes_short"].isna().all()
+    zero_shot = pd.read_parquet(tmp_path / "e.parquet").assign(method="zs")
+    zero_shot.to_parquet(tmp_path / "z.parquet")
+    methods = {name: ["zs"] for name in ("dense", "pruned")}
+    study = replace(study, grid=GRID | {"shots": [3], "method": ["zs"]}, methods=methods)
+    assert set(tables.collect([tmp_path / "z.parquet"], study)["classes_short"]) == {0}
 
 
 def test_the_runs_of_the_grid_are_collected_in_its_order(packs):

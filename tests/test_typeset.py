@@ -29,6 +29,7 @@ def made(datasets=("cifar10",), methods=("ilm",), shots=("1", "full"), accuracy=
             "accuracy": one,
             "ece": one,
             "control": None,
+            "classes_short": 0.0,
         }
         for b, values in accuracy.items()
         for d in datasets
@@ -119,7 +120,7 @@ def test_the_csv_has_the_numbers(tmp_path):
     write(made(), tmp_path / "ece.csv")
     table = pd.read_csv(tmp_path / "ece.csv")
     assert len(table) == 2 * 5
-    assert list(table) == ["shots", "dataset", "method", "backbone", "mean", "std", "seeds", "best"]
+    assert list(table) == ["shots", "dataset", "method", "backbone", "mean", "std", "seeds", "best", "classes_short"]
 
 
 WIDE = {"datasets": [f"data_{number}" for number in range(5)], "methods": ["rlm", "flm", "ilm", "lp"]}
@@ -149,3 +150,18 @@ def test_latex_compiles_and_fits(tmp_path):
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout
     assert "Overfull" not in run.stdout
+
+
+def test_a_cell_whose_classes_have_fewer_images_than_its_shots_is_marked():
+    runs = made(shots=("1", "20"))
+    assert "†" not in typeset.markdown(typeset.cells(runs, "accuracy"), typeset.caption(runs, "accuracy"))
+    runs.loc[runs["shots"] == "20", "classes_short"] = 3.0
+    numbers, caption = typeset.cells(runs, "accuracy"), typeset.caption(runs, "accuracy")
+    assert caption.endswith("–: no result. †: some classes have fewer images than that, and gave all.")
+    one, twenty = typeset.markdown(numbers, caption).split("## 20 shots")
+    assert one.count("†") == 1
+    assert twenty.count("†") == 4  # of a cell without a result there is nothing to mark
+    assert "**60.0 ± 10.0**†" in twenty
+    page = typeset.latex(numbers, caption)
+    assert page.count(r"$^\dagger$") == 2 + 4  # a caption on the first page, and on the others
+    assert r"\textbf{60.0 $\pm$ 10.0}$^\dagger$" in page

@@ -48,5 +48,6 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     note = style.missing_note(int((summary["seeds"] == 0).sum()), len(summary))
     more = len(set(finished["backbone"]) - set(names))
     note += f"; {more} more levels of compression are not drawn" if more else ""
+    note += style.short_note(summary)
     style.title(figure, f"accuracy, {style.over(int(summary['seeds'].max()))}{note}", settings)
     return figure

@@ -119,6 +119,7 @@ def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict
         for place, (axis, method) in enumerate(zip(maps, order_of["method"], strict=True)):
             cells = of_dataset[of_dataset["method"] == method].set_index(["backbone", "shots"])
             _map(axis, cells, layout, settings["palette"])
+            style.mark_short(axis, of_dataset, layout.shots, 0.5)
             if not layout.many or index == 0:
                 axis.set_title(style.named(method, settings), pad=3, color=style.colours(settings)[method])
             if place == 0 if layout.many else (place + 1) % layout.columns in (0, 1):
@@ -127,6 +128,7 @@ def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict
     _legends(figure, axes, cost, style.method_handles(order_of["method"], settings), content, styles)
     cells = summary[summary["backbone"].isin(layout.rows)]
     note = style.missing_note(int(cells["cost"].isna().sum()), len(cells))
+    note += style.short_note(summary)
     curves = style.over(int(summary["seeds"].max()))
     style.title(figure, f"hidden cost in {cost.title}, paired means; curves: {curves}{note}", settings)
     return figure

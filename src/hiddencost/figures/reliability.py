@@ -67,6 +67,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     seeds = finished["seed"].nunique()
     note = f"{seeds} seed{'s' if seeds != 1 else ''}"
     note += style.missing_note(len(runs) - len(finished), len(runs), "runs")
+    short = [style.named(name, settings) for name in style.order(runs[runs["classes_short"] > 0], "dataset")]
+    note += f"; some classes of {', '.join(short)} have fewer images, and give all" if short else ""
     which = f"{style.named(datasets[0], settings)}, " if len(datasets) == 1 else ""
     style.title(figure, f"{which}reliability with {style.shots_label(shots)}, 15 bins, pooled over {note}", settings)
     return figure

@@ -13,11 +13,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.intervals import CONFIDENCE, band_reach
+from hiddencost.results.typeset import SHORT
 
 DENSE_LINES = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
 DENSE_MARKERS = ["o", "P"]
@@ -111,7 +113,8 @@ def curves(
     order_of: dict[str, list],
     settings: dict,
 ) -> None:
-    """Draw a metric (%) of one dataset against shots, with a band over seeds (see `intervals.band_reach`).
+    """Draw a metric (%) of one dataset against shots, with a band over seeds (see `intervals.band_reach`), and mark
+    the shots that some classes have fewer images than.
 
     Args:
         axis: to draw on.
@@ -133,10 +136,34 @@ def curves(
         for line, (mean, width) in zip(styles.values(), of_method.transpose(0, 2, 1), strict=True):
             axis.plot(places, mean, color=colour, **line)
             axis.fill_between(places, mean - width, mean + width, color=colour, alpha=BAND, lw=0)
+    mark_short(axis, summary, shots)
     axis.set_xticks(places, shots)
     axis.set_xlim(-0.3, len(shots) - 0.7)
     axis.set_ylim(bottom=0)
     axis.grid(axis="y", lw=0.3)
+
+
+def mark_short(axis: Axes, cells: pd.DataFrame, shots: list[str], shift: float = 0.0) -> None:
+    """Mark in a panel the numbers of shots that some classes have fewer images than.
+
+    Args:
+        axis: whose x axis has the shots, one apart.
+        cells: of one dataset, with `classes_short`.
+        shots: in their order.
+        shift: of the first from zero.
+    """
+    short = set(cells.loc[cells["classes_short"] > 0, "shots"])
+    outline = [withStroke(linewidth=1.2, foreground="white")]
+    look: dict[str, Any] = {"ha": "center", "va": "top", "size": 6.5, "path_effects": outline}
+    for place, number in enumerate(shots):
+        if number in short:
+            axis.text(place + shift, 0.99, SHORT, transform=axis.get_xaxis_transform(), **look)
+
+
+def short_note(cells: pd.DataFrame) -> str:
+    """Say what the mark of `mark_short` means; "" where nothing has it."""
+    some = (cells["classes_short"] > 0).any()
+    return f"; {SHORT}: some classes have fewer images, and give all" if some else ""
 
 
 def over(seeds: int) -> str:

@@ -43,6 +43,7 @@ def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_
         f"  left out   {total - runs:,} runs",
         *_left_out(call),
     ]
+    lines += _short_of_images(call)
     if alone := [backbone.name for backbone in study.backbones if not study.dense_of(backbone)]:
         lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
     trains_upstream = trainings(call)
@@ -98,6 +99,22 @@ def _left_out(call: Call) -> list[str]:
             names = [name for name in reasons if reasons[name] == reason]
             _, runs = count_runs(call, *(every | {axis: names}).values())
             lines.append(f"    {', '.join(names)} ({runs:,} runs): {reason}")
+    return lines
+
+
+def _short_of_images(call: Call) -> list[str]:
+    """Return a line for each dataset that has fewer training images than a number of shots asks for, as far as the
+    catalog counts them: of one class there can be fewer yet."""
+    lines = []
+    numbers = [shots for shots in call.study.shots if isinstance(shots, int)]
+    for name, entry in call.targets.items():
+        if entry.counts and entry.classes:
+            images, classes = entry.counts.train, len(entry.classes)
+            if short := [str(shots) for shots in numbers if shots * classes > images]:
+                lines.append(
+                    f"  few images {name}: {', '.join(short)} shots are more than its {images:,} training images in "
+                    f"{classes} classes: classes give all that they have, and such cells are marked"
+                )
     return lines
 
 

@@ -60,6 +60,7 @@ def collect(call: Call) -> dict:
         "backbones": stated_backbones(call),
         "left_out": left_out(call),
         "expectations": [expectation.model_dump() for expectation in call.study.expectations],
+        "splits": call.path(layout.SPLIT, dataset="{dataset}", seed="{seed}"),
         "so_far": packs_so_far(call) if call.partial else None,
     }
 

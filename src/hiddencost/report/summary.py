@@ -135,6 +135,10 @@ def warnings(
         logs = [f"{job}/{backbone}/{dataset}/seed{seed}.log" for job, backbone, dataset, seed in packs.to_numpy()]
         why = reason if isinstance(reason, str) else "no reason was told"
         warn(f"{len(group)} of {len(runs)} runs {status}: {names}; on {datasets}", why, logs)
+    short = runs[runs["classes_short"] > 0].groupby(["dataset", "shots"], sort=False)["classes_short"].max()
+    for (dataset, shots), classes in short.items():
+        why = f"{int(classes)} classes of {dataset} have fewer training images, and give all that they have"
+        warn(f"{style.shots_label(shots)} of {dataset} are fewer", why)
     alone = style.order(runs[runs["dense"].isna()], "backbone")
     if alone:
         warn(f"nothing to compare {_enumerated(alone)} with", "the study has no dense network of theirs")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from hiddencost.files import atomic, canonical
+from hiddencost.files import atomic, canonical, read_json
+from hiddencost.methods.registry import METHODS
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES, stored_request
@@ -37,6 +39,7 @@ class CollectedStudy:
             of it.
         left_out: by `backbone` and `dataset`, the names of those without packs, and why: their rows are not run.
         expectations: published accuracies, see `against_published`.
+        splits: path of the images that were drawn, with {dataset} and {seed}.
         so_far: where the study may still be running, the paths of the packs that there are, with their time stamps:
             what they do not hold is not run, either; None where it has ended.
     """
@@ -47,6 +50,7 @@ class CollectedStudy:
     backbones: Mapping[str, dict]
     left_out: Mapping[str, Mapping[str, str]]
     expectations: list[dict]
+    splits: str
     so_far: Mapping[str, int] | None = None
 
 
@@ -54,7 +58,7 @@ def run_columns() -> list[str]:
     """Return the columns of the table of runs; `recipe`: as the run's pack states by what it was trained, JSON."""
     return [
         *CELL,
-        *("seed", "status", "reason", "n_train", "n_test"),
+        *("seed", "status", "reason", "n_train", "classes_short", "n_test"),
         *METRICS,
         *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
         *("python", "torch", "torchvision", "timm", "recipe", "run"),
@@ -74,7 +78,8 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
         study: the grid.
 
     Returns:
-        A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`.
+        A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`. `classes_short` is the number of
+        classes that have fewer training images than the run's shots, and gave all; empty where none were drawn.
 
     Raises:
         ValueError: if a run of the grid is missing or there twice.
@@ -83,6 +88,7 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
+    runs["classes_short"] = _classes_short(runs, study.splits)
     runs["dense"] = runs["backbone"].map({name: stated["dense"] for name, stated in study.backbones.items()})
     wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
     index = pd.MultiIndex.from_frame(runs[AXES].map(_text))
@@ -101,6 +107,24 @@ def _read_pack(path: Path) -> pd.DataFrame:
         rows["recipe"] = None
         rows.loc[rows["status"] != "not run", "recipe"] = canonical(request.recipe)
     return rows
+
+
+def _classes_short(runs: pd.DataFrame, splits: str) -> pd.Series:
+    """Return the column `classes_short`, by the images that were drawn for each run."""
+
+    @cache
+    def short(dataset: str, seed: int, shots: str) -> int | None:
+        images = images_of(dataset, seed)
+        return None if images is None else 0 if shots == "full" else sum(count < int(shots) for count in images)
+
+    @cache
+    def images_of(dataset: str, seed: int) -> list[int] | None:
+        path = Path(splits.format(dataset=dataset, seed=seed))
+        return [len(of_class) for of_class in read_json(path)["permutations"]] if path.exists() else None
+
+    of_runs = [short(*run) for run in runs[["dataset", "seed", "shots"]].itertuples(index=False, name=None)]
+    trains = runs["method"].map(lambda name: METHODS[name].trains)
+    return pd.Series(of_runs, index=runs.index, dtype=float).where(trains, 0.0)
 
 
 def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:
@@ -135,14 +159,15 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a cell (backbone, dataset, method, shots): `{metric}_mean` and `_std` (n - 1) for each metric, `seeds`
-        (their number), and the difference dense minus backbone of the `paired_metrics` (`..._mean`, `_std`, `_low`
-        and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the one that the column `dense`
-        names; where there is none the difference is empty.
+        (their number), `classes_short` (the most of a seed), and the difference dense minus backbone of the
+        `paired_metrics` (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The
+        dense backbone is the one that the column `dense` names; where there is none the difference is empty.
     """
     cells = runs.groupby(CELL, dropna=False, sort=False)
     summary = cells[list(METRICS)].agg(["mean", "std"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", cells["accuracy"].count())
+    summary.insert(1, "classes_short", cells["classes_short"].max())
     pair = ["dense", "dataset", "method", "shots", "seed"]
     dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, *paired_metrics()]]
     paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))

@@ -13,7 +13,9 @@ from hiddencost.runs.metrics import METRICS
 
 COLUMN = ["shots", "dataset", "method"]  # within one, backbones are compared
 WIDTH = 8  # columns of numbers that fit a printed page
-LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--"})  # all that captions and names can have
+SHORT = "†"  # by what a cell is marked some of whose classes have fewer images than its shots
+# all that captions and names can have
+LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--", SHORT: "$^\\dagger$"})
 
 
 def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
@@ -50,7 +52,8 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, as
-        they are shown (`Metric.factor`); `seeds`, their number; `best`, whether it is set in bold.
+        they are shown (`Metric.factor`); `seeds`, their number; `best`, whether it is set in bold; `classes_short`,
+        how many classes have fewer images than its shots, at most.
     """
     runs = runs.assign(value=METRICS[metric].factor * runs[metric].where(runs["status"] == "ok"))
     values = (
@@ -67,12 +70,13 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     as_good = means.eq(means.max(axis=1), axis=0) | (ahead.count() > 2) & ~(high < 0)
     table = runs.groupby([*COLUMN, "backbone"], sort=False)["value"].agg(["mean", "std", "count"])
     table["best"] = as_good.stack().reindex(table.index, fill_value=False)
+    table["classes_short"] = runs.groupby([*COLUMN, "backbone"], sort=False)["classes_short"].max()
     return table.rename(columns={"count": "seeds"}).reset_index()
 
 
 def caption(runs: pd.DataFrame, metric: str) -> str:
     """Say what a table of the study shows."""
-    seeds = runs["seed"].nunique()
+    seeds, any_short = runs["seed"].nunique(), (runs["classes_short"] > 0).any()
     shown = METRICS[metric]
     unit = "%" if shown.percent else shown.unit
     title = (shown.title or shown.label) + (f" in {unit}" if unit else "")
@@ -82,6 +86,7 @@ def caption(runs: pd.DataFrame, metric: str) -> str:
         "number of shots, the best mean (of those with the most seeds, and of no control), and those that have three "
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."
+        + (f" {SHORT}: some classes have fewer images than that, and gave all." if any_short else "")
     )
 
 
@@ -89,7 +94,7 @@ def markdown(numbers: pd.DataFrame, caption: str) -> str:
     """Set the numbers of `cells` as Markdown: a table for each number of shots and group of datasets."""
     parts = [caption]
     for group in _groups(numbers):
-        for shots, block in _text(group, "**{}**", "±", "–").groupby(level="shots", sort=False):
+        for shots, block in _text(group, "**{}**", "±", "–", SHORT).groupby(level="shots", sort=False):
             block = block.droplevel("shots")
             block.columns = [" ".join(column) for column in block.columns]
             parts += [f"## {shots_label(shots)}", block.to_markdown(disable_numparse=True)]
@@ -100,7 +105,7 @@ def latex(numbers: pd.DataFrame, caption: str) -> str:
     """Set the numbers of `cells` as LaTeX: a longtable a group of datasets, in it a block each number of shots."""
     parts = ["% \\usepackage{booktabs, longtable}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
     for group in _groups(numbers):
-        text = _text(group, "\\textbf{{{}}}", "$\\pm$", "--")
+        text = _text(group, "\\textbf{{{}}}", "$\\pm$", "--", SHORT.translate(LATEX))
         text.index = text.index.set_levels([shots_label(shots) for shots in text.index.levels[0]], level="shots")
         style = Styler(text).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
         table = style.to_latex(
@@ -130,16 +135,16 @@ def _groups(numbers: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield numbers[numbers["dataset"].isin(datasets[start : start + step])]
 
 
-def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str) -> pd.DataFrame:
+def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str, short: str) -> pd.DataFrame:
     """Return the numbers as text: a row a number of shots and backbone, a column a dataset and method."""
 
-    def cell(mean: float, std: float, seeds: int, best: bool) -> str:
+    def cell(mean: float, std: float, seeds: int, best: bool, classes_short: float) -> str:
         if not seeds:
             return missing
         text = f"{mean:.1f}" + (f" {sign} {std:.1f}" if seeds > 1 else "")
-        return bold.format(text) if best else text
+        return (bold.format(text) if best else text) + (short if classes_short > 0 else "")
 
-    texts = [cell(*row) for row in numbers[["mean", "std", "seeds", "best"]].itertuples(index=False)]
+    texts = [cell(*row) for row in numbers[["mean", "std", "seeds", "best", "classes_short"]].itertuples(index=False)]
     numbers = numbers.assign(text=texts, method=numbers["method"].str.upper())
     rows, columns = ["shots", "backbone"], ["dataset", "method"]
     index, header = (

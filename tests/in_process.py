@@ -16,7 +16,8 @@ from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised
 from hiddencost.datasets import prepared
-from hiddencost.datasets.prepare import prepare, user_entry
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.figures import draw
 from hiddencost.files import write_json

@@ -4,7 +4,7 @@ from conftest import ROOT, report_prepared
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts, TrainedEntry
-from hiddencost.datasets.prepare import user_entry
+from hiddencost.datasets.own import user_entry
 from hiddencost.jobs import cost
 from hiddencost.sources import SourceFile
 from hiddencost.study.load import load_study
@@ -99,7 +99,8 @@ def test_a_file_of_arrays_is_read_whole(tmp_path):
     file.write_bytes(bytes(10_000_000))
     own = user_entry("mine", npz=str(file))
     assert cost.prepare_mb(own) == 500 + 40
-    assert cost.prepare_mb(user_entry("mine", folder=str(tmp_path), test_share=0.5)) == 500
+    folder = own.model_copy(update={"options": {"path": str(tmp_path)}})
+    assert cost.prepare_mb(folder) == 500
     assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE
     archive = {"archive": SourceFile(name="a.tgz", size=170_000_000)}
     assert cost.prepare_mb(DATASET.model_copy(update={"files": archive})) == 500 + 680

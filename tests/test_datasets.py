@@ -17,8 +17,10 @@ from PIL import Image
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import DatasetEntry
-from hiddencost.datasets.prepare import pixels, prepare, user_entry
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import pixels, prepare
 from hiddencost.datasets.prepared import ARRAYS, PARTS, load
+from hiddencost.datasets.readers.coop import check_names
 from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.files import read_json, sha256_file, write_json
@@ -376,12 +378,73 @@ def test_what_is_wrong_with_a_split_file_is_named(tmp_path):
     split["train"][0][0] = "nowhere.jpg"
     for text, message in (
         (json.dumps(split), r"nowhere\.jpg: cannot be read as an image"),
-        (json.dumps({"train": []}), r"split\.json: it is no split file of CoOp: KeyError\('test'\)"),
+        (json.dumps({"train": []}), r"split\.json: it is no split file of CoOp: KeyError\('val'\)"),
         ("<html>", r"split\.json: it is no split file of CoOp"),
     ):
         files["split"].write_text(text)
         with pytest.raises(ValueError, match=message):
             prepared(entry, files, tmp_path)
+
+
+def permuted(split):
+    names = [name for _, _, name in split["train"]]
+    for part in split.values():
+        for sample, name in zip(part, names[1:] + names[:1], strict=True):
+            sample[2] = name
+
+
+def train_as_test(split):
+    split["test"] = split["train"]
+
+
+def renamed_once(split):
+    split["val"][3][2] = split["val"][4][2]
+
+
+def labelled_otherwise(split):
+    for part in split.values():
+        for sample in part:
+            sample[1] = (sample[1] + 1) % 37
+
+
+COOP = {
+    "permuted": (permuted, r"split\.json: the label \d+ is '[a-z ]+' there; expected '[A-Z][A-Za-z ]+'"),
+    "labels": (labelled_otherwise, r"split\.json: the label \d+ is '[a-z ]+' there; expected"),
+    "test = train": (train_as_test, r"\.jpg is in train and once more in test; expected each image once"),
+    "two names": (renamed_once, r"\.jpg has the label 33, '[a-z ]+'; others of this label 'siamese'|has the label"),
+    "text": (lambda split: split["train"][0].__setitem__(1, "36"), "expected path, label and class name"),
+    "number": (
+        lambda split: split["train"][0].__setitem__(1, 99),
+        r"has the label 99|labels of \d+ names; expected 37",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), COOP.values(), ids=COOP)
+def test_a_split_file_of_coop_with_other_labels_than_its_names_is_refused(change, message, tmp_path):
+    files, split = coop(tmp_path)
+    change(split)
+    files["split"].write_text(json.dumps(split))
+    with pytest.raises(ValueError, match=message):
+        prepared(changed("oxfordpets-coop", counts={"train": 37, "test": 37}), files, tmp_path)
+
+
+def test_the_names_of_coop_s_own_files_are_those_of_the_catalog_in_another_spelling():
+    # NEW_CNAMES of CoOp's datasets/eurosat.py; folders of DTD; of Pets, the files' names in lower case
+    eurosat = ["Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings"]
+    eurosat += ["Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake"]
+    spelled = {"eurosat": eurosat, "dtd": CATALOG["dtd"].classes}
+    spelled["oxfordpets"] = [name.lower().replace(" ", "_") for name in CATALOG["oxfordpets"].classes]
+    # of Udacity's cat_to_name.json, which CoOp's names of the flowers follow
+    flowers = {"pink-yellow dahlia?": "pink-yellow dahlia", "lotus": "lotus lotus"}
+    spelled["flowers102"] = [flowers.get(name, name) for name in CATALOG["flowers102"].classes]
+    for name, names in spelled.items():
+        classes = CATALOG[f"{name}-coop"].options["classes"]
+        assert classes == CATALOG[name].classes
+        check_names(Path("split.json"), [(f"{label}.jpg", label, one) for label, one in enumerate(names)], classes)
+        rotated = [*names[1:], names[0]]
+        with pytest.raises(ValueError, match=f"the label 0 is '{names[1]}' there; expected '{classes[0]}'"):
+            check_names(Path("split.json"), [(f"{n}.jpg", n, one) for n, one in enumerate(rotated)], classes)
 
 
 def test_coop_s_variants_are_unavailable_but_for_their_images():
@@ -433,7 +496,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="train/ and test/ have different classes: b, c"):
         own(tmp_path, folder=str(tmp_path / "mine"))
     (tmp_path / "mine/train/empty").mkdir()
-    with pytest.raises(ValueError, match="Found no valid file for the classes empty"):
+    with pytest.raises(ValueError, match=r"mine/train/empty: there is no image in it; expected some of each class"):
         own(tmp_path, folder=str(tmp_path / "mine"))
 
 
@@ -461,7 +524,7 @@ def test_an_npz_is_a_dataset(tmp_path, test, axis):
         ({"y_train": np.array([1, 2, 1, 2])}, "2 different labels from 1 to 2, expected all from 0 to 2"),
         ({"y_test": np.array([0, 1, 2, 1])}, "mine test: 3 different labels from 0 to 2, expected all from 0 to 1"),
         ({"x_train": np.zeros((0, 8, 8, 3), np.uint8), "y_train": np.zeros(0, int)}, "mine train: 0 images"),
-        ({"y_train": np.array([{}, {}])}, r"mine\.npz: cannot be read as an npz of arrays"),
+        ({"y_train": np.array([{}, {}])}, r"mine\.npz: y_train is object \[2\]; expected numbers"),
         ({"y_test": None}, r"mine\.npz: it holds x_train, y_train, x_test and no y_test"),
         (b"PK\3\4 cut off", r"mine\.npz: cannot be read as an npz of arrays"),
         (b"no npz", r"mine\.npz: cannot be read as an npz of arrays"),
@@ -497,7 +560,7 @@ def test_an_entry_of_the_user_s_own_tells_when_its_files_change(tmp_path):
 
 def test_what_is_wrong_with_the_path_of_a_dataset_is_told_at_once(tmp_path):
     folder = write_tree(tmp_path / "mine")
-    with pytest.raises(ValueError, match="mine has not the folders train and test; expected a test_share"):
+    with pytest.raises(ValueError, match="mine has not the folders train and test, but a, b; expected a test_share"):
         user_entry("mine", folder)
     for part in PARTS:
         (tmp_path / "mine" / part).mkdir()

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 import hiddencost
-from hiddencost.datasets.prepare import pixels, prepare, user_entry
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import pixels, prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import atomic, read_json, write_json
 from hiddencost.networks import backbones, build

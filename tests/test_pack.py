@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiddencost.datasets.prepare import prepare, user_entry
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import prepare
 from hiddencost.files import read_json, write_json
 from hiddencost.methods.registry import METHODS, Method
 from hiddencost.runs import ledger, not_run, packfile

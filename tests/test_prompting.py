@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hiddencost.compression.make import compress
-from hiddencost.datasets.prepare import prepare, user_entry
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import prepare
 from hiddencost.files import write_json
 from hiddencost.runs import prompting
 from hiddencost.runs.packfile import PackInputs, PackRequest

@@ -1,7 +1,7 @@
 """From a dataset's own files to arrays: read, checked, resized."""
 
+import hashlib
 import logging
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hiddencost.catalog.entries import Counts, DatasetEntry, DatasetLayout
+from hiddencost.catalog.entries import Counts, DatasetLayout
 from hiddencost.datasets.prepared import ARRAYS, PARTS, PreparedReport
 from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
-from hiddencost.files import atomic, canonical, fetched_files, sha256_file, sha256_text
+from hiddencost.datasets.tree import lines
+from hiddencost.files import atomic, fetched_files, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def prepare(
 
     layout: of its entry in the catalog, or of `user_entry`. fetched: the report of its download, None for the user's
     own. size: see `pixels`. Counts, class names, labels and native size are held against the layout; what it leaves
-    open (None) is taken from the data.
+    open (None) is taken from the data. What was read, left out and why, is logged and in dataset.json.
 
     A dataset whose download has failed, or whose files are not as the layout says, is written with its reason, as
     "failed" in dataset.json, and empty arrays: `prepared.load` then raises ValueError.
@@ -33,29 +34,34 @@ def prepare(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     side, _, _ = sized(size)
-    failed: str | None = None
+    failed, remarks = None, list[str]()
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
         with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
             files = fetched_files(fetched) if fetched else {}
             raw = READERS[layout.reader](name, layout.options, files, Path(scratch))
             classes = _classes(name, raw.classes, layout.classes)
-            labels = {part: _write_images(name, part, getattr(raw, part), size, layout, folder) for part in PARTS}
+            written = {part: _write_images(name, part, getattr(raw, part), size, layout, folder) for part in PARTS}
+            labels = {part: of_part for part, (of_part, _) in written.items()}
         # where neither the entry nor the data names the classes, the labels tell how many there are
-        classes = classes or [str(label) for label in range(labels["train"].max() + 1)]
+        count = len(classes) if classes else int(labels["train"].max()) + 1
         for part in PARTS:
-            _check_labels(f"{name} {part}", labels[part], len(classes))
+            _check_labels(f"{name} {part}", labels[part], count)
             _save(labels[part], folder / f"{part}_labels.npy")
+        classes = classes or [str(label) for label in range(count)]
+        remarks = [*lines(raw.remarks), *_shared(*(digests for _, digests in written.values()))]
         counts = Counts(**{part: len(labels[part]) for part in PARTS})
     except ValueError as error:
         log.error("%s cannot be prepared: %s", name, error)
         for part in PARTS:
             _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")
             _save(np.empty(0, np.int64), folder / f"{part}_labels.npy")
-        failed, classes, counts = str(error), [], Counts(**dict.fromkeys(PARTS, 0))
+        failed, classes, counts, remarks = str(error), [], Counts(**dict.fromkeys(PARTS, 0)), []
     sha256 = {array: sha256_file(folder / array) for array in ARRAYS}
+    for remark in remarks:
+        log.info("%s: %s", name, remark)
     report = PreparedReport(
-        dataset=name, size=str(size), failed=failed, classes=classes, counts=counts, sha256=sha256
+        dataset=name, size=str(size), failed=failed, classes=classes, counts=counts, sha256=sha256, remarks=remarks
     )
     report.write(folder)
 
@@ -88,43 +94,6 @@ def pixels(image: Image.Image, size: int | str) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def user_entry(
-    name: str, folder: str | None = None, npz: str | None = None, test_share: float | None = None
-) -> DatasetEntry:
-    """Return an entry, as of the catalog, for a dataset of the user's own.
-
-    folder: train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing (`readers.folder`); npz:
-    see `readers.npz`. `files_digest` changes with the names, sizes and time stamps of the files. Raises ValueError
-    where there is no such folder or file, and where a folder has a test set and a test_share too, or neither.
-    """
-    own = folder or npz
-    assert own is not None, "a dataset of the user's own has a folder or an npz"
-    path = Path(own).expanduser()
-    if not (path.is_dir() if folder else path.is_file()):
-        raise ValueError(f"dataset {name}: there is no {'folder' if folder else 'file'} {path}")
-    parted = bool(folder) and all((path / part).is_dir() for part in PARTS)
-    if folder and parted == (test_share is not None):
-        has, expected = ("has", "no test_share") if parted else ("has not", "a test_share")
-        raise ValueError(f"dataset {name}: {path} {has} the folders train and test; expected {expected}")
-    files = [Path(top, file) for top, _, found in os.walk(path, followlinks=True) for file in found]
-    files = files if folder else [path]
-    stats = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists())
-    return DatasetEntry(
-        title=f"{name}, the user's own: {path}",
-        reader="folder" if folder else "npz",
-        options={"path": str(path)} | ({"test_share": test_share} if folder else {}),
-        files_digest=sha256_text(canonical(stats)),
-        files={},
-        classes=None,
-        counts=None,
-        native_size=None,
-        image_size=None,
-        split=f"{test_share:.0%} of each class for testing, by SHA-256" if test_share else "the user's own",
-        licence="the user's own",
-        citation=None,
-    )
-
-
 def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> list[str] | None:
     if found and stated and found != stated:
         odd = sorted(set(found) ^ set(stated))
@@ -135,13 +104,13 @@ def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> li
 
 def _write_images(
     name: str, part: str, images: RawImages, size: int | str, layout: DatasetLayout, folder: Path
-) -> np.ndarray:
-    """Write the images of a part, and return their labels."""
+) -> tuple[np.ndarray, list[bytes]]:
+    """Write the images of a part, and return their labels, and a digest of each."""
     expected = getattr(layout.counts, part) if layout.counts else images.count
     if images.count != expected or not expected:
         raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
     native, (side, _, _) = layout.native_size, sized(size)
-    labels = np.empty(images.count, np.int64)
+    labels, digests = np.empty(images.count, np.int64), []
     # image by image: all may be larger than the memory, and writing to a memory map kills the process on a full disk
     with atomic(folder / f"{part}_images.npy") as temporary, open(temporary, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, 3, side, side)}
@@ -150,17 +119,24 @@ def _write_images(
         for index, (image, label) in enumerate(bar):
             if native and image.size != (native, native):
                 raise ValueError(f"{name} {part}: image {index} is {image.size}, expected {native} x {native} pixels")
-            labels[index] = label
-            file.write(pixels(image, size).tobytes())
-    log.info("%s %s: %d images of %d x %d", name, part, len(labels), side, side)
-    return labels
+            labels[index], written = label, pixels(image, size).tobytes()
+            digests.append(hashlib.blake2b(written, digest_size=16).digest())
+            file.write(written)
+    log.info("%s %s: %d images of %d x %d, %d classes", name, part, len(labels), side, side, len(np.unique(labels)))
+    return labels, digests
 
 
 def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
     found = np.unique(labels)
-    if not np.array_equal(found, np.arange(classes)):
+    if len(found) != classes or found[0] or found[-1] != classes - 1:  # a label may be as large as int64 takes
         has = f"{len(found)} different labels from {found[0]} to {found[-1]}"
         raise ValueError(f"{what}: {has}, expected all from 0 to {classes - 1}")
+
+
+def _shared(train: list[bytes], test: list[bytes]) -> list[str]:
+    """Say how many test images are training images, too: a model that remembers these is right of them."""
+    shared = len(set(train) & set(test))
+    return [f"the same in training and test images, pixel by pixel: {shared}"] if shared else []
 
 
 def _save(array: np.ndarray, path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from hiddencost.catalog.entries import Counts
 from hiddencost.files import canonical, read_json, sha256_text, write_json
@@ -23,6 +24,8 @@ class PreparedReport(Record):
         classes: their names.
         counts: of its images.
         sha256: of its arrays, by the names of their files.
+        remarks: what a user should know of what was read, a line each: what was left out, and why; what was done to
+            images.
     """
 
     dataset: str
@@ -31,6 +34,7 @@ class PreparedReport(Record):
     classes: list[str]
     counts: Counts
     sha256: dict[str, str]
+    remarks: list[str] = Field([])
 
     @classmethod
     def read(cls, folder: str | Path) -> "PreparedReport":

@@ -10,7 +10,7 @@ from typing import Any
 from hiddencost import contents, yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.compression.registry import applied
-from hiddencost.datasets.prepare import user_entry
+from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
 from hiddencost.messages import StudyError
 from hiddencost.sources import LOCK, first_uses

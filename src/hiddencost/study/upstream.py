@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from hiddencost.datasets.tree import class_folders
+
 TEST_FOLDERS = ("val", "validation", "test")
 
 
@@ -32,7 +34,7 @@ def folder_entry(name: str, folder: str) -> dict:
     path = Path(folder).expanduser().absolute()
     try:
         folder_of_tests(path)
-    except ValueError as error:
+        classes = class_folders(path / "train", {})
+    except (ValueError, OSError) as error:
         raise ValueError(f"upstream {name}: folder: {error}") from None
-    classes = sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir())
     return {"folder": str(path), "classes": classes}

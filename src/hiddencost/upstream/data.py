@@ -1,5 +1,6 @@
 """The images that a network is trained on upstream: prepared arrays, or a folder as large as ImageNet's."""
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,14 +16,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.datasets import prepared
-from hiddencost.datasets.readers.raw import open_image
+from hiddencost.datasets.readers.raw import ImageFiles
+from hiddencost.datasets.tree import lines, read_tree
 from hiddencost.prompting.schedule import stream
 from hiddencost.study.upstream import folder_of_tests
 from hiddencost.study.upstream_recipe import UpstreamRecipe
+
+log = logging.getLogger(__name__)
 
 # of networks from scratch
 PREPROCESSING = Preprocessing(
@@ -91,15 +94,11 @@ def load(source: dict) -> Upstream:
         )
         return Upstream(train, test, dataset.classes, dataset.digest)
     folder = Path(source["folder"])
-    try:
-        train = ImageFolder(folder / "train", loader=open_image)
-        test = ImageFolder(folder_of_tests(folder), loader=open_image)
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from error
-    if unmatched := set(train.classes) ^ set(test.classes):
-        names = ", ".join(sorted(unmatched)[:5])
-        raise ValueError(f"{folder}: train/ and {test.root} have different classes: {names}")
-    return Upstream(train, test, train.classes, None)
+    parts = ("train", folder_of_tests(folder).name)
+    tree = read_tree(folder, parts)
+    for line in lines(tree.remarks):
+        log.info("%s: %s", folder, line)
+    return Upstream(ImageFiles(tree.samples("train")), ImageFiles(tree.samples(parts[1])), tree.classes, None)
 
 
 class Augmented(Dataset):

@@ -31,13 +31,13 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
             labels = np.array(json.load(_file(package, f"{name}_lables.json")), np.uint8)  # so spelled
             records = []
             for index, (batch, md5) in enumerate(batches.items()):
-                sheet = np.asarray(Image.open(_file(package, f"{batch}.png")))
+                sheet = np.asarray(Image.open(_file(package, f"{batch}.png"), formats=["PNG"]))
                 planes = sheet.reshape(-1, 32 * 32, 3).transpose(0, 2, 1).reshape(-1, 3 * 32 * 32)
                 records.append(np.column_stack([labels[index * len(planes) :][: len(planes)], planes]))
                 if (found := hashlib.md5(records[-1].tobytes()).hexdigest()) != md5:
                     raise ValueError(f"{files['package']}: {batch}.png makes {batch}.bin of md5 {found}, not {md5}")
             parts[name] = of_records(np.concatenate(records))
-    return RawDataset(None, **parts)
+    return RawDataset(None, parts["train"], parts["test"])
 
 
 def _file(package: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -2,36 +2,39 @@
 
 from pathlib import Path
 
+from hiddencost.datasets.prepared import PARTS
 from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
-from hiddencost.datasets.readers.raw import RawDataset, open_image, subset
+from hiddencost.datasets.readers.raw import ImageFiles, RawDataset, subset
+from hiddencost.datasets.tree import read_tree
 from hiddencost.messages import Record
 
 
 class Options(Record, strict=True):
-    """`path` has train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing."""
+    """`path` has train/CLASS/* and test/CLASS/*, or CLASS/* of which `test_share` is for testing; `classes` are names
+    for classes that their folders do not name, by the folders' names."""
 
     path: str
     test_share: float | None
+    classes: dict[str, str] | None = None
 
 
 def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
     """Read a folder of the user's own. The classes are the folders in alphabetical order.
 
-    Raises:
-        ValueError: train and test differ in their classes, or an image cannot be read.
+    Raises ValueError where the folder is not as `datasets.tree` wants it, or an image cannot be read.
     """
-    from torchvision.datasets import ImageFolder  # slow to import
-
-    folder = Path(options.path)
-    try:
-        if options.test_share is not None:
-            images = ImageFolder(folder, loader=open_image)
-            names = [Path(path).relative_to(folder).as_posix() for path, _ in images.samples]
-            train, test = split_by_hash(names, images.targets, HashSplit(test_share=options.test_share))
-            return RawDataset(images.classes, subset(images, train), subset(images, test))
-        train, test = (ImageFolder(folder / name, loader=open_image) for name in ("train", "test"))
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from error
-    if odd := set(train.classes) ^ set(test.classes):
-        raise ValueError(f"{folder}: train/ and test/ have different classes: {', '.join(sorted(odd))}")
-    return RawDataset(train.classes, subset(train, range(len(train))), subset(test, range(len(test))))
+    folder, share = Path(options.path), options.test_share
+    tree = read_tree(folder, PARTS if share is None else ())
+    names = [(options.classes or {}).get(name, name) for name in tree.classes]
+    images = {part: ImageFiles(tree.samples(part), tree.remarks) for part in tree.images}
+    if share is None:
+        train, test = (subset(images[part], range(len(images[part]))) for part in PARTS)
+    else:
+        samples = images[""].samples
+        paths, labels = (
+            [Path(path).relative_to(folder).as_posix() for path, _ in samples],
+            [one for _, one in samples],
+        )
+        indices = split_by_hash(paths, labels, HashSplit(test_share=share))
+        train, test = (subset(images[""], part) for part in indices)
+    return RawDataset(names, train, test, tree.remarks)

@@ -37,7 +37,7 @@ def split_by_hash(names: Sequence[str], labels: Sequence[int], shares: HashSplit
     test: list[int] = []
     for label in np.unique(of_images):
         members = np.flatnonzero(of_images == label).tolist()
-        order = sorted(members, key=lambda index: hashlib.sha256(names[index].encode()).digest())
+        order = sorted(members, key=lambda index: _digest(names[index]))
         if not (first := shares.train_per_class):
             assert shares.test_share is not None, "expected a share or a number"
             first = max(1, round(shares.test_share * len(order)))
@@ -47,3 +47,7 @@ def split_by_hash(names: Sequence[str], labels: Sequence[int], shares: HashSplit
         drawn += order[:first]
         others += order[first:]
     return sorted(train), sorted(test)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()  # of a file whose name is no text, too

@@ -1,12 +1,15 @@
 """A dataset as its files give it: an image after another, with its label."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
+
+from hiddencost.datasets.readers.image import open_image
+from hiddencost.datasets.tree import Remarks
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,19 @@ class RawImages:
 
 
 class RawDataset(NamedTuple):
-    """A dataset as its files give it; `classes` are the names in them, None where they have none."""
+    """A dataset as its files give it.
+
+    Attributes:
+        classes: the names in them, None where they have none.
+        train: the training images.
+        test: the test images.
+        remarks: what a user should know of what was read; whole when all images are.
+    """
 
     classes: list[str] | None
     train: RawImages
     test: RawImages
+    remarks: Mapping[str, list[str]] = MappingProxyType({})
 
 
 def of_arrays(images: np.ndarray, labels: np.ndarray) -> RawImages:
@@ -30,15 +41,32 @@ def of_arrays(images: np.ndarray, labels: np.ndarray) -> RawImages:
     return RawImages(len(images), zip(map(Image.fromarray, images), labels.tolist(), strict=True))
 
 
-def subset(images: Sequence[tuple[Image.Image, int]], indices: Sequence[int]) -> RawImages:
-    """Return the images of a torchvision dataset that have the given indices."""
+class Numbered(Protocol):
+    """Images with their labels, by number, as torchvision's data sets are."""
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
+def subset(images: Numbered, indices: Sequence[int]) -> RawImages:
+    """Return the images that have the given numbers."""
     return RawImages(len(indices), (images[index] for index in indices))
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Open an image as RGB. Raises ValueError, naming the file, where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+class ImageFiles:
+    """Images of the user's own, read as they are taken.
+
+    Attributes:
+        samples: the path and the label of each.
+        remarks: takes what was done to them (`readers.image`); None: nobody asks.
+    """
+
+    def __init__(self, samples: list[tuple[str, int]], remarks: Remarks | None = None):
+        self.samples, self.remarks = samples, remarks
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.samples[index]
+        remarks = {} if self.remarks is None else self.remarks
+        return open_image(path, lambda what: remarks.setdefault(what, []).append(path)), label

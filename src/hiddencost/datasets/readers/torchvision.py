@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from hiddencost.datasets.readers.archives import SUFFIXES, unpack
 from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
+from hiddencost.datasets.readers.image import forget_other_formats
 from hiddencost.datasets.readers.raw import RawDataset, subset
 from hiddencost.messages import Record
 
@@ -37,6 +38,7 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
     """
     from torchvision import datasets  # slow to import
 
+    forget_other_formats()  # it opens images itself
     home = scratch / options.home
     home.mkdir(parents=True, exist_ok=True)
     for path in files.values():
@@ -54,7 +56,7 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
             raise ValueError(f"torchvision's {options.class_name}: {error}") from error
     if options.parts:
         parts = {name: subset(images, range(len(images))) for name, images in opened.items()}
-        return RawDataset(getattr(opened["train"], "classes", None), **parts)
+        return RawDataset(getattr(opened["train"], "classes", None), parts["train"], parts["test"])
     assert options.split_by_hash, "see `_one_split`"
     names, labels, classes = _names(opened["all"])
     train, test = split_by_hash(names, labels, options.split_by_hash)

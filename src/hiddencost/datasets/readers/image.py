@@ -1,0 +1,153 @@
+"""The reader of image files: which formats and pixels it takes, and how each comes to be RGB of 8 bits.
+
+| what | becomes |
+|---|---|
+| PNG, JPEG, WebP, BMP, TIFF, PPM and its kin, GIF, whatever the file's name says | read; anything else is refused |
+| several frames or pages | the first |
+| 8 bits and less, grey, palette, CMYK | RGB, as Pillow converts it |
+| 16 bits of grey | scaled by the format's range: 65535 is white, and 4095 in a TIFF of 12 bits |
+| 32 bits and floating point | refused: their range is not known |
+| an orientation in EXIF | turned upright, as every viewer shows it |
+| transparent pixels | put on white |
+| no pixels, too many of them, a side 100 times the other, a gigabyte | refused |
+| a pipe, a device, a folder | refused, without waiting for it |
+
+Nothing is handed to another program: Pillow would let Ghostscript run a PostScript file of any name.
+"""
+
+import errno
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
+EXPECTED = "PNG, JPEG, WebP, BMP, TIFF, PPM or GIF"
+MOST_BYTES = 2**30
+MOST_PIXELS = 2**27
+MOST_STRETCHED = 100  # longer to shorter side: a line of pixels, resized by its shorter side, fills any memory
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0, section 3
+# what is wrong with a path stays so until somebody mends it; other errors may be of a moment
+OF_THE_PATH = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+
+Note = Callable[[str], object]  # takes what was done to an image, beyond what its pixels say
+
+
+def open_image(path: str | Path, note: Note = lambda what: None) -> Image.Image:
+    """Read an image of the user's own, as in the table above.
+
+    Args:
+        path: of the file.
+        note: called with each thing that was done to it.
+
+    Returns:
+        The image, RGB.
+
+    Raises:
+        ValueError: in a line that names the file, where it is not as the table wants it.
+        OSError: for what is wrong with the machine or the file system, and not with the file.
+    """
+    try:
+        return _decoded(_bytes_of(path), lambda image: as_rgb(image, note))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def open_published(path: str | Path) -> Image.Image:
+    """Read an image of a published data set, as the code that published it does: RGB, as Pillow converts it, without
+    a look at EXIF and transparency. Formats, sizes and errors are those of `open_image`."""
+    try:
+        return _decoded(_bytes_of(path), lambda image: image.convert("RGB"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def forget_other_formats() -> None:
+    """Let Pillow know the formats of the table alone, in this process: for libraries that open images themselves."""
+    Image.init()
+    Image.ID[:] = [name for name in Image.ID if name in FORMATS]
+
+
+def as_rgb(image: Image.Image, note: Note) -> Image.Image:
+    """Return an opened image as RGB, upright; see the table above. Raises ValueError for pixels of unknown range."""
+    image = _upright(image, note)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):  # PNG and PPM: 16 bits
+        note("16 bits a pixel, scaled by the range of the format")
+        return _from_16_bits(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and no range is known; expected 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            note("transparent pixels, put on white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for an image of no pixels, of too many, or of a side too long for the other."""
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels; expected one at least, and at most {MOST_PIXELS}")
+    if max(width, height) > MOST_STRETCHED * min(width, height):
+        raise ValueError(
+            f"it has {width} x {height} pixels; expected a side at most {MOST_STRETCHED} times the other"
+        )
+
+
+def _bytes_of(path: str | Path) -> bytes:
+    try:
+        # a pipe is opened without waiting for who writes to it
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in OF_THE_PATH:
+            raise ValueError(error.strerror) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}")
+    with open(descriptor, "rb") as file:
+        if found.st_size > MOST_BYTES:
+            raise ValueError(f"it has {found.st_size} bytes; expected at most {MOST_BYTES}")
+        return file.read(MOST_BYTES)
+
+
+def _decoded(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of what it reads all the same
+        try:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                check_size(*image.size)
+                image.load()
+                check_size(*image.size)  # a few formats tell only now
+                return convert(image)
+        except UnidentifiedImageError:
+            raise ValueError(f"it is none, or damaged; expected {EXPECTED}" if data else "it is empty") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # its decoders raise nearly all there is
+            raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def _upright(image: Image.Image, note: Note) -> Image.Image:
+    form = image.format
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+            image = ImageOps.exif_transpose(image)
+            image.format = form
+            note("turned upright, by the orientation in EXIF")
+    except Exception:  # of EXIF that is damaged: the pixels are whole
+        note("EXIF that cannot be read, taken as upright")
+    return image
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    grey = np.rint(np.asarray(image) * (255 / white)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)

@@ -46,6 +46,7 @@ REFUSED = {
     "a key twice": ("a: 1\nb: 2\na: 3", "line 3: the key 'a' stands in line 1, too; expected it once"),
     "a key twice, within": ("a:\n  - {b: 1, b: 1}", "line 2: the key 'b' stands in line 2, too"),
     "octal, or not": ("a: 010", "line 1: 010 is octal to some readers of YAML, and decimal to others; expected"),
+    "a number beyond others": ("a: 9223372036854775808", "line 1: 9223372036854775808 is out of bounds; expected an"),
     "an endless number": ("a: 1" + "0" * 400, "line 1: a number of 401 characters; expected 40 at most"),
     "a longer one": ("a: 1" + "0" * 5000, "line 1: a number of 5001 characters; expected 40 at most"),
     "aliases of aliases": (BOMB, "it has more than 100,000 values, with what aliases stand for"),
@@ -100,7 +101,7 @@ def test_what_is_no_file_is_refused_in_a_line(tmp_path):
     ):
         with pytest.raises(StudyError) as caught:
             yaml_file.read(path)
-        assert str(caught.value) == f"{path}: {expected}"
+        assert str(caught.value) == f"{path}: {expected}".replace("\0", r"\x00")
 
 
 FILES = [ROOT / "config.yaml", *(ROOT / "studies").glob("*.yaml"), *(ROOT / "src").rglob("catalog/*.yaml")]

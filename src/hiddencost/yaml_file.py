@@ -155,6 +155,8 @@ def _check_number(kind: str, value: str, place: str) -> None:
             f"{place}: {value} is octal to some readers of YAML, and decimal to others; expected a number without 0 "
             "before it, or a text in quotes"
         )
+    if kind == "int" and not -(2**63) <= int(value, 0) < 2**63:
+        raise StudyError(f"{place}: {value} is out of bounds; expected an integer of 64 bits")
 
 
 def _what(node: Node | None) -> str:

@@ -11,6 +11,26 @@ from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.study.sparsifiers import SPARSIFIERS
 from hiddencost.study.study import Study
 
+# beyond these a plan would count for hours, and no memory is enough
+LARGEST = {
+    **{"epochs": 100_000, "mapping_interval": 100_000, "interval": 1_000_000_000},
+    **{"batch_size": 1_000_000, "test_batch_size": 1_000_000, "canvas": 4096, "image_size": 4096, "m": 4096},
+}
+
+
+def check_sizes(study: Study) -> None:
+    """No number is larger than any that can be computed."""
+    pending: list[tuple[str, object]] = [("", study.model_dump(exclude_none=True))]
+    for where, value in pending:
+        if isinstance(value, list):
+            pending += [(f"{where}[{index}]", one) for index, one in enumerate(value)]
+        if isinstance(value, dict):
+            for key, one in value.items():
+                place = f"{where}.{key}".removeprefix(".")
+                if isinstance(one, int) and one > LARGEST.get(key, one):
+                    raise ValueError(f"{place}: {one}; expected {LARGEST[key]:,} at most")
+                pending.append((place, one))
+
 
 def check_upstream_networks(study: Study) -> None:
     """Networks that the study trains have names of their own, and start from what there is."""
@@ -193,6 +213,7 @@ def _published_names(study: Study) -> set[str]:
 
 
 CHECKS = (
+    check_sizes,
     check_upstream_networks,
     check_checkpoints,
     check_backbones_differ,

@@ -258,8 +258,8 @@ class Verification(Record):
 class Figures(Record):
     """Which figures there are and how they look. Nothing here retrains."""
 
-    width: float = Field(6.8, gt=0, description="inches")
-    panel_height: float = Field(2.3, gt=0, description="inches, of a panel of curves")
+    width: float = Field(6.8, ge=1, le=50, description="inches")
+    panel_height: float = Field(2.3, ge=0.5, le=50, description="inches, of a panel of curves")
     title: Words | None = Field(None, description="stands on each figure; without it the study's name")
     datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"

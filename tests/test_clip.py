@@ -186,8 +186,6 @@ def test_names_of_configurations_and_tokenizers(architecture):
         build.build("clip/ViT-B-31")
     with pytest.raises(ValueError, match="'clip/ViT-B-16-SigLIP': its texts go through a tokenizer of Hugging Face"):
         build.build("clip/ViT-B-16-SigLIP")
-    with pytest.raises(ValueError, match=r"open_clip_config\.json"):
-        build.build("clip/local-dir:nowhere")
     entry = catalog.checkpoint("openclip-vit-b-32.openai")
     assert entry.architecture == "clip/ViT-B-32-quickgelu"  # these weights want it
     assert entry.files["weights"].sources[0].hf == "timm/vit_base_patch32_clip_224.openai"

@@ -41,6 +41,9 @@ def project(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     copy_project(project)
     architecture = tiny_clip.configure(project / "tiny")
+    registered = f"import open_clip\n\nopen_clip.add_model_config({str(project / 'tiny')!r})\n"
+    with open(project / "src/hiddencost/networks/clip/__init__.py", "a") as package:
+        package.write(registered)  # for the jobs, too
     made = tiny_clip.network(architecture)
     tiny_clip.save_open_clip(made, project / "tiny.safetensors")
     torch.save(tiny_clip.upop_file(tiny_clip.upop_state(made)[0]), project / "upop.pth")

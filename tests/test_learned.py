@@ -71,6 +71,21 @@ def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
     assert one["share"].tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
+def test_a_run_whose_entry_is_damaged_or_gone_is_not_shown_and_the_others_are(study, caplog):
+    runs, folder, _ = study
+    chosen = runs[(runs["method"] == "ilm") & (runs["shots"] == "1")]
+    gone, damaged = chosen["run"].iloc[:2]
+    ledger.entry(folder, gone).unlink()
+    path = ledger.entry(folder, damaged)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of a tensor
+    path.write_bytes(content)
+    found = learned.read_learned(*study, GROUPS, NAMES, SHAPES)
+    assert len(found.mappings) == 3 * (8 + 6 - 2)
+    assert len(found.remapped) == 2 * (8 - 2)
+    assert f"what a run has learned is not shown: {path} is damaged" in caplog.text
+
+
 def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):
     found = learned.read_learned(*study, GROUPS, NAMES, SHAPES)
     assert set(found.prompts) == {

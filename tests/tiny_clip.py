@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import open_clip
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -27,10 +28,11 @@ KEPT = {"visual": ([40, 64], [300, 200]), "text": ([20, 33], [256, 111])}  # of 
 
 
 def configure(folder: Path) -> str:
-    """Write open_clip's configuration into a folder, and return the architecture that names it."""
+    """Tell open_clip of the configuration, by a file in a folder, and return the architecture that names it."""
     folder.mkdir(exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CONFIG, "preprocess_cfg": {}}))
-    return f"clip/local-dir:{folder}"
+    (folder / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
+    open_clip.add_model_config(folder)
+    return "clip/tiny"
 
 
 def network(architecture: str, seed: int = 0) -> nn.Module:

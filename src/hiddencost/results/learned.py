@@ -1,6 +1,7 @@
 """What the runs learned, out of the ledger: label mappings, how these moved, and the prompts that figures show."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from hiddencost.results import gallery, tables
 from hiddencost.runs import ledger
 from hiddencost.runs.packfile import AXES
 
+log = logging.getLogger(__name__)
 EXAMPLES = 12  # target classes of a dataset with an image each, for the mapping's figure
 MAPPINGS = [*AXES, "target", "source", "target_name", "source_name"]
 REMAPPED = [*AXES, "epoch", "share"]
@@ -104,16 +106,16 @@ def read_learned(
         if Path(path, "dataset.json").exists() and not PreparedReport.read(path).failed:
             dataset = load(path)
             images[name], classes[name] = _examples(dataset), dataset.classes
+    learned = {run: _mappings_of(folder, run) for run in runs["run"]}
+    runs = runs[runs["run"].map(learned.get).astype(bool)]
     mappings, remapped = [], []
     for run in runs.itertuples():
         axes = {axis: getattr(run, axis) for axis in AXES}
-        with safe_open(ledger.entry(folder, run.run), "np") as stored:
-            mapping = stored.get_tensor("mapping")
-            mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
-            if METHODS[run.method].redraws:
-                drawn = stored.get_tensor("mappings")
-                share = (drawn[1:] != drawn[:-1]).mean(1)
-                remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
+        mapping, drawn = learned[run.run]
+        mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
+        if METHODS[run.method].redraws:
+            share = (drawn[1:] != drawn[:-1]).mean(1)
+            remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
     mappings = _long(mappings, MAPPINGS[:-2])
     imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     cells = list(zip(mappings["backbone"], mappings["dataset"], strict=True))
@@ -127,6 +129,16 @@ def read_learned(
     ]
     prompts = _prompts(runs, folder, images, groups, shapes)
     return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
+
+
+def _mappings_of(folder: str | Path, run: str) -> tuple[np.ndarray, ...]:
+    """Return a run's mapping and that of each epoch; neither, with a warning, where its entry is gone or damaged."""
+    try:
+        learned, _ = ledger.read(folder, run)
+    except (FileNotFoundError, ValueError) as error:
+        log.warning("what a run has learned is not shown: %s", error)
+        return ()
+    return learned["mapping"].numpy(), learned["mappings"].numpy()
 
 
 def upstream(backbones: dict[str, dict]) -> pd.DataFrame:

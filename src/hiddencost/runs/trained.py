@@ -1,28 +1,25 @@
 """What a run has learned, as a torch module that classifies images."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.datasets.splits import take_shots
-from hiddencost.files import atomic, canonical, read_json, sha256_file
+from hiddencost.files import read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import shape_of
-from hiddencost.runs import ledger, pack, packfile
+from hiddencost.runs import ledger, pack, packfile, saved
 from hiddencost.runs.packfile import AXES
 
 
@@ -90,8 +87,7 @@ class TrainedClassifier(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
         state = {key: tensor.contiguous() for key, tensor in backbones.weights_of(self.state_dict()).items()}
-        with atomic(path) as temporary:
-            save_file(state, temporary, metadata={"hiddencost": canonical(self.about)})
+        saved.write(path, self.about, {key: tensor.cpu() for key, tensor in state.items()})
 
 
 def load(
@@ -126,8 +122,9 @@ def load(
     selection = {axis: str(value) for axis, value in axes.items() if value is not None}
     if path.is_dir():
         return _from_study(path, _find_run(path, selection))
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is none; expected a study's folder (results/NAME) or a run's file")
+    if not path.is_file():
+        what = "neither a folder nor a file" if path.exists() else "there is none"
+        raise FileNotFoundError(f"{path}: {what}; expected a study's folder (results/NAME) or a run's file")
     if selection:
         raise ValueError(f"{path}: a file holds one run; expected no {', '.join(selection)} beside it")
     in_ledger = path.absolute().parents[1]
@@ -206,11 +203,12 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         **asdict(shape_of(family.prompt).of({**preprocessing, **request.recipe, **shown})),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
+    learned.pop("mappings", None)  # of each epoch; the last is `mapping`
+    saved.check_values(learned, layers.head_of(network).out_features, str(entry))
     model = TrainedClassifier(network, about)
     if method.probes:
         backbones.load_strictly(layers.head_of(model.network), learned, str(entry))
     else:
-        del learned["mappings"]  # of each epoch; the last is `mapping`
         backbones.load_strictly(model, model.state_dict() | learned, str(entry))
     return model
 
@@ -231,20 +229,25 @@ def _read_entry(folder: Path, run: str, table: str) -> tuple[dict[str, Tensor], 
 
 
 def _from_file(path: Path) -> TrainedClassifier:
-    try:
-        with safe_open(path, "pt") as stored:
-            about = (stored.metadata() or {}).get("hiddencost")
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
-    if about is None:
-        raise ValueError(f"{path}: expected a file that a loaded run's save() wrote, or one of a study's ledger")
-    about = json.loads(about)
-    shape = "additive" if "border" in about else "border"  # of a file of before prompts were named
-    about = {"prompt": shape, "image_size": sized(about["size"])[0]} | about
-    network = family_of(about["architecture"]).saved_classifier(about)
-    model = TrainedClassifier(network, about)
-    backbones.load_strictly(model, load_file(path), str(path))
+    about, tensors = saved.read(path)
+    try:  # without memory, as the file may name a network of any size
+        claimed = _as_saved(about, torch.device("meta"))
+        side = claimed.size[0]
+        claimed(torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta"))
+        sources = layers.head_of(claimed.network).out_features
+    except Exception as error:  # of a library, whose networks raise anything
+        raise ValueError(f"{path}: no such classifier can be built: {error}") from None
+    saved.check_shapes(tensors, backbones.weights_of(claimed.state_dict()), str(path))
+    saved.check_values(tensors, sources, str(path))
+    model = _as_saved(about, torch.device("cpu"))
+    backbones.load_strictly(model, tensors, str(path))
     return model
+
+
+def _as_saved(about: dict, device: torch.device) -> TrainedClassifier:
+    with device:
+        network = family_of(about["architecture"]).saved_classifier(about)
+        return TrainedClassifier(network, about).to(device)
 
 
 def _existing(path: Path) -> Path:

@@ -22,7 +22,7 @@ def build(name: str, widths: Widths | None = None) -> nn.Module:
     """Return a CLIP of open_clip, randomly initialised, in evaluation mode.
 
     Args:
-        name: of open_clip's configurations, or local-dir:FOLDER, with an open_clip_config.json.
+        name: of open_clip's configurations.
         widths: of those blocks that are narrower than the configuration says, as UPop makes them.
 
     Raises:
@@ -41,12 +41,9 @@ def build(name: str, widths: Widths | None = None) -> nn.Module:
 def _config(name: str) -> dict:
     import open_clip
 
-    try:
-        config = open_clip.get_model_config(name)
-    except OSError as error:
-        raise ValueError(f"architecture 'clip/{name}': {error}") from error
-    if config is None:
-        raise ValueError(f"architecture 'clip/{name}': open_clip has no such configuration")
+    if name not in open_clip.list_models():  # other names it would ask of a hub, or of a folder
+        raise ValueError(f"architecture {f'clip/{name}'!r}: open_clip has no such configuration")
+    config = open_clip.get_model_config(name)
     text = config["text_cfg"]
     if text.get("hf_model_name") or text.get("hf_tokenizer_name") or "siglip" in name.lower():
         raise ValueError(

@@ -1,0 +1,190 @@
+"""Files of saved classifiers that are damaged, that make no sense, or that mean harm: none is loaded."""
+
+import json
+import logging
+import os
+import random
+
+import pytest
+import torch
+from in_process import tiny_network
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import hiddencost
+from hiddencost.networks.architectures import ARCHITECTURES
+from hiddencost.runs import saved
+from hiddencost.runs.trained import TrainedClassifier
+
+RUN = {"study": "s", "backbone": "net", "dataset": "toy", "method": "ilm", "shots": "2", "seed": 0}
+ABOUT = {
+    "architecture": "tiny",
+    "preprocessing": {"mean": [0.5] * 3, "std": [0.25] * 3},
+    "classes": ["apple", "pear", "plum"],
+    "size": "12",
+    "prompt": "border",
+    "canvas": 16,
+    "image_size": 12,
+    "run": RUN | {"accuracy": 0.5, "run": "ab"},
+}
+IMAGES = torch.arange(3 * 12 * 12).reshape(1, 3, 12, 12).remainder(256).to(torch.uint8)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_network)
+    model = TrainedClassifier(tiny_network(), ABOUT)
+    model.prompt.copy_(torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    model.mapping.copy_(torch.tensor([7, 29, 3]))
+    return model
+
+
+@pytest.fixture
+def path(tmp_path, model):
+    model.save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def rewrite(path):
+    """Write the file anew, with its checksum: other settings, and tensors that a function of them changes."""
+
+    def rewrite(settings=None, change=lambda tensors: None):
+        with safe_open(path, "pt") as stored:
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (no dict)
+        change(tensors)
+        saved.write(path, ABOUT | (settings or {}), tensors)
+
+    return rewrite
+
+
+def flips(content, count):
+    """Each of `count` copies has one bit flipped: of the header, which is short, as many as of the tensors."""
+    seeded, header = random.Random(0), 8 + int.from_bytes(content[:8], "little")
+    for number in range(count):
+        place = seeded.randrange(header) if number % 2 else seeded.randrange(header, len(content))
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << seeded.randrange(8)
+        yield bytes(damaged)
+
+
+def test_no_flipped_bit_is_loaded_or_changes_what_is_loaded(path, model):
+    expected, refused = model(IMAGES), 0
+    for damaged in flips(path.read_bytes(), 150):
+        path.write_bytes(damaged)
+        try:
+            again = hiddencost.load(path)
+        except ValueError as error:
+            refused += "damaged" in str(error) or "save() wrote" in str(error)
+        else:  # in the name of the checksum: the file counts as one of before there were any, and is whole
+            assert b'"sha256"' not in damaged
+            assert again(IMAGES).equal(expected)
+            assert again.about == ABOUT
+    assert refused >= 140
+
+
+@pytest.mark.parametrize("cut", [0, 7, 300, -1])
+def test_a_file_cut_short_is_refused(path, cut):
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"model.safetensors: not a safetensors file, or a damaged one"):
+        hiddencost.load(path)
+
+
+def test_a_file_of_before_there_were_checksums_is_loaded_with_a_warning(path, model, caplog):
+    with safe_open(path, "pt") as stored:
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (no dict)
+    save_file(tensors, path, metadata={"hiddencost": json.dumps(ABOUT)})
+    with caplog.at_level(logging.WARNING):
+        assert hiddencost.load(path)(IMAGES).equal(model(IMAGES))
+    assert "whether it is whole cannot be told" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensors: tensors["prompt"].view(-1)[5].fill_(float("nan")), "prompt has a value that is no finite"),
+        (lambda tensors: tensors["network.0.weight"].fill_(float("inf")), "network.0.weight has a value that is no"),
+        (
+            lambda tensors: tensors["mapping"][0].fill_(-1),
+            "mapping names a class that there is not; expected 0 to 29",
+        ),
+        (
+            lambda tensors: tensors["mapping"][0].fill_(30),
+            "mapping names a class that there is not; expected 0 to 29",
+        ),
+        (lambda tensors: tensors.update(mapping=torch.zeros(3)), "mapping names a class"),
+        (lambda tensors: tensors.update(mapping=torch.zeros(4, dtype=torch.int64)), r"mapping has shape \[4\]"),
+        (lambda tensors: tensors.update(prompt=torch.zeros(3, 16, 16, dtype=torch.int32)), "prompt has a value"),
+        (lambda tensors: tensors.pop("network.0.weight"), "missing key network.0.weight"),
+        (lambda tensors: tensors.update(more=torch.zeros(1)), "unexpected key more"),
+    ],
+)
+def test_tensors_that_make_no_sense_are_refused(path, rewrite, change, told):
+    rewrite(change=change)
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"preprocessing": {"mean": [0.5] * 3, "std": [0.25, 0, 0.25]}}, r"preprocessing.std\[1\]: 0 is not allowed"),
+        ({"preprocessing": {"mean": [0.5] * 2, "std": [0.25] * 3}}, r"preprocessing.mean"),
+        ({"canvas": 10**9}, "canvas: 1000000000 is not allowed"),
+        ({"canvas": 0}, "canvas: 0 is not allowed"),
+        ({"image_size": 17}, "canvas: 16 pixels; expected at least those of the image"),
+        ({"image_size": -1}, "image_size: -1 is not allowed"),
+        ({"size": "9999"}, "canvas: 16 pixels"),
+        ({"size": "12-stretched-bicubic"}, "size: '12-stretched-bicubic' is not allowed"),
+        ({"prompt": "frame"}, "prompt: 'frame' is unknown; allowed: border, additive"),
+        ({"prompt": "additive", "interpolation": "bicubic", "border": 9}, "canvas: 16 pixels"),
+        ({"classes": []}, "classes"),
+        ({"classes": ["apple"]}, r"mapping has shape \[3\], expected \[1\]"),
+        ({"run": RUN}, "run.accuracy: the key is missing"),
+        ({"run": ABOUT["run"] | {"method": "ft"}}, "run.method: 'ft' is unknown"),
+        ({"architecture": "resnet18:1000000000000"}, "missing key network.bn1"),  # without taking its memory
+        ({"architecture": "tiny:7"}, "no such classifier can be built"),
+        ({"architecture": "abc/def"}, "no such classifier can be built: architecture 'abc/def'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(path, rewrite, settings, told):
+    rewrite(settings)
+    with pytest.raises(ValueError, match=told):
+        hiddencost.load(path)
+
+
+@pytest.mark.parametrize("library", ["clip", "timm"])
+@pytest.mark.parametrize(
+    "place", ["hf-hub:somebody/something", "hf_hub:somebody/something", "local-dir:FOLDER", "FOLDER"]
+)
+def test_a_name_never_leads_out_of_the_file(path, rewrite, tmp_path, monkeypatch, library, place):
+    """open_clip and timm would ask the hub, or read the folder, of such names."""
+    import open_clip.factory
+    import timm.models._factory
+
+    for module, names in (
+        (open_clip.factory, ["_get_hf_config", "get_model_config"]),
+        (timm.models._factory, ["load_model_config_from_hf", "load_model_config_from_path"]),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *arguments, **options: pytest.fail("it leaves the file"))
+    monkeypatch.setattr(open_clip, "get_model_config", open_clip.factory.get_model_config)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 30}))
+    rewrite({"architecture": f"{library}/{place.replace('FOLDER', str(tmp_path))}", "widths": None, "texts": 3})
+    with pytest.raises(ValueError, match="no such classifier can be built: architecture"):
+        hiddencost.load(path)
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 10_000, '"text"', "[1]", "7", '{"size": "x"}', '{"size": {}}'])
+def test_what_is_no_settings_is_refused(path, text):
+    with safe_open(path, "pt") as stored:
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (no dict)
+    save_file(tensors, path, metadata={"hiddencost": text})
+    with pytest.raises(ValueError, match=r"model.safetensors: what it says of itself is not what a loaded"):
+        hiddencost.load(path)
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors: neither a folder nor a file"):
+        hiddencost.load(tmp_path / "model.safetensors")

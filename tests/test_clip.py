@@ -25,11 +25,11 @@ from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.clip import model
 from hiddencost.networks.clip.texts import (
-    class_words,
     classifier_of_texts,
     expand_templates,
     read_texts,
 )
+from hiddencost.networks.clip.words import class_words
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.layers import layer_weights

@@ -2,13 +2,20 @@
 
 import copy
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_clip import CONFIG
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts
+from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.prepare import prepare
+from hiddencost.datasets.prepared import PreparedReport, load
 from hiddencost.jobs import cost
+from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
+from hiddencost.networks.families import FAMILIES
 from hiddencost.study.load import load_study
 
 CLIP = "openclip-vit-b-32.openai"
@@ -116,3 +123,86 @@ def test_what_clip_costs_counts_its_own_canvas_and_recipe():
     found = cost.pack_gflop(study, clip, study.methods, entry, dataset)
     # ten images in two epochs, forward and backward; two mapping passes, and the test; zero-shot reads features
     assert found == {"training": 2 * 10 * 2 * 20.0, "mapping and test": (2 * 10 + 30) * 20.0}
+
+
+# The names of classes, which are a CLIP's texts
+
+
+def own_images(tmp_path, *classes):
+    for name in classes:
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (number, len(name), 0)).save(tmp_path / f"mine/{name}/{number}.png")
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    labels = np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return {"folder": str(tmp_path / "mine"), "test_share": 0.5} if classes else {"npz": str(tmp_path / "mine.npz")}
+
+
+NAMES = {
+    "an npz": ((), None, "datasets[0]: mine: its classes have no names, and a CLIP reads the names; expected a name"),
+    "an npz with names": ((), ["cat", "dog"], None),
+    "numbers": (("0", "1"), None, "datasets[0]: mine: its classes are called '0' and the like, and a CLIP reads the"),
+    "of WordNet": (("n02123045", "n02085620"), None, "its classes are called 'n02085620' and the like, and a CLIP"),
+    "numbered": (("class_1", "class_2"), None, "its classes are called 'class_1' and the like"),
+    "names": (("cat", "big-dog"), None, None),
+    "numbers with names": (("0", "01"), {0: "cat", "01": "dog"}, None),
+    "numbers that are names": (("737", "747"), {737: "737", 747: "747"}, None),
+    "two alike": (("big_dog", "Big-Dog"), None, "its classes 'Big-Dog' and 'big_dog' are 'big dog' to a CLIP, which"),
+    "two alike in a list": ((), ["a_b", "A-b"], "its classes 'a_b' and 'A-b' are 'a b' to a CLIP, which reads the"),
+    "one folder more": (
+        ("cat", "dog"),
+        {"cat": "x", "dog": "y", "cow": "z"},
+        "classes: cow: in one alone, of classes",
+    ),
+    "one folder less": (("cat", "dog"), {"cat": "x"}, "classes: dog: in one alone, of classes and the folders of"),
+    "a list for folders": (
+        ("cat", "dog"),
+        ["x", "y"],
+        "expected a name for each folder (folder: name), or with npz a",
+    ),
+    "folders for an npz": ((), {"cat": "x"}, "expected a name for each folder (folder: name), or with npz a list"),
+    "one name twice": ((), ["x", "x"], "datasets[0].classes: x stands there more than once; each must be different"),
+    "numbers for names": (
+        (),
+        [0, 1],
+        "datasets[0].classes: [0, 1] is not allowed: expected names, as printable texts",
+    ),
+}
+
+
+@pytest.mark.parametrize(("folders", "classes", "message"), NAMES.values(), ids=NAMES)
+def test_classes_that_a_clip_cannot_tell_by_their_names_are_told_before_any_job(folders, classes, message, tmp_path):
+    dataset = {"name": "mine", "image_size": 32} | own_images(tmp_path, *folders)
+    told = config(datasets=[dataset | ({"classes": classes} if classes else {})])
+    if message is None:
+        (name,) = read_call(told, "file", "").targets.values()
+        assert name.classes == ([*classes.values()] if isinstance(classes, dict) else classes or sorted(folders))
+        return
+    with pytest.raises(StudyError) as raised:
+        read_call(told, "file", "")
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    if "CLIP" in message:  # others do not read them
+        read_call(config(datasets=told["datasets"], methods=["lp"]), "file", "")
+        read_call(mixed(backbones=[CNN], datasets=told["datasets"], methods=["ilm"]), "file", "")
+
+
+def test_the_classes_of_the_catalog_s_datasets_are_told_apart_by_a_clip():
+    for entry in catalog.datasets().values():
+        FAMILIES["clip"].check_class_names(entry.classes, given=True)
+
+
+def test_classes_of_one_s_own_have_the_names_that_were_given(tmp_path):
+    entry = user_entry("mine", **own_images(tmp_path, "0", "1"), classes={"0": "cat", "1": "dog"})
+    prepare("mine", entry, None, 8, tmp_path / "out")
+    assert load(tmp_path / "out").classes == ["cat", "dog"]
+    for classes, message in (
+        (["cat", "dog"], None),
+        (["cat"], "2 different labels from 0 to 1, expected all from 0 to 0"),
+    ):
+        prepare(
+            "mine", user_entry("mine", npz=str(tmp_path / "mine.npz"), classes=classes), None, 8, tmp_path / "out"
+        )
+        failed = PreparedReport.read(tmp_path / "out").failed
+        assert message in failed if message else load(tmp_path / "out").classes == classes

@@ -8,7 +8,7 @@ from typing import Any
 from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.prepared import PARTS
 from hiddencost.datasets.tree import NAMED, class_folders, read_tree
-from hiddencost.files import canonical, sha256_text
+from hiddencost.files import canonical, own_path, sha256_text
 
 Names = Mapping[str, str] | Sequence[str]
 
@@ -39,11 +39,9 @@ def user_entry(
     """
     own = folder or npz
     assert own is not None, "a dataset of the user's own has a folder or an npz"
-    path = Path(own).expanduser()
-    options: dict[str, Any] = {"path": str(path)}
     try:
-        if not (path.is_dir() if folder else path.is_file()):
-            raise ValueError(f"there is no {'folder' if folder else 'file'} {path}")
+        path = own_path(own, is_folder=bool(folder))
+        options: dict[str, Any] = {"path": str(path)}
         files, names = [str(path)], list(classes) if classes else None
         if folder:
             _check_parts(path, test_share)

@@ -13,6 +13,7 @@ from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
 from hiddencost.messages import StudyError
+from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
@@ -75,7 +76,7 @@ class Call:
     def targets(self) -> dict[str, DatasetEntry]:
         """The entries of the target datasets, the user's own among them."""
         return {
-            each.name: user_entry(each.name, each.folder, each.npz, each.test_share)
+            each.name: user_entry(each.name, each.folder, each.npz, each.test_share, each.classes)
             if each.is_users
             else self.study.dataset_entry(each.name)
             for each in self.study.datasets
@@ -157,6 +158,7 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
         _check_compressions(call)
+        _check_class_names(call)
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None
     return call
@@ -169,6 +171,25 @@ def _check_compressions(call: Call) -> None:
             applied(entry.compression)
         except ValueError as error:
             raise ValueError(f"checkpoint {name}: {error}") from None
+
+
+def _check_class_names(call: Call) -> None:
+    """Raise ValueError where a network that reads the names of classes cannot tell a dataset's."""
+    study = call.study
+    # as a linear probe does not read them
+    readers = [
+        backbone
+        for backbone in study.backbones
+        if study.family(backbone).has_texts
+        and any(METHODS[name].prompts or not METHODS[name].trains for name in study.methods_of(backbone))
+    ]
+    for family in {study.family(backbone) for backbone in readers}:
+        for index, dataset in enumerate(study.datasets):
+            try:
+                given = not dataset.is_users or dataset.classes is not None
+                family.check_class_names(call.targets[dataset.name].classes, given)
+            except ValueError as error:
+                raise ValueError(f"datasets[{index}]: {dataset.name}: {error}") from None
 
 
 @cache

@@ -88,6 +88,16 @@ class Family(ABC):
     def source_classes(self, manifest: Manifest) -> int | None:
         """Return how many classes a backbone has to map target classes to; None: any number."""
 
+    def check_class_names(self, classes: Sequence[str] | None, given: bool) -> None:
+        """Raise ValueError where the names of a dataset's classes do not serve as texts: only of a family that
+        `has_texts`.
+
+        Args:
+            classes: the names; None where there are none.
+            given: whether somebody stated them as names; else they are those of folders.
+        """
+        raise TypeError(f"{self.name}: its source classes are no texts")
+
     # networks
     @abstractmethod
     def build(self, architecture: str, widths: dict | None = None) -> nn.Module:

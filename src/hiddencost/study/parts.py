@@ -39,6 +39,14 @@ def _user_files(value: Any) -> str | dict[str, str]:
     raise ValueError(f"{value!r} is not allowed: expected a path, or a path for each file of the catalog's entry")
 
 
+def _class_names(value: Any) -> list[str] | dict[str, str]:
+    values = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else []
+    if not values or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in values):
+        raise ValueError(f"{value!r} is not allowed: expected names, as printable texts, of all classes")
+    refuse_duplicates(values)
+    return value if isinstance(value, list) else {str(folder): name for folder, name in value.items()}
+
+
 def _shown(text: str) -> str:
     if text.strip() and text.replace("\n", "").isprintable() and not text.startswith("_"):
         return text
@@ -212,6 +220,10 @@ class TargetDataset(Record):
     )
     npz: str | None = Field(None, description="arrays of your own: x_train, y_train, x_test, y_test")
     test_share: Fraction | None = Field(None, description="share of the images of a folder of classes to test on")
+    classes: Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)] | None = Field(
+        None,
+        description="of your own images, names of the classes: by their folders, or of an npz in the labels' order",
+    )
     batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
     test_batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
 
@@ -226,6 +238,10 @@ class TargetDataset(Record):
             raise ValueError("a dataset of your own has either a folder or an npz, not both")
         if self.test_share and not self.folder:
             raise ValueError("test_share goes with folder alone")
+        if self.classes is not None and not isinstance(self.classes, dict if self.folder else list):
+            raise ValueError("classes: expected a name for each folder (folder: name), or with npz a list of names")
+        if self.classes is not None and not self.is_users:
+            raise ValueError("classes go with folder or npz alone; the catalog names those of its datasets")
         return self
 
 

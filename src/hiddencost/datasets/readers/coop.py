@@ -8,7 +8,7 @@ from pathlib import Path
 from hiddencost.datasets.readers.archives import unpack
 from hiddencost.datasets.readers.image import open_published
 from hiddencost.datasets.readers.raw import RawDataset, RawImages
-from hiddencost.messages import Record
+from hiddencost.messages import Record, one_line
 
 Sample = tuple[str, int, str]  # path, label, class name
 
@@ -37,7 +37,7 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
         split = json.loads(path.read_bytes())
         parts = {name: [_sample(*sample) for sample in split[name]] for name in ("train", "val", "test")}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = " ".join(repr(error).split())[:200]
+        what = one_line(repr(error))[:200]
         raise ValueError(f"{path}: it is no split file of CoOp: {what}") from error
     _check_paths(path, parts)
     check_names(path, [sample for samples in parts.values() for sample in samples], options.classes)

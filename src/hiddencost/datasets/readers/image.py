@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from hiddencost.messages import one_line
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
 EXPECTED = "PNG, JPEG, WebP, BMP, TIFF, PPM or GIF"
 MOST_BYTES = 2**30
@@ -131,7 +133,7 @@ def _decoded(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Imag
         except MemoryError:
             raise
         except Exception as error:  # its decoders raise nearly all there is
-            raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+            raise ValueError(one_line(error)[:200] or type(error).__name__) from error
 
 
 def _upright(image: Image.Image, note: Note) -> Image.Image:

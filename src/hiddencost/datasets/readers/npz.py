@@ -23,7 +23,7 @@ from PIL import Image
 
 from hiddencost.datasets.readers.image import check_size
 from hiddencost.datasets.readers.raw import RawDataset, RawImages
-from hiddencost.messages import Record
+from hiddencost.messages import Record, one_line
 
 METHODS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # how far each can shrink, at most
 # of NumPy's file format; 3.0 differs by names of fields alone, which no array here has
@@ -81,7 +81,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
     except MemoryError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise nearly all there is for damaged files
-        what = " ".join(str(error).split())[:400] or type(error).__name__
+        what = one_line(error)[:400] or type(error).__name__
         known = isinstance(error, ValueError)
         raise ValueError(f"{path}: {'' if known else 'cannot be read as an npz of arrays: '}{what}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hiddencost import catalog
+from hiddencost.networks.clip import words
 from hiddencost.networks.family import Family
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Clip(Family):
 
     def source_classes(self, manifest: Manifest) -> int | None:
         return None
+
+    def check_class_names(self, classes: Sequence[str] | None, given: bool) -> None:
+        words.check_class_names(classes, given)
 
     def build(self, architecture: str, widths: dict | None = None) -> nn.Module:
         from hiddencost.networks.clip import model

@@ -1,7 +1,6 @@
 """The texts that are a CLIP's source classes, and their embeddings."""
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.files import atomic, canonical
 from hiddencost.networks.clip.model import OpenClip, TextClassifier, scale, text_classifier
+from hiddencost.networks.clip.words import class_words
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,6 @@ def expand_templates(templates: list[str] | str) -> list[str]:
     import open_clip
 
     return [DEFAULT_TEMPLATE, *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)]
-
-
-def class_words(name: str) -> str:
-    """Return a class's name as words: in small letters, with spaces for _ and - and between words written together.
-
-    The first is the published code's (refine_classnames of ILM-VP), the last is ours: AnnualCrop is annual crop.
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("_", " ").replace("-", " ")
 
 
 def write_texts(

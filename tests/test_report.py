@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, report_prepared
 from PIL import Image
 
+from hiddencost.catalog.entries import Counts
 from hiddencost.figures import style
 from hiddencost.files import sha256_file, write_json
 from hiddencost.report import page as report_page
@@ -288,6 +289,20 @@ def test_provenance_has_the_images_that_the_study_uses_and_no_others(folder):
         report.write(folder / f"resources/datasets/one/{size}")
     told = Text(make(folder).read_text()).sections["provenance"]
     assert re.findall(r"test_images.npy at (\d+) pixels 0+\1\b", told) == ["32", "64"]
+
+
+def test_what_was_read_of_a_dataset_and_what_was_left_out_is_told(folder):
+    report = report_prepared(["a", "b"]).model_copy(
+        update={
+            "counts": Counts(train=1200, test=345),
+            "remarks": ["left out, <hidden>: 3, such as a/.x", "upright: 2"],
+        }
+    )
+    report.write(folder / "resources/datasets/one/32")
+    report_prepared(failed="two/a.jpg: cannot be read").write(folder / "resources/datasets/two/32")
+    told = Text(make(folder).read_text()).sections["tables"]
+    assert " 2 1200 345 left out, <hidden>: 3, such as a/.x; upright: 2" in told
+    assert " 0 0 0 two/a.jpg: cannot be read" in told
 
 
 def test_a_figure_links_to_its_file_and_what_is_no_figure_of_the_study_is_told(folder):

@@ -82,6 +82,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "claims": to_records(claims),
         "expectations": to_records(expectations),
         "gates": gates,
+        "images_read": provenance.images_read(study, settings["sizes"], Path("resources")),
         "figures": [
             {"name": name, "title": _title(name), "caption": caption} | _embedded(output.parent, name, formats[0])
             for name, caption in settings["captions"]

@@ -46,8 +46,7 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
     trained = study.get("upstream", [])
     starts = [network["checkpoint"] for network in trained if network.get("checkpoint")]
     checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts])
-    prepared = [(dataset["name"], size) for dataset in study["datasets"] for size in sizes[dataset["name"]]]
-    prepared += [(network["dataset"], network["image_size"]) for network in trained if network.get("dataset")]
+    prepared = _prepared(study, sizes, resources)
     datasets = dict.fromkeys(name for name, _ in prepared)
     photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
     origins = [
@@ -59,17 +58,40 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
         for name in names:
             for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
                 add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
-    for name, size in dict.fromkeys(prepared):
-        folder = resources / "datasets" / name / str(size)
-        if not (folder / "dataset.json").exists():
-            continue
-        for file, sha256 in PreparedReport.read(folder).sha256.items():
+    for (name, size), arrays in prepared.items():
+        for file, sha256 in PreparedReport.read(arrays).sha256.items() if arrays else ():
             add("prepared images", name, f"{file} at {size} pixels", sha256)
     for backbone in study["backbones"]:
         manifest = _read(results / "backbones" / backbone["name"] / "manifest.json")
         if "weights_sha256" in manifest:  # not where its download failed
             add("backbone", backbone["name"], "weights", manifest["weights_sha256"])
     return rows
+
+
+def images_read(study: dict, sizes: dict[str, list[str]], resources: Path) -> list[dict]:
+    """Return what was read of each of a study's datasets; arguments are those of `inputs`.
+
+    Returns:
+        A row a dataset, of the first size that is there: name, the number of `classes`, `train` and `test` images,
+        and `remarks`, what was left out, why, and what was done to images; or the one reason why it failed.
+    """
+    rows: dict[str, dict] = {}
+    for (name, _), folder in _prepared(study, sizes, resources).items():
+        if folder and name not in rows:
+            report = PreparedReport.read(folder)
+            remarks = [report.failed] if report.failed else report.remarks
+            rows[name] = {"name": name, "classes": len(report.classes), **report.counts.model_dump()}
+            rows[name]["remarks"] = remarks
+    return list(rows.values())
+
+
+def _prepared(study: dict, sizes: dict[str, list[str]], resources: Path) -> dict[tuple[str, str], Path | None]:
+    """Return the folders of a study's prepared datasets by name and size, None of those that are not there."""
+    used = [(dataset["name"], str(size)) for dataset in study["datasets"] for size in sizes[dataset["name"]]]
+    trained = [network for network in study.get("upstream", []) if network.get("dataset")]
+    used += [(network["dataset"], str(network["image_size"])) for network in trained]
+    folders = {pair: resources / "datasets" / "/".join(pair) for pair in used}
+    return {pair: folder if (folder / "dataset.json").exists() else None for pair, folder in folders.items()}
 
 
 def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:

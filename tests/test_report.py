@@ -229,7 +229,7 @@ def test_a_budget_above_what_a_class_has_is_warned_of():
     state = {"commit": "a" * 40, "changed": [], "why": None}
     runs = made_up_runs().query("backbone == 'dense'").assign(device="cpu", precision="fp32")
     runs["classes_short"] = 3.0 * ((runs["dataset"] == "two") & (runs["shots"] == runs["shots"].iloc[-1]))
-    (told,) = summary.warnings(runs, [], state, Path("none"), Path("none"))
+    (told,) = summary.warnings(runs, [], [], state, Path("none"), Path("none"))
     assert told["what"] == f"{style.shots_label(runs['shots'].iloc[-1])} of two are fewer"
     assert told["why"] == "3 classes of two have fewer training images, and give all that they have"
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.files import fetched_files, read_json
+from hiddencost.messages import one_line
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.registry import READERS
@@ -54,8 +55,8 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
                 f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {layout.compression}"
             )
     except ValueError as error:
-        log.error("checkpoint %s cannot be used: %s", name, error)
-        backbones.save_failure(folder, str(error), manifest)
+        log.error("checkpoint %s cannot be used: %s", name, reason := one_line(error))
+        backbones.save_failure(folder, reason, manifest)
         return
     log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
     log.info("%s: sparsity of the %s is %.4f", name, family.sparsity_over, sparsity)

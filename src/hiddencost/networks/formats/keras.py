@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from hiddencost.networks.formats.reading import ImportedCheckpoint, first_line
+from hiddencost.messages import one_line
+from hiddencost.networks.formats.reading import ImportedCheckpoint
 
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -85,7 +86,7 @@ def published(path: Path) -> dict[str, Tensor]:
             while stream.read(1 << 20):  # to the end, where gzip's checksum is
                 continue
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: not an npm package, or a damaged one: {first_line(error)}") from error
+        raise ValueError(f"{path}: not an npm package, or a damaged one: {one_line(error)}") from error
     models = [name for name in parts if name.name == "model.json"]
     if len(models) != 1:
         raise ValueError(f"{path}: {len(models)} files model.json, expected 1")
@@ -105,7 +106,7 @@ def published(path: Path) -> dict[str, Tensor]:
             if offset != len(data):
                 raise ValueError(f"{path}: the shards hold {len(data)} bytes, model.json describes {offset}")
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: model.json is not JSON: {first_line(error)}") from error
+        raise ValueError(f"{path}: model.json is not JSON: {one_line(error)}") from error
     except KeyError as key:
         raise ValueError(f"{path}: model.json lacks {key}, or the package that file") from key
     except RuntimeError as error:  # reshape or frombuffer: fewer bytes than described

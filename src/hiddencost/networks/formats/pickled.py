@@ -20,6 +20,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from hiddencost.messages import one_line
+
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6 (torch/serialization.py, _legacy_save)
 MOST_INSTRUCTIONS = 2_000_000  # some seconds; a CLIP with copies for its training has 60,000
 NUMBERS_A_BYTE = 2  # of all tensors, for each byte of the file; more than 1 only where some share their numbers
@@ -46,11 +48,12 @@ MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.C
 RECORDS = {
     *("numpy.dtype", "_codecs.encode", "builtins.set", "__builtin__.set"),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
     *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"),
-    *("torch.Size", "torch.device", "torch.torch_version.TorchVersion"),
+    *("torch.Size", "torch.device", "torch.torch_version.TorchVersion", "torch.serialization._get_layout"),
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytes_or_str"}
+PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytes_or_str", "bytearray"}
 LITERALS = {
     code.name
     for code in pickletools.opcodes
@@ -151,6 +154,10 @@ class Machine:
             _fill(self.stack[-1], zip(items[::2], items[1::2], strict=True))
         elif code in ("POP", "POP_MARK"):
             _ = stack.pop() if code == "POP" else self._since_mark()
+        elif code in ("EMPTY_SET", "FROZENSET", "ADDITEMS"):
+            _ = [] if code == "EMPTY_SET" else self._since_mark()
+            if code != "ADDITEMS":
+                self.stack.append(Unread())
         else:
             return False
         return True
@@ -202,7 +209,11 @@ class Machine:
             return Unread()
         raise ContentError(f"it calls {name}; expected data alone, as of torch.save(network.state_dict(), ...)")
 
-    def _storage(self, kind: str, storage_type: Name, key: str, _: str, count: int, view: Any = None) -> Storage:
+    def _storage(
+        self, kind: str, storage_type: Name, key: str, _: str, count: int = -1, view: Any = None
+    ) -> Storage | Name:
+        if kind == "module":  # a class, with its source
+            return storage_type
         if kind != "storage" or not isinstance(key, str) or not _counts(count):
             raise ContentError("it refers to something that is no tensor")
         dtype = DTYPES.get(storage_type.text.replace("torch.cuda.", "torch."))
@@ -256,7 +267,7 @@ def read_tensors(path: Path, choose: Callable[[Any], Mapping[str, StoredTensor]]
     except Exception as error:  # what a damaged file leads to can be anything
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
             raise  # of this machine, not of the file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = one_line(error) or type(error).__name__
         raise ValueError(f"{path}: not a file of weights alone, or a damaged one: {reason}") from error
 
 
@@ -294,7 +305,7 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
 
 def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
     """Return what a file of PyTorch before 1.6 describes, and how its parts are read, which have no checksums."""
-    if (_content(Machine(), file), _content(Machine(), file)) != (MAGIC, PROTOCOL):
+    if _content(Machine(), file) != MAGIC or _content(Machine(), file) != PROTOCOL:
         raise ContentError("not a file of torch.save, and none of safetensors")
     if _content(Machine(), file)["little_endian"] is not True:
         raise ContentError("its numbers are big-endian; expected little-endian ones")
@@ -304,17 +315,18 @@ def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
     for key in _content(Machine(), file):
         storage = machine.storages[key]
         if storage.dtype is None:
-            raise ContentError("its tensors " + OTHER_TENSORS["torch._utils._rebuild_tensor_v3"].partition(" ")[2])
+            raise ContentError("a tensor of it " + OTHER_TENSORS["torch._utils._rebuild_tensor_v3"])
         count = int.from_bytes(file.read(8), "little")
         if count != storage.count:
             raise ContentError(f"it has {count} numbers where it declares {storage.count}")
-        places[key] = (file.tell(), count * storage.dtype.itemsize)
-        file.seek(places[key][1], 1)
+        start, size = file.tell(), count * storage.dtype.itemsize
+        if start + size > file.seek(0, 2):
+            raise ContentError("not a file of weights alone, or a damaged one: it ends before its numbers do")
+        places[key] = (start, size)
+        file.seek(start + size)
 
     def part(key: str) -> bytearray:
         start, size = places[key]
-        if start + size > file.seek(0, 2):
-            raise EOFError("it ends before its numbers do")
         file.seek(start)
         return bytearray(file.read(size))
 
@@ -330,7 +342,11 @@ def _tensors(chosen: Mapping[str, StoredTensor], part: Part, file_size: int) -> 
         storage, dtype, count = stored.storage, stored.storage.dtype, prod(stored.size)
         numbers += count
         last = stored.offset + sum((size - 1) * step for size, step in zip(stored.size, stored.stride, strict=True))
-        if count > storage.count or numbers > NUMBERS_A_BYTE * file_size:
+        if numbers > NUMBERS_A_BYTE * file_size and count <= storage.count:
+            raise ContentError(
+                f"with {name} its tensors claim {numbers:,} numbers, more than a file of its size holds"
+            )
+        if count > storage.count:
             raise ContentError(
                 f"{name} shows {storage.count:,} numbers as {count:,}; expected one of its own for each, as "
                 "contiguous() makes them"

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hiddencost.messages import one_line
 from hiddencost.networks.formats.pickled import ContentError, StoredTensor, read_tensors
 
 log = logging.getLogger(__name__)
@@ -57,11 +58,6 @@ class StateDict(NamedTuple):
         return StateDict(*({str(translate(key)): each[key] for key in each} for each in self))
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def read_state_dict(path: Path) -> StateDict:
     """Read a state dict, of torch.save or safetensors, by its first bytes.
 
@@ -80,7 +76,7 @@ def read_state_dict(path: Path) -> StateDict:
         try:
             state = load_file(path)
         except (SafetensorError, KeyError) as error:  # KeyError: a type that PyTorch has not
-            raise ValueError(f"{path}: not a safetensors file, or a damaged one: {first_line(error)}") from error
+            raise ValueError(f"{path}: not a safetensors file, or a damaged one: {one_line(error)}") from error
         if not state:
             raise ValueError(f"{path}: no tensor is in it")
     else:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hiddencost.messages import one_line
-from hiddencost.networks.formats.pickled import ContentError, StoredTensor, read_tensors
+from hiddencost.networks.formats.torch_file import read_tensors
+from hiddencost.networks.formats.unpickle import ContentError, StoredTensor
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from torch import nn
 from hiddencost import catalog
 from hiddencost.files import sha256_file, write_json
 from hiddencost.networks.checkpoint import import_checkpoint
-from hiddencost.networks.formats import pickled
+from hiddencost.networks.formats import unpickle
 from hiddencost.networks.formats.reading import read_state_dict
 from hiddencost.networks.manifest import Manifest
 
@@ -238,7 +238,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
 
 
 def test_a_pickle_without_end_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(pickled, "MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr(unpickle, "MOST_INSTRUCTIONS", 1000)
     (tmp_path / "file.pth").write_bytes(described(b"\x80\x02" + b"N0" * 1000 + b"}."))
     with pytest.raises(ValueError, match=r"file\.pth: .*it has more than 1,000 instructions"):
         read_state_dict(tmp_path / "file.pth")

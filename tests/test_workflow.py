@@ -562,6 +562,13 @@ def test_a_wrong_claim_stops_before_any_job_with_a_line(project):
     assert "Traceback" not in output
 
 
+def test_a_checkout_whose_path_has_a_brace_is_refused_in_a_line(project):
+    (project / "a{b}c").symlink_to(project)
+    _, output = snakemake(project, "--dry-run", "--snakefile", "a{b}c/Snakefile", status=1)
+    assert f"{project}/a{{b}}c: the checkout's path has a brace, a wildcard of Snakemake; expected none" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.slow
 def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
     config = yaml.safe_load((project / "config.yaml").read_text())

@@ -13,6 +13,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
+if set("{}") & set(str(ROOT)):
+    raise WorkflowError(f"{ROOT}: the checkout's path has a brace, a wildcard of Snakemake; expected none")
 # jobs run the package of this checkout, in any environment and locale
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1")

@@ -7,6 +7,8 @@ from typing import Annotated
 import pytest
 import yaml
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from hiddencost.messages import StudyError, one_of
@@ -601,3 +603,30 @@ def test_errors_are_lines_that_can_be_printed_and_read(hostile):
     assert all(line.isprintable() and len(line) < 2000 for line in lines)
     assert all(line.startswith("config.yaml: ") for line in lines[:20])
     assert len(lines) < 21 or lines[20] == "and 1,980 more"
+
+
+def places(value, path=()):
+    """The paths (keys and indices) of all values within one, but itself."""
+    for key, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield [*path, key]
+        yield from places(inner, (*path, key))
+
+
+ANY = st.recursive(  # what YAML can say
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from([(study, path) for study in (CONFIG, SMALL) for path in places(study)]), ANY)
+def test_any_value_anywhere_is_taken_or_told_in_lines(place, value):
+    study, path = place
+    try:
+        load_study(edited(path, value, study), "studies/mine.yaml")
+    except StudyError as error:
+        lines = str(error).splitlines()
+        assert all(re.match(r"studies/mine\.yaml: |and \d+ more$", line) for line in lines)
+        assert max(map(len, lines)) < 1500

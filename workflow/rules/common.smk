@@ -17,7 +17,7 @@ if set("{}") & set(str(ROOT)):
     raise WorkflowError(f"{ROOT}: the checkout's path has a brace, a wildcard of Snakemake; expected none")
 # jobs run the package of this checkout, in any environment and locale
 sys.path.insert(0, str(ROOT / "src"))
-os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1")
+os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 from hiddencost import machine, memory
 from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, training, upstream

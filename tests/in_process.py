@@ -132,7 +132,7 @@ def make_dataset(call: Call, name: str) -> None:
     images = images.astype(np.uint8)
     np.savez(f"{name}.npz", x_train=images, y_train=labels, x_test=images[::-1], y_test=labels[::-1])
     for size in datasets.sizes_of(call, name):
-        folder = layout.PREPARED.format(dataset=name, size=size)
+        folder = call.prepared_folder(name, size)
         prepare(name, user_entry(name, npz=f"{name}.npz"), None, size, folder)
     dataset = prepared.load(datasets.first_prepared(call, name))
     for seed in call.study.seeds:
@@ -148,7 +148,7 @@ def train(call: Call, job: str, backbone: str, dataset: str, seed: int) -> Path:
     inputs = PackInputs(
         backbone=Path(call.path(layout.BACKBONE, backbone=backbone)),
         verification=Path(call.path(layout.VERIFICATION, backbone=backbone)),
-        dataset=Path(layout.PREPARED.format(dataset=dataset, size=request.size)),
+        dataset=Path(call.prepared_folder(dataset, request.size)),
         split=Path(call.path(layout.SPLIT, dataset=dataset, seed=seed)),
     )
     if job == "train":

@@ -62,7 +62,7 @@ SETTINGS = {
     ),
     "learned": (results.learned, ("ledger", "prepared", "groups", "backbones")),
     "figure": (results.figure, (*results.CONTENT, *results.STYLE)),
-    "report": (results.report, ("study", "sizes", "classes", "captions", "results", "page")),
+    "report": (results.report, ("study", "prepared", "classes", "captions", "results", "page")),
 }
 
 
@@ -353,8 +353,24 @@ def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):
     }
     assert sizes == {training.images_to_prompt: "104", training.images_to_probe: "112"}
     assert training.texts(of, "dense", DATASET) == []
-    assert datasets.images_to_split(of, DATASET) == layout.prepared(DATASET, "104")
+    assert datasets.images_to_split(of, DATASET) == of.prepared(DATASET, "104")
     assert results.figure_tables(of, "accuracy") == {"summary": "results/quickstart/tables/summary.csv"}
+
+
+def test_images_of_ones_own_are_kept_apart_from_those_of_the_same_name_of_another_study(call):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "mine.npz").write_bytes(b"images")
+    own = {"name": "mine", "image_size": 24}
+
+    def images(file, **more):
+        of = call(lambda c: c["datasets"].append(own | {"npz": file} | more))
+        request = training.wanted(of, "train", "dense", "mine", 0)
+        assert training.images_to_prompt(of, "dense", "mine") == layout.prepared(request.images, request.size)
+        assert of.images(DATASET) == DATASET
+        return request.images
+
+    assert images("a/mine.npz") == images("a/mine.npz", batch_size=7) != images("b/mine.npz")
 
 
 def test_time_and_memory_grow_with_the_attempt(call):

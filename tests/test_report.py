@@ -128,7 +128,9 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
     study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
     settings = {"study": json.dumps(study), "classes": classes, "results": "results/small"}
-    settings["sizes"] = {name: ["32", "64"] for name in classes}
+    settings["prepared"] = [
+        str(folder / f"resources/datasets/{name}/{size}") for name in classes for size in (32, 64)
+    ]
     settings["captions"] = [[figure, f"What is shown. {HOSTILE}"] for figure in figures]
     names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
     write(Path("results/small/report.html"), names, settings, ROOT)
@@ -286,6 +288,7 @@ def test_provenance_has_the_hash_of_every_input(page_file, told):
 def test_provenance_has_the_images_that_the_study_uses_and_no_others(folder):
     for size in (32, 64, 73, 128):  # of prompting, of the probe, of fine-tuning, which it has not; of another study
         report = report_prepared(sha256={"test_images.npy": f"{size:064}"})
+        report = report.model_copy(update={"size": str(size)})
         report.write(folder / f"resources/datasets/one/{size}")
     told = Text(make(folder).read_text()).sections["provenance"]
     assert re.findall(r"test_images.npy at (\d+) pixels 0+\1\b", told) == ["32", "64"]
@@ -299,7 +302,8 @@ def test_what_was_read_of_a_dataset_and_what_was_left_out_is_told(folder):
         }
     )
     report.write(folder / "resources/datasets/one/32")
-    report_prepared(failed="two/a.jpg: cannot be read").write(folder / "resources/datasets/two/32")
+    failed = report_prepared(failed="two/a.jpg: cannot be read").model_copy(update={"dataset": "two"})
+    failed.write(folder / "resources/datasets/two/32")
     told = Text(make(folder).read_text()).sections["tables"]
     assert " 2 1200 345 left out, <hidden>: 3, such as a/.x; upright: 2" in told
     assert " 0 0 0 two/a.jpg: cannot be read" in told

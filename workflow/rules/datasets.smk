@@ -28,11 +28,13 @@ rule prepare_dataset:
     input:
         in_time(datasets.fetched_dataset),
     output:
-        layout.prepared("{dataset}", "{size}"),
+        layout.prepared("{dataset}{own}", "{size}"),
     log:
-        "resources/logs/prepare_dataset/{dataset}/{size}.log",
+        "resources/logs/prepare_dataset/{dataset}{own}/{size}.log",
     benchmark:
-        "resources/benchmarks/prepare_dataset/{dataset}/{size}.tsv"
+        "resources/benchmarks/prepare_dataset/{dataset}{own}/{size}.tsv"
+    wildcard_constraints:
+        own="(-[0-9a-f]{8})?",
     conda:
         "../../envs/hiddencost.yaml"
     resources:

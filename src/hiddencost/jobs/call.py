@@ -12,6 +12,8 @@ from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEnt
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
+from hiddencost.files import canonical, sha256_text
+from hiddencost.jobs import layout
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
@@ -86,6 +88,25 @@ class Call:
     def datasets(self) -> dict[str, DatasetEntry]:
         """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
         return self.targets | {name: self.study.dataset_entry(name) for name in self.study.upstream_datasets()}
+
+    def images(self, dataset: str) -> str:
+        """Return the name of the folder of a dataset's arrays, which studies share.
+
+        It has a hash of where images come from that are the user's own: another study may have others by that name.
+        """
+        target, paths = self.targets.get(dataset), self.study.paths.get(dataset)
+        own = {"paths": paths} if paths else {}
+        if target and not target.files:
+            own["options"] = target.options
+        return f"{dataset}-{sha256_text(canonical(own))[:8]}" if own else dataset
+
+    def prepared(self, dataset: str, size: str | int) -> list[str]:
+        """Return the files of a dataset that is prepared at a size."""
+        return layout.prepared(self.images(dataset), size)
+
+    def prepared_folder(self, dataset: str, size: str | int) -> str:
+        """Return the folder of a dataset that is prepared at a size."""
+        return layout.PREPARED.format(images=self.images(dataset), size=size)
 
     @cached_property
     def own_contents(self) -> dict[str, str]:

@@ -37,9 +37,18 @@ def sizes_of(call: Call, dataset: str) -> list[str]:
 
 def first_prepared(call: Call, dataset: str) -> str:
     """Return the folder of a dataset at the size of its splits, which are drawn by its labels."""
-    return layout.PREPARED.format(dataset=dataset, size=sizes_of(call, dataset)[0])
+    return call.prepared_folder(dataset, sizes_of(call, dataset)[0])
+
+
+def all_prepared(call: Call) -> list[str]:
+    """Return the folders of all images of the study, those that networks are trained on upstream among them."""
+    targets = [
+        call.prepared_folder(one.name, size) for one in call.study.datasets for size in sizes_of(call, one.name)
+    ]
+    upstream = [call.prepared_folder(one.dataset, one.image_size) for one in call.study.upstream if one.dataset]
+    return list(dict.fromkeys(targets + upstream))
 
 
 def images_to_split(call: Call, dataset: str) -> list[str]:
     """Return the files of a dataset that its splits are drawn from."""
-    return layout.prepared(dataset, sizes_of(call, dataset)[0])
+    return call.prepared(dataset, sizes_of(call, dataset)[0])

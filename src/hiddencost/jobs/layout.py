@@ -11,7 +11,7 @@ FETCHED = {
 NETWORK_FILES = ("weights.safetensors", "masks.safetensors", "manifest.json")
 IMPORTED = "resources/backbones/{checkpoint}"
 PREPARED_FILES = (*ARRAYS, "dataset.json")
-PREPARED = "resources/datasets/{dataset}/{size}"
+PREPARED = "resources/datasets/{images}/{size}"
 
 # of a study
 LEDGER = "ledger"
@@ -41,6 +41,9 @@ def imported(checkpoint: str) -> list[str]:
     return [f"{IMPORTED.format(checkpoint=checkpoint)}/{file}" for file in NETWORK_FILES]
 
 
-def prepared(dataset: str, size: str | int) -> list[str]:
-    """Return the files of a dataset that is prepared at a size (in the words of `datasets.prepare.sized`)."""
-    return [f"{PREPARED.format(dataset=dataset, size=size)}/{file}" for file in PREPARED_FILES]
+def prepared(images: str, size: str | int) -> list[str]:
+    """Return the files of a dataset that is prepared at a size (in the words of `datasets.prepare.sized`).
+
+    images: the name of its folder, see `Call.images`.
+    """
+    return [f"{PREPARED.format(images=images, size=size)}/{file}" for file in PREPARED_FILES]

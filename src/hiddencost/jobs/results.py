@@ -151,7 +151,7 @@ def report(call: Call) -> dict:
     parts = (call.root / f"workflow/report/report.{part}" for part in ("html.j2", "css", "js"))
     return {
         "study": call.study.model_dump_json(exclude_none=True),
-        "sizes": {dataset.name: datasets.sizes_of(call, dataset.name) for dataset in call.study.datasets},
+        "prepared": datasets.all_prepared(call),
         "classes": class_counts(call),
         "captions": [[name, FIGURES[shown.kind].caption] for name, shown in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too

@@ -29,7 +29,7 @@ def params(job: str) -> list[str]:
 
 
 def _images(call: Call, job: str, backbone: str, dataset: str) -> list[str]:
-    return layout.prepared(dataset, call.study.sizes(dataset, call.study.backbone(backbone))[job])
+    return call.prepared(dataset, call.study.sizes(dataset, call.study.backbone(backbone))[job])
 
 
 def images_to_prompt(call: Call, backbone: str, dataset: str) -> list[str]:
@@ -51,7 +51,7 @@ def class_names(call: Call, backbone: str, dataset: str) -> str:
     """Return the report of a prepared dataset, which names its classes, at the one size that a network with texts
     sees."""
     (size,) = set(call.study.sizes(dataset, call.study.backbone(backbone)).values())
-    return f"{layout.PREPARED.format(dataset=dataset, size=size)}/dataset.json"
+    return f"{call.prepared_folder(dataset, size)}/dataset.json"
 
 
 def embed_texts(call: Call, backbone: str) -> dict:
@@ -119,6 +119,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         seed=seed,
         recipe=recipe | ({"canvas": study.canvas(settings)} if JOBS[job].crops else {}),
         canvas=study.canvas(settings),
+        images=call.images(dataset),
         size=study.sizes(dataset, settings)[job],
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],
         methods={name: METHODS[name].digest() for name in methods_of(study, job, backbone)},

@@ -34,7 +34,7 @@ def trained_network(call: Call, checkpoint: str, sparsify: Settings | None, seed
 def upstream_images(call: Call, upstream: str) -> list[str]:
     """Return the files of the images that a network is trained on: none that Snakemake watches in a user's folder."""
     trained = call.study.trained_here(upstream)
-    return layout.prepared(trained.dataset, trained.image_size) if trained.dataset else []
+    return call.prepared(trained.dataset, trained.image_size) if trained.dataset else []
 
 
 def images_to_verify(call: Call, backbone: str) -> list[str]:
@@ -78,7 +78,7 @@ def rewind_point(call: Call, upstream: str, sparsifier: str, sparsity: str, upst
 def _training(call: Call, upstream: str, seed: str) -> dict:
     """Return the settings of a training, for `hiddencost.upstream.training`."""
     trained = call.study.trained_here(upstream)
-    arrays = trained.dataset and layout.PREPARED.format(dataset=trained.dataset, size=trained.image_size)
+    arrays = trained.dataset and call.prepared_folder(trained.dataset, trained.image_size)
     return {
         "checkpoint": trained.name,
         "architecture": trained.architecture,

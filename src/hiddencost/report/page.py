@@ -51,7 +51,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         output: of the page, beside which the study's tables/ and figures/ are.
         paths: of the tables of `TABLES` and, to be linked, of those `typeset`.
         settings: the `study`, as JSON that keeps its order; `captions`, pairs of a figure's name and what it shows;
-            `classes`, the number of each dataset's (None if unknown), and `sizes`, those at which it is prepared;
+            `classes`, the number of each dataset's (None if unknown), `prepared`, the folders of all images;
             `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are there.
         root: of the checkout.
     """
@@ -82,14 +82,14 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "claims": to_records(claims),
         "expectations": to_records(expectations),
         "gates": gates,
-        "images_read": provenance.images_read(study, settings["sizes"], Path("resources")),
+        "images_read": provenance.images_read(settings["prepared"]),
         "figures": [
             {"name": name, "title": _title(name), "caption": caption} | _embedded(output.parent, name, formats[0])
             for name, caption in settings["captions"]
         ],
         "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
         "inputs": [
-            *provenance.inputs(study, settings["sizes"], results, Path("resources")),
+            *provenance.inputs(study, settings["prepared"], results, Path("resources")),
             *provenance.tables(paths[name] for name in TABLES),
         ],
         "versions": provenance.versions(),

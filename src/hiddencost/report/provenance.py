@@ -22,7 +22,7 @@ OF_DATA = {
 }  # settings of a recipe that a data set, or a network, may change
 
 
-def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: Path) -> list[dict]:
+def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> list[dict]:
     """Return what went into a study.
 
     Downloads and the user's own files as their reports tell them (fetched.json), prepared arrays (dataset.json), and
@@ -30,10 +30,9 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
 
     Args:
         study: as its JSON has it.
-        sizes: those at which the study uses each of its datasets, by name; another study may have it prepared at
-            others.
+        prepared: the folders of its images; another study may have others of the same dataset.
         results: the study's folder, with backbones/.
-        resources: the folder of checkpoints/, raw/, photos/ and datasets/.
+        resources: the folder of checkpoints/, raw/ and photos/.
 
     Returns:
         A row a file that is there: kind, name, what, sha256, source.
@@ -46,8 +45,8 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
     trained = study.get("upstream", [])
     starts = [network["checkpoint"] for network in trained if network.get("checkpoint")]
     checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts])
-    prepared = _prepared(study, sizes, resources)
-    datasets = dict.fromkeys(name for name, _ in prepared)
+    upstream = [network["dataset"] for network in trained if network.get("dataset")]
+    datasets = dict.fromkeys([*(dataset["name"] for dataset in study["datasets"]), *upstream])
     photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
     origins = [
         ("checkpoint", "checkpoints", checkpoints),
@@ -58,9 +57,9 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
         for name in names:
             for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
                 add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
-    for (name, size), arrays in prepared.items():
-        for file, sha256 in PreparedReport.read(arrays).sha256.items() if arrays else ():
-            add("prepared images", name, f"{file} at {size} pixels", sha256)
+    for report in _reports(prepared):
+        for file, sha256 in report.sha256.items():
+            add("prepared images", report.dataset, f"{file} at {report.size} pixels", sha256)
     for backbone in study["backbones"]:
         manifest = _read(results / "backbones" / backbone["name"] / "manifest.json")
         if "weights_sha256" in manifest:  # not where its download failed
@@ -68,30 +67,28 @@ def inputs(study: dict, sizes: dict[str, list[str]], results: Path, resources: P
     return rows
 
 
-def images_read(study: dict, sizes: dict[str, list[str]], resources: Path) -> list[dict]:
-    """Return what was read of each of a study's datasets; arguments are those of `inputs`.
+def images_read(prepared: list[str]) -> list[dict]:
+    """Return what was read of each of a study's datasets.
+
+    Args:
+        prepared: the folders of its images.
 
     Returns:
         A row a dataset, of the first size that is there: name, the number of `classes`, `train` and `test` images,
         and `remarks`, what was left out, why, and what was done to images; or the one reason why it failed.
     """
     rows: dict[str, dict] = {}
-    for (name, _), folder in _prepared(study, sizes, resources).items():
-        if folder and name not in rows:
-            report = PreparedReport.read(folder)
+    for report in _reports(prepared):
+        if report.dataset not in rows:
             remarks = [report.failed] if report.failed else report.remarks
-            rows[name] = {"name": name, "classes": len(report.classes), **report.counts.model_dump()}
-            rows[name]["remarks"] = remarks
+            rows[report.dataset] = {"name": report.dataset, "classes": len(report.classes)}
+            rows[report.dataset] |= {**report.counts.model_dump(), "remarks": remarks}
     return list(rows.values())
 
 
-def _prepared(study: dict, sizes: dict[str, list[str]], resources: Path) -> dict[tuple[str, str], Path | None]:
-    """Return the folders of a study's prepared datasets by name and size, None of those that are not there."""
-    used = [(dataset["name"], str(size)) for dataset in study["datasets"] for size in sizes[dataset["name"]]]
-    trained = [network for network in study.get("upstream", []) if network.get("dataset")]
-    used += [(network["dataset"], str(network["image_size"])) for network in trained]
-    folders = {pair: resources / "datasets" / "/".join(pair) for pair in used}
-    return {pair: folder if (folder / "dataset.json").exists() else None for pair, folder in folders.items()}
+def _reports(prepared: list[str]) -> list[PreparedReport]:
+    """Return the reports of prepared datasets, of those that are there, by their folders."""
+    return [PreparedReport.read(folder) for folder in prepared if Path(folder, "dataset.json").exists()]
 
 
 def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:

@@ -21,6 +21,7 @@ class PackRequest(BaseModel):
         study, backbone, dataset, seed: whose runs they are.
         recipe: of training, as JSON values: a RunProtocol, RunClipProtocol, Recipe or RunFineTuning (study.recipes).
         canvas: side of the network's input, in pixels.
+        images: the name of the folder of its images, "" where that is the dataset's.
         size: at which the dataset is prepared, see `datasets.prepare.sized`.
         runs: (method, shots) pairs, shots a number of images per class or "full".
         methods: digest of how each of their methods maps labels, see `Method.digest`, by name.
@@ -39,6 +40,7 @@ class PackRequest(BaseModel):
     seed: int
     recipe: Mapping[str, Any]
     canvas: int
+    images: str = ""
     size: str
     runs: tuple[tuple[str, int | str], ...]
     methods: Mapping[str, str] = {}

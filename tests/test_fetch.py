@@ -56,7 +56,7 @@ def get(tmp_path):
 
     get.path = tmp_path / "x/weights.pth"
     get.lock = tmp_path / "lock.json"
-    get.kept = lambda: {path.name for path in (tmp_path / "x").iterdir()} - {".fetch.lock"}
+    get.kept = lambda: {path.name for path in (tmp_path / "x").iterdir()} - {".fetch.lock", ".seen.json"}
     return get
 
 
@@ -587,7 +587,7 @@ def test_npm_members_come_from_one_download(npm, tmp_path):
         assert Path(report["files"][key]["path"]).read_bytes() == body
     assert report["files"]["b"]["source"] == "npm package @scope/net@1.0.0, package/b.bin"
     assert {path.name for path in (tmp_path / "y/x").iterdir()} == {
-        ".fetch.lock",
+        *(".fetch.lock", ".seen.json"),
         "a.bin",
         "b.bin",
         "c.bin",

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from hiddencost.files import atomic, canonical, read_json, sha256_file, sha256_text
 
 RECORDS = Path("resources/contents")
+SEEN = ".seen.json"  # the record of files that a report beside them names
 # ns. A file that is written again so soon after it was hashed may have the same times: clocks of file systems tick
 SETTLED = 2 * 10**9
 READERS = 8  # files that are read at a time
@@ -37,10 +38,7 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
         full: read all, whatever their status says.
 
     Returns:
-        {path: SHA-256, or for a file that cannot be read what stands against it, such as "ENOENT"}.
-
-    Raises:
-        ValueError: in a line, where something is no regular file: to read it might take for ever.
+        {path: SHA-256, or where nothing can be read why not, such as "ENOENT"}.
     """
     top = os.path.abspath(root)
     record = record or RECORDS / f"{sha256_text(top)[:16]}.json"
@@ -64,26 +62,30 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
     return {name: same[name][-1] if name in same else read[name] for name in paths}
 
 
+def keep(root: str | os.PathLike, files: Mapping[str, str], record: Path) -> None:
+    """Keep the SHA-256 of files, by their path in `root`, that this process has just written, for `hashed`."""
+    status = {name: _status(os.path.join(root, name)) for name in files}
+    _write(record, os.path.abspath(root), {name: (*now, files[name]) for name, now in status.items() if now})
+
+
 def digest(root: str | os.PathLike, files: Iterable[str] = ("",), full: bool = False) -> str:
     """Return the SHA-256 over the paths and the contents of files; see `hashed`."""
     return sha256_text(canonical(hashed(root, files, full=full)))
 
 
 def _status(path: str) -> Status | None:
-    """Return size, mtime, ctime (ns) and inode of a regular file, None where it has none to be had."""
+    """Return size, mtime, ctime (ns) and inode of a file, None where there is none."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-        raise ValueError(f"{path}: it is {kind}; expected a file")
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _sha256(path: str) -> str:
     try:
-        return sha256_file(path)
+        # before it is opened: a pipe is waited for
+        return sha256_file(path) if stat.S_ISREG(os.stat(path).st_mode) else "no file"
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, "unreadable")
 

@@ -26,6 +26,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.catalog.libraries",
         "hiddencost.compression.verification",
         "hiddencost.contents",
+        "hiddencost.datasets.prepared",
         "hiddencost.datasets.readers.registry",
         "hiddencost.digest",
         "hiddencost.fetch",

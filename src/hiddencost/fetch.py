@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
+from hiddencost import contents
 from hiddencost.files import atomic, sha256_file, write_json
 from hiddencost.messages import Record, one_line
 from hiddencost.sources import Source, SourceFile, first_uses
@@ -90,6 +92,8 @@ def fetch_all(
                 fetched[key] = {"path": str(path), "sha256": sha256, "source": source}
             except SourceError as error:
                 failures.append(one_line(f"{file.name}: {error}"))
+        seen = {os.path.relpath(file["path"], folder): file["sha256"] for file in fetched.values()}
+        contents.keep(folder, seen, folder / contents.SEEN)
     return {"failed": " | ".join(failures) or None, "files": fetched}
 
 

@@ -1,5 +1,6 @@
 """Files: written whole or not at all, hashed, and hashed code."""
 
+import errno
 import hashlib
 import json
 import os
@@ -88,6 +89,26 @@ def sha256_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+# what is wrong with a path stays so until somebody mends it
+OF_THE_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO),
+    *(errno.EACCES, errno.EPERM, errno.EINVAL),
+}
+
+
+def refuse_of_a_moment(error: BaseException) -> None:
+    """Raise the error of the machine or the file system that an error came of, if it did, as of a disk that does not
+    answer.
+
+    What fails of that is not recorded as a result: it would stay one when the moment is over.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno not in (None, *OF_THE_PATH):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def fetched_files(fetched: str | os.PathLike) -> dict[str, Path]:
     """Return the files of a download, by key, if they are still what they were.
 
@@ -103,7 +124,8 @@ def fetched_files(fetched: str | os.PathLike) -> dict[str, Path]:
         raise ValueError(report["failed"])
     for file in report["files"].values():
         if (sha256 := sha256_file(file["path"])) != file["sha256"]:
-            raise ValueError(f"{file['path']}: sha256 is {sha256}, expected {file['sha256']}, as it was fetched")
+            expected = f"expected {file['sha256']}, as it was fetched; call again, and it is fetched again"
+            raise ValueError(f"{file['path']}: sha256 is {sha256}, {expected}")
     return {key: Path(file["path"]) for key, file in report["files"].items()}
 
 

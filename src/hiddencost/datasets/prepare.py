@@ -14,7 +14,7 @@ from hiddencost.datasets.prepared import ARRAYS, PARTS, PreparedReport
 from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import lines
-from hiddencost.files import atomic, fetched_files, sha256_file
+from hiddencost.files import atomic, fetched_files, refuse_of_a_moment, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def prepare(
         remarks = [*lines(raw.remarks), *_shared(*(digests for _, digests in written.values()))]
         counts = Counts(**{part: len(labels[part]) for part in PARTS})
     except ValueError as error:
+        refuse_of_a_moment(error)
         log.error("%s cannot be prepared: %s", name, error)
         for part in PARTS:
             _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")

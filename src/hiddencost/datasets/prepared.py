@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
+from hiddencost import contents
 from hiddencost.catalog.entries import Counts
 from hiddencost.files import canonical, read_json, sha256_text, write_json
 from hiddencost.messages import Record, validate
@@ -43,8 +44,15 @@ class PreparedReport(Record):
         return validate(cls, read_json(path), str(path))
 
     def write(self, folder: str | Path) -> None:
-        """Write it into a prepared dataset's folder, atomically."""
+        """Write it into a prepared dataset's folder, atomically, where the arrays have just been written."""
         write_json(Path(folder) / "dataset.json", self.model_dump())
+        contents.keep(folder, self.sha256, Path(folder, contents.SEEN))
+
+    def damaged(self, folder: str | Path, full: bool = False) -> dict[str, str]:
+        """Return the arrays in a prepared dataset's folder that hold something else than it says, each with what; see
+        `contents.hashed`."""
+        now = contents.hashed(folder, self.sha256, Path(folder, contents.SEEN), full)
+        return {name: found for name, found in now.items() if found != self.sha256[name]}
 
     @property
     def digest(self) -> str:
@@ -64,9 +72,17 @@ class Dataset(NamedTuple):
 
 
 def load(folder: str | Path) -> Dataset:
-    """Open a prepared dataset. Raises ValueError, with the reason, for one that could not be prepared."""
+    """Open a prepared dataset.
+
+    Raises:
+        ValueError: with the reason, for one that could not be prepared.
+        OSError: an array is not as it was prepared. It fails the job; the next call prepares the dataset again.
+    """
     report = PreparedReport.read(folder)
     if report.failed:
         raise ValueError(report.failed)
+    for name, found in report.damaged(folder).items():
+        expected = f"expected {report.sha256[name]}, as it was prepared; call again, and it is made again"
+        raise OSError(f"{Path(folder, name)}: sha256 is {found}, {expected}")
     arrays = {name.removesuffix(".npy"): np.load(Path(folder, name), mmap_mode="r") for name in ARRAYS}
     return Dataset(classes=report.classes, digest=report.digest, **arrays)

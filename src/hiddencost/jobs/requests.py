@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from hiddencost.files import read_json, sha256_file, write_json
-from hiddencost.jobs import training
+from hiddencost.jobs import damage, training
 from hiddencost.jobs.call import Call
 from hiddencost.messages import Record
 
@@ -91,6 +91,8 @@ def as_recorded(call: Call, product: str) -> dict:
     if request is None:
         return {"params": ["nobody knows what it was made for"], "input": None, "input_checksums": {}}
     changed = [f"{path} as it was then" for path in changed_inputs(request)]
+    if why := damage.why_again(call, product):
+        changed.append(why)
     if training.has_lost_runs(call, product):
         changed.append("runs that the ledger does not hold any more")
     hashes = {path: was for path, was in request.inputs.items() if was.startswith("sha256:")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
-from hiddencost.files import fetched_files, read_json
+from hiddencost.files import fetched_files, read_json, refuse_of_a_moment
 from hiddencost.messages import one_line
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
@@ -55,6 +55,7 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
                 f"{files['weights']}: no weight is 0 or gone, expected a network pruned by {layout.compression}"
             )
     except ValueError as error:
+        refuse_of_a_moment(error)
         log.error("checkpoint %s cannot be used: %s", name, reason := one_line(error))
         backbones.save_failure(folder, reason, manifest)
         return

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Attack, fetched
 from PIL import Image
 
-from hiddencost import catalog
+from hiddencost import catalog, contents
 from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import pixels, prepare
@@ -105,7 +105,7 @@ def test_what_differs_from_the_catalog_fails_with_its_reason(tmp_path, change, m
     assert "task cannot be prepared: " in caplog.text
     manifest = read_json(tmp_path / "out/dataset.json")
     assert manifest["counts"] == {"train": 0, "test": 0}
-    assert sorted(os.listdir(tmp_path / "out")) == sorted([*ARRAYS, "dataset.json"])
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*ARRAYS, "dataset.json", ".seen.json"])
     assert np.load(tmp_path / "out/train_images.npy").shape == (0, 3, 16, 16)
 
 
@@ -544,18 +544,39 @@ def test_what_is_wrong_with_an_npz_is_named(tmp_path, change, message):
 
 def test_an_entry_of_the_user_s_own_tells_when_its_files_change(tmp_path):
     folder = write_tree(tmp_path / "mine")
-    before = user_entry("mine", folder, test_share=0.2)
-    assert user_entry("mine", folder, test_share=0.2) == before
-    file = Path(folder, "a/0.jpg")
+    entries = [user_entry("mine", folder, test_share=0.2)]
+    file, other = Path(folder, "a/0.jpg"), Path(folder, "b/0.jpg")
     os.utime(file, (0, 0))
-    touched = user_entry("mine", folder, test_share=0.2)
+    assert user_entry("mine", folder, test_share=0.2) == entries[0]
+    # sizes and times may stay: of two images that are swapped between their classes, of folders of classes that are
+    _swap(file, other)
+    entries.append(user_entry("mine", folder, test_share=0.2))
+    _swap(file, other)
+    assert user_entry("mine", folder, test_share=0.2) == entries[0]
+    _swap(file.parent, other.parent)
+    entries.append(user_entry("mine", folder, test_share=0.2))
     file.rename(file.with_name("9.jpg"))
-    renamed = user_entry("mine", folder, test_share=0.2)
-    np.savez(tmp_path / "mine.npz", x=1)
-    digests = [
-        entry.files_digest for entry in (before, touched, renamed, user_entry("mine", npz=tmp_path / "mine.npz"))
-    ]
-    assert len(set(digests)) == 4
+    entries.append(user_entry("mine", folder, test_share=0.2))
+    # an image that could not be read, and is mended
+    file.with_name("9.jpg").write_bytes(b"")
+    entries.append(user_entry("mine", folder, test_share=0.2))
+    for labels in ([0, 1], [1, 0]):
+        np.savez(tmp_path / "mine.npz", y_train=labels)
+        os.utime(tmp_path / "mine.npz", (0, 0))
+        entries.append(user_entry("mine", npz=str(tmp_path / "mine.npz")))
+    assert len({entry.files_digest for entry in entries}) == len(entries) == 7
+
+
+def _swap(one, other):
+    os.rename(one, one.with_name("aside"))
+    os.rename(other, one)
+    os.rename(one.with_name("aside"), other)
+
+
+@pytest.fixture(autouse=True)
+def records(tmp_path, monkeypatch):
+    """Keep what is known of files there, and not in this checkout."""
+    monkeypatch.setattr(contents, "RECORDS", tmp_path / "contents")
 
 
 def test_what_is_wrong_with_the_path_of_a_dataset_is_told_at_once(tmp_path):

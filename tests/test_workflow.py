@@ -182,7 +182,7 @@ EDITS = {
         NEW_BACKBONE,
         ["pruned 0 flm 1", "pruned 0 lp 1", "pruned 0 rlm 1"],
     ),
-    "an image of a prepared array zeroed, its times kept": (zero_an_image, {"prepare_dataset": 1, **TRAINING}, []),
+    "an image of a prepared array zeroed, its times kept": (zero_an_image, {"prepare_dataset": 1, **NEW_SEED}, []),
     "the figures code": (
         lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
         {"figure": 7, "report": 1},

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hiddencost import contents
 from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.prepared import PARTS
 from hiddencost.datasets.tree import NAMED, class_folders, read_tree
-from hiddencost.files import canonical, own_path, sha256_text
+from hiddencost.files import own_path
 
 Names = Mapping[str, str] | Sequence[str]
 
@@ -19,6 +20,7 @@ def user_entry(
     npz: str | None = None,
     test_share: float | None = None,
     classes: Names | None = None,
+    check: bool = False,
 ) -> DatasetEntry:
     """Return an entry, as of the catalog, for a dataset of the user's own.
 
@@ -28,9 +30,10 @@ def user_entry(
         npz: see `readers.npz`.
         test_share: of a folder of classes.
         classes: names of the classes: of a folder by its folders' names, of an npz in the order of the labels.
+        check: whether all files are read, also those that seem to be as they were: see `contents.hashed`.
 
     Returns:
-        The entry. Its `files_digest` changes with the names, sizes and time stamps of the files; its `classes` are
+        The entry. Its `files_digest` changes with the names of the files and with what they hold; its `classes` are
         None where the labels alone tell how many there are.
 
     Raises:
@@ -40,7 +43,8 @@ def user_entry(
     own = folder or npz
     assert own is not None, "a dataset of the user's own has a folder or an npz"
     try:
-        path = own_path(own, is_folder=bool(folder))
+        own_path(own, is_folder=bool(folder))
+        path = Path(os.path.expanduser(own))
         options: dict[str, Any] = {"path": str(path)}
         files, names = [str(path)], list(classes) if classes else None
         if folder:
@@ -48,14 +52,14 @@ def user_entry(
             tree = read_tree(path, PARTS if test_share is None else ())
             files, names = tree.files, _named(path, tree.classes, classes)
             options |= {"test_share": test_share} | ({"classes": classes} if classes else {})
-        stats = [(file, *_size_and_time(file)) for file in files]
+        files_digest = contents.digest(path, [file[len(str(path)) + 1 :] for file in files], check)
     except (ValueError, OSError) as error:
         raise ValueError(f"dataset {name}: {error}") from None
     return DatasetEntry(
         title=f"{name}, the user's own: {path}",
         reader="folder" if folder else "npz",
         options=options,
-        files_digest=sha256_text(canonical(stats)),
+        files_digest=files_digest,
         files={},
         classes=names,
         counts=None,
@@ -65,11 +69,6 @@ def user_entry(
         licence="the user's own",
         citation=None,
     )
-
-
-def _size_and_time(file: str) -> tuple[int, int]:
-    stats = os.stat(file)
-    return stats.st_size, stats.st_mtime_ns
 
 
 def _check_parts(folder: Path, test_share: float | None) -> None:

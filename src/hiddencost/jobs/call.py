@@ -78,7 +78,7 @@ class Call:
     def targets(self) -> dict[str, DatasetEntry]:
         """The entries of the target datasets, the user's own among them."""
         return {
-            each.name: user_entry(each.name, each.folder, each.npz, each.test_share, each.classes)
+            each.name: user_entry(each.name, each.folder, each.npz, each.test_share, each.classes, self.check)
             if each.is_users
             else self.study.dataset_entry(each.name)
             for each in self.study.datasets

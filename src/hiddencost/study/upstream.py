@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hiddencost.datasets.tree import class_folders
+from hiddencost.files import own_path
 
 TEST_FOLDERS = ("val", "validation", "test")
 
@@ -31,8 +32,8 @@ def folder_entry(name: str, folder: str) -> dict:
     Raises:
         ValueError: where it is no such folder.
     """
-    path = Path(folder).expanduser().absolute()
     try:
+        path = own_path(folder, is_folder=True)
         folder_of_tests(path)
         classes = class_folders(path / "train", {})
     except (ValueError, OSError) as error:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -739,3 +740,20 @@ def test_the_catalog_says_where_each_file_is_or_why_it_is_not():
     for name, entry in (catalog.checkpoints() | catalog.datasets() | catalog.photos()).items():
         for file in entry.files.values():
             assert file.sources or entry.unavailable, name
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOSPC])
+def test_trouble_of_this_machine_fails_the_job_and_is_not_recorded_of_a_source(get, monkeypatch, tmp_path, number):
+    def fails(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("urllib3.util.connection.create_connection", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        get({"url": "http://127.0.0.1:9/a"})
+    monkeypatch.setattr(fetch, "hf_hub_download", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        get({"hf": "owner/net", "file": "w"})
+    (tmp_path / "own.pth").write_bytes(BODY)
+    monkeypatch.setattr(shutil, "copyfile", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        get({"path": str(tmp_path / "own.pth")})

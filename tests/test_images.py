@@ -3,12 +3,14 @@
 import io
 import os
 import random
+import re
 import struct
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import settings
 from PIL import Image
 
@@ -82,7 +84,7 @@ READ = {
     "gif, the first of its frames": (
         file_of(COLOURS, "GIF", save_all=True, append_images=[Image.new("RGB", (6, 8), "red")]),
         COLOURS,
-        [],
+        ["several frames or pages, of which the first was read"],
     ),
     "grey": (file_of(COLOURS[..., 0]), COLOURS[..., :1].repeat(3, 2), []),
     "black and white": (png(8, 1, 1, 0, b"\0\xf0"), np.array([[[255] * 3] * 4 + [[0] * 3] * 4], np.uint8), []),
@@ -162,6 +164,18 @@ def test_a_pipe_a_folder_and_nothing_are_not_waited_for(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=f"cannot be read as an image: {message}"):
             open_image(tmp_path / name)
+
+
+def test_a_name_cannot_write_on_the_terminal(tmp_path):
+    (tmp_path / "a\n\x1b[31m.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"a \\x1b\[31m\.jpg: cannot be read as an image"):
+        open_image(tmp_path / "a\n\x1b[31m.jpg")
+
+
+def test_pillow_is_never_left_to_choose_what_it_opens():
+    for path in (ROOT / "src").rglob("*.py"):
+        for call in re.findall(r"Image\.open\((.*)", path.read_text()):
+            assert "formats=" in call, path
 
 
 def test_an_error_of_the_file_system_is_none_of_the_image(tmp_path, monkeypatch):
@@ -325,7 +339,8 @@ FOLDERS = {
         r"a/3\.HEIC: images of this format are not read; convert it",
     ),
     "an empty class": ((*TWO, "c/readme.txt"), None, 0.5, "mine/c: there is no image in it; expected some of each"),
-    "no class": (("1.jpg",), None, 0.5, "mine: there is no folder in it; expected one a class"),
+    "one class": (("a/1.jpg", "a/2.jpg"), None, 0.5, "mine: there is no folder but a in it; expected one for each"),
+    "no class": (("1.jpg",), None, 0.5, "mine: there is no folder in it; expected one for each class"),
     "a line break": ((*TWO, "c\nd/1.jpg"), None, 0.5, r"mine': the folder 'c\\nd' is a class; expected a printable"),
     "no text": ((*TWO, "c\udcff/1.jpg"), None, 0.5, r"the folder 'c\\udcff' is a class; expected a printable name"),
 }
@@ -407,6 +422,7 @@ def test_arrays_are_read_in_each_order_and_type(kind, order, pack, tmp_path):
 
 HUGE = 10**14
 NO_ARRAYS = {
+    "one class": ({"y_train": LABELS * 0, "y_test": LABELS * 0}, (), "all images are of one class; expected two at"),
     "labels of 2^62": (
         {"y_train": np.array([0, 1, 0, 2**62])},
         (),

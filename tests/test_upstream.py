@@ -463,6 +463,23 @@ def test_a_folder_of_photos_is_trained_on_with_a_recipe_of_timm(photos_folder, t
     assert sum(int(mask.sum()) for mask in masks.values()) < 0.51 * sum(mask.numel() for mask in masks.values())
 
 
+def test_a_folder_of_photos_is_read_as_that_of_a_target(photos_folder, caplog):
+    caplog.set_level("INFO")
+    for hidden in ("train/.ipynb_checkpoints", "__MACOSX/ant", "val/ant/.thumbs"):
+        (photos_folder / hidden).mkdir(parents=True)
+        (photos_folder / hidden / "0.jpg").write_bytes(b"no photo")
+    side = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    exif = Image.Exif()
+    exif[274] = 6  # a phone was held upright
+    side.save(photos_folder / "train/ant/0.png", exif=exif)
+    entry = folder_entry("small", str(photos_folder))
+    assert entry["classes"] == ["ant", "bee"]
+    upstream = load(entry)
+    assert (len(upstream.train), len(upstream.test), upstream.classes) == (13, 6, ["ant", "bee"])
+    assert upstream.train[1][0].size == (4, 5)
+    assert "left out, as hidden or of the system: 3, such as" in caplog.text
+
+
 def test_a_folder_that_is_none_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"upstream mine: folder: .*: expected folders train/ and val/, or"):
         folder_entry("mine", str(tmp_path))

@@ -60,7 +60,7 @@ def top1_on_photos(network: nn.Module, manifest: Manifest, path: str | Path, lay
     with zipfile.ZipFile(path) as wheel:
         for name in sorted(wheel.namelist()):
             if match := pattern.fullmatch(name):
-                images.append(transform(Image.open(io.BytesIO(wheel.read(name))).convert("RGB")))
+                images.append(transform(Image.open(io.BytesIO(wheel.read(name)), formats=["JPEG"]).convert("RGB")))
                 labels.append(int(match[1]))
     if len(images) != layout.count:
         raise ValueError(f"{path}: {len(images)} photos, expected {layout.count}")

@@ -8,8 +8,10 @@ from typing import Any
 from hiddencost import contents
 from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.prepared import PARTS
+from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import NAMED, class_folders, read_tree
 from hiddencost.files import own_path
+from hiddencost.messages import one_line
 
 Names = Mapping[str, str] | Sequence[str]
 
@@ -37,8 +39,8 @@ def user_entry(
         None where the labels alone tell how many there are.
 
     Raises:
-        ValueError: where there is no such folder or file, where it is not as `datasets.tree` wants it, where a folder
-            has a test set and a test_share too, or neither, and where `classes` are not its classes.
+        ValueError: where there is no such folder or file, where it is not as `datasets.tree` or `readers.npz` want
+            it, where a folder has a test set and a test_share too, or neither, and where `classes` are not its own.
     """
     own = folder or npz
     assert own is not None, "a dataset of the user's own has a folder or an npz"
@@ -52,9 +54,11 @@ def user_entry(
             tree = read_tree(path, PARTS if test_share is None else ())
             files, names = tree.files, _named(path, tree.classes, classes)
             options |= {"test_share": test_share} | ({"classes": classes} if classes else {})
+        else:
+            READERS["npz"](name, options, {}, path)  # reads all but the pixels
         files_digest = contents.digest(path, [file[len(str(path)) + 1 :] for file in files], check)
     except (ValueError, OSError) as error:
-        raise ValueError(f"dataset {name}: {error}") from None
+        raise ValueError(one_line(f"dataset {name}: {error}")) from None
     return DatasetEntry(
         title=f"{name}, the user's own: {path}",
         reader="folder" if folder else "npz",

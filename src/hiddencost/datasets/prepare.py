@@ -15,6 +15,7 @@ from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import lines
 from hiddencost.files import atomic, fetched_files, refuse_of_a_moment, sha256_file
+from hiddencost.messages import one_line
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,11 @@ def prepare(
         counts = Counts(**{part: len(labels[part]) for part in PARTS})
     except ValueError as error:
         refuse_of_a_moment(error)
-        log.error("%s cannot be prepared: %s", name, error)
+        log.error("%s cannot be prepared: %s", name, one_line(error))
         for part in PARTS:
             _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")
             _save(np.empty(0, np.int64), folder / f"{part}_labels.npy")
-        failed, classes, counts, remarks = str(error), [], Counts(**dict.fromkeys(PARTS, 0)), []
+        failed, classes, counts, remarks = one_line(error), [], Counts(**dict.fromkeys(PARTS, 0)), []
     sha256 = {array: sha256_file(folder / array) for array in ARRAYS}
     for remark in remarks:
         log.info("%s: %s", name, remark)
@@ -129,6 +130,8 @@ def _write_images(
 
 def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
     found = np.unique(labels)
+    if classes < 2:
+        raise ValueError(f"{what}: all images are of one class; expected two at least")
     if len(found) != classes or found[0] or found[-1] != classes - 1:  # a label may be as large as int64 takes
         has = f"{len(found)} different labels from {found[0]} to {found[-1]}"
         raise ValueError(f"{what}: {has}, expected all from 0 to {classes - 1}")

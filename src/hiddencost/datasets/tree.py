@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hiddencost.messages import one_line
+
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "eval", "dev")
 # names of images, of the formats in `readers.image` and of others
 IMAGE = re.compile(r".+\.(png|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|p[pgbn]m|gif)", re.IGNORECASE | re.DOTALL)
@@ -99,8 +101,9 @@ def class_folders(folder: Path, remarks: Remarks) -> list[str]:
             raise ValueError(f"{str(folder)!r}: the folder {entry.name!r} is a class; expected a printable name")
         else:
             names.append(entry.name)
-    if not names:
-        raise ValueError(f"{folder}: there is no folder in it; expected one a class")
+    if len(names) < 2:
+        found = f"no folder but {names[0]}" if names else "no folder"
+        raise ValueError(f"{folder}: there is {found} in it; expected one for each class")
     refuse_parts(folder, names)
     return names
 
@@ -118,7 +121,7 @@ def refuse_parts(folder: Path, names: list[str]) -> None:
 
 def lines(remarks: Mapping[str, list[str]]) -> list[str]:
     """Say what there is to know of what was read: a line a remark, with the number of paths and the first of them."""
-    return [f"{what}: {len(paths)}, such as {paths[0]}" for what, paths in sorted(remarks.items())]
+    return [one_line(f"{what}: {len(paths)}, such as {paths[0]}") for what, paths in sorted(remarks.items())]
 
 
 def _left_out(name: str) -> str | None:

@@ -209,7 +209,7 @@ def _duration(seconds: float) -> str:
 
 def _embedded(folder: Path, figure: str, form: str) -> dict:
     """Return a figure's image as the page holds it, its size in pixels, and the file of a format to open instead."""
-    with Image.open(folder / f"figures/{figure}.png") as image:
+    with Image.open(folder / f"figures/{figure}.png", formats=["PNG"]) as image:
         width, height = image.size
         picture = image.convert("RGB")
     # the same pixels as the PNG in half its length (quality is the effort here), if it is not all photographs

@@ -3,7 +3,7 @@
 | what | becomes |
 |---|---|
 | PNG, JPEG, WebP, BMP, TIFF, PPM and its kin, GIF, whatever the file's name says | read; anything else is refused |
-| several frames or pages | the first |
+| several frames or pages | the first, and told |
 | 8 bits and less, grey, palette, CMYK | RGB, as Pillow converts it |
 | 16 bits of grey | scaled by the format's range: 65535 is white, and 4095 in a TIFF of 12 bits |
 | 32 bits and floating point | refused: their range is not known |
@@ -55,9 +55,9 @@ def open_image(path: str | Path, note: Note = lambda what: None) -> Image.Image:
         OSError: for what is wrong with the machine or the file system, and not with the file.
     """
     try:
-        return _decoded(_bytes_of(path), lambda image: as_rgb(image, note))
+        return _decoded(_bytes_of(path), lambda image: _as_rgb(image, note))
     except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+        raise ValueError(f"{one_line(path)}: cannot be read as an image: {error}") from error
 
 
 def open_published(path: str | Path) -> Image.Image:
@@ -66,29 +66,13 @@ def open_published(path: str | Path) -> Image.Image:
     try:
         return _decoded(_bytes_of(path), lambda image: image.convert("RGB"))
     except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+        raise ValueError(f"{one_line(path)}: cannot be read as an image: {error}") from error
 
 
 def forget_other_formats() -> None:
     """Let Pillow know the formats of the table alone, in this process: for libraries that open images themselves."""
     Image.init()
     Image.ID[:] = [name for name in Image.ID if name in FORMATS]
-
-
-def as_rgb(image: Image.Image, note: Note) -> Image.Image:
-    """Return an opened image as RGB, upright; see the table above. Raises ValueError for pixels of unknown range."""
-    image = _upright(image, note)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):  # PNG and PPM: 16 bits
-        note("16 bits a pixel, scaled by the range of the format")
-        return _from_16_bits(image).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits, and no range is known; expected 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            note("transparent pixels, put on white")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def check_size(width: int, height: int) -> None:
@@ -134,6 +118,32 @@ def _decoded(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Imag
             raise
         except Exception as error:  # its decoders raise nearly all there is
             raise ValueError(one_line(error)[:200] or type(error).__name__) from error
+
+
+def _as_rgb(image: Image.Image, note: Note) -> Image.Image:
+    """Return an image as RGB, upright; see the table above. Raises ValueError for pixels of unknown range."""
+    if _has_frames(image):
+        note("several frames or pages, of which the first was read")
+    image = _upright(image, note)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):  # PNG and PPM: 16 bits
+        note("16 bits a pixel, scaled by the range of the format")
+        return _from_16_bits(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and no range is known; expected 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            note("transparent pixels, put on white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _has_frames(image: Image.Image) -> bool:
+    try:
+        # a phone's JPEG may have a map of light beside the picture
+        return image.format != "MPO" and getattr(image, "is_animated", False)
+    except Exception:  # of what follows the first, which is damaged
+        return True
 
 
 def _upright(image: Image.Image, note: Note) -> Image.Image:

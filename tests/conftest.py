@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from hiddencost import catalog
+from hiddencost import catalog, contents
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
@@ -37,6 +37,12 @@ def copy_project(folder):
 def downloads(request):
     """A folder that outlives the test run: the real weights and photos are fetched once."""
     return Path(request.config.cache.mkdir("hiddencost"))
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    """Keep what is known of a user's files there, and not in this checkout."""
+    monkeypatch.setattr(contents, "RECORDS", tmp_path / "contents")
 
 
 def report_prepared(classes=(), failed=None, sha256=None):

@@ -18,6 +18,7 @@ from hiddencost.messages import StudyError
 from hiddencost.networks.families import FAMILIES
 from hiddencost.study.load import load_study
 
+pytestmark = pytest.mark.usefixtures("records")
 CLIP = "openclip-vit-b-32.openai"
 CNN = {"name": "cnn", "checkpoint": "mobilenetv2"}
 PROTOCOL = {

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Attack, fetched
 from PIL import Image
 
-from hiddencost import catalog, contents
+from hiddencost import catalog
 from hiddencost.catalog.entries import DatasetEntry
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import pixels, prepare
@@ -25,6 +25,7 @@ from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.files import read_json, sha256_file, write_json
 
+pytestmark = pytest.mark.usefixtures("records")
 CATALOG = catalog.datasets()
 PART = CATALOG["cifar10-part"]
 PART_FILES = {part: ROOT / PART.files[part].sources[0].path for part in PARTS}
@@ -572,12 +573,6 @@ def _swap(one, other):
     os.rename(one, one.with_name("aside"))
     os.rename(other, one)
     os.rename(one.with_name("aside"), other)
-
-
-@pytest.fixture(autouse=True)
-def records(tmp_path, monkeypatch):
-    """Keep what is known of files there, and not in this checkout."""
-    monkeypatch.setattr(contents, "RECORDS", tmp_path / "contents")
 
 
 def test_what_is_wrong_with_the_path_of_a_dataset_is_told_at_once(tmp_path):

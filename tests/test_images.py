@@ -20,6 +20,7 @@ from hiddencost.datasets.prepared import PreparedReport, load
 from hiddencost.datasets.readers import npz
 from hiddencost.datasets.readers.image import FORMATS, open_image, open_published
 
+pytestmark = pytest.mark.usefixtures("records")
 LONGER = settings.default.max_examples // 100  # times as many damaged files, see conftest
 COLOURS = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
 GREY16 = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)

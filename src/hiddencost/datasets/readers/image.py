@@ -15,7 +15,6 @@
 Nothing is handed to another program: Pillow would let Ghostscript run a PostScript file of any name.
 """
 
-import errno
 import os
 import stat
 import warnings
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from hiddencost.files import OF_THE_PATH
 from hiddencost.messages import one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
@@ -34,8 +34,6 @@ MOST_BYTES = 2**30
 MOST_PIXELS = 2**27
 MOST_STRETCHED = 100  # longer to shorter side: a line of pixels, resized by its shorter side, fills any memory
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0, section 3
-# what is wrong with a path stays so until somebody mends it; other errors may be of a moment
-OF_THE_PATH = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 
 Note = Callable[[str], object]  # takes what was done to an image, beyond what its pixels say
 

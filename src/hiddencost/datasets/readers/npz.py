@@ -10,7 +10,6 @@
 | objects, records, floating point, truth values | refused: nothing is unpickled, and nothing rounded |
 """
 
-import errno
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from PIL import Image
 
 from hiddencost.datasets.readers.image import check_size
 from hiddencost.datasets.readers.raw import RawDataset, RawImages
+from hiddencost.files import OF_THE_PATH
 from hiddencost.messages import Record, one_line
 
 METHODS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # how far each can shrink, at most
@@ -75,7 +75,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a place before the start is of the file, others of the machine
+        if error.errno not in (None, *OF_THE_PATH):
             raise
         raise ValueError(f"{path}: cannot be read as an npz of arrays: {error}") from error
     except MemoryError:

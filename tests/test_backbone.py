@@ -62,7 +62,7 @@ def test_a_missing_key_an_extra_one_and_a_wrong_shape_are_named(state, tmp_path)
 
 def test_a_prefix_that_would_leave_the_network_random_is_refused(state, tmp_path):
     with pytest.raises(ValueError, match=r"missing key .* and \d+ more"):
-        imported({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path)
+        imported({f"backbone.{key}": tensor for key, tensor in state.items()}, tmp_path)
 
 
 @pytest.mark.parametrize(

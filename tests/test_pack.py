@@ -163,7 +163,7 @@ def test_what_older_code_trained_is_told_and_kept(pack, caplog):
 
 
 def test_a_ledger_that_older_code_began_is_told_and_not_read(pack, caplog):
-    for name in ("3a/3a77.safetensors", "unfinished/net_toy_0.states"):
+    for name in ("3a/3a77.safetensors", "unfinished/net/toy/seed0.states"):
         (pack.split.parent / "ledger" / name).parent.mkdir(parents=True)
         (pack.split.parent / "ledger" / name).write_bytes(b"of an older layout")
     trainer = Trainer()

@@ -16,7 +16,7 @@ RECIPE = {
     **{"test_batch_size": 16, "canvas": 48, "image_size": 32, "mapping_interval": 1, "precision": "fp32"},
 }
 RUNS = [["rlm", 1], ["flm", 4], ["ilm", 4]]
-UNFINISHED = "{}/ledger/unfinished/net_toy_0.states"
+UNFINISHED = "{}/ledger/unfinished/net/toy/seed0.states"
 TIMING = ["train_seconds", "images_per_second"]
 
 

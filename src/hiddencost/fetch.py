@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import requests
@@ -27,7 +26,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
 from hiddencost import contents
-from hiddencost.files import atomic, refuse_of_a_moment, sha256_file, write_json
+from hiddencost.files import atomic, refuse_of_a_moment, scratch, sha256_file, write_json
 from hiddencost.messages import Record, one_line
 from hiddencost.sources import Source, SourceFile, first_uses
 
@@ -88,11 +87,11 @@ def fetch_all(
     folder.mkdir(parents=True, exist_ok=True)
     first_uses(lock)
     fetched, failures = {}, []
-    with FileLock(folder / ".fetch.lock"), TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
+    with FileLock(folder / ".fetch.lock"), scratch(folder) as temporary:
         for key, file in files.items():
             check = partial(_check, file=file, lock=Path(lock), name=f"{name}/{file.name}")
             try:
-                path, sha256, source = _fetch(file, folder / file.name, check, offline, root, Path(temporary))
+                path, sha256, source = _fetch(file, folder / file.name, check, offline, root, temporary)
                 fetched[key] = {"path": str(path), "sha256": sha256, "source": source}
             except SourceError as error:
                 failures.append(one_line(f"{file.name}: {error}"))

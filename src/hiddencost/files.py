@@ -1,16 +1,20 @@
 """Files: written whole or not at all, hashed, and hashed code."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from hiddencost.messages import one_line
+
+TEMPORARY = ".tmp-"  # what names of files begin with that are being written
 
 
 @contextmanager
@@ -26,18 +30,53 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays: some writers (Matplotlib, NumPy) choose the format by it
-    with NamedTemporaryFile(dir=path.parent, prefix=".tmp-", suffix=path.suffix, delete=False) as handle:
-        temporary = Path(handle.name)
+    with NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix, delete=False) as held:
+        temporary = Path(held.name)
+        _hold(held.fileno())
+        try:
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes it private
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(folder: str | os.PathLike) -> Iterator[Path]:
+    """Make a temporary folder in one, and remove it with all that is in it."""
+    with TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
+        held = os.open(name, os.O_RDONLY)
+        try:
+            _hold(held)
+            yield Path(name)
+        finally:
+            os.close(held)
+
+
+def _hold(file: int) -> None:
+    """Let `sweep` see that a process uses a temporary file or folder: the lock ends with the process."""
+    with suppress(OSError):  # a file system without locks, where nothing is swept
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def sweep(temporary: str | os.PathLike) -> bool:
+    """Remove a temporary file or folder that a killed process has left; return whether it was one, used by nobody."""
     try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes it private
-        temporary.replace(path)
+        handle = os.open(temporary, os.O_RDONLY if os.path.isdir(temporary) else os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(temporary) if os.path.isdir(temporary) else os.unlink(temporary)
+    except OSError:
+        return False
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+    return True
 
 
 def own_path(text: str, is_folder: bool = False) -> Path:

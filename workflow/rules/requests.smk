@@ -2,7 +2,7 @@
 
 from snakemake import persistence as records
 
-from hiddencost.jobs import requests
+from hiddencost.jobs import requests, tidy
 
 
 def hold_requests():
@@ -28,3 +28,5 @@ def hold_requests():
 
 if workflow.is_main_process:
     hold_requests()
+    if not workflow.output_settings.dryrun:
+        tidy.tidy(CALL)

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,7 @@ from hiddencost.datasets.prepared import ARRAYS, PARTS, PreparedReport
 from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import lines
-from hiddencost.files import atomic, fetched_files, refuse_of_a_moment, sha256_file
+from hiddencost.files import atomic, fetched_files, refuse_of_a_moment, scratch, sha256_file
 from hiddencost.messages import one_line
 
 log = logging.getLogger(__name__)
@@ -38,9 +37,9 @@ def prepare(
     failed, remarks = None, list[str]()
     try:
         # beside the arrays: the folder for temporary files may be too small for an unpacked archive
-        with TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
+        with scratch(folder) as unpacked:
             files = fetched_files(fetched) if fetched else {}
-            raw = READERS[layout.reader](name, layout.options, files, Path(scratch))
+            raw = READERS[layout.reader](name, layout.options, files, unpacked)
             classes = _classes(name, raw.classes, layout.classes)
             written = {part: _write_images(name, part, getattr(raw, part), size, layout, folder) for part in PARTS}
             labels = {part: of_part for part, (of_part, _) in written.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hiddencost.files import atomic, canonical
 
@@ -144,7 +144,7 @@ def stored_request(path: Path) -> PackRequest | None:
         return None
     try:
         return PackRequest.from_json((pq.read_schema(path).metadata or {}).get(b"request", b""))
-    except ValidationError:
+    except ValueError:  # pydantic's, or pyarrow's of a file that is damaged
         return None
 
 
@@ -158,3 +158,8 @@ def runs_of(path: Path) -> set[str]:
 def finished_runs(ledger: str | Path) -> set[str]:
     """Return the identities of all runs that a ledger holds."""
     return {entry.stem for entry in Path(ledger).glob("?/*.safetensors")}
+
+
+def unfinished(request: PackRequest) -> Path:
+    """Return the file of a pack's runs under way."""
+    return Path(request.ledger, "unfinished", request.backbone, request.dataset, f"seed{request.seed}.states")

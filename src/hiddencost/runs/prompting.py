@@ -24,7 +24,7 @@ from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.train import train_prompts
-from hiddencost.runs import interrupted
+from hiddencost.runs import interrupted, packfile
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.protocols import RUN_PROTOCOLS
@@ -85,8 +85,7 @@ class PromptingJob:
     @property
     def unfinished(self) -> Path:
         """The file of the runs under way."""
-        pack = f"{self.request.backbone}_{self.request.dataset}_{self.request.seed}"
-        return Path(self.request.ledger, "unfinished", f"{pack}.states")
+        return packfile.unfinished(self.request)
 
     def prompted_network(self, runs: Runs) -> PromptedNetwork:
         """Return the pack's network, fitted to the device for some of its runs."""

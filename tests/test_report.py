@@ -151,7 +151,9 @@ def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return make(folder)
+        runs = made_up_runs()
+        runs["classes_short"] = 3.0 * ((runs["dataset"] == "two") & (runs["shots"] == SHOTS[1]))
+        return make(folder, runs)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,7 @@ def test_what_is_missing_failed_or_diverged_is_a_warning_with_its_log(told):
     assert "1 of 270 runs diverged: sparse; on two : a test logit is not finite" in warnings
     assert "logs/train/sparse/two/seed0.log" in warnings
     assert "sparse failed its verification" in warnings
+    assert f"{style.shots_label(SHOTS[1])} of two are fewer : 3 classes of two have fewer training images" in warnings
 
 
 def test_seeds_and_hardware_are_warned_of():
@@ -430,6 +433,9 @@ def test_it_loads_draws_and_fits_its_width(page):
     assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
     assert page.locator("img").evaluate("image => image.complete && image.naturalWidth") == 1360
     assert page.locator("#cells tbody tr").count() == 90
+    assert page.locator("#cells tbody tr", has_text="†").count() == 15  # a data set at a number of shots
+    (note,) = page.locator(".panels[data-kind=curves] figcaption .small").all_inner_texts()
+    assert note == f"some classes have fewer images than {SHOTS[1]} shots"
     stray = page.locator("main > section:not(:has(> h2))").count()
     assert stray == 0
     assert page.locator("img:not([alt])").count() == 0

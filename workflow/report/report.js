@@ -149,7 +149,9 @@
       }
       const line = measure.key === "accuracy" && chance !== null ? [{ value: chance }] : [];
       const unit = measure.unit ? `${measure.label} (${measure.unit})` : measure.label;
-      panel("curves", label, "", `${measure.label} on ${label} against shots`, { cells: own, chance: line }, (spec) => {
+      const short = axes.shots.filter((shots) => own.some((cell) => cell.classes_short && cell.shots === shots));
+      const note = short.length ? `some classes have fewer images than ${short.join(", ")} shots` : "";
+      panel("curves", label, note, `${measure.label} on ${label} against shots`, { cells: own, chance: line }, (spec) => {
         const [rule, band, ...drawn] = spec.layer;
         spec.layer = [
           ...(line.length ? [rule] : []),
@@ -287,7 +289,7 @@
     ["Data set", plain("dataset")],
     ["Backbone", plain("backbone")],
     ["Method", plain("method")],
-    ["Shots", { value: (cell) => cell.shots, text: (cell) => axes.shots[cell.shots] }],
+    ["Shots", { value: (cell) => cell.shots, text: (cell) => axes.shots[cell.shots] + (cell.classes_short ? " †" : "") }],
     ["Seeds", { value: (cell) => cell.seeds, text: (cell) => String(cell.seeds) }],
     ["Accuracy, %", spread("accuracy", 100, 1)],
     ["Cost in accuracy, points", cost("accuracy")],

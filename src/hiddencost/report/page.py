@@ -158,7 +158,8 @@ def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict)
     metrics = [f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std")]
     paired = [f"{metric}_dense_minus_backbone" for metric in tables.paired_metrics()]
     pairs = [f"{difference}_{statistic}" for difference in paired for statistic in ("mean", "low", "high")]
-    cells = summary[["backbone", "dataset", "method", "shots", "seeds", "paired_seeds", *metrics, *pairs]].copy()
+    of_cell = ["backbone", "dataset", "method", "shots", "seeds", "paired_seeds", "classes_short"]
+    cells = summary[[*of_cell, *metrics, *pairs]].copy()
     cells["reach"] = band_reach(cells["seeds"])
     cells.loc[summary["backbone"] == summary["dense"], pairs] = None  # none costs something against itself
     palette = [to_hex(colour) for colour in colormaps[settings["palette"]](np.linspace(0, 1, 11))]

@@ -17,7 +17,8 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
-    return RawDataset(None, **{part: of_records(np.fromfile(path, np.uint8)) for part, path in files.items()})
+    train, test = (of_records(np.fromfile(files[part], np.uint8)) for part in ("train", "test"))
+    return RawDataset(None, train, test)
 
 
 def of_records(records: np.ndarray) -> RawImages:

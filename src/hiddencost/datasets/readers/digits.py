@@ -32,4 +32,5 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
     labels = table[:, 64]
     names = [f"{label}/{row}" for row, label in enumerate(labels)]
     parts = split_by_hash(names, labels.tolist(), options.split_by_hash)
-    return RawDataset(None, *(of_arrays(grey[indices], labels[indices]) for indices in parts))
+    train, test = (of_arrays(grey[indices], labels[indices]) for indices in parts)
+    return RawDataset(None, train, test)

@@ -19,6 +19,7 @@ from conftest import Attack
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from hiddencost import catalog
 from hiddencost.files import sha256_file, write_json
@@ -90,7 +91,8 @@ def test_files_are_read_as_torch_load_reads_them(how, tmp_path):
     beside = {
         "epoch": 3, "rates": [np.float64(0.1)], "text": "ü", "bytes": b"\x00", "set": {1}, "none": (None, 2**70),
         "counts": Counter("ab"), "lists": defaultdict(list, {"a": [1]}), "args": argparse.Namespace(path=Path("a")),
-        "version": torch.__version__, "class": nn.Conv2d, "array": np.ones(2), "nested": {("a", 0): {1: (2, [3])}},
+        "version": torch.__version__, "class": nn.Conv2d, "array": np.ones(2),
+        "method": OneCycleLR._annealing_cos, "nested": {("a", 0): {1: (2, [3])}},
     }  # fmt: skip
     (tmp_path / "file.pth").write_bytes(saved({"state_dict": tensors, **beside}, **how))
     weights, masks = read_state_dict(tmp_path / "file.pth")
@@ -183,6 +185,10 @@ REFUSED = {
     ),
     "a whole network": (lambda: saved(nn.Linear(2, 2)), CALLS + "torch.nn.modules.linear.Linear; expected"),
     "a call": (lambda: saved({"state_dict": STATE, "x": Attack("evil")}), CALLS + "posix.mkdir"),
+    "a call of an attribute": (
+        lambda: described(b"\x80\x02cbuiltins\ngetattr\ncos\npath\nX\x05\x00\x00\x00mkdir\x86R)R."),
+        CALLS + "os.path.mkdir",
+    ),
     "a call for memory": (lambda: described(b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."), CALLS),
     "a state for what has none": (lambda: described(b"\x80\x02cos\nsystem\n}b."), "it gives a state to what has"),
     "a call of what is no name": (lambda: described(b"\x80\x02K\x01)R."), CALLS + "<class 'int'>"),

@@ -196,6 +196,9 @@ class Machine:
             return _fill({}, pairs)
         if name in RECORDS:
             return Unread()
+        if name in ("builtins.getattr", "__builtin__.getattr"):  # how a method is named, such as that of a schedule
+            owner, attribute = arguments
+            return Name(f"{owner.text}.{attribute}")
         raise ContentError(f"it calls {name}; expected data alone, as of torch.save(network.state_dict(), ...)")
 
     def _storage(

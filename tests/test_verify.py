@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 from hiddencost import catalog
 from hiddencost.compression.gate import mask_violations, verify
 from hiddencost.compression.make import compress
-from hiddencost.compression.photos import imagenet_photos
+from hiddencost.compression.photos import VIEWS, imagenet_photos
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.compression.verification import KnownImages
@@ -20,8 +20,9 @@ CONVOLUTIONAL = FAMILIES["convolutional"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
 
 
-def verified(folder, photos, entry, settings):
-    return verify(folder, settings, imagenet_photos(photos, entry, settings["photos_top1"]))
+def verified(folder, photos, entry, settings, views=None):
+    """As the workflow's gate, but for the other views of the photos, which take their time."""
+    return verify(folder, settings, imagenet_photos(photos, entry, settings["photos_top1"], views or {}))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,32 @@ def test_a_network_that_pruning_destroyed_is_stopped(make, photos, threads):
     assert not result.passed
     assert len(result.reasons) == 1
     assert "of 20 ImageNet photos classified rightly, at least 12 expected" in result.reasons[0]
+
+
+def test_a_stem_with_swapped_colours_is_stopped_though_it_knows_most_photos(make, photos, threads):
+    folder, red_and_blue = make(), {"with red and blue swapped": VIEWS["with red and blue swapped"]}
+    assert verified(folder, photos, PHOTOS, SETTINGS, VIEWS).passed
+    spoil(folder, lambda weights: weights["features.0.0.weight"].copy_(weights["features.0.0.weight"].flip(1)))
+    result = verified(folder, photos, PHOTOS, SETTINGS, red_and_blue)
+    assert result.photos.top1 >= 12
+    assert len(result.reasons) == 1
+    assert "it knows the ImageNet photos better with red and blue swapped: the log-likeli" in result.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("view", "reorder"),
+    [
+        ("with red and blue swapped", lambda name, weight: weight.flip(1) if name == "features.0.0" else weight),
+        ("with rows and columns swapped", lambda name, weight: weight.transpose(2, 3)),
+        ("turned by 180 degrees", lambda name, weight: weight.flip(2, 3)),
+    ],
+)
+def test_a_pruned_network_in_another_order_is_doubted(make, photos, threads, view, reorder):
+    network, _, manifest = backbones.load(make(0.3))
+    for name, layer in convolutions(network).items():
+        layer.weight.copy_(reorder(name, layer.weight).clone())
+    (doubt,) = imagenet_photos(photos, PHOTOS, 0, {view: VIEWS[view]})(network, manifest).doubts
+    assert f"better {view}" in doubt
 
 
 def test_the_random_control_is_exempt_by_declaration_and_another_random_network_is_not(make, photos, threads):

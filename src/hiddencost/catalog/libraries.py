@@ -11,8 +11,6 @@ from hiddencost.sources import Source, SourceFile
 def timm_entry(name: str) -> CheckpointEntry:
     """Return the entry of a pretrained model of timm; see `catalog.checkpoint`."""
     import timm  # takes seconds, and PyTorch with it
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     try:
         config = timm.get_pretrained_cfg(name)
@@ -26,8 +24,6 @@ def timm_entry(name: str) -> CheckpointEntry:
             f"timm-{name}: expected weights on Hugging Face with the 1000 classes of ImageNet-1k, found "
             f"{config.hf_hub_id or 'none there'}, {config.num_classes} classes"
         )
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
     # timm's types know one name, and its models have several, too
     stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]  # type: ignore[index]
     papers = config.paper_ids if isinstance(config.paper_ids, str) else ", ".join(config.paper_ids or ())
@@ -41,7 +37,7 @@ def timm_entry(name: str) -> CheckpointEntry:
         preprocessing=Preprocessing.model_validate(preprocessing),
         stem=stem,
         upstream_top1=None,  # timm keeps its results apart
-        gmacs=counter.get_total_flops() / 2e9,
+        gmacs=None,  # counted where a study is planned
         licence=config.license or "not stated",
         citation=papers or config.origin_url or "not stated",
         read_from=f"timm.get_pretrained_cfg({name!r}), timm {timm.__version__}",

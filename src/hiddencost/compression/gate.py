@@ -37,7 +37,7 @@ def verify(
     """
     try:
         network, masks, manifest = backbones.load(folder)
-        known = recognise(network, manifest)
+        known, outputs = recognise(network, manifest), fixed_outputs(network, manifest)
     except ValueError as error:
         return failed(folder, str(error))
     family, stem = family_of(manifest.architecture), manifest.stem
@@ -45,7 +45,6 @@ def verify(
     removed = family.count_removed_weights(network, manifest.architecture) if narrower else 0
     measured = measure_sparsity(network, family, stem, removed=removed)
     masked = measure_sparsity(network, family, stem, masks, removed)
-    outputs = fixed_outputs(network, manifest)
     settings_here = manifest.compression_settings or {}
     compression = COMPRESSIONS[settings_here["algorithm"]] if settings_here else None
     quantised = compression is not None and compression.quantises
@@ -106,7 +105,7 @@ def _share_violations(manifest: Manifest, masked: dict, measured: dict | None, t
 
 def _image_violations(known: Recognised) -> list[str]:
     if known.correct >= known.least:
-        return []
+        return list(known.doubts)
     comma = "," if "," in known.of else ""
     return [f"{known.correct} of {known.count} {known.of}{comma} classified rightly, at least {known.least} expected"]
 

@@ -3,9 +3,11 @@
 from functools import cache
 from itertools import product
 
+from hiddencost import catalog
 from hiddencost.jobs import downloads, layout
 from hiddencost.jobs.call import Call
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks import inputs
 from hiddencost.study.parts import Backbone
 from hiddencost.study.study import Study
 
@@ -31,14 +33,24 @@ def left_out(call: Call) -> dict[str, dict[str, str]]:
 
 
 def _why_backbone(call: Call, backbone: Backbone) -> str | None:
-    """Return why a backbone is left out: for its checkpoint, or for what this is trained from and on."""
+    """Return why a backbone is left out: for its checkpoint, for what this is trained from and on, or as its network
+    does not take the study's canvas."""
     study = call.study
     published, trained = study.published_checkpoint(backbone.checkpoint), study.upstream_network(backbone.checkpoint)
     if published and (why := downloads.why_left_out(call, "checkpoints", published, call.published[published])):
         return why
     if trained and trained.dataset:
-        return downloads.why_left_out(call, "datasets", trained.dataset, call.datasets[trained.dataset])
-    return None
+        entry = call.datasets[trained.dataset]
+        if why := downloads.why_left_out(call, "datasets", trained.dataset, entry):
+            return why
+    canvas = study.canvas(backbone)
+    if published in catalog.checkpoints() or (trained and trained.image_size == canvas):
+        return (
+            None  # those of the catalog take any, and one that is trained on such images does, see `check.arithmetic`
+        )
+    if published and call.published[published].canvas:
+        return None  # it is the network's own
+    return inputs.why_not(call.checkpoints[backbone.checkpoint].architecture, canvas)
 
 
 def to_run(call: Call) -> dict[str, list[str]]:

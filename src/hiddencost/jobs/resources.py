@@ -6,6 +6,7 @@ from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.jobs import cost, datasets
 from hiddencost.jobs.call import Call
+from hiddencost.jobs.grid import to_run
 from hiddencost.jobs.upstream import arithmetic, gflop
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import run_by
@@ -15,11 +16,12 @@ from hiddencost.study.recipes import PUBLISHED_TEMPLATES
 
 def count_arithmetic(call: Call) -> None:
     """Complete the entries of `call.checkpoints` with the multiply-adds of networks that are made to be counted:
-    those that a study trains, and published ones whose entry states none.
+    those that a study trains, and published ones that are not left out and whose entry states none.
 
     It takes seconds, and imports PyTorch, where a study has such. Raises StudyError where there is no such network.
     """
-    for name, entry in call.published.items():
+    for name in sorted(call.study.published_checkpoints(map(call.study.backbone, to_run(call)["backbone"]))):
+        entry = call.published[name]
         if entry.gmacs is None:
             try:
                 gmacs, parameters = count_multiply_adds(entry.architecture)

@@ -1,6 +1,7 @@
 """What a network costs, by its architecture."""
 
 from hiddencost.networks.families import family_of
+from hiddencost.networks.inputs import outputs
 
 
 def count_multiply_adds(architecture: str, side: int = 224) -> tuple[float, int]:
@@ -21,11 +22,11 @@ def count_multiply_adds(architecture: str, side: int = 224) -> tuple[float, int]
     family = family_of(architecture)
     with torch.device("meta"):
         network = family.build(architecture)
-        input_side = family.input_side(network) or side
-        try:
-            with FlopCounterMode(display=False) as counter:
-                family.image_encoder(network)(torch.empty(1, 3, input_side, input_side))
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"architecture {architecture!r}: images of {input_side} pixels: {error}") from error
+    input_side = family.input_side(network) or side
+    try:
+        with FlopCounterMode(display=False) as counter:
+            outputs(network, family, input_side)
+    except ValueError as error:
+        raise ValueError(f"architecture {architecture!r}: {error}") from None
     multiply_adds = counter.get_total_flops() / 2e9 * (side / input_side) ** 2
     return multiply_adds, sum(parameter.numel() for parameter in network.parameters())

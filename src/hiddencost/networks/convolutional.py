@@ -68,7 +68,8 @@ class Convolutional(Family):
         return inference.for_inference(network, device)
 
     def input_side(self, network: nn.Module) -> int | None:
-        return None
+        configuration = getattr(network, "pretrained_cfg", None) or {}  # of timm's, whose ViTs take one size alone
+        return configuration["input_size"][-1] if configuration.get("fixed_input_size") else None
 
     def image_encoder(self, network: nn.Module) -> nn.Module:
         return network

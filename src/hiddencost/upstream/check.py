@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hiddencost.networks import build
+from hiddencost.networks import build, inputs
 from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream.data import PREPROCESSING, train_transform
@@ -24,7 +24,11 @@ def arithmetic(architecture: str, size: int, recipe: UpstreamRecipe) -> tuple[fl
     train_transform(recipe, size, PREPROCESSING)
     counts = count_multiply_adds(architecture, size)
     with torch.device("meta"):
-        logits = build.build(architecture).train()(torch.empty(2, 3, size, size))
+        network = build.build(architecture).train()
+    try:
+        logits = inputs.run(network, torch.empty(2, 3, size, size, device="meta"))
+    except ValueError as error:
+        raise ValueError(f"architecture {architecture!r}: in training mode {error}") from None
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ValueError(f"architecture {architecture!r}: in training mode it gives something else than logits")
     return counts

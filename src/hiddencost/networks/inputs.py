@@ -1,0 +1,78 @@
+"""Which images a network takes: asked of its architecture, before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from hiddencost.networks.families import family_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hiddencost.networks.family import Family
+
+
+def outputs(network: nn.Module, family: Family, side: int) -> Tensor:
+    """Return what a network on the meta device makes of an image: its shape alone.
+
+    Args:
+        network: of the family.
+        family: its.
+        side: of the image, in pixels.
+
+    Raises:
+        ValueError: it does not take such images, or makes something else than a vector of each.
+    """
+    import torch
+
+    made = run(family.image_encoder(network), torch.empty(1, 3, side, side, device="meta"))
+    if not isinstance(made, torch.Tensor) or made.ndim != 2:
+        raise ValueError("it makes something else than a vector of an image")
+    return made
+
+
+def run(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return what a network makes of images.
+
+    Raises:
+        ValueError: it does not take images of their size. Networks of libraries raise anything then.
+        Exception: as it is raised, where memory was short: that is no property of the network.
+    """
+    try:
+        return network(images)
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise ValueError(f"it does not take images of {images.shape[-1]} pixels: {lines[0]}") from None
+
+
+@cache
+def why_not(architecture: str, side: int) -> str | None:
+    """Return why a network cannot be prompted or probed on images of a size, None where it can.
+
+    PyTorch, and the library of the network, take seconds to import.
+
+    Args:
+        architecture: see `build.build`.
+        side: of the images, in pixels.
+    """
+    import torch
+
+    from hiddencost.networks.layers import head_of
+
+    family = family_of(architecture)
+    try:
+        with torch.device("meta"):
+            network = family.build(architecture)
+        own = family.input_side(network)
+        if own not in (None, side):
+            return f"the network {architecture} takes images of {own} pixels alone, and the canvas has {side}"
+        classes = outputs(network, family, side).shape[1]
+        if not family.has_texts and head_of(network).out_features != classes:
+            return f"the network {architecture} has no linear layer over its {classes} classes as its last one"
+    except ValueError as error:
+        return f"the network {architecture}: {error}"
+    return None

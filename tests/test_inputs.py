@@ -1,0 +1,134 @@
+"""Networks that do not take a study's canvas: rows with a reason, told before anything is made."""
+
+from copy import deepcopy
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT, copy_project
+from stubbed_project import configure, snakemake
+
+from hiddencost import catalog
+from hiddencost.jobs import grid, outlook, resources, results, upstream
+from hiddencost.jobs.call import read_call
+from hiddencost.messages import StudyError
+from hiddencost.networks import build, inputs
+from hiddencost.networks.families import FAMILIES
+from hiddencost.results import tables
+
+VIT = "timm-vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+REASON = f"the network timm/{VIT.removeprefix('timm-')} takes images of 224 pixels alone, and the canvas has 112"
+BESIDE = [{"name": "cnn", "checkpoint": "mobilenetv2"}, {"name": "vit", "checkpoint": VIT}]
+QUICKSTART = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def called(**changes):
+    return read_call(deepcopy(QUICKSTART) | changes, "config.yaml", "snakemake")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "why"),
+    [
+        ("timm/vit_tiny_patch16_384", 384, None),
+        ("timm/vit_tiny_patch16_384", 224, "takes images of 384 pixels alone, and the canvas has 224"),
+        ("inception_v3", 112, None),
+        ("inception_v3", 32, "does not take images of 32 pixels: Calculated padded input size per channel"),
+        ("timm/bat_resnext26ts", 224, "does not take images of 224 pixels: AssertionError"),
+        ("squeezenet1_1", 64, "the network has no linear layer"),
+        ("resnet18:10", 8, None),
+        ("resnet19", 64, "torchvision has no such classifier"),
+    ],
+)
+def test_why_a_network_does_not_take_a_canvas(architecture, side, why):
+    found = inputs.why_not(architecture, side)
+    assert (why in found) if why else found is None
+
+
+def test_a_head_that_is_not_the_last_linear_layer_is_told(monkeypatch):
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    made = torch.nn.Sequential(*other, torch.nn.Linear(8, 4), torch.nn.Unflatten(1, (2, 2)), torch.nn.Flatten())
+    made.append(torch.nn.Linear(4, 6)).append(torch.nn.Unflatten(1, (6, 1)))
+    made.append(torch.nn.Conv1d(6, 5, 1)).append(torch.nn.Flatten())
+    monkeypatch.setattr(type(FAMILIES["convolutional"]), "build", lambda *arguments: made.to("meta"))
+    assert "has no linear layer over its 5 classes as its last one" in inputs.why_not("made up", 8)
+
+
+@pytest.mark.parametrize(
+    "architecture", sorted({e.architecture for e in catalog.checkpoints().values() if not e.canvas})
+)
+def test_networks_of_the_catalog_take_any_canvas_of_a_study(architecture):
+    assert [inputs.why_not(architecture, side) for side in (8, 33)] == [None, None]
+
+
+def test_photos_and_fingerprints_have_the_size_that_a_network_takes():
+    with torch.device("meta"):
+        sides = [
+            FAMILIES["convolutional"].input_side(build.build(f"timm/{name}"))
+            for name in ("vit_tiny_patch16_384", "resnet18")
+        ]
+    assert sides == [384, None]
+
+
+def test_memory_that_is_short_is_no_property_of_a_network():
+    def short(images):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        inputs.run(short, torch.empty(1, 3, 8, 8))
+
+
+def test_a_vit_beside_mobilenetv2_at_the_quickstarts_canvas_is_a_row_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = called(backbones=BESIDE, seeds=[0], shots=[1])
+    assert grid.left_out(call)["backbone"] == {"vit": REASON}
+    assert {pack["backbone"] for job in ("train", "probe") for pack in grid.packs(call, job)} == {"cnn"}
+    resources.count_arithmetic(call)
+    told = outlook.describe(call, (), ROOT / "bench/results/throughput.json", 0, None)
+    assert f"    vit (4 runs): {REASON}" in told
+    absent = results.collect(call) | {
+        "methods": {"vit": ["lp"]},
+        "grid": grid.axes(call.study) | {"backbone": ["vit"]},
+    }
+    runs = tables.collect([], tables.CollectedStudy(**absent))
+    assert runs[["backbone", "method", "status", "reason"]].values.tolist() == [["vit", "lp", "not run", REASON]]
+
+
+def test_a_network_that_a_study_trains_at_another_size_than_its_canvas_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = {"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0, "crop": "padded"}
+    own = {"name": "own", "dataset": "cifar10-part", "recipe": recipe | {"precision": "fp32"}}
+    own |= {"architecture": "timm/vit_tiny_patch16_224", "image_size": 224}
+    settings = {"verification": QUICKSTART["verification"] | {"upstream_top1": 50}}
+    settings["backbones"] = [*BESIDE[:1], {"name": "vit", "checkpoint": "own"}]
+    call = called(upstream=[own], **settings)
+    assert list(grid.left_out(call)["backbone"]) == ["vit"]
+    assert upstream.trainings(call) == {}
+    with pytest.raises(
+        StudyError, match=r"^config.yaml: upstream own: architecture .*: it does not take images of 32"
+    ):
+        resources.count_arithmetic(
+            called(upstream=[own | {"architecture": "inception_v3", "image_size": 32}], **settings)
+        )
+
+
+@pytest.mark.slow
+def test_such_a_study_ends_with_mobilenetv2s_tables(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    copy_project(project)
+    small = {"backbones": BESIDE, "seeds": [0], "shots": [1], "methods": ["flm", "lp"]}
+    configure(project, lambda config: config.update(small))
+    assert f"vit (2 runs): {REASON}" in snakemake(project, "--dry-run")[1]
+    _, output = snakemake(project, status=1)
+    assert f"vit: 2 runs not run: {REASON}" in output
+    assert "2 of 4 runs of study quickstart have a result." in output
+    folder = project / "results/quickstart"
+    runs = pd.read_csv(folder / "tables/runs.csv").set_index(["backbone", "method"])
+    assert runs["status"].to_dict() == {
+        **{("cnn", "flm"): "ok", ("cnn", "lp"): "ok"},
+        **{("vit", "flm"): "not run", ("vit", "lp"): "not run"},
+    }
+    assert set(runs.loc["vit", "reason"]) == {REASON}
+    assert (folder / "tables/accuracy.md").exists()
+    assert REASON in (folder / "report.html").read_text()

@@ -198,9 +198,9 @@ REFUSED = {
     "a key twice": (lambda: described(TWICE), DAMAGED + "it has the key 'a' twice"),
     "itself": (holding_itself, "expected a state dict {name: tensor}, alone or under state_dict_ema"),
     "arrays": (lambda: pickle.dumps({"w": np.ones(2)}), "not a file of torch.save, and none of safetensors"),
-    "npz": (lambda: zipped({"w.npy": b""}), DAMAGED),
-    "nothing": (lambda: b"", DAMAGED + "pickle exhausted before seeing STOP"),
-    "a page": (lambda: b"<html><body>404", DAMAGED),
+    "npz": (lambda: zipped({"w.npy": b""}), "a zip file, but none of torch.save: that has a folder with data.pkl"),
+    "nothing": (lambda: b"", DAMAGED + "it begins with b''"),
+    "a page": (lambda: b"<html><body>404", DAMAGED + "it begins with b'<html><body>404'"),
     "safetensors of many claims": (lambda: HEADER + b"{}", "not a safetensors file, or a damaged one"),
     "safetensors cut short": (lambda: struct.pack("<Q", len(ENTRY)) + ENTRY + bytes(4), "not a safetensors file, or"),
     "safetensors of eight bits": (

@@ -19,6 +19,7 @@ from hiddencost.messages import one_line
 from hiddencost.networks.formats.unpickle import OTHER_TYPE, ContentError, Machine, StoredTensor
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6 (torch/serialization.py, _legacy_save)
+PICKLE = b"\x80"  # what one begins with, from its protocol 2 on
 NUMBERS_A_BYTE = 2  # of all tensors, for each byte of the file; more than 1 only where some share their numbers
 
 
@@ -69,7 +70,10 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
     checksum, and none unpacked, as torch.save packs none."""
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
-    (root,) = {name.removesuffix("data.pkl") for name in names if name.split("/")[1:] == ["data.pkl"]}
+    roots = {name.removesuffix("data.pkl") for name in names if name.split("/")[1:] == ["data.pkl"]}
+    if len(roots) != 1:
+        raise ContentError("a zip file, but none of torch.save: that has a folder with data.pkl")
+    (root,) = roots
     if len(set(names)) < len(names):
         raise ContentError("two parts of the file have one name")
     if f"{root}constants.pkl" in names:
@@ -88,6 +92,10 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
 
 def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
     """Return what a file of PyTorch before 1.6 describes, and how its parts are read, which have no checksums."""
+    start = file.read(40)
+    if start[:1] != PICKLE:
+        raise ContentError(f"not a file of weights alone, or a damaged one: it begins with {start!r}")
+    file.seek(0)
     if _content(Machine(), file) != MAGIC or _content(Machine(), file) != PROTOCOL:
         raise ContentError("not a file of torch.save, and none of safetensors")
     if _content(Machine(), file)["little_endian"] is not True:

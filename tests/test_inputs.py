@@ -10,11 +10,16 @@ from conftest import ROOT, copy_project
 from stubbed_project import configure, snakemake
 
 from hiddencost import catalog
+from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
+from hiddencost.compression.photos import Recognised
 from hiddencost.jobs import grid, outlook, resources, results, upstream
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
-from hiddencost.networks import build, inputs
+from hiddencost.networks import backbones, build, inputs
+from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.manifest import Manifest
 from hiddencost.results import tables
 
 VIT = "timm-vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -76,6 +81,30 @@ def test_memory_that_is_short_is_no_property_of_a_network():
 
     with pytest.raises(RuntimeError, match="allocate memory"):
         inputs.run(short, torch.empty(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "control", "reason"),
+    [
+        (75, "random_init", "it does not take images of 64 pixels: Calculated padded input size"),
+        (75, None, None),
+        (230, None, "it does not take images of 224 pixels: Calculated padded input size"),
+    ],
+)
+def test_a_network_that_jobs_cannot_run_is_a_backbone_with_its_reason(tmp_path, monkeypatch, kernel, control, reason):
+    def made():
+        layers = torch.nn.Conv2d(3, 4, kernel, stride=64), torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1)
+        return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 5)).eval()
+
+    monkeypatch.setitem(ARCHITECTURES, "large", made)
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    manifest = Manifest(checkpoint="large", architecture="large", stem="0", preprocessing=preprocessing)
+    backbones.save(tmp_path / "source", made().state_dict(), {}, manifest)
+    compress(tmp_path / "source", tmp_path / "made", None, control)
+    known = Recognised(20, 20, "photos", 12)
+    report = verify(tmp_path / "made", {"sparsity_tolerance": 0.01}, lambda network, manifest: known)
+    assert report.passed == (reason is None)
+    assert all(told.startswith(reason) for told in report.reasons)
 
 
 def test_a_vit_beside_mobilenetv2_at_the_quickstarts_canvas_is_a_row_with_its_reason(tmp_path, monkeypatch):

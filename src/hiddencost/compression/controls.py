@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hiddencost.networks import inputs
 from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import layer_weights
 
@@ -12,6 +13,9 @@ def random_network(architecture: str) -> nn.Module:
 
     With the statistics that batch norm starts from, the signal of a deep network fades (MobileNetV2's logits vary by
     1e-10 over images): it would give every image the same answer, whatever it is asked.
+
+    Raises:
+        ValueError: it does not take images of 64 pixels, and is not made for another size.
     """
     family = family_of(architecture)
     with torch.random.fork_rng(devices=[]):
@@ -21,9 +25,9 @@ def random_network(architecture: str) -> nn.Module:
         for norm in norms:
             norm.momentum = None  # the plain mean over what follows
         if norms:
+            side = family.input_side(network) or 64
             with torch.no_grad():
-                side = family.input_side(network) or 64
-                family.image_encoder(network)(torch.randn(32, 3, side, side))
+                inputs.run(family.image_encoder(network), torch.randn(32, 3, side, side))
     return network.eval()
 
 

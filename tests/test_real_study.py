@@ -49,6 +49,7 @@ def test_every_run_of_the_grid_has_its_row(project):
     }
     done = runs[runs["status"] == "ok"]
     assert (done["n_train"] == 20).all()
+    assert (done["classes_short"] == 0).all()
     assert (done["n_test"] == 500).all()
     assert done[["accuracy", "mean_class_accuracy", "ece", "brier"]].apply(lambda c: c.between(0, 2).all()).all()
     assert np.isfinite(done[["nll", "ece_published", "train_seconds", "images_per_second"]]).all().all()

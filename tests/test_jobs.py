@@ -9,6 +9,7 @@ from inspect import signature
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -256,6 +257,33 @@ def test_a_call_is_told_what_it_can_be(call):
     assert not call(check="changed").check
     with pytest.raises(StudyError, match=r"^--config check=all: expected check=full or check=changed$"):
         call(check="all")
+
+
+def own_images(config):
+    config["datasets"] = [{"name": "mine", "npz": "mine.npz", "image_size": 32}]
+
+
+def test_a_job_takes_what_its_plan_has_found_of_images_and_looks_at_none(call, monkeypatch):
+    np.savez("mine.npz", y_train=[0, 1])
+    planned = call(own_images).targets
+    monkeypatch.setattr("hiddencost.jobs.call.user_entry", lambda *given: pytest.fail(f"{given} was looked at"))
+    config = deepcopy(CONFIG)
+    own_images(config)
+    assert read_call(config, "config.yaml", "snakemake", is_job=True).targets == planned
+
+
+def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
+    """A disk that is not mounted must not forbid another colour."""
+    with pytest.raises(StudyError, match=f"^config.yaml: dataset mine: there is no file {Path.cwd()}/mine.npz$"):
+        call(own_images)
+    np.savez("mine.npz", y_train=[0, 1])
+    before = params_of(call(own_images))
+    assert not caplog.text
+    Path("mine.npz").rename("unmounted.npz")
+    assert params_of(call(own_images)) == before
+    assert "dataset mine: there is no mine.npz now: what was made of it is used" in caplog.text
+    Path("unmounted.npz").rename("mine.npz")
+    assert params_of(call(own_images)) == before
 
 
 def fail(kind, name, entry, offline=False):

@@ -33,9 +33,8 @@ STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES))
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
 try:
     told = call.read_config(STUDY_FILES, workflow.config_settings.config)
-    if not workflow.is_main_process:  # jobs take what the plan has found of files
-        told.pop("check", None)
-    CALL = call.read_call(told, call.stated_in(STUDY_FILE, workflow.config_settings.config), COMMAND)
+    stated = call.stated_in(STUDY_FILE, workflow.config_settings.config)
+    CALL = call.read_call(told, stated, COMMAND, is_job=not workflow.is_main_process)
     results.claims(CALL)
     grid.left_out(CALL)
 except StudyError as error:

@@ -1,26 +1,32 @@
 """A call of the workflow: the study, what the call was told beside it, and the entries of all that it names."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from hiddencost import contents, yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import canonical, sha256_text
+from hiddencost.files import atomic, canonical, sha256_text
 from hiddencost.jobs import layout
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
+from hiddencost.study.parts import TargetDataset
 from hiddencost.study.study import Study
 
+log = logging.getLogger(__name__)
 # of a call, not of the study, as "snakemake --config offline=true", and what each is without
 FLAGS = dict.fromkeys(("offline", "retry", "partial"), ("true", "false")) | {"check": ("full", "changed")}
 
@@ -38,6 +44,7 @@ class Call:
         retry: whether downloads that have failed are tried again.
         partial: whether the study is shown as far as it is, and nothing of it is made.
         check: whether all that files hold is read again, also where their size and times are as they were.
+        is_job: whether it is made for a job, which takes what the plan has found of the user's own images.
     """
 
     study: Study
@@ -48,6 +55,7 @@ class Call:
     retry: bool = False
     partial: bool = False
     check: bool = False
+    is_job: bool = False
 
     @property
     def results(self) -> str:
@@ -78,11 +86,32 @@ class Call:
     def targets(self) -> dict[str, DatasetEntry]:
         """The entries of the target datasets, the user's own among them."""
         return {
-            each.name: user_entry(each.name, each.folder, each.npz, each.test_share, each.classes, self.check)
-            if each.is_users
-            else self.study.dataset_entry(each.name)
+            each.name: self._own_entry(each) if each.is_users else self.study.dataset_entry(each.name)
             for each in self.study.datasets
         }
+
+    def _own_entry(self, dataset: TargetDataset) -> DatasetEntry:
+        """Return the entry of the user's own images: as they are, to a job as they were when it was planned.
+
+        Where they are gone, as a disk that is not mounted, it is as they were when they were last seen: what was made
+        of them stays, and can be shown in other colours.
+        """
+        given = (dataset.name, dataset.folder, dataset.npz, dataset.test_share, dataset.classes)
+        record = contents.RECORDS / f"{sha256_text(canonical(given))[:16]}.entry.json"
+        own = os.path.expanduser(dataset.folder or dataset.npz or "")
+        if self.is_job or not os.path.lexists(own):
+            try:
+                entry = DatasetEntry.model_validate_json(record.read_bytes())
+            except (OSError, ValidationError):  # none, or damaged
+                pass
+            else:
+                if not self.is_job:
+                    log.warning("dataset %s: there is no %s now: what was made of it is used", dataset.name, own)
+                return entry
+        entry = user_entry(*given, self.check)
+        with suppress(OSError), atomic(record) as temporary:
+            temporary.write_text(entry.model_dump_json())
+        return entry
 
     @cached_property
     def datasets(self) -> dict[str, DatasetEntry]:
@@ -159,10 +188,10 @@ def _merged(config: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, 
     return {**config, **further, **inner}
 
 
-def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
+def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool = False) -> Call:
     """Return the call of a config, as Snakemake has it: the study's, with flags of the call among its keys.
 
-    Raises StudyError, a line for each thing that is wrong.
+    is_job: see `Call`; nothing is checked again for one. Raises StudyError, a line for each thing that is wrong.
     """
     flags: dict[str, Any] = {}
     for name, (yes, no) in FLAGS.items():
@@ -175,7 +204,8 @@ def read_call(config: Mapping[str, Any], file: str, command: str) -> Call:
     except ValueError as error:
         raise StudyError(error) from None
     study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
-    call = Call(study, file, command, **flags)
+    flags["check"] &= not is_job
+    call = Call(study, file, command, is_job=is_job, **flags)
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
         _check_compressions(call)

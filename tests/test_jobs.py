@@ -259,12 +259,17 @@ def test_a_call_is_told_what_it_can_be(call):
         call(check="all")
 
 
+def save_images(file):
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    np.savez(file, x_train=images, y_train=[0, 1], x_test=images, y_test=[0, 1])
+
+
 def own_images(config):
     config["datasets"] = [{"name": "mine", "npz": "mine.npz", "image_size": 32}]
 
 
 def test_a_job_takes_what_its_plan_has_found_of_images_and_looks_at_none(call, monkeypatch):
-    np.savez("mine.npz", y_train=[0, 1])
+    save_images("mine.npz")
     planned = call(own_images).targets
     monkeypatch.setattr("hiddencost.jobs.call.user_entry", lambda *given: pytest.fail(f"{given} was looked at"))
     config = deepcopy(CONFIG)
@@ -276,7 +281,7 @@ def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
     """A disk that is not mounted must not forbid another colour."""
     with pytest.raises(StudyError, match=f"^config.yaml: dataset mine: there is no file {Path.cwd()}/mine.npz$"):
         call(own_images)
-    np.savez("mine.npz", y_train=[0, 1])
+    save_images("mine.npz")
     before = params_of(call(own_images))
     assert not caplog.text
     Path("mine.npz").rename("unmounted.npz")
@@ -388,7 +393,7 @@ def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):
 def test_images_of_ones_own_are_kept_apart_from_those_of_the_same_name_of_another_study(call):
     for folder in ("a", "b"):
         Path(folder).mkdir()
-        Path(folder, "mine.npz").write_bytes(b"images")
+        save_images(f"{folder}/mine.npz")
     own = {"name": "mine", "image_size": 24}
 
     def images(file, **more):

@@ -310,6 +310,20 @@ def test_a_file_within_an_archive_that_torchvision_knows_otherwise_is_refused(tm
         prepared(changed("cifar10", counts=counts), files, tmp_path)
 
 
+@pytest.mark.parametrize("body", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", grey(3)[:-200], None])
+def test_a_damaged_image_of_a_published_archive_is_told_in_a_line(body, tmp_path, monkeypatch):
+    files, counts = make_dtd(tmp_path, monkeypatch)
+    with tarfile.open(files["archive"]) as whole:
+        members = {info.name: whole.extractfile(info).read() for info in whole}
+    name = next(name for name in members if name.endswith(".jpg"))
+    members = {key: body if key == name else content for key, content in members.items()}
+    tar(files["archive"], {key: content for key, content in members.items() if content is not None})
+    with pytest.raises(
+        ValueError, match=r"image 0 of torchvision's DTD: (cannot identify|image file|Trunc|\[Errno 2\])"
+    ):
+        prepared(changed("dtd", counts=counts), files, tmp_path)
+
+
 def test_damaged_and_hostile_archives_are_refused(tmp_path):
     entry, outside = CATALOG["dtd"], tmp_path / "evil.txt"
     name = entry.files["archive"].name

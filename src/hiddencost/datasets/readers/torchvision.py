@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic import Field, model_validator
 
 from hiddencost.datasets.readers.archives import SUFFIXES, unpack
 from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
 from hiddencost.datasets.readers.image import forget_other_formats
 from hiddencost.datasets.readers.raw import RawDataset, subset
+from hiddencost.files import OF_THE_PATH
 from hiddencost.messages import Record
 
 
@@ -55,12 +57,27 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
         except (RuntimeError, OSError) as error:
             raise ValueError(f"torchvision's {options.class_name}: {error}") from error
     if options.parts:
-        parts = {name: subset(images, range(len(images))) for name, images in opened.items()}
+        parts = {name: subset(_Told(images), range(len(images))) for name, images in opened.items()}
         return RawDataset(getattr(opened["train"], "classes", None), parts["train"], parts["test"])
     assert options.split_by_hash, "see `_one_split`"
     names, labels, classes = _names(opened["all"])
     train, test = split_by_hash(names, labels, options.split_by_hash)
-    return RawDataset(classes, subset(opened["all"], train), subset(opened["all"], test))
+    return RawDataset(classes, subset(_Told(opened["all"]), train), subset(_Told(opened["all"]), test))
+
+
+class _Told:
+    """Images of torchvision, which are told in a line where they cannot be read."""
+
+    def __init__(self, images: Any):
+        self.images = images
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            return self.images[index]
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            if getattr(error, "errno", None) not in (None, *OF_THE_PATH):
+                raise
+            raise ValueError(f"image {index} of torchvision's {type(self.images).__name__}: {error}") from error
 
 
 def _names(images: Any) -> tuple[list[str], list[int], list[str]]:

@@ -92,9 +92,9 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
 
 def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
     """Return what a file of PyTorch before 1.6 describes, and how its parts are read, which have no checksums."""
-    start = file.read(40)
-    if start[:1] != PICKLE:
-        raise ContentError(f"not a file of weights alone, or a damaged one: it begins with {start!r}")
+    head = file.read(40)
+    if head[:1] != PICKLE:
+        raise ContentError(f"not a file of weights alone, or a damaged one: it begins with {head!r}")
     file.seek(0)
     if _content(Machine(), file) != MAGIC or _content(Machine(), file) != PROTOCOL:
         raise ContentError("not a file of torch.save, and none of safetensors")

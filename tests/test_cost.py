@@ -95,12 +95,15 @@ def test_memory_counts_images_network_and_work(study):
     assert cost.finetune_mb(study, NETWORK, DATASET, 128, "gpu") == cost.PROCESS["gpu"] + network
 
 
-def test_a_file_of_arrays_is_read_whole(tmp_path):
+def test_a_file_of_arrays_is_read_whole_unless_it_is_large(tmp_path):
     file = tmp_path / "mine.npz"
     images, labels = np.zeros((3200, 32, 32, 3), np.uint8), np.arange(3200) % 2
     np.savez(file, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
     own = user_entry("mine", npz=str(file))
     assert cost.prepare_mb(own) == 500 + 40
+    with open(file, "r+b") as large:
+        large.truncate(10**12)
+    assert cost.prepare_mb(own) == 500 + 4295
     folder = own.model_copy(update={"options": {"path": str(tmp_path)}})
     assert cost.prepare_mb(folder) == 500
     assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE

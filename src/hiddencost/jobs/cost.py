@@ -180,9 +180,9 @@ def network_mb(checkpoint: NetworkEntry) -> int:
 def prepare_mb(dataset: DatasetEntry) -> int:
     """Return the memory to prepare a dataset, some of which are read whole from their files."""
     sizes = [file.size or DOWNLOAD * 1e6 for file in dataset.files.values()]
-    path = Path(dataset.options.get("path", ""))  # of the user's own: a folder, or a file, which is read whole
+    path = Path(dataset.options.get("path", ""))  # of the user's own: a folder, or a file
     if path.is_file():
-        sizes.append(path.stat().st_size)
+        sizes.append(min(path.stat().st_size, 2**30))  # larger ones are read an image at a time, see readers.npz
     return math.ceil(500 + 4 * sum(sizes) / 1e6)
 
 

@@ -287,8 +287,19 @@ def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
     Path("mine.npz").rename("unmounted.npz")
     assert params_of(call(own_images)) == before
     assert "dataset mine: there is no mine.npz now: what was made of it is used" in caplog.text
+    # nothing is prepared of it: that would put an empty dataset in the place of the one that was
+    with pytest.raises(
+        StudyError, match=r"^config.yaml: dataset mine: there is no mine.npz, and not all was prepared"
+    ):
+        datasets.prepared_here(call(own_images))
+    for size in datasets.sizes_of(call(own_images), "mine"):
+        for file in call(own_images).prepared("mine", size):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).touch()
+    assert datasets.prepared_here(call(own_images)) == []
     Path("unmounted.npz").rename("mine.npz")
     assert params_of(call(own_images)) == before
+    assert datasets.prepared_here(call(own_images)) == ["mine"]
 
 
 def fail(kind, name, entry, offline=False):

@@ -535,6 +535,10 @@ def test_images_of_ones_own_are_a_dataset(project):
     assert nothing_to_do(project)
     np.savez(project / "mine.npz", **arrays | {"y_train": [1, 0, 0, 1]})
     assert snakemake(project)[0]["prepare_dataset"] == 2
+    (project / "mine.npz").unlink()  # its disk is away
+    assert nothing_to_do(project)
+    configure(project, lambda c: c["figures"].update(colours={"flm": "#000000"}))
+    assert planned(project).keys() == {"figure", "report"}
 
 
 @pytest.mark.slow

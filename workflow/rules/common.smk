@@ -37,6 +37,7 @@ try:
     CALL = call.read_call(told, stated, COMMAND, is_job=not workflow.is_main_process)
     results.claims(CALL)
     grid.left_out(CALL)
+    PREPARED_HERE = datasets.prepared_here(CALL)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 if not workflow.overwrite_configfiles:  # read by now: Snakemake keeps it in archives of the workflow

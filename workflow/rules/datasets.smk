@@ -34,6 +34,7 @@ rule prepare_dataset:
     benchmark:
         "resources/benchmarks/prepare_dataset/{dataset}{own}/{size}.tsv"
     wildcard_constraints:
+        dataset=any_of(PREPARED_HERE),
         own="(-[0-9a-f]{8})?",
     conda:
         "../../envs/hiddencost.yaml"

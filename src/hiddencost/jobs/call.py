@@ -114,6 +114,12 @@ class Call:
         return entry
 
     @cached_property
+    def images_gone(self) -> dict[str, str]:
+        """Where images of the user's own should be and are not, by the dataset's name: their disk may be away."""
+        paths = {each.name: os.path.expanduser(each.folder or each.npz or "") for each in self.study.datasets}
+        return {name: path for name, path in paths.items() if path and not os.path.lexists(path)}
+
+    @cached_property
     def datasets(self) -> dict[str, DatasetEntry]:
         """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
         return self.targets | {name: self.study.dataset_entry(name) for name in self.study.upstream_datasets()}

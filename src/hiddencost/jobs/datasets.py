@@ -1,5 +1,6 @@
 """Inputs and settings of the rules in datasets.smk: from a dataset's files to arrays and splits."""
 
+import os
 from functools import cache
 
 from hiddencost.catalog.entries import DatasetLayout
@@ -7,6 +8,7 @@ from hiddencost.datasets.readers.registry import READERS
 from hiddencost.digest import code_digest
 from hiddencost.jobs import downloads, layout
 from hiddencost.jobs.call import Call
+from hiddencost.messages import StudyError, one_line
 
 PREPARED_KEYS = (*DatasetLayout.model_fields, "files", "reader_code")
 
@@ -47,6 +49,21 @@ def all_prepared(call: Call) -> list[str]:
     ]
     upstream = [call.prepared_folder(one.dataset, one.image_size) for one in call.study.upstream if one.dataset]
     return list(dict.fromkeys(targets + upstream))
+
+
+def prepared_here(call: Call) -> list[str]:
+    """Return the datasets that can be prepared: those whose images are not the user's own, or are there.
+
+    Where they are gone, the arrays that were prepared of them are used as they are. Raises StudyError where there are
+    none.
+    """
+    for name, path in call.images_gone.items():
+        files = [file for size in sizes_of(call, name) for file in call.prepared(name, size)]
+        if not all(map(os.path.exists, files)):
+            raise StudyError(
+                one_line(f"{call.file}: dataset {name}: there is no {path}, and not all was prepared of it")
+            )
+    return [name for name in call.datasets if name not in call.images_gone]
 
 
 def images_to_split(call: Call, dataset: str) -> list[str]:

@@ -36,7 +36,7 @@ def made(call):
 
 
 def params(call):
-    requests._content_now.cache_clear()  # as another call
+    requests.read_anew()  # as another call
     return requests.as_recorded(call, PRODUCT)["params"]
 
 
@@ -90,5 +90,6 @@ def test_a_pack_whose_runs_are_no_longer_in_the_ledger_is_made_again(call):
     assert requests.as_recorded(call(), table)["params"] == [*PARAMS, "runs that the ledger does not hold any more"]
     entry.parent.mkdir(parents=True)
     entry.touch()
+    requests.read_anew()
     assert training.why_made(call(), "train", pack, is_planned=False) is None
     assert requests.as_recorded(call(), table)["params"] == PARAMS

@@ -52,7 +52,7 @@ _content_now = cache(content)  # of the files as they are when a call is planned
 
 def keep(products: Iterable[str], params: list[str], inputs: list[str]) -> None:
     """Keep what products have been made for."""
-    _content_now.cache_clear()
+    read_anew()
     contents = {path: content(path) for path in inputs}
     for product in filter(lambda product: Path(product).is_file(), products):
         request = Request(params=params, inputs=contents, product=content(product))
@@ -61,7 +61,7 @@ def keep(products: Iterable[str], params: list[str], inputs: list[str]) -> None:
 
 def forget(products: Iterable[str]) -> None:
     """Remove the requests of products that are about to be made: what a killed job leaves has none."""
-    _content_now.cache_clear()
+    read_anew()
     for product in products:
         file_of(product).unlink(missing_ok=True)
 
@@ -80,6 +80,7 @@ def changed_inputs(request: Request) -> list[str]:
     return [path for path, was in request.inputs.items() if _content_now(path) not in ("", was)]
 
 
+@cache  # Snakemake asks some ten times for each product
 def as_recorded(call: Call, product: str) -> dict:
     """Return what a product was made for as Snakemake's records have it: `params`, `input` and `input_checksums`.
 
@@ -97,3 +98,9 @@ def as_recorded(call: Call, product: str) -> dict:
         changed.append("runs that the ledger does not hold any more")
     hashes = {path: was for path, was in request.inputs.items() if was.startswith("sha256:")}
     return {"params": request.params + changed, "input": sorted(request.inputs), "input_checksums": hashes}
+
+
+def read_anew() -> None:
+    """Forget what was read of files, as they may change."""
+    _content_now.cache_clear()
+    as_recorded.cache_clear()

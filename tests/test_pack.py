@@ -418,3 +418,9 @@ def test_scores_of_unchanged_metrics_stay_where_another_device_rounds_otherwise(
     complete(pack, request(("flm", 1), metrics="m3"), "out.parquet", trainer)
     pd.testing.assert_frame_equal(rows(), after)
     assert "does not give it finite logits: its scores stay" in caplog.text
+
+
+def test_no_two_packs_share_the_file_of_their_runs_under_way():
+    names = [("a_b", "c", 0), ("a", "b_c", 0), ("a", "b_c", 1), ("a", "b", 0)]
+    files = {packfile.unfinished(request(backbone=one, dataset=other, seed=seed)) for one, other, seed in names}
+    assert len(files) == len(names)

@@ -46,6 +46,7 @@ rule all:
 
 onstart:
     end_with_the_terminal()
+    begin_in_order()
 
 
 onsuccess:

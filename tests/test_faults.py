@@ -52,6 +52,8 @@ def training(project):
 
 def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(project, training):
     jobs, half = jobs_of(training), trained(project)
+    left = project / "resources/.tmp-left"
+    left.mkdir()
     training.kill()
     training.wait()
     assert all(job.is_running() for job in jobs)
@@ -60,8 +62,10 @@ def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(pro
     assert "It can be removed with the --unlock argument." in output
     assert trained(project) == half
     assert "Unlocked working directory." in snakemake(project, "--unlock")[1]
+    assert left.exists()  # nothing is put in order without the lock
     with call(project) as again:  # while the jobs of the killed call still train
         until(lambda: len(jobs_of(again)) == 2, again)
+        assert not left.exists()
         time.sleep(3)  # what would be trained twice has begun by now
         (project / "slow").unlink()
         output, _ = again.communicate(timeout=300)

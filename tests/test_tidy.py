@@ -1,16 +1,22 @@
 """What killed processes and clocks leave behind is put in order before a call, and nothing that is in use."""
 
 import os
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
+from safetensors.torch import save_file
 from stubbed_project import CONFIG
 
-from hiddencost.files import atomic, scratch, sweep
+from hiddencost.files import TEMPORARY, atomic, scratch, sweep
 from hiddencost.jobs import grid, training
+from hiddencost.jobs import tidy as tidying
 from hiddencost.jobs.call import read_call
 from hiddencost.jobs.tidy import tidy
 from hiddencost.runs import packfile
@@ -25,26 +31,84 @@ def call(tmp_path, monkeypatch):
     return read_call(STUDY, "config.yaml", "snakemake")
 
 
-def test_what_is_being_written_is_not_swept_and_what_was_left_is(tmp_path):
-    with atomic(tmp_path / "file.npy") as file, scratch(tmp_path) as folder:
-        file.write_text("half")
-        assert not sweep(file)
-        assert not sweep(folder)
+@pytest.fixture
+def swept_beside(tmp_path):
+    """Another call, which sweeps a folder over and over."""
+    done = threading.Event()
+
+    def sweep_all():
+        while not done.is_set():
+            for left in tmp_path.glob(".tmp-*"):
+                sweep(left)
+
+    sweeper = threading.Thread(target=sweep_all)
+    sweeper.start()
+    yield
+    done.set()
+    sweeper.join()
+
+
+def moved(path, target):
+    path.with_name("part").write_bytes(b"whole")
+    path.with_name("part").replace(target)
+
+
+WRITERS = {
+    "by a writer that renames a file of its own, as safetensors": lambda path, target: save_file({"a": ONE}, target),
+    "moved there, as a download": moved,
+    "left to": lambda path, target: target.write_bytes(b"whole"),
+}
+ONE = torch.ones(1)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_what_is_being_written_is_not_swept(tmp_path, swept_beside, write):
+    for index in range(30):
+        path = tmp_path / f"{index}.safetensors"
+        with atomic(path) as target:
+            write(path, target)
+            time.sleep(0.001)
+        assert path.stat().st_size
+    assert len(list(tmp_path.glob("*.safetensors"))) == 30
+
+
+def test_a_folder_that_is_in_use_is_not_swept_and_what_was_left_is(tmp_path):
+    with scratch(tmp_path) as folder:
         (folder / "unpacked").write_text("half")
-    assert (tmp_path / "file.npy").read_text() == "half"
-    assert [path.name for path in tmp_path.iterdir()] == ["file.npy"]
+        sweep(folder)
+        assert (folder / "unpacked").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "mine")
+    sweep(tmp_path / ".tmp-link")
     left = tmp_path / ".tmp-folder"
     left.mkdir()
     (left / "unpacked").write_text("half")
-    (tmp_path / ".tmp-link").symlink_to(tmp_path / "file.npy")
-    assert sweep(left)
-    assert not sweep(tmp_path / ".tmp-link")
-    assert (tmp_path / "file.npy").exists()
-    assert not left.exists()
+    sweep(left)
+    assert {path.name for path in tmp_path.rglob("*")} == {"mine", ".tmp-link"}
+
+
+def test_what_a_killed_writer_leaves_is_swept(tmp_path):
+    code = """
+import os, signal, sys
+from hiddencost.files import atomic
+with atomic(sys.argv[1]) as target:
+    # as safetensors calls its own
+    target.with_name(".tmpAbCdEf").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a.safetensors"]).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(TEMPORARY)
+    sweep(left)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_call_begins_without_what_killed_jobs_left_and_without_files_of_a_time_to_come(call):
-    left = [Path("resources/datasets/a/32/.tmp-1/images"), Path(call.results, "ledger/a/.tmp-2.safetensors")]
+    left = [
+        Path("resources/datasets/a/32/.tmp-1/images"),
+        Path(call.results, "ledger/a/.tmp-2/ab.safetensors"),
+        Path(call.results, "ledger/unfinished/a_b_0.states"),  # by an older name
+    ]
     kept = [Path("resources/backbones/a/manifest.json"), Path(call.results, "ledger/a/ab.safetensors")]
     for path in left + kept:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +116,25 @@ def test_a_call_begins_without_what_killed_jobs_left_and_without_files_of_a_time
     ahead = time.time_ns() + 10**15
     os.utime(kept[0], ns=(ahead, ahead))
     tidy(call)
-    assert not any(path.exists() for path in [*left, left[0].parent])
+    assert not any(path.exists() for path in [*left, left[0].parent, left[1].parent])
     assert [path.read_text() for path in kept] == ["kept", "kept"]
     assert kept[0].stat().st_mtime_ns <= time.time_ns()
+
+
+def test_what_other_calls_write_meanwhile_keeps_its_time(call, monkeypatch):
+    product = Path("resources/product.json")
+    product.parent.mkdir()
+
+    def files(folder):
+        time.sleep(0.05)  # a tick of the clock
+        product.write_text("new")
+        yield str(product)
+
+    monkeypatch.setattr(tidying, "_files", files)
+    written = []
+    monkeypatch.setattr(os, "utime", lambda path, ns: written.append(path))
+    tidy(call)
+    assert written == []
 
 
 def test_states_of_runs_under_way_go_when_their_pack_is_finished(call):

@@ -322,7 +322,7 @@ def _receive(session, url, part, file: SourceFile) -> None:
                 raise ProtocolError(f"the answer ended after {handle.tell()} bytes")
 
 
-def _begun(part, url) -> "_Begun | None":
+def _begun(part, url) -> _Begun | None:
     """Return what `part` is of, if it can be gone on with."""
     try:
         begun = _Begun.model_validate_json(_state(part).read_bytes())

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, hashed, and hashed code."""
+"""Files: written whole or not at all, read, hashed; paths that the user gives; errors of a moment and of a path."""
 
 import errno
 import fcntl
@@ -10,11 +10,12 @@ import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import mkdtemp
 
 from hiddencost.messages import one_line
 
-TEMPORARY = ".tmp-"  # what names of files begin with that are being written
+TEMPORARY = ".tmp-"  # what names of folders begin with that files are made in, before they get their place
+LOCK = ".lock"  # of such a folder: an open file of its own, as writers may put another in the place of theirs
 
 
 @contextmanager
@@ -25,58 +26,74 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         path: of the file; its folder is made where there is none.
 
     Yields:
-        A temporary path beside it, with its suffix. On success it is fsynced and renamed to `path`, else removed.
+        A path of its name in a temporary folder beside it, to write to or to move a file to. On success that file is
+        fsynced and renamed to `path`, else removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix stays: some writers (Matplotlib, NumPy) choose the format by it
-    with NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix, delete=False) as held:
-        temporary = Path(held.name)
-        _hold(held.fileno())
-        try:
-            yield temporary
-            with open(temporary, "rb+") as handle:
-                os.fsync(handle.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes it private
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with scratch(path.parent) as folder:
+        temporary = folder / path.name
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # some writers make it private
+        temporary.replace(path)
 
 
 @contextmanager
 def scratch(folder: str | os.PathLike) -> Iterator[Path]:
-    """Make a temporary folder in one, and remove it with all that is in it."""
-    with TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
-        held = os.open(name, os.O_RDONLY)
-        try:
-            _hold(held)
-            yield Path(name)
-        finally:
-            os.close(held)
-
-
-def _hold(file: int) -> None:
-    """Let `sweep` see that a process uses a temporary file or folder: the lock ends with the process."""
-    with suppress(OSError):  # a file system without locks, where nothing is swept
-        fcntl.flock(file, fcntl.LOCK_SH)
-
-
-def sweep(temporary: str | os.PathLike) -> bool:
-    """Remove a temporary file or folder that a killed process has left; return whether it was one, used by nobody."""
+    """Make a temporary folder in one, which `sweep` leaves alone, and remove it with all that is in it."""
+    temporary, lock = _held(folder)
     try:
-        handle = os.open(temporary, os.O_RDONLY if os.path.isdir(temporary) else os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(temporary) if os.path.isdir(temporary) else os.unlink(temporary)
-    except OSError:
-        return False
+        yield temporary
     finally:
-        os.close(handle)
-    return True
+        os.close(lock)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _held(folder: str | os.PathLike) -> tuple[Path, int]:
+    """Make a temporary folder, and hold it: its lock, which others on the file system see, ends with the process."""
+    temporary = Path(mkdtemp(dir=folder, prefix=TEMPORARY))
+    try:
+        lock = _open_lock(temporary)
+    except FileNotFoundError:  # swept before it was held
+        return _held(folder)
+    except OSError:  # as of a full disk
+        temporary.rmdir()
+        raise
+    with suppress(OSError):  # a file system without locks, where nothing is swept
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    if temporary.exists():
+        return temporary, lock
+    os.close(lock)
+    return _held(folder)
+
+
+def _open_lock(temporary: Path) -> int:
+    # not of the folder itself: over NFS that lock is seen on this machine alone
+    return os.open(temporary / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+
+def sweep(temporary: str | os.PathLike) -> None:
+    """Remove a temporary folder that a killed process has left; none that a process holds."""
+    swept = Path(f"{temporary}-swept")
+    if os.path.islink(temporary):
+        return
+    try:
+        lock = _open_lock(Path(temporary))
+    except OSError:  # gone, or another user's
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # who has made it and is about to hold it sees that it is gone
+        os.rename(temporary, swept)
+    except OSError:
+        return
+    finally:
+        os.close(lock)
+    shutil.rmtree(swept, ignore_errors=True)
 
 
 def own_path(text: str, is_folder: bool = False) -> Path:

@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 from hiddencost import machine, memory
-from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, training, upstream
-from hiddencost.jobs import values
+from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy, training
+from hiddencost.jobs import upstream, values
 from hiddencost.messages import StudyError
 
 for variable, value in memory.ENVIRONMENT.items():
@@ -102,6 +102,12 @@ def end_with_the_terminal():
     # SIGHUP would kill Snakemake and leave its lock, SIGTERM does not; nohup has SIGHUP ignored, and so it stays
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+
+
+def begin_in_order():
+    """Put the folders in order once the call has the lock, which a partial one goes without."""
+    if not CALL.partial:
+        tidy.tidy(CALL)
 
 
 def planned_files():

@@ -2,7 +2,7 @@
 
 from snakemake import persistence as records
 
-from hiddencost.jobs import requests, tidy
+from hiddencost.jobs import requests
 
 
 def hold_requests():
@@ -28,5 +28,3 @@ def hold_requests():
 
 if workflow.is_main_process:
     hold_requests()
-    if not workflow.output_settings.dryrun:
-        tidy.tidy(CALL)

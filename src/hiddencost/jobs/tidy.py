@@ -1,10 +1,11 @@
 """What killed processes and clocks have left in the folders of a study, put in order before a call."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 
 from hiddencost.files import TEMPORARY, sweep
 from hiddencost.jobs import layout
@@ -13,22 +14,26 @@ from hiddencost.jobs.grid import packs
 from hiddencost.jobs.training import wanted, why_made
 from hiddencost.runs import packfile
 
+AHEAD = 5 * 10**9  # ns: what is ahead of the clock by less may have been written just now
+
 
 def tidy(call: Call) -> None:
-    """Remove temporary files that nobody writes and states of finished packs, and let no product be of the future.
+    """Remove temporary folders that nobody holds and states of finished packs, and let no product be of the future.
 
     Snakemake ends a job whose product is older than what it was made of, as what is made now is.
 
-    Each file is looked at but those of the ledger, of which a study has many.
+    Each file is looked at but those of the ledger, of which a study has many. To be called with the study locked.
     """
     for folder in filter(os.path.isdir, (call.results, "resources")):
-        with NamedTemporaryFile(dir=folder, prefix=TEMPORARY) as new:
-            now = os.stat(new.name).st_mtime_ns  # by the clock of the file system
+        now = _now(folder)
         for path in _files(folder):
             if Path(path).name.startswith(TEMPORARY):
                 sweep(path)
             elif Path(call.results, layout.LEDGER) not in Path(path).parents:
-                _date_back(path, now)
+                _date_back(path, folder, now)
+    # as they were called when two packs could share one
+    for states in Path(call.path(layout.LEDGER), "unfinished").glob("*.states"):
+        states.unlink(missing_ok=True)
     for pack in packs(call, "train"):
         states = packfile.unfinished(wanted(call, "train", **pack))
         if states.exists() and why_made(call, "train", pack, is_planned=False) is None:
@@ -43,7 +48,19 @@ def _files(folder: str) -> Iterator[str]:
         yield from (os.path.join(top, name) for name in [*temporary, *files])
 
 
-def _date_back(path: str, now: int) -> None:
+def _date_back(path: str, folder: str, earlier: int) -> None:
     with suppress(OSError):  # gone meanwhile, or another user's
-        if os.stat(path).st_mtime_ns > now:
+        written = os.stat(path).st_mtime_ns
+        # others may have written it since that look at the clock
+        if written > earlier + AHEAD and written > (now := _now(folder)) + AHEAD:
             os.utime(path, ns=(now, now))
+
+
+def _now(folder: str) -> int:
+    """Return the time by the clock of a folder's file system; where that has no room to tell it, one that never
+    comes."""
+    try:
+        with TemporaryFile(dir=folder) as new:
+            return os.fstat(new.fileno()).st_mtime_ns
+    except OSError:
+        return sys.maxsize

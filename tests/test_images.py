@@ -376,11 +376,12 @@ def test_what_is_done_to_images_is_counted_and_images_of_both_parts_too(tmp_path
     folder = lay(tmp_path / "mine", *(f"{part}/{path}" for part in ("train", "test") for path in TWO))
     colours = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     (folder / "train/a/1.jpg").write_bytes(file_of(colours, orientation=6))
-    (folder / "test/b/1.jpg").write_bytes(file_of(np.rot90(colours, -1)))
+    for copy in ("1.jpg", "3.jpg"):  # two test images, of one training image
+        (folder / "test/b" / copy).write_bytes(file_of(np.rot90(colours, -1)))
     dataset = own(tmp_path, folder=str(folder))
     assert PreparedReport.read(tmp_path / "out").remarks == [
         f"turned upright, by the orientation in EXIF: 1, such as {folder}/train/a/1.jpg",
-        "the same in training and test images, pixel by pixel: 1",
+        "test images that are training images, too, pixel by pixel at this size: 2",
     ]
     np.testing.assert_array_equal(dataset.train_images[0], np.rot90(colours, -1).transpose(2, 0, 1))
 

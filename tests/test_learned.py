@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import report_prepared
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.compression.verification import KnownImages, VerificationReport
@@ -84,6 +85,33 @@ def test_a_run_whose_entry_is_damaged_or_gone_is_not_shown_and_the_others_are(st
     assert len(found.mappings) == 3 * (8 + 6 - 2)
     assert len(found.remapped) == 2 * (8 - 2)
     assert f"what a run has learned is not shown: {path} is damaged" in caplog.text
+
+
+def test_a_run_without_what_its_method_learns_is_not_shown_and_the_others_are(study, caplog):
+    runs, folder, _ = study
+    for method, left in (("ilm", ["prompt", "mapping"]), ("rlm", ["prompt"])):
+        run = runs.loc[(runs["method"] == method) & (runs["shots"] == "1"), "run"].iloc[0]
+        tensors, result = ledger.read(folder, run)
+        ledger.record(folder, run, {name: tensors[name].clone() for name in left}, result)
+        without = f"{ledger.entry(folder, run)} has no mapping{'s' * (method == 'ilm')}"
+        found = learned.read_learned(*study, GROUPS, NAMES, SHAPES)
+        assert f"what a run has learned is not shown: {without}" in caplog.text
+    assert len(found.mappings) == 3 * (8 + 6 - 2)
+
+
+def test_what_was_read_of_a_run_is_dropped_before_the_next_is(study, monkeypatch):
+    whole, read, held = ledger.read, [], []
+
+    def watched(*args):
+        held.append(sum(not storage.expired() for storage in read))
+        tensors, result = whole(*args)
+        read.extend(StorageWeakRef(tensor.untyped_storage()) for tensor in tensors.values())
+        return tensors, result
+
+    monkeypatch.setattr(ledger, "read", watched)
+    learned.read_learned(*study, GROUPS, NAMES, SHAPES)
+    assert len(held) == 14
+    assert max(held) == 0
 
 
 def test_prompts_are_of_the_largest_shots_that_both_ran_and_share_one_contrast(study):

@@ -106,17 +106,17 @@ def read_learned(
         if Path(path, "dataset.json").exists() and not PreparedReport.read(path).failed:
             dataset = load(path)
             images[name], classes[name] = _examples(dataset), dataset.classes
-    learned = {run: _mappings_of(folder, run) for run in runs["run"]}
-    runs = runs[runs["run"].map(learned.get).astype(bool)]
-    mappings, remapped = [], []
+    shown, mappings, remapped = [], [], []
     for run in runs.itertuples():
         axes = {axis: getattr(run, axis) for axis in AXES}
-        mapping, drawn = learned[run.run]
-        mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
-        if METHODS[run.method].redraws:
-            share = (drawn[1:] != drawn[:-1]).mean(1)
-            remapped.append(axes | {"epoch": np.arange(2, len(drawn) + 1), "share": share})
-    mappings = _long(mappings, MAPPINGS[:-2])
+        found = _mapping_of(folder, run.run, METHODS[run.method].redraws)
+        shown.append(found is not None)
+        if found:
+            mapping, share = found
+            mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
+            if METHODS[run.method].redraws:
+                remapped.append(axes | {"epoch": np.arange(2, len(share) + 2), "share": share})
+    runs, mappings = runs[np.array(shown, bool)], _long(mappings, MAPPINGS[:-2])
     imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     cells = list(zip(mappings["backbone"], mappings["dataset"], strict=True))
     names = {cell: sources[cell[0]](cell[1]) or imagenet for cell in dict.fromkeys(cells)}
@@ -131,14 +131,21 @@ def read_learned(
     return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
 
 
-def _mappings_of(folder: str | Path, run: str) -> tuple[np.ndarray, ...]:
-    """Return a run's mapping and that of each epoch; neither, with a warning, where its entry is gone or damaged."""
+def _mapping_of(folder: str | Path, run: str, redraws: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return a run's mapping and, where it was redrawn, the share of it that changed at each epoch; None, with a
+    warning, where its entry is gone, damaged or has no mapping.
+
+    An entry is read whole, for its checksum, and nothing of it is held: a study has gigabytes of them.
+    """
     try:
         learned, _ = ledger.read(folder, run)
+        drawn = learned["mappings"] if redraws else learned["mapping"][None]
+        return learned["mapping"].numpy().copy(), (drawn[1:] != drawn[:-1]).double().mean(1).numpy()
+    except KeyError as error:
+        log.warning("what a run has learned is not shown: %s has no %s", ledger.entry(folder, run), error.args[0])
     except (FileNotFoundError, ValueError) as error:
         log.warning("what a run has learned is not shown: %s", error)
-        return ()
-    return learned["mapping"].numpy(), learned["mappings"].numpy()
+    return None
 
 
 def upstream(backbones: dict[str, dict]) -> pd.DataFrame:

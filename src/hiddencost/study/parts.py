@@ -44,7 +44,10 @@ def _class_names(value: Any) -> list[str] | dict[str, str]:
     if not values or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in values):
         raise ValueError(f"{value!r} is not allowed: expected names, as printable texts, of all classes")
     refuse_duplicates(values)
-    return value if isinstance(value, list) else {str(folder): name for folder, name in value.items()}
+    if isinstance(value, list):
+        return value
+    refuse_duplicates([str(folder) for folder in value])  # 1 and "1" are one folder
+    return {str(folder): name for folder, name in value.items()}
 
 
 def _shown(text: str) -> str:

@@ -4,8 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-# 0, class_3, n02123045: the folders of ImageNet are called by the numbers of WordNet
-NO_NAME = re.compile(r"(class|label|category|cls|c|n)?[\W_]*\d*", re.IGNORECASE)
+# 0, class_3, c7, n02123045: the folders of ImageNet are called by the numbers of WordNet. C is a name, and c++
+NO_NAME = re.compile(r"(class|label|category|cls)?[\W_]*\d*|c[\W_]*\d+|n\d{8}", re.IGNORECASE)
 
 
 def class_words(name: str) -> str:

@@ -1,5 +1,7 @@
 """What a product was made for stands beside it, and nothing else says that it is up to date."""
 
+import dataclasses
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,13 +11,14 @@ import yaml
 from conftest import ROOT
 from stubbed_project import CONFIG
 
-from hiddencost.jobs import grid, layout, requests, training
+from hiddencost import contents, files
+from hiddencost.jobs import grid, layout, requests, training, values
 from hiddencost.jobs.call import read_call
 from hiddencost.runs import packfile
 
 STUDY = yaml.safe_load((ROOT / "config.yaml").read_text()) | CONFIG | {"study": "quickstart"}
 PRODUCT, INPUT = "results/quickstart/backbones/dense/verification.json", "resources/raw/x/fetched.json"
-PARAMS = ["'photos_top1=12'", "'code=\"1\"'"]
+PARAMS = ["photos_top1=12", 'code="1"']
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_a_product_has_the_params_that_it_was_made_for_and_a_copy_of_the_folder_
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda: requests.forget([PRODUCT]),  # as a job does that begins, and may be killed
+        lambda: requests.begin([PRODUCT], []),  # as a job does that begins, and may be killed
         lambda: shutil.rmtree("results/quickstart/requests"),
         lambda: Path(PRODUCT).write_text("another file"),
         lambda: requests.file_of(PRODUCT).write_text('{"params": '),
@@ -74,22 +77,78 @@ def test_an_input_counts_by_what_is_in_it_as_far_as_it_is_there(made, new, told)
     assert params(made) == [*PARAMS, *told]
 
 
-def test_of_a_large_file_the_size_counts(tmp_path):
-    large = tmp_path / "large"
-    large.write_bytes(bytes(requests.LARGE + 1))
-    assert requests.content(str(large)) == f"size:{requests.LARGE + 1}"
-    assert requests.content(str(tmp_path / "none")) == ""
+def zero(path):
+    """Zero a file in its place, and keep its size and times."""
+    times = os.stat(path)
+    Path(path).write_bytes(bytes(times.st_size))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_large_files_count_by_what_is_in_them_and_are_read_once(call, monkeypatch):
+    monkeypatch.setattr(contents, "SETTLED", -(10**12))  # as if all had been written long ago
+    read, features = [], "results/quickstart/features/dense/x.safetensors"
+    monkeypatch.setattr(contents, "sha256_file", lambda path: (read.append(path), files.sha256_file(path))[1])
+    for path in (PRODUCT, features):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(b"\1" * (requests.LARGE + 1))
+    requests.keep([PRODUCT], PARAMS, [features])
+    before = len(read)
+    assert params(call()) == PARAMS
+    assert len(read) == before
+    requests.read_anew()
+    full = dataclasses.replace(call(), check=True)
+    assert requests.as_recorded(full, PRODUCT)["params"] == PARAMS
+    assert sorted(map(os.path.relpath, read[before:])) == sorted((PRODUCT, features))
+    os.utime(features)
+    assert params(call()) == PARAMS
+    zero(features)
+    assert params(call()) == [*PARAMS, f"{features} as it was then"]
+    zero(PRODUCT)
+    assert params(call()) == ["nobody knows what it was made for"]
+
+
+def test_an_input_that_changes_while_a_job_runs_is_one_that_the_product_was_not_made_of(made):
+    requests.begin([PRODUCT], [INPUT])
+    Path(INPUT).write_text("another")
+    requests.keep([PRODUCT], PARAMS, [INPUT])
+    assert params(made) == [*PARAMS, f"{INPUT} as it was then"]
+    requests.begin([PRODUCT], [INPUT])
+    requests.keep([PRODUCT], PARAMS, [INPUT])
+    assert params(made) == PARAMS
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOTDIR])
+@pytest.mark.parametrize("of", ["read_json", "sha256_file"])
+def test_what_cannot_be_read_is_a_product_of_which_nobody_knows_and_no_traceback(made, monkeypatch, number, of):
+    def fails(path):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr({"read_json": requests, "sha256_file": contents}[of], of, fails)
+    assert params(made) == ["nobody knows what it was made for"]
+
+
+def test_a_pack_that_answers_another_request_than_it_is_said_to_is_made_again(call):
+    """As a `--touch` of an older version has left them."""
+    pack = {"backbone": "dense", "dataset": "cifar10-part", "seed": 0}
+    table, wanted = grid.pack_table(call(), "train", pack), training.wanted(call(), "train", **pack)
+    asked = [*values.texts(wanted.model_dump(mode="json"), training.params("train")).values()]
+    for canvas, told in ((wanted.canvas, asked), (wanted.canvas + 8, ["nobody knows what it was made for"])):
+        packfile.write([], wanted.model_copy(update={"canvas": canvas}), Path(table))
+        requests.keep([table], asked, [])
+        assert requests.as_recorded(call(), table)["params"] == told
 
 
 def test_a_pack_whose_runs_are_no_longer_in_the_ledger_is_made_again(call):
     pack = {"backbone": "dense", "dataset": "cifar10-part", "seed": 0}
     table, entry = grid.pack_table(call(), "train", pack), Path(call().path(layout.LEDGER), "a/ab.safetensors")
-    packfile.write([{"run": "ab"}, {"status": "not run"}], training.wanted(call(), "train", **pack), Path(table))
-    requests.keep([table], PARAMS, [])
+    wanted = training.wanted(call(), "train", **pack)
+    packfile.write([{"run": "ab"}, {"status": "not run"}], wanted, Path(table))
+    asked = [*values.texts(wanted.model_dump(mode="json"), training.params("train")).values()]
+    requests.keep([table], asked, [])
     assert training.why_made(call(), "train", pack, is_planned=False) == training.LOST
-    assert requests.as_recorded(call(), table)["params"] == [*PARAMS, "runs that the ledger does not hold any more"]
+    assert requests.as_recorded(call(), table)["params"] == [*asked, "runs that the ledger does not hold any more"]
     entry.parent.mkdir(parents=True)
     entry.touch()
     requests.read_anew()
     assert training.why_made(call(), "train", pack, is_planned=False) is None
-    assert requests.as_recorded(call(), table)["params"] == PARAMS
+    assert requests.as_recorded(call(), table)["params"] == asked

@@ -31,6 +31,7 @@ from stubbed_project import (
 )
 
 from hiddencost.files import read_json
+from hiddencost.jobs import requests
 
 pytestmark = pytest.mark.xdist_group("finished")  # one process makes the fixture
 
@@ -52,8 +53,18 @@ def move_the_training_code(project):
     replace(project, "src/hiddencost/runs/prompting.py", "prompting.engine", "prompting.updates")
 
 
+LARGE_INPUT = "resources/datasets/cifar10-part/104/train_images.npy"
+
+
+def touch_all_that_was_made(project):
+    assert (project / LARGE_INPUT).stat().st_size > requests.LARGE
+    for folder in ("resources", "results"):
+        for path in sorted((project / folder).rglob("*"), key=lambda path: path.suffix == ".npy"):
+            os.utime(path)  # the inputs last
+
+
 def zero_an_image(project):
-    path = project / "resources/datasets/cifar10-part/104/train_images.npy"
+    path = project / LARGE_INPUT
     times = path.stat()
     with open(path, "r+b") as file:
         file.seek(-104 * 104 * 3, os.SEEK_END)
@@ -69,6 +80,7 @@ EDITS = {
         {},
         [],
     ),
+    "all that was made touched, inputs after what was made of them": (touch_all_that_was_made, {}, []),
     "a colour, and what a backbone is called": (
         lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"}, labels={"pruned": "less"})),
         {"figure": 7, "report": 1},
@@ -248,6 +260,13 @@ def test_a_dry_run_says_which_values_changed_and_which_packs_are_made_again(proj
     pack = "results/small/runs/dense/cifar10-part/seed0.parquet"
     _, output = snakemake(project, pack)
     assert f"Made: {pack}.\nWhether study small is complete, `snakemake` tells." in output
+
+
+@pytest.mark.slow
+def test_what_is_touched_is_no_less_stale(project):
+    configure(project, swap_learning_rate_and_gamma)
+    snakemake(project, "--touch")
+    assert planned(project) == TRAINING
 
 
 @pytest.mark.slow

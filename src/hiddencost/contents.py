@@ -24,6 +24,7 @@ SEEN = ".seen.json"  # the record of files that a report beside them names
 # ns. A file that is written again so soon after it was hashed may have the same times: clocks of file systems tick
 SETTLED = 2 * 10**9
 READERS = 8  # files that are read at a time
+NO_FILE = ("ENOENT", "ENOTDIR", "no file")  # what is there in the place of a SHA-256: nothing, or a folder or pipe
 Status = tuple[int, int, int, int]
 
 
@@ -48,7 +49,7 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
     same = {name: before[name] for name, now in status.items() if name in before and before[name][:4] == now}
     others = [name for name in paths if name not in same]
     with ThreadPoolExecutor(READERS) as pool:
-        each = pool.map(_sha256, [paths[name] for name in others])
+        each = pool.map(sha256, [paths[name] for name in others])
         shown = tqdm(each, desc=f"reading {top}", total=len(others), unit=" files", delay=5, mininterval=5)
         read = dict(zip(others, shown, strict=True))
     settled = time.time_ns() - SETTLED
@@ -82,10 +83,11 @@ def _status(path: str) -> Status | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _sha256(path: str) -> str:
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file that is read now, or why it cannot be: see `hashed`."""
     try:
         # before it is opened: a pipe is waited for
-        return sha256_file(path) if stat.S_ISREG(os.stat(path).st_mode) else "no file"
+        return sha256_file(path) if stat.S_ISREG(os.stat(path).st_mode) else NO_FILE[-1]
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, "unreadable")
 

@@ -1,29 +1,42 @@
 # What a product was made for is kept beside it, and held against what is asked: see `hiddencost.jobs.requests`.
 
+from snakemake import io
 from snakemake import persistence as records
 
 from hiddencost.jobs import requests
 
 
+async def is_newer(self, time):
+    """Say that no file is newer than another: what they hold decides, which the requests have."""
+    return False
+
+
 def hold_requests():
-    """Let the requests of products stand for the records in .snakemake/."""
+    """Let the requests of products stand for the records in .snakemake/, and for time stamps."""
     base = records.PersistenceBase
     started, finished, metadata = base.started, base.finished, base.metadata
 
-    def forget(self, job, external_jobid=None):
-        requests.forget(job.output)
+    def begin(self, job, external_jobid=None):
+        if not workflow.touch:  # which makes nothing
+            requests.begin(job.output, self._input(job))
         started(self, job, external_jobid)
 
     async def keep(self, job):
         await finished(self, job)
-        requests.keep(job.output, self._params(job), self._input(job))
+        if not workflow.touch:
+            requests.keep(job.output, sorted(job.non_derived_params), self._input(job))
 
     def of_product(self, product):
+        held = dict(requests.as_recorded(CALL, str(product)))
+        if held:
+            # as the Snakemake of this call writes them, whichever it was that the product was made with
+            held["params"] = [self._serialize_param(param) for param in held["params"]]
+            held["record_format_version"] = records.RECORD_FORMAT_VERSION
         known = metadata(self, product) or records.MetadataRecord()
-        fields = known.model_dump() | requests.as_recorded(CALL, str(product))
-        return records.MetadataRecord(**fields | {"record_format_version": records.RECORD_FORMAT_VERSION})
+        return records.MetadataRecord(**known.model_dump() | held)
 
-    base.started, base.finished, base.metadata = forget, keep, of_product
+    base.started, base.finished, base.metadata = begin, keep, of_product
+    io._IOFile.is_newer = is_newer
 
 
 if workflow.is_main_process:

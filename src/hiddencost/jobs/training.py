@@ -6,7 +6,7 @@ from typing import Any
 
 from hiddencost.digest import APART, code_digest
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import checkpoints, datasets, layout
+from hiddencost.jobs import checkpoints, datasets, layout, values
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, packs
 from hiddencost.methods.registry import JOBS, METHODS
@@ -180,8 +180,19 @@ def _finished_runs(call: Call) -> set[str]:
 
 
 @cache
-def _pack_tables(call: Call) -> set[str]:
-    return {pack_table(call, job, pack) for job in layout.PACK for pack in packs(call, job)}
+def _pack_tables(call: Call) -> dict[str, str]:
+    """Return the kinds of the jobs of packs by their tables."""
+    return {pack_table(call, job, pack): job for job in layout.PACK for pack in packs(call, job)}
+
+
+def answers(call: Call, product: str, asked: list[str]) -> bool:
+    """Return whether a product answers what its job was asked for, as params: of a pack, whose table says itself what
+    it answers."""
+    if (job := _pack_tables(call).get(product)) is None:
+        return True
+    if (request := packfile.stored_request(Path(product))) is None:
+        return False
+    return set(asked) == set(values.texts(request.model_dump(mode="json"), params(job)).values())
 
 
 def has_lost_runs(call: Call, product: str) -> bool:

@@ -48,11 +48,13 @@ STUBS = {
     """,
     "hiddencost/networks/backbones.py": """
         from pathlib import Path
-        from hiddencost.files import write_json
+        from hiddencost.files import sha256_file, write_json
         def save(folder, weights, manifest):
             for name in ("weights", "masks"):
-                Path(folder, f"{name}.safetensors").write_text(weights)
-            write_json(Path(folder, "manifest.json"), manifest | {"weights_sha256": weights})
+                path = Path(folder, f"{name}.safetensors")
+                path.write_text(weights)
+                manifest = manifest | {f"{name}_sha256": sha256_file(path)}
+            write_json(Path(folder, "manifest.json"), manifest)
     """,
     "hiddencost/networks/checkpoint.py": """
         from hiddencost.networks.backbones import save

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hiddencost import catalog
+from hiddencost import catalog, contents
 from hiddencost.compression.make import compress
 from hiddencost.files import read_json, sha256_file, write_json
 from hiddencost.networks import backbones, build, inference
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_could_not_be_fetched_is_a_backbone_that_says_why(tmp_
     import_checkpoint("mobilenetv2", ENTRY, tmp_path / "fetched.json", tmp_path / "out")
     assert "checkpoint mobilenetv2 cannot be used: example.org: 404" in caplog.text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("weights.safetensors", "masks.safetensors", "manifest.json")
+        *("weights.safetensors", "masks.safetensors", "manifest.json", contents.SEEN)
     }
     manifest = read_json(tmp_path / "out" / "manifest.json")
     assert (manifest["failed"], manifest["checkpoint"]) == ("example.org: 404", "mobilenetv2")
@@ -109,7 +109,7 @@ def test_a_changed_weights_file_is_refused(mobilenetv2, tmp_path):
     weights = load_file(tmp_path / "weights.safetensors")
     weights["features.0.0.weight"][0] = 0
     save_file(weights, tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"weights\.safetensors: sha256 is \w+, the manifest says"):
+    with pytest.raises(OSError, match=r"weights\.safetensors: sha256 is \w+, expected \w+, as it was made"):
         backbones.load(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_manifest_of_other_weights_is_refused(mobilenetv2, tmp_path):
     compress(mobilenetv2, tmp_path, None, None)
     manifest = read_json(tmp_path / "manifest.json")
     write_json(tmp_path / "manifest.json", manifest | {"masks_sha256": "0" * 64})
-    with pytest.raises(ValueError, match=r"masks\.safetensors"):
+    with pytest.raises(OSError, match=r"masks\.safetensors"):
         backbones.load(tmp_path)
 
 

@@ -6,18 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT, source_files
 
 from hiddencost import contents
 from hiddencost.catalog.entries import DatasetLayout
+from hiddencost.compression import gate
+from hiddencost.compression.make import compress
 from hiddencost.datasets import prepared
 from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, sha256_file, write_json
-from hiddencost.jobs import damage
+from hiddencost.jobs import damage, downloads, layout
 from hiddencost.jobs.call import read_call
+from hiddencost.messages import StudyError
+from hiddencost.networks import backbones
+from hiddencost.networks.manifest import Manifest
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FOLDER = Path("resources/datasets/toy/8")
@@ -92,6 +98,64 @@ def test_a_download_that_is_no_longer_what_it_was_is_fetched_again(tmp_path, mon
     assert damage.why_again(call(), str(folder / "fetched.json")) is None
     spoil(folder / "own/w.pth")
     assert damage.why_again(call(), str(folder / "fetched.json")) == REMADE
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """The files of a network as imported."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("resources/backbones/net")
+    preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+    manifest = Manifest(checkpoint="net", architecture="resnet20_cifar", preprocessing=preprocessing)
+    backbones.save(folder, {"weight": torch.ones(9)}, {"weight": torch.ones(9, dtype=torch.bool)}, manifest)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "masks.safetensors"])
+def test_a_network_that_is_not_as_it_was_made_is_made_again(network, name):
+    assert damage.why_again(call(), str(network / name)) is None
+    data = bytearray((network / name).read_bytes())
+    data[-1] ^= 1
+    (network / name).write_bytes(data)
+    assert damage.why_again(call(), str(network / name)) == REMADE
+    others = {"weights.safetensors", "masks.safetensors", "manifest.json"} - {name}
+    assert [damage.why_again(call(), str(network / other)) for other in others] == [None, None]
+
+
+def test_a_network_that_a_disk_has_changed_fails_the_job_is_no_result_and_is_known_to_the_next_plan(network):
+    path = network / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    # as where the disk changes bits and no times
+    contents.keep(network, Manifest.read(network).sha256, network / contents.SEEN)
+    assert damage.why_again(call(), str(path)) is None
+    with pytest.raises(OSError, match=f"^{path}: sha256 is {sha256_file(path)}, expected .*made again$"):
+        compress(network, "made", None, None)
+    assert not Path("made").exists()
+    with pytest.raises(OSError, match=f"^{path}: sha256 is "):
+        gate.verify(network, {}, lambda network, manifest: pytest.fail("not loaded"))
+    assert damage.why_again(call(), str(path)) == REMADE
+
+
+def test_a_network_that_could_not_be_made_is_tried_again_when_told(network):
+    manifest = network / "manifest.json"
+    assert damage.why_again(call(retry="true"), str(manifest)) is None
+    backbones.save_failure(network, "404", Manifest.read(network))
+    assert damage.why_again(call(), str(manifest)) is None
+    assert damage.why_again(call(retry="true"), str(manifest)) == "it has failed, and is tried again"
+
+
+@pytest.mark.parametrize("content", ['{"files": {"weights": {}}}', '{"files": [3]}', "[]", '{"files"', None])
+def test_a_damaged_report_of_a_download_is_told_in_a_line(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = Path(layout.FETCHED["checkpoints"].format("net"))
+    path.parent.mkdir(parents=True)
+    path.write_text(content) if content else path.mkdir()
+    assert damage.why_again(call(), str(path)) is None
+    with pytest.raises(StudyError, match=f"{path}") as told:
+        downloads.report_of("checkpoints", "net")
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_a_failure_is_recorded_and_tried_again_when_told(toy):

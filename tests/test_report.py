@@ -556,5 +556,12 @@ def test_the_recipe_is_that_of_the_rows_and_one_that_the_study_states_otherwise_
     assert "learning_rate; as the study was when they were trained: epochs 2, learning_rate 0.01" in told["why"]
     (recipe,) = provenance.recipes(runs, {"protocol": then})
     assert recipe["other"] == []
+    # that of another family of networks is no excuse
+    (recipe,) = provenance.recipes(runs, {"protocol": then | {"epochs": 9}, "clip": then})
+    assert recipe["other"] == ["epochs"]
+    (recipe,) = provenance.recipes(
+        runs.assign(checkpoint="openclip-ViT-B-32.openai"), {"protocol": then | {"epochs": 9}, "clip": then}
+    )
+    assert recipe["other"] == []
     html = make(tmp_path, runs).read_text()
     assert "learning_rate 0.01, canvas 64" in html

@@ -67,6 +67,12 @@ def packs(tmp_path):
     return [tmp_path / f"{name}.parquet" for name in "abcd"]
 
 
+def test_a_method_that_nobody_knows_any_more_is_left_out_of_the_tables(packs):
+    held = pd.read_parquet(packs[0])
+    pd.concat([held, held.iloc[:1].assign(method="gone")]).to_parquet(packs[0])
+    assert list(tables.collect(packs, STUDY)["method"]) == ["flm"] * 8
+
+
 def test_a_budget_above_what_a_class_has_is_told(packs, tmp_path):
     for seed, images in enumerate(([[1, 2, 3], [4]], [[1, 2, 3], [4, 5, 6]])):
         write_json(tmp_path / f"toy{seed}.json", {"permutations": images})

@@ -58,7 +58,7 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
         for name in others
         if (now := status[name]) and max(now[1:3]) < settled and len(read[name]) == 64
     }
-    if new or before.keys() != same.keys():
+    if full or new or before.keys() != same.keys():  # what was on record of them may be wrong
         _write(record, top, same | new)
     return {name: same[name][-1] if name in same else read[name] for name in paths}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from hiddencost.files import canonical, sha256_text
+from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.messages import Record
 
 KINDS = {"url": "", "path": "", "pypi": "PyPI package ", "npm": "npm package ", "hf": "Hugging Face "}
@@ -72,6 +72,40 @@ class SourceFile(Record, strict=True):
     def expected(self) -> dict:
         """Return how the file is known: its name, size and checksums, as far as they are stated."""
         return self.model_dump(exclude={"sources"}, exclude_none=True)
+
+
+class FetchedFile(Record):
+    """A file of a download: where it is, what it holds and where it came from."""
+
+    path: str
+    sha256: str
+    source: str = ""
+
+
+class FetchedReport(Record):
+    """fetched.json: what came of a download.
+
+    Attributes:
+        failed: what each source of each missing file said; None where all are there.
+        files: by their key in the catalog.
+        asked: what was to be fetched, see `download_digest`.
+        attempt: how often it had been tried again.
+    """
+
+    failed: str | None = None
+    files: dict[str, FetchedFile] = Field(default_factory=dict)
+    asked: str | None = None
+    attempt: int = 0
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "FetchedReport":
+        """Read it from a download's folder. Raises ValueError, in a line, if it is none."""
+        path = Path(folder, "fetched.json")
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError:
+            damaged = "is damaged: it does not say what came of a download; delete it, and it is made again"
+            raise ValueError(f"{path} {damaged}") from None
 
 
 LOCK = "checksums.lock.json"  # of first uses, in the project's folder

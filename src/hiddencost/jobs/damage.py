@@ -2,21 +2,29 @@
 where a call is told to retry, reports of a failure."""
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hiddencost import contents
 from hiddencost.datasets.prepared import PreparedReport
-from hiddencost.files import read_json
 from hiddencost.jobs.call import Call
+from hiddencost.networks.manifest import Manifest
+from hiddencost.sources import FetchedReport
 
-FETCHED, PREPARED, IMPORTED = "fetched.json", "dataset.json", "manifest.json"
+FETCHED = "fetched.json"
+MADE: dict[str, Any] = {
+    "dataset.json": PreparedReport,
+    "manifest.json": Manifest,
+}  # reports of what a job has made beside them
 
 
 def why_again(call: Call, product: str) -> str | None:
     """Return why a product is made again, None where nothing is known against it."""
     path = Path(product)
-    if path.name in (PREPARED, IMPORTED) and call.retry and _read(path).get("failed"):
+    # whether a download is tried again, its params say
+    if call.retry and path.name in MADE and getattr(_report(path), "failed", None):
         return "it has failed, and is tried again"
     if path.name in _changed(call, path.parent):
         return "files that are not what the report beside them says"
@@ -26,19 +34,24 @@ def why_again(call: Call, product: str) -> str | None:
 @cache
 def _changed(call: Call, folder: Path) -> set[str]:
     """Return the products in a folder that are not as its report says, or which say so of others."""
-    if (folder / PREPARED).exists():
-        try:
-            return set(PreparedReport.read(folder).damaged(folder, call.check))
-        except ValueError:  # in a line, where it is read
-            return set()
-    files = _read(folder / FETCHED).get("files", {})
-    stated = {os.path.relpath(file["path"], folder): file["sha256"] for file in files.values()}
-    now = contents.hashed(folder, stated, folder / contents.SEEN, call.check) if stated else {}
-    return {FETCHED} if now != stated else set()
+    for name in MADE:
+        if report := _report(folder / name):
+            return _others(call, folder, report.sha256)
+    if report := _report(folder / FETCHED):
+        files = {os.path.relpath(file.path, folder): file.sha256 for file in report.files.values()}
+        return {FETCHED} if _others(call, folder, files) else set()
+    return set()
 
 
-def _read(report: Path) -> dict:
+def _others(call: Call, folder: Path, stated: Mapping[str, str]) -> set[str]:
+    """Return the files in a folder that are not of the SHA-256 that is stated."""
+    now = contents.hashed(folder, stated, folder / contents.SEEN, call.check)
+    return {name for name, sha256 in stated.items() if now[name] != sha256}
+
+
+def _report(path: Path) -> Any:
+    """Return a report, None where there is none; of one that is damaged a line tells where it is read."""
     try:
-        return read_json(report)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
+        return (MADE | {FETCHED: FetchedReport})[path.name].read(path.parent)
+    except (OSError, ValueError):
+        return None

@@ -3,28 +3,27 @@
 from pathlib import Path
 
 from hiddencost.catalog.entries import DatasetEntry, NetworkEntry, PhotosEntry
-from hiddencost.files import read_json
 from hiddencost.jobs import layout
 from hiddencost.jobs.call import Call
 from hiddencost.messages import StudyError
-from hiddencost.sources import download_digest
+from hiddencost.sources import FetchedReport, download_digest
 
 Entry = NetworkEntry | DatasetEntry | PhotosEntry
 
 
-def report_of(kind: str, name: str) -> dict:
+def report_of(kind: str, name: str) -> FetchedReport:
     """Return the report of an earlier download; kind: of `layout.FETCHED`. Raises StudyError where it is damaged."""
-    fetched = Path(layout.FETCHED[kind].format(name))
     try:
-        return {"failed": None, "attempt": 0} | (read_json(fetched) if fetched.exists() else {})
-    except ValueError as error:
+        return FetchedReport.read(Path(layout.FETCHED[kind].format(name)).parent)
+    except FileNotFoundError:
+        return FetchedReport()
+    except (OSError, ValueError) as error:
         raise StudyError(error) from None
 
 
-def is_retried(call: Call, report: dict, name: str, entry: Entry) -> bool:
+def is_retried(call: Call, report: FetchedReport, name: str, entry: Entry) -> bool:
     """Return whether a download that has failed is tried again: the call says so, or what to fetch has changed."""
-    changed = report["failed"] and report["asked"] != download_digest(name, entry.files, call.offline)
-    return bool(report["failed"]) and bool(call.retry or changed)
+    return bool(report.failed) and (call.retry or report.asked != download_digest(name, entry.files, call.offline))
 
 
 def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | DatasetEntry) -> str | None:
@@ -34,9 +33,9 @@ def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | Dataset
     them by files.
     """
     report, folder = report_of(kind, name), Path(layout.FETCHED[kind].format(name)).parent
-    if report["failed"] and not is_retried(call, report, name, entry):
+    if report.failed and not is_retried(call, report, name, entry):
         again = f"to try again: {call.command} --config retry=true; or give files of your own: paths"
-        return f"{report['failed']} ({again})"
+        return f"{report.failed} ({again})"
     if call.offline:
         for file in entry.files.values():
             if not file.user_paths and not Path(folder, file.name).exists():
@@ -57,4 +56,4 @@ def settings(call: Call, kind: str, name: str, entry: Entry) -> dict:
     """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
     tried (`attempt`)."""
     report = report_of(kind, name)
-    return {"files": checksums(call, entry), "attempt": report["attempt"] + is_retried(call, report, name, entry)}
+    return {"files": checksums(call, entry), "attempt": report.attempt + is_retried(call, report, name, entry)}

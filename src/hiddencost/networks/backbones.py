@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hiddencost import contents
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.files import atomic, sha256_file
 from hiddencost.messages import describe_mismatch
@@ -57,6 +58,7 @@ def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor],
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         manifest = manifest.replace(**{f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")})
     manifest.write(folder)
+    contents.keep(folder, manifest.sha256, folder / contents.SEEN)
 
 
 def save_failure(folder: str | Path, reason: str, manifest: Manifest) -> None:
@@ -72,17 +74,18 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], Manifest]:
         and its manifest, with the number of `keys_matched`.
 
     Raises:
-        ValueError: the backbone could not be made, the keys do not match the architecture, or the files are not those
-            of the manifest.
+        ValueError: the backbone could not be made, or the keys do not match the architecture.
+        OSError: a file is not as it was made. It fails the job; the next call makes the backbone again.
     """
     folder = Path(folder)
     manifest = Manifest.read(folder)
     if manifest.failed:
         raise ValueError(manifest.failed)
-    for name, declared in (("weights", manifest.weights_sha256), ("masks", manifest.masks_sha256)):
-        path = folder / f"{name}.safetensors"
-        if (sha256 := sha256_file(path)) != declared:
-            raise ValueError(f"{path}: sha256 is {sha256}, the manifest says {declared}")
+    # read whole, as a disk may change bits and no times; what is found is on record for the next plan
+    for name, found in contents.hashed(folder, manifest.sha256, folder / contents.SEEN, full=True).items():
+        if found != (declared := manifest.sha256[name]):
+            expected = f"expected {declared}, as it was made; call again, and it is made again"
+            raise OSError(f"{folder / name}: sha256 is {found}, {expected}")
     network = build(manifest.architecture, manifest.widths)
     weights = folder / "weights.safetensors"
     matched = load_strictly(network, load_file(weights), str(weights))

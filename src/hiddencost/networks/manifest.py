@@ -69,6 +69,11 @@ class Manifest(Record):
         """Write it into a backbone's folder, atomically."""
         write_json(Path(folder) / "manifest.json", self.model_dump(exclude_unset=True))
 
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The SHA-256 of the files beside it, by their names; "" where it does not say."""
+        return {f"{name}.safetensors": getattr(self, f"{name}_sha256") or "" for name in ("weights", "masks")}
+
     def replace(self, **values: Any) -> "Manifest":
         """Return it with other values."""
         return Manifest(**self.model_dump(exclude_unset=True) | values)

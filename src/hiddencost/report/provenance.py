@@ -13,7 +13,8 @@ import pandas as pd
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.files import canonical, read_json, sha256_file
 from hiddencost.methods.registry import METHODS
-from hiddencost.networks.families import FAMILIES
+from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.sources import FetchedReport
 
 OF_DATA = {
     "batch_size",
@@ -55,8 +56,10 @@ def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> 
     ]
     for kind, folder, names in origins:
         for name in names:
-            for file in _read(resources / folder / name / "fetched.json").get("files", {}).values():
-                add(kind, name, Path(file["path"]).name, file["sha256"], file["source"])
+            report = resources / folder / name
+            files = FetchedReport.read(report).files if (report / "fetched.json").exists() else {}
+            for one in files.values():
+                add(kind, name, Path(one.path).name, one.sha256, one.source)
     for report in _reports(prepared):
         for file, sha256 in report.sha256.items():
             add("prepared images", report.dataset, f"{file} at {report.size} pixels", sha256)
@@ -100,29 +103,32 @@ def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:
 
     Returns:
         A row a recipe: its `settings` as a text, names of `methods`, the number of `runs`, and the names of the
-        settings that are `other` in the study now, but for those that a data set or a network may change.
+        settings that are `other` in the study now, but for those that a data set or a network may change. A family
+        of networks has a recipe of its own.
     """
     rows = []
     finished = runs[runs["recipe"].notna()]
     for text, group in finished.groupby("recipe", sort=False):
         recipe, methods = json.loads(text), list(dict.fromkeys(group["method"]))
-        stated = [study[name] for method in methods for name in _sections(method) if study.get(name)]
-        differences = [
-            sorted(name for name in recipe.keys() & section.keys() - OF_DATA if recipe[name] != section[name])
+        sections = {_section(*of_run) for of_run in zip(group["method"], group["checkpoint"], strict=True)}
+        stated = [study[name] for name in sections if name and study.get(name)]
+        other = {
+            name
             for section in stated
-        ]
+            for name in recipe.keys() & section.keys() - OF_DATA
+            if recipe[name] != section[name]
+        }
         settings = ", ".join(f"{name} {canonical(value)}" for name, value in recipe.items())
-        other = min(differences, key=len, default=[])
-        rows.append({"settings": settings, "methods": methods, "runs": len(group), "other": other})
+        rows.append({"settings": settings, "methods": methods, "runs": len(group), "other": sorted(other)})
     return rows
 
 
-def _sections(method: str) -> list[str]:
-    """Return the keys of a study that may hold the recipe of a method: of prompting, by the family of the network."""
+def _section(method: str, checkpoint: str) -> str | None:
+    """Return the key of a study that holds the recipe of a method on a checkpoint; None of an unknown method."""
     known = METHODS.get(method)
     if known is None:
-        return []
-    return [family.recipe for family in FAMILIES.values()] if known.prompts else [known.recipe]
+        return None
+    return family_of_checkpoint(checkpoint).recipe if known.prompts else known.recipe
 
 
 def gates(study: dict, results: Path) -> list[dict]:

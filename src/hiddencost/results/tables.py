@@ -88,7 +88,6 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
-    runs["classes_short"] = _classes_short(runs, study.splits)
     runs["dense"] = runs["backbone"].map({name: stated["dense"] for name, stated in study.backbones.items()})
     wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
     index = pd.MultiIndex.from_frame(runs[AXES].map(_text))
@@ -97,7 +96,10 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     runs.index = index
     if (runs := runs.loc[wanted]).index.has_duplicates:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
-    return runs.reset_index(drop=True).reindex(columns=run_columns() + BIN_COLUMNS)
+    runs = runs.reset_index(drop=True)
+    # of these alone: a pack may hold methods that nobody knows any more
+    runs["classes_short"] = _classes_short(runs, study.splits)
+    return runs.reindex(columns=run_columns() + BIN_COLUMNS)
 
 
 def _read_pack(path: Path) -> pd.DataFrame:

@@ -1,15 +1,21 @@
 """What the one reader of checkpoints makes of a file: a table of those that it refuses, bounds, and a fuzz."""
 
 import argparse
+import enum
 import io
 import os
 import pickle
 import re
 import struct
 import time
+import uuid
 import zipfile
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,12 +93,17 @@ def test_files_are_read_as_torch_load_reads_them(how, tmp_path):
         "step": shared[::2],
         "tied": STATE["weight"],
         "parameter": nn.Parameter(shared),
+        "told": torch.ones(3),
     }
+    tensors["told"].source = "a script"  # PyTorch keeps attributes
     beside = {
         "epoch": 3, "rates": [np.float64(0.1)], "text": "ü", "bytes": b"\x00", "set": {1}, "none": (None, 2**70),
         "counts": Counter("ab"), "lists": defaultdict(list, {"a": [1]}), "args": argparse.Namespace(path=Path("a")),
         "version": torch.__version__, "class": nn.Conv2d, "array": np.ones(2),
-        "method": OneCycleLR._annealing_cos, "nested": {("a", 0): {1: (2, [3])}},
+        "method": OneCycleLR._annealing_cos, "nested": {("a", 0): {1: (2, [3]), 2: b""}, None: None, 0.5: 1},
+        "when": [datetime.now(UTC), date(2026, 1, 1), timedelta(1)], "last": deque([1, 2], maxlen=3),
+        "plain": (1j, range(3), slice(1, 2), frozenset("a"), Decimal(1), Fraction(1, 2), uuid.uuid4()),
+        "settings": SimpleNamespace(lr=0.1),
     }  # fmt: skip
     (tmp_path / "file.pth").write_bytes(saved({"state_dict": tensors, **beside}, **how))
     weights, masks = read_state_dict(tmp_path / "file.pth")
@@ -131,12 +142,41 @@ def sparse():
         return saved({"w": weight})
 
 
+class Kind(enum.Enum):
+    OWN = 1
+
+
+class Quantity(torch.Tensor):
+    pass
+
+
+def long_part():
+    """A part that claims 64 TiB, in the table at the end of the file."""
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        for name, part in parts_of(saved(STATE)).items():
+            archive.writestr(name, part)
+        info = archive.getinfo("archive/data.pkl")
+        info.file_size = info.compress_size = 2**46
+    return buffer.getvalue()
+
+
+def long_key_many_times():
+    return described(b"\x80\x02(" + b"N" * 100_000 + b"tq\x000](" + b"}h\x00Ns" * 1000 + b"e.")
+
+
+def keys_of_one_hash():
+    keys = (b"\x8a\x0a" + ((2**61 - 1) * place).to_bytes(10, "little") for place in range(50_000))
+    return described(b"\x80\x02}(" + b"".join(key + b"N" for key in keys) + b"u.")
+
+
+NAMES = b"\x80\x04\x8c\x01a\x8c\x01a\x93q\x00" + b"h\x00h\x00\x93q\x00" * 40 + b"."
+LONG_NAME = b"\x80\x04X" + struct.pack("<I", 10**5) + b"a" * 10**5 + b"q\x00](" + b"h\x00h\x00\x93" * 2000 + b"e."
 DEEP = b"\x80\x02}(" + b")" + b"\x85" * 50_000 + b"K\x01u."  # a tuple of tuples, as a key
 TWICE = b"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x02u."
 HEADER = struct.pack("<Q", 10**14)
 ENTRY = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 EIGHT_BITS = ENTRY.replace(b'"F32"', b'"F8_E4M3"').replace(b",8]", b",2]")
-DAMAGED = "not a file of weights alone, or a damaged one: "
+DAMAGED = "not a file of weights, or a damaged one: "
 CALLS = DAMAGED + "it calls "
 REFUSED = {
     "sparse": (sparse, "w is sparse; expected what its to_dense() returns"),
@@ -194,7 +234,28 @@ REFUSED = {
     "a call of what is no name": (lambda: described(b"\x80\x02K\x01)R."), CALLS + "<class 'int'>"),
     "another object": (lambda: described(b"(S'ls'\nios\nsystem\n."), "its instruction INST is not of a state dict"),
     "a place of memory far away": (lambda: described(b"\x80\x02Nr\xff\xff\xff\xff."), "found none"),
-    "a deep key": (lambda: described(DEEP), DAMAGED + "it has a key that is no text and no number"),
+    "a deep key": (lambda: described(DEEP), "; a tuple is no name of a tensor"),
+    "a long key many times": (long_key_many_times, "alone or under state_dict_ema, model_ema, state_dict,"),
+    "keys of one hash": (keys_of_one_hash, "; 0 is no name of a tensor"),
+    "a name of names": (lambda: described(NAMES), "it names a class by what is no name"),
+    "a long name many times": (lambda: described(LONG_NAME), "it names a class by what is no name"),
+    "bytes of many claims": (long_part, DAMAGED),
+    "bytes of many claims, older": (
+        lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**46) + b"x",
+        DAMAGED + "expected 70368744177664 bytes in a bytes8, but only 1 remain",
+    ),
+    "a class of one's own": (
+        lambda: saved({"model": STATE, "kind": Kind.OWN}),
+        CALLS + f"{__name__}.Kind; expected data alone",
+    ),
+    "negative": (
+        lambda: saved({"w": (torch.ones(2) * 1j).conj().imag}),
+        "w has a negative or conjugate bit; expected what resolve_neg() or resolve_conj() returns",
+    ),
+    "of another class": (
+        lambda: saved({"w": torch.ones(2).as_subclass(Quantity)}),
+        f"w is of the class {__name__}.Quantity; expected a tensor of PyTorch's own",
+    ),
     "a key twice": (lambda: described(TWICE), DAMAGED + "it has the key 'a' twice"),
     "itself": (holding_itself, "expected a state dict {name: tensor}, alone or under state_dict_ema"),
     "arrays": (lambda: pickle.dumps({"w": np.ones(2)}), "not a file of torch.save, and none of safetensors"),
@@ -212,12 +273,12 @@ REFUSED = {
 
 
 def most_memory():
-    """The most memory that this process had at once since it was asked last, in bytes; 0 where it cannot be told."""
+    """The most memory that this process had at once since it was asked last, in bytes; None where none tells."""
     try:
         most = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return 0
+        return None
     return most
 
 
@@ -231,10 +292,13 @@ def test_what_is_no_state_dict_is_refused_in_a_line(make, outcome, tmp_path, mon
     with pytest.raises(ValueError, match=r"file\.pth: ") as caught:
         read_state_dict(path)
     assert time.monotonic() - started < 10
-    assert most_memory() - before < 100e6
+    most = most_memory()
     assert outcome in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert os.listdir() == ["file.pth"]
+    if most is None:
+        pytest.skip("refused in a line; how much memory it took cannot be told here")
+    assert most - before < 100e6
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path):
@@ -244,9 +308,17 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
             read_state_dict(path)
 
 
-def test_a_pickle_without_end_is_left(tmp_path, monkeypatch):
+WITHOUT_END = {
+    "instructions": b"\x80\x02" + b"N0" * 1000 + b"}.",
+    "pairs many times": b"\x80\x02](X\x01\x00\x00\x00aN\x86X\x01\x00\x00\x00bN\x86eq\x000]("
+    + b"ccollections\nOrderedDict\nh\x00\x85R" * 200 + b"e.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("described_as", WITHOUT_END.values(), ids=WITHOUT_END)
+def test_a_pickle_without_end_is_left(described_as, tmp_path, monkeypatch):
     monkeypatch.setattr(unpickle, "MOST_INSTRUCTIONS", 1000)
-    (tmp_path / "file.pth").write_bytes(described(b"\x80\x02" + b"N0" * 1000 + b"}."))
+    (tmp_path / "file.pth").write_bytes(described(described_as))
     with pytest.raises(ValueError, match=r"file\.pth: .*it has more than 1,000 instructions"):
         read_state_dict(tmp_path / "file.pth")
 
@@ -297,7 +369,7 @@ PIECES = [
     b"cos\nsystem\n",
 ]
 EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 9), st.one_of(st.sampled_from(PIECES), st.binary(max_size=3))),
+    st.tuples(st.floats(0, 1), st.none() | st.integers(0, 9), st.sampled_from(PIECES) | st.binary(max_size=3)),
     min_size=1,
     max_size=3,
 )
@@ -306,36 +378,48 @@ EDITS = st.lists(
 def edited(content, edits):
     for share, removed, added in edits:
         place = int(share * len(content))
+        removed = len(added) if removed is None else removed  # written over
         content = content[:place] + added + content[place + removed :]
     return content
 
 
 def read_or_refused(path, content):
-    """The tensors of a file, if they have the names and shapes of `STATE`; None where it, or they, are refused."""
+    """The tensors of a file; None where it is refused."""
     path.write_bytes(content)
     try:
-        weights = read_state_dict(path).weights
+        return read_state_dict(path).weights
     except ValueError as error:
         line = str(error)
-    else:
-        return (
-            weights if all(weights[key].shape == STATE[key].shape for key in weights.keys() & STATE.keys()) else None
-        )
     assert line.startswith(f"{path}: ")
     assert len(line.splitlines()) == 1
     return None
 
 
 @pytest.mark.parametrize("name", FILES)
-@given(edits=EDITS)
-def test_a_damaged_file_is_the_same_network_or_refused(name, edits, tmp_path_factory):
-    tensors = read_or_refused(tmp_path_factory.getbasetemp() / "fuzz.pth", edited(FILES[name], edits))
-    if tensors and name == "newer":  # the others have no checksums
-        assert tensors.keys() == STATE.keys()
-        assert all(torch.equal(tensor, STATE[key].to(tensor.dtype)) for key, tensor in tensors.items())
+def test_a_damaged_file_is_the_same_network_or_refused(name, tmp_path):
+    were_read = []
+
+    @given(edits=EDITS)
+    def check(edits):
+        tensors = read_or_refused(tmp_path / "fuzz.pth", edited(FILES[name], edits))
+        were_read.append(tensors is not None)
+        if tensors is not None and name == "newer":  # the others have no checksums
+            assert tensors.keys() == STATE.keys()
+            for key, tensor in tensors.items():
+                assert tensor.shape == STATE[key].shape
+                assert torch.equal(tensor, STATE[key].to(tensor.dtype))
+
+    check()
+    assert 0 < sum(were_read) < len(were_read)
 
 
-@given(edits=EDITS)
-def test_what_a_file_describes_is_read_or_refused(edits, tmp_path_factory):
-    content = changed("data.pkl", lambda part: edited(part, edits))
-    read_or_refused(tmp_path_factory.getbasetemp() / "fuzz.pth", content)
+def test_what_a_file_describes_is_read_or_refused(tmp_path):
+    were_read = []
+
+    @given(edits=EDITS)
+    def check(edits):
+        content = changed("data.pkl", lambda part: edited(part, edits))
+        were_read.append(read_or_refused(tmp_path / "fuzz.pth", content) is not None)
+
+    check()
+    assert 0 < sum(were_read) < len(were_read)

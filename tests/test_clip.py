@@ -268,6 +268,17 @@ def lose(key):
         (lambda state: state.update(extra=torch.ones(1)), "unexpected key extra"),
         (lambda state: state.update(visual_m=torch.ones(1)), "unexpected key visual_m"),
         (lambda state: state.update({"visual_m.odd": torch.ones(1)}), r"visual_m\.odd has shape \[1\], its original"),
+        *(
+            (
+                lambda state, name=name: state.update({name: torch.tensor(1.0)}),
+                rf"{name} has shape \[\], expected {one}",
+            )
+            for name, one in {
+                "visual.transformer.resblocks.0.attn.in_proj_weight": "2 dimensions, none of 0",
+                "visual.transformer.resblocks.0.attn.in_proj_bias": "1 dimensions, none of 0",
+                "visual.transformer.resblocks.0.mlp.c_proj.weight": "2 dimensions, none of 0",
+            }.items()
+        ),
         (lambda state: state.clear() or state.update(image_queue=torch.ones(1)), "no block of a CLIP"),
     ],
 )

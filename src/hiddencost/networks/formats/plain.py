@@ -1,4 +1,4 @@
-"""open_clip's format: the state dict of both towers, keys as in the model, as safetensors or pickled."""
+"""A state dict, keys as in the network, as torchvision, timm (Hugging Face) and open_clip publish them."""
 
 from pathlib import Path
 

@@ -104,11 +104,11 @@ def class_folders(folder: Path, remarks: Remarks) -> list[str]:
     if len(names) < 2:
         found = f"no folder but {names[0]}" if names else "no folder"
         raise ValueError(f"{folder}: there is {found} in it; expected one for each class")
-    refuse_parts(folder, names)
+    _refuse_parts(folder, names)
     return names
 
 
-def refuse_parts(folder: Path, names: list[str]) -> None:
+def _refuse_parts(folder: Path, names: list[str]) -> None:
     """Raise ValueError where the folders that should be classes are parts of a data set, such as Train and val."""
     kinds = [[name for name in names if name.casefold() in kind] for kind in (TRAIN, TEST)]
     if all(kinds):

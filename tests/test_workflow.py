@@ -400,7 +400,10 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     before, whole = trained(project), project / "results/small/tables/runs.csv"
     told = whole.read_bytes()
     figures = ("figures", "--nolock", "--config", "partial=true")
+    left = project / "results/small/.tmp-left"
+    left.mkdir()
     ran, _ = snakemake(project, *figures)
+    assert left.exists()  # nothing is put in order beside a call that runs
     assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
     table = (project / "results/small/partial/tables/runs.csv").read_text()
     assert table.count(",ok,") in (12, 14, 16)  # seed 0's, and seed 1's probes where they came first
@@ -414,6 +417,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     running.communicate(timeout=120)
     (project / "slow").unlink()
     snakemake(project)
+    assert not left.exists()
     assert nothing_to_do(project)
     # what is made later is seen; with all of it the state so far is the whole
     ran, output = snakemake(project, *figures)

@@ -6,6 +6,7 @@ from conftest import ROOT, report_prepared
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts, TrainedEntry
 from hiddencost.datasets.own import user_entry
+from hiddencost.datasets.readers.image import MOST_PIXELS
 from hiddencost.jobs import cost
 from hiddencost.sources import SourceFile
 from hiddencost.study.load import load_study
@@ -100,12 +101,13 @@ def test_a_file_of_arrays_is_read_whole_unless_it_is_large(tmp_path):
     images, labels = np.zeros((3200, 32, 32, 3), np.uint8), np.arange(3200) % 2
     np.savez(file, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
     own = user_entry("mine", npz=str(file))
-    assert cost.prepare_mb(own) == 500 + 40
+    assert cost.OWN_IMAGE * 1e6 >= 16 * MOST_PIXELS
+    assert cost.prepare_mb(own) == 500 + cost.OWN_IMAGE + 40
     with open(file, "r+b") as large:
         large.truncate(10**12)
-    assert cost.prepare_mb(own) == 500 + 4295
+    assert cost.prepare_mb(own) == 500 + cost.OWN_IMAGE + 4295
     folder = own.model_copy(update={"options": {"path": str(tmp_path)}})
-    assert cost.prepare_mb(folder) == 500
+    assert cost.prepare_mb(folder) == 500 + cost.OWN_IMAGE
     assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE
     archive = {"archive": SourceFile(name="a.tgz", size=170_000_000)}
     assert cost.prepare_mb(DATASET.model_copy(update={"files": archive})) == 500 + 680

@@ -105,13 +105,13 @@ def _classes(name: str, found: list[str] | None, stated: list[str] | None) -> li
 
 def _write_images(
     name: str, part: str, images: RawImages, size: int | str, layout: DatasetLayout, folder: Path
-) -> tuple[np.ndarray, list[bytes]]:
-    """Write the images of a part, and return their labels, and a digest of each."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the images of a part, and return their labels, and a digest of each, uint64."""
     expected = getattr(layout.counts, part) if layout.counts else images.count
     if images.count != expected or not expected:
         raise ValueError(f"{name} {part}: {images.count} images, expected {expected or 'some'}")
     native, (side, _, _) = layout.native_size, sized(size)
-    labels, digests = np.empty(images.count, np.int64), []
+    labels, digests = np.empty(images.count, np.int64), np.empty(images.count, np.uint64)
     # image by image: all may be larger than the memory, and writing to a memory map kills the process on a full disk
     with atomic(folder / f"{part}_images.npy") as temporary, open(temporary, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, 3, side, side)}
@@ -121,7 +121,7 @@ def _write_images(
             if native and image.size != (native, native):
                 raise ValueError(f"{name} {part}: image {index} is {image.size}, expected {native} x {native} pixels")
             labels[index], written = label, pixels(image, size).tobytes()
-            digests.append(hashlib.blake2b(written, digest_size=16).digest())
+            digests[index] = int.from_bytes(hashlib.blake2b(written, digest_size=8).digest(), "little")
             file.write(written)
     log.info("%s %s: %d images of %d x %d, %d classes", name, part, len(labels), side, side, len(np.unique(labels)))
     return labels, digests
@@ -136,10 +136,9 @@ def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
         raise ValueError(f"{what}: {has}, expected all from 0 to {classes - 1}")
 
 
-def _shared(train: list[bytes], test: list[bytes]) -> list[str]:
+def _shared(train: np.ndarray, test: np.ndarray) -> list[str]:
     """Say how many test images are training images, too: a model that remembers these is right of them."""
-    known = set(train)
-    shared = sum(one in known for one in test)
+    shared = np.isin(test, train).sum()
     return [f"test images that are training images, too, pixel by pixel at this size: {shared}"] if shared else []
 
 

@@ -31,6 +31,7 @@ RESIZE_RATE = 100  # images/s on one core
 PROCESS = {"cpu": 1000, "gpu": 4000}
 FORWARD = 2000  # the same without gradients
 IMAGE = 120  # a training image on a canvas of 224, of ResNet-50 in training mode
+OWN_IMAGE = 2148  # the largest of the user's own that is read, see datasets.readers.image
 READERS, READER = 4, 600  # worker processes that read images for a GPU, and what each takes
 IMAGENET = 1_281_167  # training images of an upstream folder, as long as nobody has counted: ImageNet-1k's
 DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
@@ -178,12 +179,13 @@ def network_mb(checkpoint: NetworkEntry) -> int:
 
 
 def prepare_mb(dataset: DatasetEntry) -> int:
-    """Return the memory to prepare a dataset, some of which are read whole from their files."""
+    """Return the memory to prepare a dataset, some of which are read whole from their files, and of the user's own
+    an image after another, of any size."""
     sizes = [file.size or DOWNLOAD * 1e6 for file in dataset.files.values()]
-    path = Path(dataset.options.get("path", ""))  # of the user's own: a folder, or a file
-    if path.is_file():
-        sizes.append(min(path.stat().st_size, 2**30))  # larger ones are read an image at a time, see readers.npz
-    return math.ceil(500 + 4 * sum(sizes) / 1e6)
+    path = dataset.options.get("path")  # of the user's own: a folder, or a file
+    if path and Path(path).is_file():
+        sizes.append(min(Path(path).stat().st_size, 2**30))  # larger ones are read an image at a time
+    return math.ceil(500 + (OWN_IMAGE if path else 0) + 4 * sum(sizes) / 1e6)
 
 
 def train_mb(

@@ -19,6 +19,7 @@ from torchvision import transforms
 
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.datasets import prepared
+from hiddencost.datasets.readers.image import open_published
 from hiddencost.datasets.readers.raw import ImageFiles
 from hiddencost.datasets.tree import lines, read_tree
 from hiddencost.prompting.schedule import stream
@@ -98,7 +99,9 @@ def load(source: dict) -> Upstream:
     tree = read_tree(folder, parts)
     for line in lines(tree.remarks):
         log.info("%s: %s", folder, line)
-    return Upstream(ImageFiles(tree.samples("train")), ImageFiles(tree.samples(parts[1])), tree.classes, None)
+    # as torchvision and timm read them, without EXIF: some photos of ImageNet have it, and published top-1 ignores it
+    images = [ImageFiles(tree.samples(part), open_published) for part in parts]
+    return Upstream(images[0], images[1], tree.classes, None)
 
 
 class Augmented(Dataset):

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from hiddencost.datasets.prepared import PARTS
 from hiddencost.datasets.readers.hash_split import HashSplit, split_by_hash
+from hiddencost.datasets.readers.image import open_image
 from hiddencost.datasets.readers.raw import ImageFiles, RawDataset, subset
 from hiddencost.datasets.tree import read_tree
 from hiddencost.messages import Record
@@ -26,7 +29,11 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
     folder, share = Path(options.path), options.test_share
     tree = read_tree(folder, PARTS if share is None else ())
     names = [(options.classes or {}).get(name, name) for name in tree.classes]
-    images = {part: ImageFiles(tree.samples(part), tree.remarks) for part in tree.images}
+
+    def opened(path: str) -> Image.Image:
+        return open_image(path, lambda what: tree.remarks.setdefault(what, []).append(path))
+
+    images = {part: ImageFiles(tree.samples(part), opened) for part in tree.images}
     if share is None:
         train, test = (subset(images[part], range(len(images[part]))) for part in PARTS)
     else:

@@ -31,9 +31,10 @@ from hiddencost.messages import one_line
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
 EXPECTED = "PNG, JPEG, WebP, BMP, TIFF, PPM or GIF"
 MOST_BYTES = 2**30
-MOST_PIXELS = 2**27
+MOST_PIXELS = 2**27  # up to 16 bytes each, with the file: jobs.cost.OWN_IMAGE
 MOST_STRETCHED = 100  # longer to shorter side: a line of pixels, resized by its shorter side, fills any memory
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0, section 3
+UPRIGHT = "turned upright, by the orientation in EXIF"
 
 Note = Callable[[str], object]  # takes what was done to an image, beyond what its pixels say
 
@@ -53,16 +54,16 @@ def open_image(path: str | Path, note: Note = lambda what: None) -> Image.Image:
         OSError: for what is wrong with the machine or the file system, and not with the file.
     """
     try:
-        return _decoded(_bytes_of(path), lambda image: _as_rgb(image, note))
+        return _decoded(_bytes_of(path), lambda image, turned: _as_rgb(image, turned, note))
     except ValueError as error:
         raise ValueError(f"{one_line(path)}: cannot be read as an image: {error}") from error
 
 
 def open_published(path: str | Path) -> Image.Image:
     """Read an image of a published data set, as the code that published it does: RGB, as Pillow converts it, without
-    a look at EXIF and transparency. Formats, sizes and errors are those of `open_image`."""
+    a look at EXIF and transparency. Formats, sizes, errors and pixels of 16 bits are those of `open_image`."""
     try:
-        return _decoded(_bytes_of(path), lambda image: image.convert("RGB"))
+        return _decoded(_bytes_of(path), lambda image, _: _of_8_bits(image).convert("RGB"))
     except ValueError as error:
         raise ValueError(f"{one_line(path)}: cannot be read as an image: {error}") from error
 
@@ -101,15 +102,17 @@ def _bytes_of(path: str | Path) -> bytes:
         return file.read(MOST_BYTES)
 
 
-def _decoded(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _decoded(data: bytes, convert: Callable[[Image.Image, bool], Image.Image]) -> Image.Image:
+    """Return an image as `convert` makes it, which is told whether Pillow turned it upright, as it does a TIFF."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what it reads all the same
         try:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 check_size(*image.size)
+                turned = getattr(image, "tag_v2", {}).get(ExifTags.Base.Orientation) in range(2, 9)
                 image.load()
                 check_size(*image.size)  # a few formats tell only now
-                return convert(image)
+                return convert(image, turned)
         except UnidentifiedImageError:
             raise ValueError(f"it is none, or damaged; expected {EXPECTED}" if data else "it is empty") from None
         except MemoryError:
@@ -118,22 +121,30 @@ def _decoded(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Imag
             raise ValueError(one_line(error)[:200] or type(error).__name__) from error
 
 
-def _as_rgb(image: Image.Image, note: Note) -> Image.Image:
+def _as_rgb(image: Image.Image, turned: bool, note: Note) -> Image.Image:
     """Return an image as RGB, upright; see the table above. Raises ValueError for pixels of unknown range."""
     if _has_frames(image):
         note("several frames or pages, of which the first was read")
+    if turned:
+        note(UPRIGHT)
     image = _upright(image, note)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):  # PNG and PPM: 16 bits
-        note("16 bits a pixel, scaled by the range of the format")
-        return _from_16_bits(image).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits, and no range is known; expected 8 or 16 bits")
+    if image.mode.startswith(("I", "F")):
+        return _of_8_bits(image, note).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")  # without a copy: it may be large
         if image.getchannel("A").getextrema() != (255, 255):
             note("transparent pixels, put on white")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _of_8_bits(image: Image.Image, note: Note = lambda what: None) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):  # PNG and PPM: 16 bits
+        note("16 bits a pixel, scaled by the range of the format")
+        return _from_16_bits(image)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and no range is known; expected 8 or 16 bits")
+    return image
 
 
 def _has_frames(image: Image.Image) -> bool:
@@ -150,7 +161,7 @@ def _upright(image: Image.Image, note: Note) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
             image = ImageOps.exif_transpose(image)
             image.format = form
-            note("turned upright, by the orientation in EXIF")
+            note(UPRIGHT)
     except Exception:  # of EXIF that is damaged: the pixels are whole
         note("EXIF that cannot be read, taken as upright")
     return image
@@ -159,5 +170,6 @@ def _upright(image: Image.Image, note: Note) -> Image.Image:
 def _from_16_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
-    grey = np.rint(np.asarray(image) * (255 / white)).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)
+    grey = np.rint(np.arange(2**16) * (255 / white)).clip(0, 255).astype(np.uint8)
+    table = 255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
+    return image.convert("I").point(table.tolist(), "L")

@@ -5,6 +5,7 @@
 | x_train, y_train, and x_test, y_test or x_val, y_val | read; other arrays are left out, and told |
 | images uint8 [N, h, w, 3] or [N, 3, h, w], h and w as of an image file (`readers.image`) | read, one after another |
 | labels of any integer type that int64 holds, [N] or [N, 1] | read |
+| more than 2^24 images | refused: their labels are held |
 | members neither stored nor deflated, encrypted ones, two of one name | refused |
 | a header that states more than its member holds, or can hold | refused, before memory is taken |
 | objects, records, floating point, truth values | refused: nothing is unpickled, and nothing rounded |
@@ -31,6 +32,7 @@ HEADERS: dict[tuple[int, int], Callable] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+MOST_IMAGES = 2**24
 MOST_AT_ONCE = 2**32  # bytes of an array in Fortran's order, whose images do not lie one after another
 
 
@@ -128,6 +130,8 @@ def _images(path: str, archive: zipfile.ZipFile, x: str, y: str) -> RawImages:
         channels = [axis for axis in (1, 3) if len(images.shape) == 4 and images.shape[axis] == 3]
         if images.dtype != np.uint8 or len(channels) != 1:
             raise ValueError(f"{x} is {images}, expected uint8 [N, h, w, 3] or [N, 3, h, w]")
+        if images.shape[0] > MOST_IMAGES:
+            raise ValueError(f"{x} has {images.shape[0]} images; expected at most {MOST_IMAGES}")
     height, width = (length for axis, length in enumerate(images.shape) if axis not in (0, channels[0]))
     check_size(width, height)
     with _member(archive, y) as (file, labels):
@@ -137,7 +141,7 @@ def _images(path: str, archive: zipfile.ZipFile, x: str, y: str) -> RawImages:
         values = np.frombuffer(_exactly(file, None), labels.dtype)
         if count and int(values.max()) > np.iinfo(np.int64).max:
             raise ValueError(f"{y} has the label {values.max()}; expected all from 0 on")
-    return RawImages(count, zip(_in_order(path, x, channels[0]), values.tolist(), strict=True))
+    return RawImages(count, zip(_in_order(path, x, channels[0]), map(int, values), strict=True))
 
 
 def _in_order(path: str, name: str, channels: int) -> Iterator[Image.Image]:

@@ -1,15 +1,12 @@
 """A dataset as its files give it: an image after another, with its label."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
-
-from hiddencost.datasets.readers.image import open_image
-from hiddencost.datasets.tree import Remarks
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,15 @@ class ImageFiles:
 
     Attributes:
         samples: the path and the label of each.
-        remarks: takes what was done to them (`readers.image`); None: nobody asks.
+        opened: reads an image, see `readers.image`.
     """
 
-    def __init__(self, samples: list[tuple[str, int]], remarks: Remarks | None = None):
-        self.samples, self.remarks = samples, remarks
+    def __init__(self, samples: list[tuple[str, int]], opened: Callable[[str], Image.Image]):
+        self.samples, self.opened = samples, opened
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.samples[index]
-        remarks = {} if self.remarks is None else self.remarks
-        return open_image(path, lambda what: remarks.setdefault(what, []).append(path)), label
+        return self.opened(path), label

@@ -184,6 +184,20 @@ def test_an_error_of_a_moment_fails_the_job_and_is_no_result(toy, monkeypatch, n
     assert READERS["npz"].module  # what is replaced is what is called
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_images_that_are_gone_since_the_plan_fail_the_job_and_are_no_result(toy, is_folder):
+    before = read_json(FOLDER / "dataset.json")
+    os.remove("toy.npz")
+    options = {"path": "toy.npz"}
+    if is_folder:  # the mount point of a disk
+        os.mkdir("toy.npz")
+        options["test_share"] = 0.5
+    gone = DatasetLayout(**LAYOUT | {"reader": "folder" if is_folder else "npz", "options": options})
+    with pytest.raises(FileNotFoundError, match=r"^toy\.npz is gone since the call was planned"):
+        prepare("toy", gone, None, 8, FOLDER)
+    assert read_json(FOLDER / "dataset.json") == before
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR])
 def test_what_is_wrong_with_a_path_is_a_result(toy, monkeypatch, number):
     def read(options, files, scratch):

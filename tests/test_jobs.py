@@ -275,6 +275,11 @@ def test_a_job_takes_what_its_plan_has_found_of_images_and_looks_at_none(call, m
     config = deepcopy(CONFIG)
     own_images(config)
     assert read_call(config, "config.yaml", "snakemake", is_job=True).targets == planned
+    monkeypatch.setattr("hiddencost.jobs.call.contents.digest", lambda *given, **how: pytest.fail("was read again"))
+    monkeypatch.setattr("hiddencost.jobs.call._check_class_names", lambda call: pytest.fail("was checked again"))
+    assert read_call(
+        config | {"paths": {"mobilenetv2": __file__}}, "config.yaml", "snakemake", is_job=True
+    ).study.paths
 
 
 def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
@@ -297,6 +302,14 @@ def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).touch()
     assert datasets.prepared_here(call(own_images)) == []
+    # a node on which the disk is not mounted is not asked, and an empty mount point is no images
+    config = deepcopy(CONFIG)
+    own_images(config)
+    assert datasets.prepared_here(read_call(config, "config.yaml", "snakemake", is_job=True)) == ["mine"]
+    Path("mine.npz").mkdir()
+    assert params_of(call(own_images)) == before
+    assert datasets.prepared_here(call(own_images)) == []
+    Path("mine.npz").rmdir()
     Path("unmounted.npz").rename("mine.npz")
     assert params_of(call(own_images)) == before
     assert datasets.prepared_here(call(own_images)) == ["mine"]

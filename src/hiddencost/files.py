@@ -113,6 +113,15 @@ def own_path(text: str, is_folder: bool = False) -> Path:
     return path
 
 
+def is_away(path: str) -> bool:
+    """Return whether nothing of the user's own is at a path: no file, or an empty folder, as of a disk that is not
+    mounted."""
+    try:
+        return next(os.scandir(path), None) is None if os.path.isdir(path) else not os.path.lexists(path)
+    except OSError:  # it is there, and reading it tells what is wrong
+        return False
+
+
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as temporary:

@@ -13,7 +13,7 @@ from hiddencost.datasets.prepared import ARRAYS, PARTS, PreparedReport
 from hiddencost.datasets.readers.raw import RawImages
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import lines
-from hiddencost.files import atomic, fetched_files, refuse_of_a_moment, scratch, sha256_file
+from hiddencost.files import atomic, fetched_files, is_away, refuse_of_a_moment, scratch, sha256_file
 from hiddencost.messages import one_line
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ def prepare(
     open (None) is taken from the data. What was read, left out and why, is logged and in dataset.json.
 
     A dataset whose download has failed, or whose files are not as the layout says, is written with its reason, as
-    "failed" in dataset.json, and empty arrays: `prepared.load` then raises ValueError.
+    "failed" in dataset.json, and empty arrays: `prepared.load` then raises ValueError. Images of the user's own that
+    are gone are no result: FileNotFoundError, and nothing is written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,11 @@ def prepare(
         counts = Counts(**{part: len(labels[part]) for part in PARTS})
     except ValueError as error:
         refuse_of_a_moment(error)
+        own = None if fetched else layout.options.get("path")
+        if own and is_away(own):
+            raise FileNotFoundError(
+                f"{one_line(own)} is gone since the call was planned; expected the images"
+            ) from error
         log.error("%s cannot be prepared: %s", name, one_line(error))
         for part in PARTS:
             _save(np.empty((0, 3, side, side), np.uint8), folder / f"{part}_images.npy")

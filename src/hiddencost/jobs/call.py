@@ -16,7 +16,7 @@ from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEnt
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import atomic, canonical, sha256_text
+from hiddencost.files import atomic, canonical, is_away, sha256_text
 from hiddencost.jobs import layout
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
@@ -99,7 +99,7 @@ class Call:
         given = (dataset.name, dataset.folder, dataset.npz, dataset.test_share, dataset.classes)
         record = contents.RECORDS / f"{sha256_text(canonical(given))[:16]}.entry.json"
         own = os.path.expanduser(dataset.folder or dataset.npz or "")
-        if self.is_job or not os.path.lexists(own):
+        if self.is_job or is_away(own):
             try:
                 entry = DatasetEntry.model_validate_json(record.read_bytes())
             except (OSError, ValidationError):  # none, or damaged
@@ -117,7 +117,7 @@ class Call:
     def images_gone(self) -> dict[str, str]:
         """Where images of the user's own should be and are not, by the dataset's name: their disk may be away."""
         paths = {each.name: os.path.expanduser(each.folder or each.npz or "") for each in self.study.datasets}
-        return {name: path for name, path in paths.items() if path and not os.path.lexists(path)}
+        return {name: path for name, path in paths.items() if path and is_away(path)}
 
     @cached_property
     def datasets(self) -> dict[str, DatasetEntry]:
@@ -197,7 +197,8 @@ def _merged(config: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, 
 def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool = False) -> Call:
     """Return the call of a config, as Snakemake has it: the study's, with flags of the call among its keys.
 
-    is_job: see `Call`; nothing is checked again for one. Raises StudyError, a line for each thing that is wrong.
+    is_job: see `Call`; beside the study nothing is checked again for one. Raises StudyError, a line for each thing that
+    is wrong.
     """
     flags: dict[str, Any] = {}
     for name, (yes, no) in FLAGS.items():
@@ -212,6 +213,8 @@ def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool =
     study = load_study({key: value for key, value in config.items() if key not in FLAGS}, file)
     flags["check"] &= not is_job
     call = Call(study, file, command, is_job=is_job, **flags)
+    if is_job:
+        return call
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
         _check_compressions(call)

@@ -55,8 +55,10 @@ def prepared_here(call: Call) -> list[str]:
     """Return the datasets that can be prepared: those whose images are not the user's own, or are there.
 
     Where they are gone, the arrays that were prepared of them are used as they are. Raises StudyError where there are
-    none.
+    none. A job is not asked: it may run where the user's folder is not mounted, and was planned where it is.
     """
+    if call.is_job:
+        return list(call.datasets)
     for name, path in call.images_gone.items():
         files = [file for size in sizes_of(call, name) for file in call.prepared(name, size)]
         if not all(map(os.path.exists, files)):

@@ -197,8 +197,8 @@ def _merged(config: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, 
 def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool = False) -> Call:
     """Return the call of a config, as Snakemake has it: the study's, with flags of the call among its keys.
 
-    is_job: see `Call`; beside the study nothing is checked again for one. Raises StudyError, a line for each thing that
-    is wrong.
+    is_job: see `Call`; beside the study nothing is checked again for one. Raises StudyError, a line for each thing
+    that is wrong.
     """
     flags: dict[str, Any] = {}
     for name, (yes, no) in FLAGS.items():

@@ -1,5 +1,6 @@
 """Files of saved classifiers that are damaged, that make no sense, or that mean harm: none is loaded."""
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 
 import hiddencost
 from hiddencost.networks.architectures import ARCHITECTURES
-from hiddencost.runs import saved
+from hiddencost.runs import saved, trained
 from hiddencost.runs.trained import TrainedClassifier
 
 RUN = {"study": "s", "backbone": "net", "dataset": "toy", "method": "ilm", "shots": "2", "seed": 0}
@@ -157,6 +158,19 @@ def test_settings_that_make_no_sense_are_refused(path, rewrite, settings, told):
     rewrite(settings)
     with pytest.raises(ValueError, match=told):
         hiddencost.load(path)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory"), OSError(errno.EIO, "Input/output error")]
+)
+def test_an_error_of_the_machine_is_none_of_the_file(path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(trained, "_as_saved", fail)
+    with pytest.raises(type(error)) as raised:
+        hiddencost.load(path)
+    assert raised.value is error
 
 
 @pytest.mark.parametrize("library", ["clip", "timm"])

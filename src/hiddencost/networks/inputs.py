@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from hiddencost.files import refuse_of_a_moment
 from hiddencost.networks.families import family_of
 
 if TYPE_CHECKING:
@@ -43,10 +44,17 @@ def run(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     try:
         return network(images)
     except Exception as error:
+        refuse_of_the_machine(error)
         lines = str(error).splitlines() or [type(error).__name__]
-        if isinstance(error, MemoryError) or "memory" in str(error):
-            raise
         raise ValueError(f"it does not take images of {images.shape[-1]} pixels: {lines[0]}") from None
+
+
+def refuse_of_the_machine(error: Exception) -> None:
+    """Raise an error of a network, or its cause, where memory was short or a disk did not answer: it is none of the
+    network's."""
+    refuse_of_a_moment(error)
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        raise error
 
 
 @cache

@@ -15,7 +15,7 @@ from hiddencost.datasets.splits import take_shots
 from hiddencost.files import read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
-from hiddencost.networks import backbones, layers
+from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import shape_of
@@ -238,6 +238,7 @@ def _from_file(path: Path) -> TrainedClassifier:
         claimed(torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta"))
         sources = layers.head_of(claimed.network).out_features
     except Exception as error:  # of a library, whose networks raise anything
+        inputs.refuse_of_the_machine(error)
         raise ValueError(f"{path}: no such classifier can be built: {error}") from None
     saved.check_shapes(tensors, backbones.weights_of(claimed.state_dict()), str(path))
     saved.check_values(tensors, sources, str(path))

@@ -30,7 +30,7 @@ quickstart: install
 	@echo "tables: results/quickstart/tables/"
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 -m slow

@@ -9,8 +9,6 @@ import pytest
 from hiddencost import digest
 from hiddencost.digest import APART, NO_NUMBERS, PACKAGE, code_digest, module_name, modules, read_code
 
-pytestmark = pytest.mark.xdist_group("digest")  # one process makes the fixture `loaded`
-
 SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
 A = '''"""Doc."""
 import logging

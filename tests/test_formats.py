@@ -829,7 +829,7 @@ def test_every_checkpoint_of_the_catalog_is_complete_and_agrees_with_itself(real
     assert expected | {f"resnet50-lth{state}" for state in range(1, 11)} <= entries.keys()
 
 
-def test_a_checkpoint_of_timm_is_made_from_its_own_configuration():
+def test_a_checkpoint_of_timm_is_made_from_its_own_configuration(real_networks):
     entry = catalog.checkpoint("timm-resnet50.a1_in1k")
     gmacs, _ = count_multiply_adds(entry.architecture)
     assert gmacs == pytest.approx(4.089, abs=1e-3)

@@ -41,8 +41,6 @@ from hiddencost.upstream import check, gate, launch, processes, sparsifiers, sta
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
 from hiddencost.upstream.job import UpstreamJob
 
-pytestmark = pytest.mark.xdist_group("upstream")  # one process makes the fixtures
-
 CPU = torch.device("cpu")
 ALONE = processes.Processes(0, 1, CPU)
 RECIPE = {

@@ -33,8 +33,6 @@ from stubbed_project import (
 from hiddencost.files import read_json
 from hiddencost.jobs import requests
 
-pytestmark = pytest.mark.xdist_group("finished")  # one process makes the fixture
-
 
 def open_in_an_editor(project):
     (project / "workflow/report/.report.css.swp").write_bytes(b"b0VIM\x00\xff")

@@ -4,18 +4,19 @@
 import os
 import re
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"))
 
-from hiddencost.digest import APART, code_digest
-from hiddencost.jobs import layout, values
+from hiddencost.jobs import layout, training, values
+from hiddencost.jobs.call import Call
 from hiddencost.study.load import load_study
 
 study = load_study(config, "the study")
+CALL = Call(study)
 config["jobs_per_gpu"] = study.jobs_per_gpu  # the script reads it
 RESULTS = f"results/{study.study}"
 FETCHED = "resources/{kind}/{name}/fetched.json"
@@ -23,9 +24,6 @@ STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWO
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 SPLIT = f"{RESULTS}/{layout.SPLIT}"
 RUN = "{backbone}/{dataset}/{method}/{shots}/seed{seed}"
-CODE = code_digest(ROOT / "workflow/scripts/train.py", apart=APART["train"])
-# what PackRequest asks for, and no more
-REQUEST = ("study", "backbone", "dataset", "seed", "recipe", "canvas", "size", "runs", "ledger", "code")
 
 
 wildcard_constraints:
@@ -45,15 +43,17 @@ def dataset_at_image_size(wildcards):
     return layout.prepared(wildcards.dataset, study.dataset(wildcards.dataset).image_size)
 
 
+@cache
+def pack_request(backbone, dataset, seed):
+    return training.wanted(CALL, "train", backbone, dataset, seed)
+
+
 def request(wildcards):
     """What the script is asked for: a pack of one run."""
     shots = wildcards.shots if wildcards.shots == "full" else int(wildcards.shots)
-    of = {"study": study.study, "backbone": wildcards.backbone, "dataset": wildcards.dataset}
-    of |= {"seed": int(wildcards.seed), "runs": [[wildcards.method, shots]], "ledger": f"{RESULTS}/ledger"}
-    of |= {"recipe": study.recipe("protocol", wildcards.dataset, wildcards.backbone), "code": CODE}
-    backbone = study.backbone(wildcards.backbone)
-    of |= {"canvas": study.canvas(backbone), "size": study.sizes(wildcards.dataset, backbone)["train"]}
-    return values.texts(of, REQUEST)
+    pack = pack_request(wildcards.backbone, wildcards.dataset, int(wildcards.seed))
+    asked = pack.asking(((wildcards.method, shots),))
+    return values.texts(asked.model_dump(mode="json"), training.params("train"))
 
 
 def param(name, wildcards):
@@ -134,7 +134,7 @@ rule train_one:
     resources:
         mem_mb=4000,
     params:
-        **{name: partial(param, name) for name in REQUEST},
+        **{name: partial(param, name) for name in training.params("train")},
     script:
         "../workflow/scripts/train.py"
 

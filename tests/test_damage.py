@@ -128,7 +128,7 @@ def test_a_network_that_a_disk_has_changed_fails_the_job_is_no_result_and_is_kno
     data[-1] ^= 1
     path.write_bytes(data)
     # as where the disk changes bits and no times
-    contents.keep(network, Manifest.read(network).sha256, network / contents.SEEN)
+    contents.keep(network, Manifest.read(network).sha256)
     assert damage.why_again(call(), str(path)) is None
     with pytest.raises(OSError, match=f"^{path}: sha256 is {sha256_file(path)}, expected .*made again$"):
         compress(network, "made", None, None)

@@ -117,6 +117,22 @@ def test_an_input_that_changes_while_a_job_runs_is_one_that_the_product_was_not_
     assert params(made) == PARAMS
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("before", [None, "an older one"])
+def test_what_one_job_of_a_group_makes_for_another_is_what_that_was_made_of(made, order, before):
+    """They begin together, and end in any order."""
+    network = "results/quickstart/backbones/dense/manifest.json"
+    if before:
+        Path(network).write_text(before)
+    jobs = [([network], [INPUT]), ([PRODUCT], [network])][::order]
+    for products, inputs in jobs:
+        requests.begin(products, inputs)
+    Path(network).write_text("a network")
+    for products, inputs in jobs:
+        requests.keep(products, PARAMS, inputs)
+    assert params(made) == PARAMS
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOTDIR])
 @pytest.mark.parametrize("of", ["read_json", "sha256_file"])
 def test_what_cannot_be_read_is_a_product_of_which_nobody_knows_and_no_traceback(made, monkeypatch, number, of):

@@ -63,10 +63,26 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
     return {name: same[name][-1] if name in same else read[name] for name in paths}
 
 
-def keep(root: str | os.PathLike, files: Mapping[str, str], record: Path) -> None:
-    """Keep the SHA-256 of files, by their path in `root`, that this process has just written, for `hashed`."""
-    status = {name: _status(os.path.join(root, name)) for name in files}
-    _write(record, os.path.abspath(root), {name: (*now, files[name]) for name, now in status.items() if now})
+def keep(folder: str | os.PathLike, files: Mapping[str, str]) -> None:
+    """Keep the SHA-256 of files, by their path in `folder`, that this process has just written, for `unlike`."""
+    status = {name: _status(os.path.join(folder, name)) for name in files}
+    known = {name: (*now, files[name]) for name, now in status.items() if now}
+    _write(Path(folder, SEEN), os.path.abspath(folder), known)
+
+
+def unlike(folder: str | os.PathLike, stated: Mapping[str, str], full: bool = False) -> dict[str, str]:
+    """Return what files of a folder hold that are not of the SHA-256 that a report beside them states, by their path
+    in it; see `hashed`."""
+    now = hashed(folder, stated, Path(folder, SEEN), full)
+    return {name: found for name, found in now.items() if found != stated[name]}
+
+
+def refuse_unlike(folder: str | os.PathLike, stated: Mapping[str, str], was: str, full: bool = False) -> None:
+    """Raise OSError, which fails a job and is no result, where a file of a folder is `unlike` its report; `was`: what
+    was done when it was as stated, such as "prepared"."""
+    for name, found in unlike(folder, stated, full).items():
+        expected = f"expected {stated[name]}, as it was {was}; call again, and it is made again"
+        raise OSError(f"{Path(folder, name)}: sha256 is {found}, {expected}")
 
 
 def digest(root: str | os.PathLike, files: Iterable[str] = ("",), full: bool = False) -> str:

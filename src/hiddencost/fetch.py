@@ -96,7 +96,7 @@ def fetch_all(
             except SourceError as error:
                 failures.append(one_line(f"{file.name}: {error}"))
         seen = {os.path.relpath(file["path"], folder): file["sha256"] for file in fetched.values()}
-        contents.keep(folder, seen, folder / contents.SEEN)
+        contents.keep(folder, seen)
     return {"failed": " | ".join(failures) or None, "files": fetched}
 
 

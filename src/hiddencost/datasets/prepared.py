@@ -46,13 +46,7 @@ class PreparedReport(Record):
     def write(self, folder: str | Path) -> None:
         """Write it into a prepared dataset's folder, atomically, where the arrays have just been written."""
         write_json(Path(folder) / "dataset.json", self.model_dump())
-        contents.keep(folder, self.sha256, Path(folder, contents.SEEN))
-
-    def damaged(self, folder: str | Path, full: bool = False) -> dict[str, str]:
-        """Return the arrays in a prepared dataset's folder that hold something else than it says, each with what; see
-        `contents.hashed`."""
-        now = contents.hashed(folder, self.sha256, Path(folder, contents.SEEN), full)
-        return {name: found for name, found in now.items() if found != self.sha256[name]}
+        contents.keep(folder, self.sha256)
 
     @property
     def digest(self) -> str:
@@ -81,8 +75,6 @@ def load(folder: str | Path) -> Dataset:
     report = PreparedReport.read(folder)
     if report.failed:
         raise ValueError(report.failed)
-    for name, found in report.damaged(folder).items():
-        expected = f"expected {report.sha256[name]}, as it was prepared; call again, and it is made again"
-        raise OSError(f"{Path(folder, name)}: sha256 is {found}, {expected}")
+    contents.refuse_unlike(folder, report.sha256, "prepared")
     arrays = {name.removesuffix(".npy"): np.load(Path(folder, name), mmap_mode="r") for name in ARRAYS}
     return Dataset(classes=report.classes, digest=report.digest, **arrays)

@@ -2,7 +2,6 @@
 where a call is told to retry, reports of a failure."""
 
 import os
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,17 +35,11 @@ def _changed(call: Call, folder: Path) -> set[str]:
     """Return the products in a folder that are not as its report says, or which say so of others."""
     for name in MADE:
         if report := _report(folder / name):
-            return _others(call, folder, report.sha256)
+            return set(contents.unlike(folder, report.sha256, call.check))
     if report := _report(folder / FETCHED):
         files = {os.path.relpath(file.path, folder): file.sha256 for file in report.files.values()}
-        return {FETCHED} if _others(call, folder, files) else set()
+        return {FETCHED} if contents.unlike(folder, files, call.check) else set()
     return set()
-
-
-def _others(call: Call, folder: Path, stated: Mapping[str, str]) -> set[str]:
-    """Return the files in a folder that are not of the SHA-256 that is stated."""
-    now = contents.hashed(folder, stated, folder / contents.SEEN, call.check)
-    return {name for name, sha256 in stated.items() if now[name] != sha256}
 
 
 def _report(path: Path) -> Any:

@@ -54,7 +54,6 @@ def content(path: str, full: bool = False) -> str:
 
 _content_now = cache(content)  # of the files as they are when a call is planned: many products have the same inputs
 _read_by_jobs: dict[str, dict[str, str]] = {}  # what was in the inputs of jobs under way when they began, by product
-_made_now: set[str] = set()  # products that this call has made
 
 
 def begin(products: Iterable[str], inputs: Iterable[str]) -> None:
@@ -71,12 +70,15 @@ def keep(products: Iterable[str], params: list[str], inputs: Iterable[str]) -> N
     """Keep what products have been made for: of inputs what was in them when the job began, which may have read
     them then."""
     read_anew()
-    _made_now.update(products)
-    for product in products:
-        read = _read_by_jobs.pop(product, {})
+    begun = {product: _read_by_jobs.pop(product, {}) for product in products}
+    # jobs of a group begin together and end in any order: what one makes for another was not there then, or an older one
+    for read in _read_by_jobs.values():
+        for product in begun:
+            read.pop(product, None)
+    for product, read in begun.items():
         if Path(product).is_file():
-            # jobs of a group begin together: what one of them made for another was not there, or was an older one
-            was = {path: (path not in _made_now and read.get(path)) or content(path) for path in inputs}
+            known = read.keys() - _read_by_jobs.keys()
+            was = {path: read[path] if path in known else content(path) for path in inputs}
             write_json(file_of(product), Request(params=params, inputs=was, product=content(product)).model_dump())
 
 

@@ -58,7 +58,7 @@ def save(folder: str | Path, state: dict[str, Tensor], masks: dict[str, Tensor],
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         manifest = manifest.replace(**{f"{name}_sha256": sha256_file(folder / f"{name}.safetensors")})
     manifest.write(folder)
-    contents.keep(folder, manifest.sha256, folder / contents.SEEN)
+    contents.keep(folder, manifest.sha256)
 
 
 def save_failure(folder: str | Path, reason: str, manifest: Manifest) -> None:
@@ -82,10 +82,7 @@ def load(folder: str | Path) -> tuple[nn.Module, dict[str, Tensor], Manifest]:
     if manifest.failed:
         raise ValueError(manifest.failed)
     # read whole, as a disk may change bits and no times; what is found is on record for the next plan
-    for name, found in contents.hashed(folder, manifest.sha256, folder / contents.SEEN, full=True).items():
-        if found != (declared := manifest.sha256[name]):
-            expected = f"expected {declared}, as it was made; call again, and it is made again"
-            raise OSError(f"{folder / name}: sha256 is {found}, {expected}")
+    contents.refuse_unlike(folder, manifest.sha256, "made", full=True)
     network = build(manifest.architecture, manifest.widths)
     weights = folder / "weights.safetensors"
     matched = load_strictly(network, load_file(weights), str(weights))

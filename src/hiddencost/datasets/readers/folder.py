@@ -38,10 +38,7 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
         train, test = (subset(images[part], range(len(images[part]))) for part in PARTS)
     else:
         samples = images[""].samples
-        paths, labels = (
-            [Path(path).relative_to(folder).as_posix() for path, _ in samples],
-            [one for _, one in samples],
-        )
-        indices = split_by_hash(paths, labels, HashSplit(test_share=share))
+        paths = [Path(path).relative_to(folder).as_posix() for path, _ in samples]
+        indices = split_by_hash(paths, [label for _, label in samples], HashSplit(test_share=share))
         train, test = (subset(images[""], part) for part in indices)
     return RawDataset(names, train, test, tree.remarks)

@@ -71,7 +71,7 @@ def keep(products: Iterable[str], params: list[str], inputs: Iterable[str]) -> N
     them then."""
     read_anew()
     begun = {product: _read_by_jobs.pop(product, {}) for product in products}
-    # jobs of a group begin together and end in any order: what one makes for another was not there then, or an older one
+    # jobs of a group begin together and end in any order: what one makes for another was not there, or an older one
     for read in _read_by_jobs.values():
         for product in begun:
             read.pop(product, None)

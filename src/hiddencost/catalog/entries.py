@@ -109,6 +109,9 @@ class DatasetEntry(DatasetLayout, strict=True):
     licence: str
     citation: str | None
     read_from: str | None = None
+    variant_of: str | None = Field(
+        None, description="the dataset whose images these are, by another split or host: in intervals both are one"
+    )
 
     def layout(self) -> DatasetLayout:
         """Return what the prepared dataset depends on."""

@@ -1,5 +1,6 @@
 """Claims: what the paper says, and what its controls ask, each as a comparison over cells of a study."""
 
+from math import inf
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -13,6 +14,7 @@ from hiddencost.study.parts import Name, Shots
 
 # dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
 KINDS = ("dense", "compressed", "sparse", "quantised")
+QUANTIFIERS = ("mean", "every", "most", "some")
 SIDES = {"backbones", "methods", "shots"}  # what two sides may differ in
 
 
@@ -85,9 +87,10 @@ class Cells(Record):
 
 
 class Claim(Record):
-    """A comparison over cells: the mean of a measure, or of left minus right, against a bound, in points.
+    """A comparison over cells: a measure, or left minus right, against a bound, in points.
 
-    Left is compared with right wherever they agree in seed, dataset and every other axis that they do not name.
+    Left is compared with right wherever they agree in seed, dataset and every other axis that they do not name. Of
+    which cells the comparison is claimed says `of`; what decides is in `evidence.judge_cells`.
     """
 
     text: str = Field(description="the claim in a sentence")
@@ -101,20 +104,47 @@ class Claim(Record):
     networks: Annotated[str, one_of(("same", "any"))] = Field(
         "same", description="whether two sides that name backbones must share the dense one"
     )
-    more_than: float | None = Field(None, description="the claim holds if the mean is greater")
-    less_than: float | None = Field(None, description="the claim holds if the mean is smaller")
-    within: float | None = Field(None, gt=0, description="the claim holds if the mean is nearer to zero, either way")
-    every: bool = Field(
-        False, description="it is claimed of every cell, not of the mean alone: one that is otherwise decides, too"
+    of: Annotated[str, one_of(QUANTIFIERS)] = Field(
+        "mean",
+        description="of what it is claimed: of the mean over all cells (see `verdicts.judge`), of every "
+        "cell, of most (more than half), or of some (at least one)",
+    )
+    more_than: float | None = Field(None, description="the claim holds where the difference is greater")
+    less_than: float | None = Field(None, description="the claim holds where the difference is smaller")
+    within: float | None = Field(
+        None, gt=0, description="the claim holds where the difference is nearer than this to `about`, either way"
+    )
+    about: float = Field(0, description="a value that is claimed, `within` so many points")
+    order: Annotated[str, one_of(("none",))] | None = Field(
+        None,
+        description="none: cells differ in the sign of the difference, so that neither side is consistently better",
     )
     published: float | None = Field(
-        None, description="the published value of the mean: the note says whether the interval holds it"
+        None,
+        description="the published value of the mean, not tested: the note says whether the interval holds it",
     )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which differences the claim holds, in points; of one without order, those above 0."""
+        if self.within is not None:
+            return self.about - self.within, self.about + self.within
+        if self.order is not None:
+            return 0, inf
+        return (
+            -inf if self.more_than is None else self.more_than,
+            inf if self.less_than is None else self.less_than,
+        )
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Claim":
-        if sum(bound is not None for bound in (self.more_than, self.less_than, self.within)) != 1:
-            raise ValueError("expected one of more_than, less_than and within")
+        stated = [self.more_than, self.less_than, self.within, self.order]
+        if sum(bound is not None for bound in stated) != 1:
+            raise ValueError("expected one of more_than, less_than, within and order")
+        if self.about and self.within is None:
+            raise ValueError("about needs within: how near to it a difference is")
+        if self.order and self.of != "mean":
+            raise ValueError("order is of all cells together: expected no `of` beside it")
         return self
 
     @model_validator(mode="after")

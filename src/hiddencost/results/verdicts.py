@@ -10,11 +10,12 @@ from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
 from hiddencost.results.claims import Cells, Claim, compared_measures
-from hiddencost.results.intervals import CONFIDENCE, ROUNDING, paired_interval, pooled_freedom, t_quantile
+from hiddencost.results.evidence import judge_cells
+from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
-VERDICTS = ["supported", "contradicted", "undecided", "not run"]
+VERDICTS = ["supported", "not refuted", "contradicted", "undecided", "not run"]
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]
 RESAMPLES = 10_000
 AXES = {  # of claims: the columns of runs
@@ -42,9 +43,9 @@ def write(runs: str | Path, claims: dict[str, dict], path: str | Path) -> None:
 def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
     """Put each claim to the test on the runs of a study.
 
-    A claim is supported where the whole interval lies where it holds, contradicted where the whole interval lies
-    where it does not, else undecided. One of every cell is supported only if each cell's mean lies where it holds,
-    too, and contradicted also where one cell is surely otherwise.
+    A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
+    interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
+    order, `evidence.judge_cells` says.
 
     Args:
         runs: a row a run, as in runs.parquet.
@@ -54,7 +55,7 @@ def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
         A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see `interval`) and
         `published`, the effect as published, all in points; `cells`, how many comparisons (of a backbone, dataset,
         method and shots with another) have a result; and a `note`: what is missing, whether the interval holds the
-        published effect, what it speaks for, how many cells are otherwise (see `_otherwise`), and what the ECE of the
+        published effect, what it speaks for, how many cells are otherwise, and what the ECE of the
         paper's code would have said.
     """
     return pd.DataFrame([{"claim": name} | _judged(runs, claim) for name, claim in claims.items()], columns=COLUMNS)
@@ -104,42 +105,17 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
             holds = "holds" if bounds[0] <= claim.published <= bounds[1] else "does not hold"
             notes.append(f"the interval {holds} the published value")
     notes.append(speaks_for)
-    otherwise, surely = _otherwise(claim, ran)
-    if claim.every and surely:
-        judged["verdict"] = "contradicted"
-    elif claim.every and otherwise and judged["verdict"] == "supported":
-        judged["verdict"] = "undecided"
-    if len(ran) > 1:
-        notes.append(f"otherwise in {otherwise} of {len(ran)} cells, surely in {surely}")
+    judged["verdict"], of_cells = judge_cells(claim, ran, judged["verdict"])
+    notes += [of_cells] if of_cells else []
     return judged | {"notes": notes}
 
 
 def _verdict(claim: Claim, low: float, high: float) -> str:
     """Return where an interval lies: wholly where the claim holds, wholly where it does not, or on both sides."""
-    below, above = _bounds(claim)
+    below, above = claim.bounds
     if below < low and high < above:
         return "supported"
     return "contradicted" if high < below or above < low else "undecided"
-
-
-def _bounds(claim: Claim) -> tuple[float, float]:
-    """Return between which effects the claim holds."""
-    if claim.within is not None:
-        return -claim.within, claim.within
-    below, above = claim.more_than, claim.less_than
-    return -np.inf if below is None else below, np.inf if above is None else above
-
-
-def _otherwise(claim: Claim, cells: pd.DataFrame) -> tuple[int, int]:
-    """Count the cells whose mean over seeds lies where the claim does not hold, and those whose interval does, too.
-
-    These intervals are widened (Bonferroni): if the claim holds for all cells, the chance that any of them is counted
-    as surely otherwise is at most 5 %.
-    """
-    (below, above), mean = _bounds(claim), cells["mean"]
-    low, high = paired_interval(mean, cells["std"], cells["count"], 1 - (1 - CONFIDENCE) / len(cells))
-    otherwise = (mean <= below + ROUNDING) | (above - ROUNDING <= mean)
-    return otherwise.sum(), ((high < below) | (above < low)).sum()
 
 
 def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:

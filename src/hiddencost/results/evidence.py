@@ -1,0 +1,116 @@
+"""Evidence: in which cells a claim surely holds, or surely does not, and the verdicts that follow from it."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+
+from hiddencost.results.claims import Claim
+from hiddencost.results.intervals import CONFIDENCE, ROUNDING
+
+RISK = 1 - CONFIDENCE
+
+
+def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, str]:
+    """Return what cells say of a claim, and how many say it.
+
+    A cell is tested by Student's t over its seeds, one-sided, against each bound that a claim has. It proves nothing
+    with one seed, nor with seeds that are the same. `surely`, of one cell among k, is by Holm's procedure (1979): the
+    chance of one false among all is at most 5 %. Each verdict is wrong with a chance of at most 5 %:
+
+    - every. Supported: each cell is otherwise at no more than 5 % (the intersection-union test: Berger, 1982), so its
+      one-sided 95 % bound lies where the claim holds. Contradicted: a cell is surely otherwise. Not refuted: neither,
+      but the mean's interval and each cell's mean lie where the claim holds; this is no evidence for each of them.
+    - some. Supported: in a cell it surely holds. Contradicted: each cell is otherwise (intersection-union).
+    - most. Supported: more than half hold; contradicted: half or more are otherwise; both by Simes' test of a partial
+      conjunction (Benjamini and Heller, 2008), for cells that are independent or go together.
+    - order: none. Supported: a cell is surely above 0, and another surely below. Contradicted: most are of one sign,
+      as above, and none is surely of the other.
+
+    Args:
+        claim: what is claimed.
+        cells: a row a cell: `mean`, `std` (n - 1) and `count` of its differences over seeds, in points.
+        of_mean: the verdict on the mean over all cells, which decides a claim of the mean.
+
+    Returns:
+        The verdict, and for a note, how many cells are otherwise, empty of one cell.
+    """
+    below, above = claim.bounds
+    mean, number = cells["mean"], len(cells)
+    holds = np.maximum(p_above(cells, below), p_below(cells, above))
+    sides = [p_below(cells, below), p_above(cells, above)]
+    # beyond either of two bounds: at a bound each side is wrong in 5 %, near both of them the two together
+    otherwise = np.minimum(1, np.minimum(*sides) * (1 if np.isinf(claim.bounds).any() else 2))
+    surely_holds, surely_not = holm(holds), holm(otherwise)
+    if claim.order:
+        return _of_order(holds, otherwise), (
+            f"above 0 in {(mean > ROUNDING).sum()} of {number} cells, surely in {surely_holds}, "
+            f"below in {(mean < -ROUNDING).sum()}, surely in {surely_not}"
+        )
+    misses = ((mean <= below + ROUNDING) | (above - ROUNDING <= mean)).sum()
+    note = f"otherwise in {misses} of {number} cells, surely in {surely_not}" if number > 1 else ""
+    if claim.of in ("some", "most"):
+        note = f"holds in {number - misses} of {number} cells, surely in {surely_holds}; {note}" if note else ""
+    match claim.of:
+        case "every":
+            verdict = _verdict(max(holds) <= RISK, surely_not > 0)
+            if verdict == "undecided" and not misses and of_mean == "supported":
+                verdict = "not refuted"
+        case "some":
+            verdict = _verdict(surely_holds > 0, max(otherwise) <= RISK)
+        case "most":
+            half = number // 2
+            verdict = _verdict(
+                p_of_at_least(half + 1, holds) <= RISK, p_of_at_least(number - half, otherwise) <= RISK
+            )
+        case _:
+            verdict = of_mean
+    return verdict, note
+
+
+def _of_order(above: np.ndarray, below: np.ndarray) -> str:
+    most = len(above) // 2 + 1
+    surely_above, surely_below = holm(above) > 0, holm(below) > 0
+    one_sign = (p_of_at_least(most, above) <= RISK and not surely_below) or (
+        p_of_at_least(most, below) <= RISK and not surely_above
+    )
+    return _verdict(surely_above and surely_below, one_sign)
+
+
+def _verdict(supported: bool, contradicted: bool) -> str:
+    return "supported" if supported else "contradicted" if contradicted else "undecided"
+
+
+def p_above(cells: pd.DataFrame, bound: float) -> np.ndarray:
+    """Return the p-value of each cell's mean being above a bound, by Student's t; 1 where nothing spreads, and 0 of
+    no bound (minus infinity)."""
+    return _p_value(cells["mean"] - bound, cells)
+
+
+def p_below(cells: pd.DataFrame, bound: float) -> np.ndarray:
+    """Return the p-value of each cell's mean being below a bound; see `p_above`."""
+    return _p_value(bound - cells["mean"], cells)
+
+
+def _p_value(beyond: pd.Series, cells: pd.DataFrame) -> np.ndarray:
+    spread = (cells["count"] > 1) & (cells["std"] > ROUNDING)
+    error = (cells["std"] / np.sqrt(cells["count"])).where(spread, 1.0)
+    tail = stdtr((cells["count"] - 1).clip(lower=1), -beyond / error)
+    return np.where(np.isposinf(beyond), 0.0, np.where(spread, tail, 1.0))
+
+
+def holm(p_values: np.ndarray) -> int:
+    """Return how many hypotheses Holm's procedure rejects (Scandinavian Journal of Statistics 6, 1979), with a chance
+    of at most 5 % of any false one, however they depend on one another."""
+    rejected = np.sort(p_values) * np.arange(len(p_values), 0, -1) <= RISK
+    return len(p_values) if rejected.all() else int(rejected.argmin())
+
+
+def p_of_at_least(number: int, p_values: np.ndarray) -> float:
+    """Return the p-value of at least so many of k hypotheses being false.
+
+    Simes' form of the partial conjunction test (Benjamini and Heller, Biometrics 64, 2008), which holds for
+    independent p-values and for those that go together (Sarkar, Annals of Statistics 26, 1998). Of all it is the
+    largest p-value: then the intersection-union test.
+    """
+    ordered = np.sort(p_values)[number - 1 :]
+    return float((len(ordered) / np.arange(1, len(ordered) + 1) * ordered).min())

@@ -228,6 +228,21 @@ def test_where_there_is_no_room_for_all_levels_the_extremes_stay_and_one_that_is
     assert gallery.spread_by_sparsity(quantised, list(quantised), 3) == ["int0", "int2", "int4"]
 
 
+def test_levels_of_which_no_sparsity_is_published_are_chosen_by_the_measured_one_and_labels_say_none():
+    study = made_up.paper()
+    shown = gallery.describe_backbones(made_up.stated(study), None, {})
+    tickets = {name: one for name, one in shown.items() if "lth" in name}
+    assert all((one.sparsity, one.label) == (None, name) for name, one in tickets.items())
+    content = gallery.StudyFigure("heatmap", "", dict(reversed(tickets.items())), ["cifar10"])
+    table = made_up.runs(study).rename(columns={"accuracy": "any"})
+    content = draw.with_measured_sparsity(content, [table, {"gain": np.ones(1)}, pd.DataFrame({"backbone": []})])
+    assert content.backbones["resnet50-lth2"].sparsity == pytest.approx(0.36)
+    names = list(content.backbones)
+    assert gallery.dense_and_most_compressed(content.backbones, names[::-1]) == ["resnet50-lth10"]
+    assert gallery.spread_by_sparsity(content.backbones, names, 3) == [f"resnet50-lth{n}" for n in (10, 5, 1)]
+    assert [one.label for one in content.backbones.values()] == names
+
+
 def test_what_was_learned_is_shown_of_one_seed_and_budget_that_both_ran():
     shown = gallery.describe_backbones(BACKBONES, "dense", {})
 

@@ -22,10 +22,12 @@ from torch.nn.utils import prune
 
 from hiddencost import catalog
 from hiddencost.compression.photos import imagenet_photos
+from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.files import sha256_file, write_json
 from hiddencost.networks import architectures, backbones, build
 from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.networks.checkpoint import import_checkpoint
+from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.reading import read_state_dict
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.sources import Source
@@ -385,6 +387,9 @@ def test_lottery_tickets_are_the_product_of_two_files(state50, tmp_path):
     assert kept["conv1.weight"].all()
     assert manifest.report["removed_by_masks"] == sum(int((mask == 0).sum()) for mask in masks.values())
     assert manifest.source_sha256.keys() == {"weights", "mask"}
+    # none is published: what is measured, of the weights that it is declared of, so that the gate finds the same
+    over = measure_sparsity(network, family_of("resnet50"), "conv1", kept)
+    assert manifest.sparsity_declared == over[manifest.sparsity_over] != over["convolutions"]
 
 
 @pytest.mark.parametrize("weights", [prefixed, dict])

@@ -46,7 +46,8 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         network = family.build(layout.architecture, widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
         _check_numbers(network, state, str(files["weights"]))
-        weights = [weight.tensor for weight in family.prunable_weights(network).values()]
+        parameters, over = dict(network.named_parameters()), layout.sparsity_over
+        weights = [parameters[key] for key in family.sparsity_groups(network, layout.stem)[over]]
         narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
         zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = zeros / (narrowed + sum(weight.numel() for weight in weights))
@@ -60,7 +61,7 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
         backbones.save_failure(folder, reason, manifest)
         return
     log.info("%s: %d keys matched, none missing, none unexpected; %s", files["weights"], keys, counts)
-    log.info("%s: sparsity of the %s is %.4f", name, family.sparsity_over, sparsity)
+    log.info("%s: sparsity of the %s is %.4f", name, over.replace("_", " "), sparsity)
     if layout.sparsity is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
         manifest = manifest.replace(sparsity_declared=sparsity)

@@ -22,7 +22,7 @@ class ShownBackbone:
 
     Attributes:
         role: `DENSE`, `COMPRESSED` or `CONTROL`.
-        sparsity: the share of zeros that it declares, 0 to 1; None where it is not known.
+        sparsity: the share of zeros that it declares, 0 to 1; None where none is published and none was measured yet.
         quantised: whether its weights are.
         label: what the figure calls it; "" where it is only chosen, as what is drawn decides no choice.
     """

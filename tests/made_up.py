@@ -12,6 +12,7 @@ from hiddencost.compression.registry import applied
 from hiddencost.figures.registry import figures_of_study
 from hiddencost.results import gallery, matched, tables
 from hiddencost.results.gallery import StudyFigure
+from hiddencost.runs.metrics import METRICS
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
 
@@ -78,7 +79,7 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
     table["status"], table["reason"] = np.where(ran, "ok", "not run"), np.where(ran, None, "made up")
     table["accuracy"] = accuracy.where(ran)
     table["ece"] = (0.05 + 0.25 * (1 - step) * (1 - accuracy) + random.normal(0, 0.01, len(table))).abs().where(ran)
-    for metric in ("mean_class_accuracy", "nll", "brier", "ece_published"):
+    for metric in METRICS.keys() - {"accuracy", "ece"}:
         table[metric] = table["accuracy"]
     for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense"):
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})

@@ -5,6 +5,7 @@ import calibration
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from hiddencost.digest import definition_digest
 from hiddencost.runs import metrics
@@ -67,9 +68,64 @@ def test_every_metric_says_how_it_is_shown_and_is_scored():
     scores = evaluate(logits, labels, 128)
     assert list(scores)[: len(METRICS)] == list(METRICS)
     assert all(metric.label for metric in METRICS.values())
-    assert [name for name, metric in METRICS.items() if metric.paired] == ["accuracy", "ece"]
+    assert [name for name, metric in METRICS.items() if metric.paired] == ["accuracy", "ece", "ece_scaled"]
     assert METRICS["accuracy"].factor == 100
     assert METRICS["nll"].factor == 1
+
+
+def overconfident(images, factor=2.0, classes=5):
+    """Logits whose labels are drawn from softmax(logits / factor)."""
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.normal(0, 4, (images, classes)))
+    uniform = torch.tensor(rng.uniform(size=(images, 1)))
+    labels = ((logits / factor).softmax(1).cumsum(1) < uniform).sum(1).clamp(max=classes - 1)
+    return logits, labels
+
+
+def test_temperature_scaling_is_fitted_on_images_held_out_and_judged_on_the_others():
+    logits, labels = overconfident(5000)
+    result = evaluate(logits, labels, 128)
+    assert result["temperature"] == pytest.approx(2, rel=0.1)
+    assert result["ece_before_scaling"] > 0.1 > 3 * result["ece_scaled"]
+    # by hand: the permutation, and T on a grid
+    order = np.random.RandomState(0).permutation(5000)
+    fitted, others = order[:1000], order[1000:]
+    grid = np.linspace(1.5, 2.5, 1001)
+    losses = [functional.cross_entropy(logits[fitted] / t, labels[fitted]).item() for t in grid]
+    assert result["temperature"] == pytest.approx(grid[np.argmin(losses)], abs=1e-3)
+    for column, t in (("ece_before_scaling", 1.0), ("ece_scaled", result["temperature"])):
+        probabilities = (logits[others] / t).softmax(1).numpy()
+        assert result[column] == pytest.approx(calibration.get_ece(probabilities, labels[others].numpy()))
+    moved = labels.clone()
+    moved[others] = 0
+    assert evaluate(logits, moved, 128)["temperature"] == result["temperature"]
+
+
+def test_of_too_few_test_images_no_temperature_is_fitted():
+    few, enough = (evaluate(*overconfident(images), 128) for images in (499, 500))
+    for column in ("temperature", "ece_before_scaling", "ece_scaled"):
+        assert few[column] is None
+        assert enough[column] > 0
+    sure = evaluate(torch.eye(2).repeat(300, 1) * 50, torch.arange(600) % 2, 128)  # nothing is wrong
+    assert 0.01 <= sure["temperature"] < 100
+    assert sure["ece_scaled"] == pytest.approx(0, abs=1e-6)
+
+
+def test_confidence_in_the_true_class_and_kl_are_those_of_the_published_code():
+    logits, labels = overconfident(300)
+    result = evaluate(logits, labels, 128)
+    published = {True: [], False: []}
+    kl = []
+    for p, label in zip(logits.softmax(1), labels, strict=True):
+        published[(p.argmax() == label).item()].append(p[label].item())
+        kl.append(functional.kl_div(p.log(), torch.full_like(p, 1 / 5), reduction="sum").item())
+    assert result["true_confidence_correct"] == pytest.approx(np.mean(published[True]))
+    assert result["true_confidence_wrong"] == pytest.approx(np.mean(published[False]))
+    assert result["kl_uniform"] == pytest.approx(np.mean(kl))
+    right = evaluate(torch.eye(3), torch.arange(3), 128)
+    assert right["true_confidence_wrong"] is None
+    assert right["true_confidence_correct"] == pytest.approx(np.e / (np.e + 2))
+    assert evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=int), 128)["kl_uniform"] == pytest.approx(0)
 
 
 def test_a_new_metric_changes_the_digest_of_metrics_and_is_scored(monkeypatch):

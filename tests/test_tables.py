@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from hiddencost.files import write_json
-from hiddencost.results import tables
+from hiddencost.results import tables, typeset
 from hiddencost.runs import packfile
 from hiddencost.runs.metrics import METRICS
 
@@ -35,7 +35,7 @@ def row(backbone, shots, seed, accuracy, **more):
     values = {"compression": "magnitude" if pruned else "none", "control": None, "sparsity_declared": 0.2 * pruned}
     values["classes_short"] = 0.0  # of `collect`, not of packs
     values["sparsity_measured"] = values["sparsity_declared"]
-    metrics = dict.fromkeys(("mean_class_accuracy", "nll", "brier", "ece", "ece_published"), accuracy / 2)
+    metrics = dict.fromkeys(METRICS.keys() - {"accuracy"}, accuracy / 2)
     return {
         **{"study": "s", "checkpoint": "net", "backbone": backbone, "dataset": "toy", "method": "flm"},
         **{
@@ -141,6 +141,22 @@ def test_the_summary_pairs_by_seed_and_counts_what_is_there(packs):
     assert pruned["accuracy_dense_minus_backbone_mean"] == pytest.approx(0.1)
     assert np.isnan(pruned["accuracy_std"])
     assert pruned["ece_dense_minus_backbone_mean"] == pytest.approx(0.05)
+
+
+def test_a_metric_that_few_test_images_do_not_give_is_empty_and_takes_nothing_with_it(packs, tmp_path):
+    """A column of None alone is none of numbers to Parquet; `d.parquet` has no metrics at all."""
+    for pack in packs[:3]:
+        pd.read_parquet(pack).assign(ece_scaled=None).to_parquet(pack)
+    runs = tables.collect(packs, STUDY)
+    assert runs["ece_scaled"].dtype == float
+    summary = tables.summarise(runs).set_index(["backbone", "shots"])
+    assert summary["ece_scaled_mean"].isna().all()
+    assert summary["ece_scaled_dense_minus_backbone_mean"].isna().all()
+    assert summary["paired_seeds"].tolist() == [2, 2, 1, 1]
+    cells = typeset.cells(runs, "ece_scaled")
+    assert cells["seeds"].tolist() == [0] * 4
+    assert not cells["best"].any()
+    assert "| –" in typeset.markdown(cells, typeset.caption(runs, "ece_scaled"))
 
 
 def test_the_interval_of_the_paired_difference_is_students(packs):

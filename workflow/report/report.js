@@ -174,7 +174,8 @@
     const ramp = document.querySelector(".ramp");
     ramp.hidden = !measure.cost;
     if (!measure.cost) {
-      note.textContent = "The cost is shown of the accuracy and of the calibration error (ECE).";
+      const names = measures.filter((one) => one.cost).map((one) => one.label.toLowerCase());
+      note.textContent = `A cost is shown of these measures alone: ${names.join(", ")}.`;
       return;
     }
     const kind = (cell) => axes.backbone[cell.backbone].kind;
@@ -295,6 +296,8 @@
     ["Cost in accuracy, points", cost("accuracy")],
     ["ECE, points", spread("ece", 100, 1)],
     ["Cost in ECE, points", cost("ece")],
+    ["ECE after scaling, points", spread("ece_scaled", 100, 1)],
+    ["Temperature", spread("temperature", 1, 2)],
     ["Negative log-likelihood", spread("nll", 1, 2)],
     ["Brier score", spread("brier", 1, 3)],
   ];

@@ -108,7 +108,8 @@ def _read_pack(path: Path) -> pd.DataFrame:
     if request:
         rows["recipe"] = None
         rows.loc[rows["status"] != "not run", "recipe"] = canonical(request.recipe)
-    return rows
+    # a column of nothing but None is none of numbers
+    return rows.astype(dict.fromkeys(METRICS.keys() & set(rows), float))
 
 
 def _classes_short(runs: pd.DataFrame, splits: str) -> pd.Series:
@@ -178,7 +179,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         paired[name] = paired[f"{metric}_dense"] - paired[metric]
         differences = paired.groupby(CELL, dropna=False, sort=False)[name]
         summary[f"{name}_mean"], summary[f"{name}_std"] = differences.mean(), differences.std()
-        summary["paired_seeds"] = differences.count()
+        if metric == "accuracy":  # others may have none of a run: of few test images no temperature is fitted
+            summary["paired_seeds"] = differences.count()
         low, high = paired_interval(differences.mean(), differences.std(), differences.count())
         summary[f"{name}_low"], summary[f"{name}_high"] = low, high
     return summary.reset_index()

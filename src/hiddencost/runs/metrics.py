@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # the Snakefile reads this module, and does without the secon
 BINS = 15
 BIN_COLUMNS = ("bin_count", "bin_confidence", "bin_accuracy")  # see calibration_bins
 EDGES = np.arange(1, BINS + 1) / BINS
+HELD_OUT = 5  # one test image of so many is held out, to fit the temperature
+FEWEST = 500  # test images that scaling takes
+TEMPERATURES = 0.01, 100.0  # those that are tried
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Metric:
     Attributes:
         label: what it is called in figures and report.
         title: what printed tables call it, where it is not by its label.
-        compute: its value, of the predictions over a test set.
+        compute: its value, of the predictions over a test set; None where they are too few for one.
         percent: whether it is a share of 1 that is shown in %.
         unit: of what is shown, of a difference too.
         higher_is_better: whether more of it is better.
@@ -83,7 +86,7 @@ class Metric:
     """
 
     label: str
-    compute: Callable[[Predictions], float]
+    compute: Callable[[Predictions], float | None]
     percent: bool = False
     unit: str = ""
     higher_is_better: bool = False
@@ -134,6 +137,83 @@ def published_ece(predictions: Predictions) -> float:
     return ece_published(top.numpy(), predictions.correct.numpy(), predictions.batch_size)
 
 
+def _held_out(images: int) -> list[np.ndarray]:
+    """Return the indices of the test images that a temperature is fitted on, and of the others.
+
+    The permutation is a function of the number of test images alone: the same for all seeds, methods and networks of
+    a dataset. NumPy has frozen the stream of RandomState (its NEP 19).
+    """
+    return np.split(np.random.RandomState(0).permutation(images), [images // HELD_OUT])
+
+
+def _scaled(predictions: Predictions, images: np.ndarray, temperature: float) -> Predictions:
+    return Predictions(predictions.logits[images] / temperature, predictions.labels[images], predictions.batch_size)
+
+
+def temperature(predictions: Predictions) -> float | None:
+    """Return the temperature T, 0.01 to 100, by which softmax(logits / T) has the least NLL on images held out.
+
+    Source: temperature scaling of Guo et al., On Calibration of Modern Neural Networks (2017), who fit T on
+    validation images. Here few-shot training images are too few, and were trained on, so T is fitted on a fifth of
+    the test images (see `_held_out`), which the ECE before and after scaling does not look at. A T above 1 says that
+    the network was too sure. None of less than 500 test images.
+    """
+    from scipy.optimize import minimize_scalar  # here, as the Snakefile reads this module
+
+    images = len(predictions.labels)
+    if images < FEWEST:
+        return None
+    held_out, _ = _held_out(images)
+    # NLL is convex in 1 / T, so that it has one minimum
+    found = minimize_scalar(
+        lambda log: nll(_scaled(predictions, held_out, np.exp(log))),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+    return float(np.exp(found.x))
+
+
+def ece_before_scaling(predictions: Predictions) -> float | None:
+    """Return the ECE of the test images that no temperature is fitted on, as they are; see `temperature`."""
+    images = len(predictions.labels)
+    return None if images < FEWEST else ece(_scaled(predictions, _held_out(images)[1], 1.0))
+
+
+def ece_scaled(predictions: Predictions) -> float | None:
+    """Return the ECE of the test images that no temperature is fitted on, after scaling; see `temperature`."""
+    fitted = temperature(predictions)
+    others = _held_out(len(predictions.labels))[1]
+    return None if fitted is None else ece(_scaled(predictions, others, fitted))
+
+
+def true_confidence_correct(predictions: Predictions) -> float | None:
+    """Return the mean probability of the true class over the images that are classified correctly, None without any.
+
+    With `true_confidence_wrong` the confidence in two bins of the third version of arXiv 2308.14969 and its code.
+    """
+    return _true_confidence(predictions, predictions.correct)
+
+
+def true_confidence_wrong(predictions: Predictions) -> float | None:
+    """Return the mean probability of the true class over the images that are classified wrongly, None without any."""
+    return _true_confidence(predictions, ~predictions.correct)
+
+
+def _true_confidence(predictions: Predictions, images: "Tensor") -> float | None:
+    of_label = predictions.probabilities.gather(1, predictions.labels[:, None])[images]
+    return of_label.mean().item() if len(of_label) else None
+
+
+def kl_uniform(predictions: Predictions) -> float:
+    """Return the mean over images of KL(uniform || p), in nats: Σ_k (1/K) log((1/K) / p_k), 0 of the uniform p.
+
+    The code of the paper's third version has this direction, as F.kl_div(log p, uniform), whose default reduction
+    divides by the K target classes once more; so its numbers are these by K.
+    """
+    return -float(np.log(predictions.logits.shape[1])) - predictions.log_probabilities.mean().item()
+
+
 # by the name of their column, in the order of the tables
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("Test accuracy", accuracy, percent=True, unit="%", higher_is_better=True, paired=True),
@@ -152,6 +232,23 @@ METRICS: dict[str, Metric] = {
         as_published="ece_published",
     ),
     "ece_published": Metric("ECE as published (of logits)", published_ece),
+    "temperature": Metric("Temperature fitted on held-out test images", temperature),
+    "ece_before_scaling": Metric("ECE before temperature scaling", ece_before_scaling, percent=True, unit="points"),
+    "ece_scaled": Metric(
+        "ECE after temperature scaling",
+        ece_scaled,
+        percent=True,
+        unit="points",
+        paired=True,
+        title="Expected calibration error after temperature scaling",
+    ),
+    "true_confidence_correct": Metric(
+        "Confidence in the true class, where correct", true_confidence_correct, percent=True, unit="%"
+    ),
+    "true_confidence_wrong": Metric(
+        "Confidence in the true class, where wrong", true_confidence_wrong, percent=True, unit="%"
+    ),
+    "kl_uniform": Metric("KL divergence of the prediction from uniform", kl_uniform, unit="nats"),
 }
 
 

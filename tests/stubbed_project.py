@@ -43,6 +43,9 @@ STUBS = {
                 path = root / source.path if source.path else Path(folder, file.name)
                 if not source.path:
                     path.write_text(file.sha256 or file.name)
+                elif file.own_paths:
+                    path = Path(folder, file.name)
+                    path.write_bytes(Path(source.path).read_bytes())
                 found[key] = {"path": str(path), "sha256": sha256_file(path), "source": str(source)}
             return {"failed": None, "files": found}
     """,

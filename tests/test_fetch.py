@@ -441,8 +441,10 @@ def test_a_users_own_file_is_read_again_and_is_not_the_published_one(serve, get,
     (file,) = get({"path": str(own)}, sha256_prefix="")["files"].values()
     assert Path(file["path"]).read_bytes() == NEW
     assert get(url(server), sha256_prefix="")["files"]["weights"]["source"] == "already there"
+    # gone since the plan, as a disk can be: no result
     own.unlink()
-    assert f"{own}: no such file" in get({"path": str(own)}, sha256_prefix="")["failed"]
+    with pytest.raises(FileNotFoundError, match=f"^{own} is gone since the call was planned; expected the file$"):
+        get({"path": str(own)}, sha256_prefix="")
 
 
 def test_a_users_own_file_whose_checksum_is_published_is_the_published_one(get, tmp_path):

@@ -18,12 +18,14 @@ from stubbed_project import CONFIG as SMALL
 from hiddencost import catalog, digest
 from hiddencost.files import write_json
 from hiddencost.jobs import (
+    away,
     checkpoints,
     datasets,
     downloads,
     ending,
     grid,
     layout,
+    requests,
     resources,
     results,
     training,
@@ -313,6 +315,117 @@ def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
     Path("unmounted.npz").rename("mine.npz")
     assert params_of(call(own_images)) == before
     assert datasets.prepared_here(call(own_images)) == ["mine"]
+
+
+def make(product, script, settings, names):
+    """Leave a product as its job leaves it, with the request that it was made for."""
+    Path(product).parent.mkdir(parents=True, exist_ok=True)
+    Path(product).write_text("{}")
+    asked = [*values.texts(settings, names).values(), values.text("code", code(ROOT, script))]
+    requests.keep([product], asked, [])
+
+
+def test_a_file_of_paths_that_is_gone_leaves_what_was_fetched_of_it(call, caplog):
+    own = lambda config: config.update(paths={"mobilenetv2": "w.pth"})  # noqa: E731
+    gone = f"there is no file {Path.cwd()}/w.pth"
+    with pytest.raises(StudyError, match=f"^config.yaml: paths.mobilenetv2: {gone}$"):
+        call(own)
+    Path("w.pth").write_bytes(b"weights")
+    before, seen = params_of(call(own)), call(own)
+    away.refuse_unmade(seen)
+    Path("w.pth").rename("unmounted.pth")
+    report = layout.FETCHED["checkpoints"].format("mobilenetv2")
+    line = (
+        f"^config.yaml: paths.mobilenetv2: there is no {Path.cwd()}/w.pth; expected it, as {report} has to be made$"
+    )
+    with pytest.raises(StudyError, match=line):
+        away.refuse_unmade(call(own))
+    make(report, "fetch", checkpoints.fetch_checkpoint(seen, "mobilenetv2"), checkpoints.DOWNLOAD)
+    assert params_of(call(own)) == before
+    assert f"paths.mobilenetv2: there is no {Path.cwd()}/w.pth now: what was made of it is used" in caplog.text
+    away.refuse_unmade(call(own))
+    job = read_call(CONFIG | {"paths": {"mobilenetv2": "w.pth"}}, "config.yaml", "snakemake", is_job=True)
+    assert job.own_contents == seen.own_contents
+    # of what another file held, nothing is taken for it
+    Path("w.pth").write_bytes(b"another")
+    call(own)
+    Path("w.pth").unlink()
+    with pytest.raises(StudyError, match=line):
+        away.refuse_unmade(call(own))
+    away.refuse_unmade(call(own, partial="true"))
+    Path("unmounted.pth").rename("w.pth")
+    assert params_of(call(own)) == before
+
+
+@pytest.fixture
+def trained_on_a_folder(call, monkeypatch):
+    """An edit of a study that trains a network, and draws a lottery ticket, on images of a folder; all is made."""
+    monkeypatch.setattr(grid.inputs, "why_not", lambda architecture, side: None)
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            Path(f"images/{part}/{name}").mkdir(parents=True)
+
+    def edit(config):
+        own_network(config)
+        own = {key: value for key, value in deepcopy(UPSTREAM).items() if key != "dataset"}
+        config["upstream"] = [own | {"folder": "images"}]
+
+    seen = call(edit)
+    for backbone in ("own", "ticket"):
+        for made in away._made(seen, "own", backbone):
+            make(*made)
+    return edit
+
+
+def test_a_folder_of_upstream_images_that_is_gone_leaves_what_was_trained_on_it(call, trained_on_a_folder, caplog):
+    def settings(of):
+        return [upstream.products(of, name) for name in ("own", "ticket")]
+
+    before = settings(call(trained_on_a_folder))
+    assert [len(each) for each in before] == [1, 4]  # the dense one, two rounds and the state to rewind to
+    Path("images").rename("unmounted")
+    for _ in range(2):
+        now = call(trained_on_a_folder)
+        assert settings(now) == before
+        away.refuse_unmade(now)
+        Path("images").mkdir(exist_ok=True)  # an empty mount point is no images
+    assert "upstream own: there is no images now: what was made of it is used" in caplog.text
+    Path("images").rmdir()
+    Path("unmounted").rename("images")
+    assert settings(call(trained_on_a_folder)) == before
+
+
+READ = {
+    "another recipe": lambda config: config["upstream"][0]["recipe"].update(learning_rate=0.2),
+    "another seed": lambda config: config["backbones"][0].update(upstream_seed=1),
+    "another sparsity": lambda config: config["backbones"][1]["sparsify"].update(sparsity=0.9),
+    "another bar of the gate": lambda config: config["verification"].update(upstream_top1=30),
+    "what the gate has to look at": lambda config: config["backbones"][0].update(
+        compression={"algorithm": "magnitude", "sparsity": 0.2}
+    ),
+    "the state to rewind to, deleted": lambda config: Path(
+        "results/quickstart/upstream/own/rewind/epoch1/seed0.state"
+    ).unlink(),
+}
+
+
+@pytest.mark.parametrize("edit", READ.values(), ids=READ)
+def test_what_has_to_read_a_folder_of_upstream_images_that_is_gone_is_a_line(call, trained_on_a_folder, edit):
+    Path("images").rename("unmounted")
+    now = call(lambda config: (trained_on_a_folder(config), edit(config)))
+    line = f"^config.yaml: upstream own: there is no {Path.cwd()}/images; expected it, as results/.* has to be made$"
+    with pytest.raises(StudyError, match=line):
+        away.refuse_unmade(now)
+
+
+def test_colours_and_seeds_ask_for_no_folder_of_upstream_images(call, trained_on_a_folder):
+    def edit(config):
+        trained_on_a_folder(config)
+        config["seeds"] = [0, 1]
+        config["figures"] = {"palette": "PuOr_r"}
+
+    Path("images").rename("unmounted")
+    away.refuse_unmade(call(edit))
 
 
 def fail(kind, name, entry, offline=False):

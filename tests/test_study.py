@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError, one_of
 from hiddencost.study.load import load_study
 from hiddencost.study.study import Study
@@ -448,12 +449,7 @@ def lottery(paths):
 
 def test_files_of_ones_own_stand_for_what_cannot_be_downloaded(tmp_path):
     weights, mask = (tmp_path / name for name in ("w.pth", "m.pth"))
-    study = lottery({"weights": str(weights), "mask": str(mask)})
-    weights.touch()
-    with pytest.raises(StudyError, match=f"paths.resnet50-lth8: there is no file {mask}"):
-        study.checkpoint_entry("resnet50-lth8")
-    mask.touch()
-    entry = study.checkpoint_entry("resnet50-lth8")
+    entry = lottery({"weights": str(weights), "mask": str(mask)}).checkpoint_entry("resnet50-lth8")
     assert entry.unavailable is None
     assert [file.user_paths for file in entry.files.values()] == [[str(weights)], [str(mask)]]
     assert load_study(CONFIG, "config.yaml").checkpoint_entry("resnet50-lth8").unavailable
@@ -480,10 +476,9 @@ def test_a_path_of_no_file_is_a_line(tmp_path, monkeypatch, path, says):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
-    study = load_study(CONFIG | {"paths": {"mobilenetv2": path}}, "studies/mine.yaml")
     with pytest.raises(StudyError) as caught:
-        study.checkpoint_entry("mobilenetv2")
-    assert str(caught.value).startswith(f"paths.mobilenetv2: {says.format(tmp_path)}")
+        read_call(CONFIG | {"paths": {"mobilenetv2": path}}, "studies/mine.yaml", "snakemake")
+    assert str(caught.value).startswith(f"studies/mine.yaml: paths.mobilenetv2: {says.format(tmp_path)}")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1100
 

@@ -483,6 +483,18 @@ def test_a_folder_that_is_none_is_told(tmp_path):
         folder_entry("mine", str(tmp_path))
 
 
+def test_a_folder_that_is_gone_since_the_plan_is_no_verdict_of_the_gate(tmp_path):
+    preprocessing = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"}
+    settings = {"data": {"folder": str(tmp_path), "classes": ["ant"]}}  # as an empty mount point is
+    manifest = Manifest(
+        checkpoint="own", architecture="resnet20_cifar", preprocessing=preprocessing, upstream=settings
+    )
+    with pytest.raises(
+        FileNotFoundError, match=f"^{tmp_path} is gone since the call was planned; expected the images"
+    ):
+        gate.recognised(torch.nn.Identity(), manifest, 50)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_folder, tmp_path):
     broken = photos_folder / "train/ant/3.jpg"

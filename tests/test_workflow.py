@@ -387,6 +387,35 @@ def test_networks_are_trained_upstream_once_each_and_rounds_of_tickets_are_share
 
 
 @pytest.mark.slow
+def test_where_disks_of_ones_own_are_away_figures_are_drawn_and_nothing_is_trained(project):
+    def change(edit):
+        configure(project, edit, "own.yaml")
+
+    config = yaml.safe_load((project / "config.yaml").read_text()) | {"study": "own", "methods": ["flm"]}
+    network = {key: value for key, value in UPSTREAM.items() if key != "dataset"} | {"folder": "disk/images"}
+    config |= {"upstream": [network], "paths": {"mobilenetv2": "disk/w.pth"}}
+    config["backbones"] = [{"name": "dense", "checkpoint": "own"}, {"name": "other", "checkpoint": "mobilenetv2"}]
+    config["verification"] |= {"upstream_top1": 20}
+    (project / "own.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (project / "disk/images" / name).mkdir(parents=True)
+    (project / "disk/w.pth").write_text("weights")
+    snakemake(project, "--configfile", "own.yaml")
+    (project / "disk").rename(project / "away")
+    change(lambda c: c["figures"].update(colours={"flm": "#000000"}))
+    ran, _ = snakemake(project, "--configfile", "own.yaml")
+    assert set(ran) == {"figure", "report"}
+    change(lambda c: c["seeds"].append(1))
+    assert (
+        not {"sparsify", "fetch_checkpoint", "verify_trained"} & planned(project, "--configfile", "own.yaml").keys()
+    )
+    change(lambda c: c["upstream"][0]["recipe"].update(epochs=500))
+    _, output = snakemake(project, "--dry-run", "--configfile", "own.yaml", status=1)
+    gone = f"there is no {project}/disk/images; expected it, as results/own/upstream/own/"
+    assert f"own.yaml: upstream own: {gone}dense/0/seed0/manifest.json has to be made\n" in output
+
+
+@pytest.mark.slow
 def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     configure(project, lambda c: c["seeds"].append(1))
     (project / "slow").touch()

@@ -189,6 +189,9 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
         return _download(source.url, part, file)
     if source.path is not None:
         if not (local := _local(source.path, root)).is_file():
+            if os.path.isabs(source.path):  # the user's own, which the plan has seen: no result
+                gone = f"{one_line(source.path)} is gone since the call was planned"
+                raise FileNotFoundError(f"{gone}; expected the file")
             raise SourceError("no such file")
         return Path(shutil.copyfile(local, path))
     if source.hf is not None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 from hiddencost import machine, memory
-from hiddencost.jobs import call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy, training
+from hiddencost.jobs import away, call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy, training
 from hiddencost.jobs import upstream, values
 from hiddencost.messages import StudyError
 
@@ -38,6 +38,7 @@ try:
     results.claims(CALL)
     grid.left_out(CALL)
     PREPARED_HERE = datasets.prepared_here(CALL)
+    away.refuse_unmade(CALL)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 if not workflow.overwrite_configfiles:  # read by now: Snakemake keeps it in archives of the workflow

@@ -2,23 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hiddencost import contents, yaml_file
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import atomic, canonical, is_away, sha256_text
+from hiddencost.files import atomic, canonical, is_away, own_path, sha256_text
 from hiddencost.jobs import layout
-from hiddencost.messages import StudyError
+from hiddencost.messages import StudyError, one_line
 from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
@@ -91,27 +91,39 @@ class Call:
         }
 
     def _own_entry(self, dataset: TargetDataset) -> DatasetEntry:
-        """Return the entry of the user's own images: as they are, to a job as they were when it was planned.
+        """Return the entry of the user's own images."""
+        given = (dataset.name, dataset.folder, dataset.npz, dataset.test_share, dataset.classes)
+        own, look = dataset.folder or dataset.npz or "", partial(user_entry, *given, self.check)
+        return self._seen(f"dataset {dataset.name}", own, given, DatasetEntry, look)
+
+    def _seen(self, what: str, own: str, asked: Any, kind: Any, look: Callable[[], Any]) -> Any:
+        """Return what is found of files of the user's own: as they are, to a job as they were when it was planned.
 
         Where they are gone, as a disk that is not mounted, it is as they were when they were last seen: what was made
         of them stays, and can be shown in other colours.
+
+        Args:
+            what: they are called in messages.
+            own: their path.
+            asked: what is asked of them, which tells them from others.
+            kind: the type of what is found.
+            look: finds it.
         """
-        given = (dataset.name, dataset.folder, dataset.npz, dataset.test_share, dataset.classes)
-        record = contents.RECORDS / f"{sha256_text(canonical(given))[:16]}.entry.json"
-        own = os.path.expanduser(dataset.folder or dataset.npz or "")
+        record = contents.RECORDS / f"{sha256_text(canonical(asked))[:16]}.entry.json"
+        own, known = os.path.expanduser(own), TypeAdapter(kind)
         if self.is_job or is_away(own):
             try:
-                entry = DatasetEntry.model_validate_json(record.read_bytes())
+                seen = known.validate_json(record.read_bytes())
             except (OSError, ValidationError):  # none, or damaged
                 pass
             else:
                 if not self.is_job:
-                    log.warning("dataset %s: there is no %s now: what was made of it is used", dataset.name, own)
-                return entry
-        entry = user_entry(*given, self.check)
+                    log.warning("%s: there is no %s now: what was made of it is used", what, one_line(own))
+                return seen
+        found = look()
         with suppress(OSError), atomic(record) as temporary:
-            temporary.write_text(entry.model_dump_json())
-        return entry
+            temporary.write_bytes(known.dump_json(found))
+        return found
 
     @cached_property
     def images_gone(self) -> dict[str, str]:
@@ -146,17 +158,32 @@ class Call:
     @cached_property
     def own_contents(self) -> dict[str, str]:
         """What files of the user's own hold, by their paths: see `contents.digest`."""
-        entries: list[CheckpointEntry | DatasetEntry] = [*self.published.values(), *self.datasets.values()]
-        own = {path for entry in entries for file in entry.files.values() for path in file.own_paths}
-        return {path: contents.digest(path, full=self.check) for path in sorted(own)}
+        entries: list[tuple[str, CheckpointEntry | DatasetEntry]] = [*self.published.items(), *self.datasets.items()]
+        own = {path: name for name, entry in entries for file in entry.files.values() for path in file.own_paths}
+        return {path: self._own_content(own[path], path) for path in sorted(own)}
+
+    def _own_content(self, name: str, path: str) -> str:
+        def look() -> str:
+            try:
+                return contents.digest(own_path(path), full=self.check)
+            except ValueError as error:
+                raise ValueError(f"paths.{name}: {error}") from None
+
+        return self._seen(f"paths.{name}", path, ["paths", path], str, look)
 
     @cached_property
     def upstream_folders(self) -> dict[str, dict]:
         """The user's own images by the network that the study trains on them."""
+        own = {network.name: network.folder for network in self.study.upstream if network.folder}
         return {
-            network.name: upstream.folder_entry(network.name, network.folder)
-            for network in self.study.upstream
-            if network.folder
+            name: self._seen(
+                f"upstream {name}",
+                folder,
+                ["upstream", os.path.abspath(os.path.expanduser(folder))],
+                dict[str, Any],
+                partial(upstream.folder_entry, name, folder),
+            )
+            for name, folder in own.items()
         }
 
 

@@ -117,6 +117,11 @@ def as_recorded(call: Call, product: str) -> dict:
     return {"params": request.params + changed, "input": sorted(request.inputs)}
 
 
+def is_current(call: Call, product: str, params: Iterable[str]) -> bool:
+    """Return whether a product is there, and was made for these params of what its inputs hold now."""
+    return set(as_recorded(call, product).get("params", [])) == set(params)
+
+
 def read_anew() -> None:
     """Forget what was read of files, as they may change."""
     _content_now.cache_clear()

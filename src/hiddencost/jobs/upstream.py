@@ -101,6 +101,21 @@ def rewind(call: Call, upstream: str, rewind_epoch: str, upstream_seed: str) -> 
     return _training(call, upstream, upstream_seed) | {"sparsify": None, "until": int(rewind_epoch)}
 
 
+def products(call: Call, backbone: str) -> dict[str, dict]:
+    """Return the settings of all trainings that a backbone stands on, by a file that each makes."""
+    name = call.study.backbone(backbone).checkpoint
+    settings, seed = call.study.backbone(backbone).training()
+    made = {}
+    for needed in _trainings(settings):
+        level = f"{rounded_sparsity(needed['sparsity']) if needed else 0:g}"
+        wildcards = name, folder_name(needed), level, str(seed)
+        for state in rewind_point(call, *wildcards):
+            epoch = SPARSIFIERS[needed["algorithm"]].rewind_epoch(needed) if needed else 0
+            made[state] = rewind(call, name, str(epoch), str(seed))
+        made[trained_network(call, name, needed, seed)[-1]] = sparsify(call, *wildcards)
+    return made
+
+
 @cache
 def arithmetic(call: Call, checkpoint: str) -> tuple[float, int]:
     """Return the multiply-adds of an image (in billions) and the parameters of a network that the study trains."""

@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
 from hiddencost.compression import registry
-from hiddencost.files import own_path
 from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import family_of_checkpoint
@@ -146,6 +145,7 @@ class Study(Record):
         return self._with_user_files(name, catalog.datasets()[name])
 
     def _with_user_files(self, name: str, entry: Entry) -> Entry:
+        """Return an entry with the user's own files, whether they are there or not: see `Call.own_contents`."""
         if name not in self.paths:
             return entry
         files, paths = entry.files, self.paths[name]
@@ -159,11 +159,6 @@ class Study(Record):
         missing = [key for key, file in (files | given).items() if not file.sources]
         if missing:
             raise StudyError(f"paths.{name}: no path for {', '.join(missing)}")
-        for path in [paths] if isinstance(paths, str) else paths.values():
-            try:
-                own_path(path)
-            except ValueError as error:
-                raise StudyError(f"paths.{name}: {error}") from None
         return entry.model_copy(update={"unavailable": None, "files": files | given})
 
     def dense_of(self, backbone: Backbone) -> str | None:

@@ -8,6 +8,8 @@ from torch import nn
 
 from hiddencost.compression.photos import Recognised
 from hiddencost.compression.registry import CONTROLS
+from hiddencost.files import is_away
+from hiddencost.messages import one_line
 from hiddencost.networks.manifest import Manifest
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream import sparsifiers
@@ -27,8 +29,11 @@ def recognised(network: nn.Module, manifest: Manifest, least: float) -> Recognis
 
     Raises:
         ValueError: where the images are not there, or not what they were.
+        FileNotFoundError: where a folder of them is gone, as a disk is not mounted: no property of the network.
     """
     training = _training(manifest)
+    if (folder := training["data"].get("folder")) and is_away(folder):
+        raise FileNotFoundError(f"{one_line(folder)} is gone since the call was planned; expected the images")
     data = load(training["data"])
     count = min(len(data.test), IMAGES)
     indices = [number * len(data.test) // count for number in range(count)]

@@ -24,8 +24,13 @@ def _server():
 
 
 if __name__ == "__main__":
-    import snakemake_executor_plugin_slurm  # noqa: F401 - with pandas; imported here, not by each call
-    from snakemake.cli import main
+    # what each call would import: pandas with a plugin, requests with smart_open, the other plugins with the parser
+    import pyarrow.parquet  # noqa: F401
+    import smart_open  # noqa: F401
+    import snakemake_executor_plugin_slurm  # noqa: F401
+    from snakemake.cli import get_argument_parser, main
+
+    get_argument_parser()
 
     for line in sys.stdin:
         call = json.loads(line)

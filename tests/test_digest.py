@@ -1,6 +1,7 @@
 """The digest of the code that a result stands on: what it follows, what counts, and what does not."""
 
 import ast
+import json
 import subprocess
 import sys
 
@@ -165,19 +166,50 @@ def followed(script, apart=()):
     return {module_name(path) for path in modules([script], apart)} - {None}
 
 
+IMPORTS = """
+import builtins, importlib, json, sys
+import torch, torchvision, pandas  # they load nothing of the package, and import for seconds
+
+loads = {}  # the modules of the package that each module's import statements load
+load = builtins.__import__
+
+def told(name, globals=None, locals=None, fromlist=(), level=0):
+    module = load(name, globals, locals, fromlist, level)
+    if name.split(".")[0] == "hiddencost":
+        parts = name.split(".")
+        names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+        names += [f"{name}.{each}" for each in fromlist or ()]
+        of = (globals or {}).get("__name__")
+        loads.setdefault(of, set()).update(each for each in names if each in sys.modules)
+    return module
+
+builtins.__import__ = told
+for script, imports in json.load(sys.stdin).items():
+    exec(imports, {"__name__": script})
+print(json.dumps({name: sorted(modules) for name, modules in loads.items()}))
+"""
+
+
 @pytest.fixture(scope="module")
 def loaded():
-    """The modules of the package that each script's imports load, by the script's name."""
-    code = ["import sys, torch, torchvision, pandas"]  # once for all: they take seconds
+    """The modules of the package that each script's imports load, and theirs, by the script's name."""
+    imports = {}
     for script in SCRIPTS:
         tree = ast.parse(script.read_text())  # its imports alone, wherever they stand
-        code += [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-        code += [
-            f"own = sorted(m for m in sys.modules if m.split('.')[0] == 'hiddencost'); print('{script.stem}', *own)"
-        ]
-        code += ["for m in own: del sys.modules[m]", ""]
-    told = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True)
-    return {name: set(modules) for name, *modules in map(str.split, told.stdout.splitlines())}
+        statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        imports[script.stem] = "\n".join(map(ast.unparse, statements))
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, input=json.dumps(imports), capture_output=True, text=True, check=True)
+    loads = json.loads(done.stdout)
+
+    def reached(name):
+        found, pending = set(), [name]
+        while pending:
+            pending += set(loads.get(pending.pop(), [])) - found
+            found |= set(pending)
+        return found
+
+    return {script: reached(script) for script in imports}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -74,7 +74,7 @@ def test_a_stage_is_ended_when_its_time_is_over(check, tmp_path, monkeypatch):
     import stages
 
     monkeypatch.setattr(stages, "PATIENCE", 0.2)
-    code = stages.bounded([sys.executable, "-c", STUBBORN], 2, tmp_path / "log")
+    code = stages.bounded([sys.executable, "-c", STUBBORN], 1, tmp_path / "log")
     assert code == -signal.SIGKILL
     child = int((tmp_path / "log").read_text())
     for _ in range(100):  # it has been killed, and may not have noticed yet

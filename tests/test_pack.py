@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -299,36 +298,37 @@ def test_a_run_that_diverged_is_recorded_with_its_place_and_the_pack_goes_on(pac
     assert len(trainer.asked) == 2, "a run that has diverged was trained again"
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-import torch
-from hiddencost.runs.pack import PackInputs, TrainedRun, complete
-from hiddencost.runs.packfile import PackRequest
-class Job:
+class Slow(Trainer):
+    """Has begun, and ends when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
     def train(self, dataset, runs):
-        for run in runs:
-            Path(sys.argv[1]).touch()
-            time.sleep(3)
-            yield TrainedRun(run, {}, {"train_seconds": 3.0}, torch.tensor([[1.0, 0, 0]]).repeat(60, 1))
-paths = "backbone", "verification.json", "dataset", "split.json"
-complete(PackInputs(*map(Path, paths)), REQUEST, "out.parquet", Job())
-"""
+        self.has_begun.set()
+        assert self.may_end.wait(60)
+        yield from super().train(dataset, runs)
 
 
 def test_a_second_job_of_a_pack_waits_for_the_first_and_trains_nothing(pack, caplog):
+    """Locks of files are of who opened them: another process, or another thread."""
     caplog.set_level("INFO")
-    asked = request(("flm", 1))
-    first = subprocess.Popen([sys.executable, "-c", SLOW.replace("REQUEST", repr(asked)), "started"])
-    while not Path("started").exists():
-        assert first.poll() is None
-        time.sleep(0.05)
-    trainer = Trainer()
-    complete(pack, asked, "out.parquet", trainer)
-    assert first.wait() == 0
-    assert trainer.asked == []
-    assert rows()["accuracy"].tolist() == [20 / 60]
-    assert "another process works on out.parquet: waiting until it ends" in caplog.text
+    asked, slow, trainer = request(("flm", 1)), Slow(), Trainer()
+    first = threading.Thread(target=complete, args=(pack, asked, "out.parquet", slow))
+    second = threading.Thread(target=complete, args=(pack, asked, "out.parquet", trainer))
+    first.start()
+    assert slow.has_begun.wait(60)
+    second.start()
+    deadline = time.monotonic() + 60
+    while "another process works on out.parquet: waiting until it ends" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    slow.may_end.set()
+    first.join()
+    second.join()
+    assert (slow.asked, trainer.asked) == ([("flm", 3)], [])
+    assert rows()["accuracy"].tolist() == [3 / 60]
 
 
 def test_rows_of_what_failed_say_so(pack):

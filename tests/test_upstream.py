@@ -1,6 +1,7 @@
 """Upstream training on the repository's CIFAR-10 part: from nothing to networks that are verified and prompted."""
 
 import copy
+import gc
 import json
 import math
 import os
@@ -496,7 +497,9 @@ def test_a_folder_that_is_gone_since_the_plan_is_no_verdict_of_the_gate(tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_folder, tmp_path):
+def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_folder, tmp_path, monkeypatch):
+    # the loader is in a cycle with its error: what collects it would wait seconds for the workers, in some later test
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     broken = photos_folder / "train/ant/3.jpg"
     broken.write_bytes(b"no photo")
     training.train_backbone(
@@ -505,6 +508,7 @@ def test_an_image_that_cannot_be_read_is_the_reason_in_one_line(workers, photos_
     reason = read_json(tmp_path / "made/manifest.json")["failed"]
     assert f"{broken}: cannot be read as an image" in reason
     assert len(reason.splitlines()) == 1
+    gc.collect()
 
 
 def test_classes_that_differ_between_train_and_test_are_told(photos_folder, tmp_path):

@@ -193,8 +193,8 @@ def test_seeds_are_paired():
     ],
 )
 def test_backbones_are_chosen_by_what_was_done_to_them(kinds, expected):
-    runs = made(lost(1, 2, 3), backbones=BACKBONES)
-    sides = {"left": {"methods": "ilm"}, "right": {"methods": "ilm"}}
+    runs = made(lost(1, 2, 3), backbones=BACKBONES, methods=("ilm", "flm"))
+    sides = {"left": {"methods": "ilm"}, "right": {"methods": "flm"}}
     one = claim(measure="accuracy", cells={"backbones": kinds}, **sides)
     assert set(verdicts.differences(runs, one, "accuracy")["backbone"]) == expected
 

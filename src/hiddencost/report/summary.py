@@ -9,6 +9,7 @@ import pandas as pd
 from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
+from hiddencost.results.cells import distinct, numbers
 from hiddencost.runs.metrics import METRICS
 
 LONG = 1_000_000  # bytes of an image that is not kept exactly
@@ -37,9 +38,9 @@ def headline(summary: pd.DataFrame) -> list[dict]:
 
     Returns:
         A row a `method`: its `cost`, the mean of the seed-paired differences over the `cells` of compressed
-        backbones, in points; in so many of these the 95 % interval lies `over` zero.
+        backbones, in points, copies of a cell left out; in so many of these the 95 % interval lies `over` zero.
     """
-    name = "accuracy_dense_minus_backbone"
+    name, summary = "accuracy_dense_minus_backbone", distinct(summary)
     cells = summary[
         (summary["compression"] != UNCOMPRESSED) & summary["control"].isna() & (summary["paired_seeds"] > 0)
     ]
@@ -69,6 +70,7 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
         datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that of the `other`, in
         %, None where it is not known.
     """
+    summary = distinct(summary)
     paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
     groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
     cost_of = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
@@ -91,8 +93,10 @@ def best(summary: pd.DataFrame) -> list[dict]:
 
 
 def devices(runs: pd.DataFrame) -> list[dict]:
-    """Return on what the finished runs were trained: `device`, `precision`, how many `runs`, and their `seconds`."""
-    return to_records(count_runs(style.finished(runs), ["device", "precision"]))
+    """Return on what the finished runs were trained, each once: `device`, `precision`, how many `runs`, and their
+    `seconds`."""
+    finished = style.finished(runs)
+    return to_records(count_runs(finished[~numbers(finished).duplicated()], ["device", "precision"]))
 
 
 def warnings(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
+from hiddencost.results import cells
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES, stored_request
@@ -23,7 +24,7 @@ TEXTS = [  # columns of any table that are no numbers
     *CELL[:6],
     *CELL[8:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
-    *("claim", "text", "verdict", "note", "source"),
+    *("claim", "text", "verdict", "note", "source", "same_as"),
 ]
 
 
@@ -162,15 +163,19 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a cell (backbone, dataset, method, shots): `{metric}_mean` and `_std` (n - 1) for each metric, `seeds`
-        (their number), `classes_short` (the most of a seed), and the difference dense minus backbone of the
-        `paired_metrics` (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The
-        dense backbone is the one that the column `dense` names; where there is none the difference is empty.
+        (their number; one of a method that does not train), `classes_short` (the most of a seed), `same_as` (the
+        smaller number of shots whose runs these are, as it has all images already: what counts cells leaves them out,
+        see `cells.distinct`), and the difference dense minus backbone of the `paired_metrics` (`..._mean`, `_std`,
+        `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the one that the column
+        `dense` names; where there is none the difference is empty.
     """
-    cells = runs.groupby(CELL, dropna=False, sort=False)
-    summary = cells[list(METRICS)].agg(["mean", "std"])
+    runs = cells.one_seed(runs.assign(same_as=cells.same_as(runs)))
+    of_cells = runs.groupby(CELL, dropna=False, sort=False)
+    summary = of_cells[list(METRICS)].agg(["mean", "std"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
-    summary.insert(0, "seeds", cells["accuracy"].count())
-    summary.insert(1, "classes_short", cells["classes_short"].max())
+    summary.insert(0, "seeds", of_cells["accuracy"].count())
+    summary.insert(1, "classes_short", of_cells["classes_short"].max())
+    summary.insert(2, "same_as", of_cells["same_as"].first())
     pair = ["dense", "dataset", "method", "shots", "seed"]
     dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, *paired_metrics()]]
     paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
@@ -199,8 +204,8 @@ def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.Dat
     """
     columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
     expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
-    cells = summary[[*columns[:4], "seeds", "accuracy_mean", "accuracy_std"]]
-    table = expected.merge(cells, on=columns[:4], how="left")
+    ours = summary[[*columns[:4], "seeds", "accuracy_mean", "accuracy_std"]]
+    table = expected.merge(ours, on=columns[:4], how="left")
     table = table.rename(columns={"accuracy": "published", "std": "published_std"})
     table["ours"], table["ours_std"] = 100 * table.pop("accuracy_mean"), 100 * table.pop("accuracy_std")
     table["difference"] = table["ours"] - table["published"]

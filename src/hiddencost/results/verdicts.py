@@ -9,6 +9,7 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import tables
+from hiddencost.results.cells import numbers, once
 from hiddencost.results.claims import Cells, Claim, compared_measures
 from hiddencost.results.evidence import judge_cells
 from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
@@ -127,12 +128,13 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
         column: of runs, whose values are compared, in the unit of the claim's metric.
 
     Returns:
-        A row a pair of runs: their `difference`, in points (empty where a run of the pair has no result), what the
-        pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it does not.
+        A row a pair of runs, each pair once (see `cells.once`): their `difference`, in points (empty where a run of
+        the pair has no result), what the pair shares (dataset, seed, ...) and, as `..._left` and `..._right`, what it
+        does not.
     """
     metric, sign = compared_measures()[claim.measure]
     values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
-        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok")
+        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"), run=numbers(runs)
     )
     if sign:
         keys = ["dense", "dataset", "method", "shots", "seed"]
@@ -141,7 +143,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
         values["difference"] = sign * (values["difference"] - values.pop("difference_dense"))
     values = values[_mask(runs, values, claim.cells)]
     if claim.left is None or claim.right is None:
-        return values
+        return once(values)
     named = [AXES[axis] for axis in claim.left.named]
     shared = [axis for axis in (*PAIRED, "backbone", "method", "shots") if axis not in named]
     if "backbone" in named and claim.networks == "same":
@@ -149,7 +151,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     sides = [values[_mask(runs, values, side)] for side in (claim.left, claim.right)]
     pairs = sides[0].merge(sides[1], on=shared, suffixes=("_left", "_right"))
     pairs["difference"] = pairs.pop("difference_left") - pairs.pop("difference_right")
-    return pairs
+    return once(pairs)
 
 
 def _mask(runs: pd.DataFrame, values: pd.DataFrame, cells: Cells) -> pd.Series:

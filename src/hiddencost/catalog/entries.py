@@ -110,7 +110,8 @@ class DatasetEntry(DatasetLayout, strict=True):
     citation: str | None
     read_from: str | None = None
     variant_of: str | None = Field(
-        None, description="the dataset whose images these are, by another split or host: in intervals both are one"
+        None,
+        description="the dataset whose images these are, by another split, host or names: in intervals both are one",
     )
 
     def layout(self) -> DatasetLayout:

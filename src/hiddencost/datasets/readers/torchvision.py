@@ -24,6 +24,7 @@ class Options(Record, strict=True):
         None, description="the arguments that give the training and the test images"
     )
     split_by_hash: HashSplit | None = Field(None, description="where torchvision has no split")
+    renamed: bool = Field(False, description="the catalog calls the classes, in their order, by other names")
 
     @model_validator(mode="after")
     def _one_split(self) -> "Options":
@@ -58,11 +59,13 @@ def read(options: Options, files: dict[str, Path], scratch: Path) -> RawDataset:
             raise ValueError(f"torchvision's {options.class_name}: {error}") from error
     if options.parts:
         parts = {name: subset(_Told(images), range(len(images))) for name, images in opened.items()}
-        return RawDataset(getattr(opened["train"], "classes", None), parts["train"], parts["test"])
+        classes = None if options.renamed else getattr(opened["train"], "classes", None)
+        return RawDataset(classes, parts["train"], parts["test"])
     assert options.split_by_hash, "see `_one_split`"
     names, labels, classes = _names(opened["all"])
     train, test = split_by_hash(names, labels, options.split_by_hash)
-    return RawDataset(classes, subset(_Told(opened["all"]), train), subset(_Told(opened["all"]), test))
+    images = _Told(opened["all"])
+    return RawDataset(None if options.renamed else classes, subset(images, train), subset(images, test))
 
 
 class _Told:

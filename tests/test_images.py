@@ -5,6 +5,7 @@ import os
 import random
 import re
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import settings
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.prepared import PreparedReport, load
-from hiddencost.datasets.readers import npz
+from hiddencost.datasets.readers import image, npz
 from hiddencost.datasets.readers.image import FORMATS, open_image, open_published
 
 pytestmark = pytest.mark.usefixtures("records")
@@ -38,13 +39,14 @@ def file_of(pixels, form="PNG", orientation=None, **options):
     return packed.getvalue()
 
 
-def png(width, height, depth=8, colour=2, data=b"\0" * 100):
+def png(width, height, depth=8, colour=2, data=b"\0" * 100, interlace=0, empty=0):
     """Return a PNG that says what it likes of itself."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace))
+    header += chunk(b"IDAT", b"") * empty
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
@@ -157,6 +159,99 @@ def test_what_is_no_image_is_told_in_a_line(data, message, tmp_path):
             read(tmp_path / "photo.jpg")
         assert message in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def progressive(scans, side=1000):
+    """Return a grey JPEG of so many scans, of which most say nothing new: a small file that passes over all pixels
+    again and again."""
+    data = file_of(Image.new("L", (side, side)), "JPEG", progressive=True)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + data[last:end] * (scans - data.count(b"\xff\xda")) + data[end:]
+
+
+def interlaced(side):
+    """Return an interlaced PNG of RGB, by the seven passes of its specification (section 8.2)."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    rows = [
+        b"\4" + bytes(3 * len(range(left, side, across)))  # filtered by Paeth's predictor
+        for left, top, across, down in passes
+        for _ in range(top, side, down)
+    ]
+    return png(side, side, data=b"".join(rows), interlace=1)
+
+
+def run_lengths(side):
+    """Return a BMP of 4 bits a pixel, each line a run after a run."""
+    row = b"\xff\x12" * (side // 255) + bytes([side % 255, 0x12]) + b"\0\0"
+    palette, body = b"".join(bytes([grey] * 3 + [0]) for grey in range(16)), row * side + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 4, 2, len(body), 0, 0, 16, 0) + palette
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(body), 0, 0, 14 + len(head)) + head + body
+
+
+def frames(form, count):
+    return file_of(
+        Image.new("L", (2, 2)),
+        form,
+        save_all=True,
+        append_images=[Image.new("L", (2, 2), 1 + number % 2) for number in range(count)],
+    )
+
+
+WORST = {  # of small files
+    "JPEG of scans": lambda: progressive(100),
+    "JPEG of segments": lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 100_000 + file_of(COLOURS, "JPEG")[2:],
+    "interlaced PNG": lambda: interlaced(2000),
+    "PNG of chunks": lambda: png(1, 1, data=b"\0\0\0\0", empty=100_000),
+    "WebP": lambda: file_of(Image.new("RGB", (2000, 2000)), "WEBP", lossless=True, method=0),
+    "BMP of run lengths": lambda: run_lengths(1000),
+    "GIF of frames": lambda: frames("GIF", 300),
+    "TIFF of pages": lambda: frames("TIFF", 300),
+}
+
+
+@pytest.mark.parametrize("data", WORST.values(), ids=WORST)
+def test_the_worst_of_small_files_take_no_longer_than_their_pixels(data, tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(data())
+    began = time.process_time()
+    open_image(path)
+    assert time.process_time() - began < 3  # of the CPU: here these take tenths
+
+
+LONG = {
+    "scans": (lambda: progressive(10_000), "it has 10,000 scans; expected at most 100 of 1,000,000 pixels"),
+    "scans of a large image": (
+        lambda: progressive(90, 5000),
+        "it has 90 scans; expected at most 85 of 25,000,000 pixels",
+    ),
+    "run lengths": (
+        lambda: run_lengths(5000),
+        "it has 25,000,000 pixels; expected at most 16,777,216 in a BMP of its kind",
+    ),
+    "numbers as text": (
+        lambda: b"P3 5000 5000 255 0",
+        "it has 25,000,000 pixels; expected at most 16,777,216 in a PPM of its kind",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), LONG.values(), ids=LONG)
+def test_what_would_be_decoded_for_long_is_refused_at_once(data, message, tmp_path, monkeypatch):
+    path = tmp_path / "image"
+    path.write_bytes(data())
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("was decoded"))
+    for read in (open_image, open_published):
+        with pytest.raises(ValueError, match=f": {re.escape(message)}$"):
+            read(path)
+
+
+def test_scans_are_counted_of_the_image_alone():
+    """Not what looks like one within EXIF, or in what cameras write behind the image."""
+    exif = Image.Exif()
+    exif[270] = "\xff\xda" * 200
+    data = file_of(Image.new("L", (8, 8)), "JPEG", exif=exif.tobytes() + b"\xff\xda" * 200, progressive=True)
+    assert image._scans(data + b"\xff\xda" * 200) == image._scans(data) == 6
+    assert image._scans(data[:40]) == image._scans(data[: data.index(b"\xff\xc4") + 3]) == 0
 
 
 def test_a_pipe_a_folder_and_nothing_are_not_waited_for(tmp_path):

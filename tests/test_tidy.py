@@ -121,6 +121,30 @@ def test_a_call_begins_without_what_killed_jobs_left_and_without_files_of_a_time
     assert kept[0].stat().st_mtime_ns <= time.time_ns()
 
 
+@pytest.mark.parametrize(("days", "is_swept"), [(0, False), (6.9, False), (7.1, True)])
+def test_a_temporary_file_of_an_older_version_goes_when_nobody_has_changed_it_for_a_week(
+    call, monkeypatch, days, is_swept
+):
+    left, link = Path("resources/checkpoints/a/.tmp-ab12"), Path("resources/.tmp-link")
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    link.symlink_to(left.absolute())
+    os.utime(left, (0, 0))  # as a file that was moved there: when it came, ctime tells
+    now = tidying._now
+    monkeypatch.setattr(tidying, "_now", lambda folder: now(folder) + int(days * 86_400 * 10**9))
+    tidy(call)
+    assert (left.exists(), link.is_symlink()) == (not is_swept, True)
+
+
+def test_where_no_clock_can_be_read_no_temporary_file_goes(call, monkeypatch):
+    left = Path("resources/.tmp-ab12")
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    monkeypatch.setattr(tidying, "_now", lambda folder: tidying.NEVER)
+    tidy(call)
+    assert left.exists()
+
+
 def test_what_other_calls_write_meanwhile_keeps_its_time(call, monkeypatch):
     product = Path("resources/product.json")
     product.parent.mkdir()

@@ -1,6 +1,7 @@
 """What killed processes and clocks have left in the folders of a study, put in order before a call."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,12 +16,16 @@ from hiddencost.jobs.training import wanted, why_made
 from hiddencost.runs import packfile
 
 AHEAD = 5 * 10**9  # ns: what is ahead of the clock by less may have been written just now
+NEVER = sys.maxsize  # a time that does not come
+# ns without a change of a temporary file that nobody writes any more: no job is given more than a day
+ABANDONED = 7 * 86_400 * 10**9
 
 
 def tidy(call: Call) -> None:
-    """Remove temporary folders that nobody holds and states of finished packs, and let no product be of the future.
+    """Remove temporary folders that nobody holds, abandoned temporary files and states of finished packs.
 
-    Snakemake ends a job whose product is older than what it was made of, as what is made now is.
+    No product is left of the future: Snakemake ends a job whose product is older than what it was made of, as what is
+    made now is.
 
     Each file is looked at but those of the ledger, of which a study has many. To be called with the study locked.
     """
@@ -28,7 +33,7 @@ def tidy(call: Call) -> None:
         now = _now(folder)
         for path in _files(folder):
             if Path(path).name.startswith(TEMPORARY):
-                sweep(path)
+                sweep(path) if os.path.isdir(path) else _sweep_file(path, now)
             elif Path(call.results, layout.LEDGER) not in Path(path).parents:
                 _date_back(path, folder, now)
     # as they were called when two packs could share one
@@ -48,6 +53,17 @@ def _files(folder: str) -> Iterator[str]:
         yield from (os.path.join(top, name) for name in [*temporary, *files])
 
 
+def _sweep_file(path: str, now: int) -> None:
+    """Remove a temporary file, as older versions made them without a folder of their own, or a lock, that nobody has
+    changed for long."""
+    with suppress(OSError):  # gone meanwhile, or another user's
+        found = os.lstat(path)
+        # ctime: that of the content may have come with it, as of a file that was moved there
+        changed = max(found.st_mtime_ns, found.st_ctime_ns)
+        if stat.S_ISREG(found.st_mode) and now != NEVER and changed < now - ABANDONED:
+            os.unlink(path)
+
+
 def _date_back(path: str, folder: str, earlier: int) -> None:
     with suppress(OSError):  # gone meanwhile, or another user's
         written = os.stat(path).st_mtime_ns
@@ -57,10 +73,9 @@ def _date_back(path: str, folder: str, earlier: int) -> None:
 
 
 def _now(folder: str) -> int:
-    """Return the time by the clock of a folder's file system; where that has no room to tell it, one that never
-    comes."""
+    """Return the time by the clock of a folder's file system, NEVER where that has no room to tell it."""
     try:
         with TemporaryFile(dir=folder) as new:
             return os.fstat(new.fileno()).st_mtime_ns
     except OSError:
-        return sys.maxsize
+        return NEVER

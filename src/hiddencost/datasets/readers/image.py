@@ -10,12 +10,14 @@
 | an orientation in EXIF | turned upright, as every viewer shows it |
 | transparent pixels | put on white |
 | no pixels, too many of them, a side 100 times the other, a gigabyte | refused |
+| what takes long: a JPEG of many scans; run lengths in a BMP, or a PPM not of 255, of over 2^24 pixels | refused |
 | a pipe, a device, a folder | refused, without waiting for it |
 
 Nothing is handed to another program: Pillow would let Ghostscript run a PostScript file of any name.
 """
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
@@ -33,6 +35,12 @@ EXPECTED = "PNG, JPEG, WebP, BMP, TIFF, PPM or GIF"
 MOST_BYTES = 2**30
 MOST_PIXELS = 2**27  # up to 16 bytes each, with the file: jobs.cost.OWN_IMAGE
 MOST_STRETCHED = 100  # longer to shorter side: a line of pixels, resized by its shorter side, fills any memory
+# of a JPEG, as libtiff allows in a TIFF; Pillow writes 10. Each passes over all pixels, and may have few bytes
+MOST_SCANS, MOST_DECODED = 100, 2**31  # and the pixels of all scans
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # of a JPEG, before the length of what it marks
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"  # of ITU-T T.81, table B.1
+IN_PYTHON = {"bmp_rle", "ppm", "ppm_plain"}  # Pillow's decoders of a microsecond a sample
+MOST_IN_PYTHON = 2**24  # pixels
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0, section 3
 UPRIGHT = "turned upright, by the orientation in EXIF"
 
@@ -84,6 +92,28 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def _check_time(image: Image.Image, data: bytes) -> None:
+    """Raise ValueError for an image that would be decoded for long: the others' time is bounded by their pixels."""
+    pixels = image.width * image.height
+    if image.tile and image.tile[0][0] in IN_PYTHON and pixels > MOST_IN_PYTHON:
+        raise ValueError(
+            f"it has {pixels:,} pixels; expected at most {MOST_IN_PYTHON:,} in a {image.format} of its kind"
+        )
+    if image.format in ("JPEG", "MPO"):
+        scans, most = _scans(data), min(MOST_SCANS, MOST_DECODED // pixels)
+        if scans > most:
+            raise ValueError(f"it has {scans:,} scans; expected at most {most} of {pixels:,} pixels")
+
+
+def _scans(data: bytes) -> int:
+    """Return how many scans a JPEG has, as libjpeg finds them (jdmarker.c, next_marker)."""
+    place, scans = 2, 0
+    while (found := MARKER.search(data, place)) and found[1] != END_OF_IMAGE:
+        scans += found[1] == START_OF_SCAN
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return scans
+
+
 def _bytes_of(path: str | Path) -> bytes:
     try:
         # a pipe is opened without waiting for who writes to it
@@ -109,6 +139,7 @@ def _decoded(data: bytes, convert: Callable[[Image.Image, bool], Image.Image]) -
         try:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 check_size(*image.size)
+                _check_time(image, data)
                 turned = getattr(image, "tag_v2", {}).get(ExifTags.Base.Orientation) in range(2, 9)
                 image.load()
                 check_size(*image.size)  # a few formats tell only now

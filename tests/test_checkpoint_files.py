@@ -7,15 +7,18 @@ import os
 import pickle
 import re
 import struct
+import sys
 import time
 import uuid
 import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -114,6 +117,18 @@ def test_files_are_read_as_torch_load_reads_them(how, tmp_path):
         assert torch.equal(weights[key], tensor.float() if tensor.is_floating_point() else tensor), key
 
 
+@pytest.mark.parametrize("how", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])
+def test_objects_of_one_s_own_beside_the_weights_are_not_read_and_nothing_of_them_is_run(how, tmp_path, monkeypatch):
+    beside = {"kind": Kind.OWN, "kinds": {Kind.OWN: [Kind.OWN]}, "settings": Settings(), "point": Point()}
+    beside |= {"dict": Own(a=Kind.OWN), "list": Listed([1]), "holding a tensor": Settings(rate=torch.ones(1))}
+    beside |= {"method": Own(a=1).keys, "class": Settings}
+    (tmp_path / "file.pth").write_bytes(saved({"model": STATE, **beside}, **how))
+    monkeypatch.setitem(sys.modules, __name__, None)  # no class of it can be found
+    weights, _ = read_state_dict(tmp_path / "file.pth")
+    assert list(weights) == list(STATE)
+    assert all(torch.equal(weights[key], STATE[key].float()) for key in STATE)
+
+
 def bomb(size):
     """A part of zeros, compressed a thousandfold."""
     return changed("data/0", lambda _: bytes(size), {"w": torch.zeros(1)})
@@ -144,6 +159,24 @@ def sparse():
 
 class Kind(enum.Enum):
     OWN = 1
+
+
+@dataclass
+class Settings:
+    rate: float = 0.1
+    kind: Kind = Kind.OWN
+
+
+class Point(NamedTuple):
+    x: int = 1
+
+
+class Own(OrderedDict):
+    pass
+
+
+class Listed(list):
+    pass
 
 
 class Quantity(torch.Tensor):
@@ -233,10 +266,26 @@ REFUSED = {
         lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**46) + b"x",
         DAMAGED + "expected 70368744177664 bytes in a bytes8, but only 1 remain",
     ),
-    "a class of one's own": (
-        lambda: saved({"model": STATE, "kind": Kind.OWN}),
-        CALLS + f"{__name__}.Kind; expected data alone",
+    "a network of one's own": (lambda: saved(Settings()), f"; found an object of {__name__}.Settings"),
+    "a weight of one's own": (lambda: saved(STATE | {"w": Settings()}), f"; 'w' is an object of {__name__}.Settings"),
+    "a number of one's own": (lambda: saved(STATE | {"w": Kind.OWN}), f"; 'w' is an object of {__name__}.Kind"),
+    "a state dict of one's own": (
+        lambda: saved({"state_dict": Own(STATE)}),
+        f"; 'state_dict' is an object of {__name__}.Own",
     ),
+    "a tensor of numbers of one's own": (
+        lambda: described(b"\x80\x02}U\x01wctorch._utils\n_rebuild_tensor_v2\n(cmine\nNumbers\n)RK\x00))tRs."),
+        DAMAGED + "it describes a tensor without a size",
+    ),
+    "a call by one's own": (
+        lambda: described(b"\x80\x02cmine\napply\ncos\nsystem\nX\x02\x00\x00\x00ls\x85R\x85R."),
+        CALLS + "os.system",
+    ),
+    "a module within a package of Python's": (
+        lambda: described(b"\x80\x02cos.path\nmkdir\n)R."),
+        CALLS + "os.path.mkdir",
+    ),
+    "a call of PyTorch": (lambda: described(b"\x80\x02ctorch.hub\nload\n)R."), CALLS + "torch.hub.load"),
     "negative": (
         lambda: saved({"w": (torch.ones(2) * 1j).conj().imag}),
         "w has a negative or conjugate bit; expected what resolve_neg() or resolve_conj() returns",

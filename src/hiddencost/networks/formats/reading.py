@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hiddencost.messages import one_line
 from hiddencost.networks.formats.torch_file import read_tensors
-from hiddencost.networks.formats.unpickle import ContentError, StoredTensor
+from hiddencost.networks.formats.unpickle import ContentError, StoredTensor, Unread
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, StoredTensor]:
         under.append(inner[0])
         content = content[inner[0]]
     items = content.items() if isinstance(content, Mapping) else []
-    if others := [key for key, value in items if not (isinstance(key, str) and isinstance(value, StoredTensor))]:
-        found = f"; {others[0]!r} is no name of a tensor"
+    if isinstance(content, Unread):
+        found = f"; found an object of {content.kind}"
+    elif others := [one for one in items if not (isinstance(one[0], str) and isinstance(one[1], StoredTensor))]:
+        key, value = others[0]
+        what = f"an object of {value.kind}" if isinstance(value, Unread) else "no name of a tensor"
+        found = f"; {key!r} is {what}"
     else:
         found = "" if items else "; found none"
     if found:

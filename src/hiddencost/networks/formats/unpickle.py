@@ -2,13 +2,16 @@
 
 torch.load refuses what published checkpoints hold beside weights: classes of optimizer and schedule, numbers of
 NumPy, settings as a Namespace. Told to allow these, it calls them. Here a pickle is a list of instructions to a small
-machine: what it names stays a name; what it calls is known (`Machine.call`), or the file is refused, also where only
-a value beside the weights is of a class of somebody's own; and a tensor is a description until it is asked for.
+machine, which calls nothing: what it names stays a name; what stands for a call is known (`Machine.call`); and a
+tensor is a description until it is asked for. An object of somebody's own class, such as a value of an Enum beside
+the weights, is a stand-in of which no more is known than the name of its class. What Python and PyTorch have is
+refused where it is none of what weights need.
 
 What an instruction costs does not grow with the file: it may name what the file holds once as often as it likes.
 """
 
 import pickletools
+import sys
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -53,6 +56,8 @@ RECORDS = {
     "argparse.Namespace",
     *("torch.Size", "torch.device", "torch.torch_version.TorchVersion", "torch.serialization._get_layout"),
 }
+# what else they have is not called; what other packages have is somebody's own
+KNOWN = sys.stdlib_module_names | {"__builtin__", "copy_reg", "numpy", "torch"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytes_or_str", "bytearray"}
 LITERALS = {
@@ -73,8 +78,11 @@ class Name:
     text: str
 
 
+@dataclass(frozen=True)
 class Unread:
-    """What a file describes beside tensors and plain data."""
+    """What a file describes beside tensors and plain data; `kind`: what it is made by, a class or a function."""
+
+    kind: str = "a set"
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,10 +240,12 @@ class Machine:
             self._spend(len(pairs))
             return _fill({}, pairs)
         if name in RECORDS:
-            return Unread()
+            return Unread(name)
         if name in ("builtins.getattr", "__builtin__.getattr"):  # how a method is named, such as that of a schedule
             owner, attribute = arguments
-            return _name(owner.text, attribute)
+            return owner if isinstance(owner, Unread) else _name(owner.text, attribute)
+        if isinstance(called, Name) and name.partition(".")[0] not in KNOWN:
+            return Unread(name)
         raise ContentError(f"it calls {name}; expected data alone, as of torch.save(network.state_dict(), ...)")
 
     def _storage(

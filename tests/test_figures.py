@@ -17,7 +17,7 @@ from hiddencost.figures.draw import read_shown
 from hiddencost.figures.registry import FIGURES as KINDS
 from hiddencost.figures.registry import figures_of_study
 from hiddencost.methods import registry
-from hiddencost.results import gallery, matched, verdicts
+from hiddencost.results import gallery, matched
 from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import AXES, summarise
 
@@ -82,9 +82,8 @@ def drawn(name, tables, **settings):
 
 
 @pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """No figure stays open, and intervals, which no test looks at to the digit, are of fewer resamples."""
-    monkeypatch.setattr(verdicts, "RESAMPLES", 100)
+def light():
+    """No figure stays open."""
     yield
     plt.close("all")
 

@@ -18,6 +18,7 @@ GRID = {
     "seed": [0, 1],
 }
 STATED = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+STATED |= {"network": "dense", "upstream_seed": None}
 STUDY = tables.CollectedStudy(
     study="s",
     grid=GRID,

@@ -13,7 +13,8 @@ from hiddencost.figures import style
 from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.matched import ALL, LOST
-from hiddencost.results.verdicts import differences, interval
+from hiddencost.results.pooled import pooled
+from hiddencost.results.verdicts import differences
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
@@ -163,7 +164,7 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
         if name not in kept.index or pairs.empty:
             continue
         backbone, role = stated.loc[name], backbones[name].role
-        bounds, _ = interval(pairs, fixed=False)
+        effect, bounds, _ = pooled(pairs, fixed=False)
         control = (
             CONTROLS[backbone["control"]].title if isinstance(backbone["control"], str) else backbone["checkpoint"]
         )
@@ -172,7 +173,7 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
                 **{"backbone": name, "dense": dense, "method": method, "role": role},
                 "kind": "controls" if role == gallery.CONTROL else last_applied(backbone["compression"]).title,
                 "what": control if role == gallery.CONTROL else np.nan_to_num(backbone["sparsity_declared"]),
-                **{"lost": pairs["difference"].mean(), "datasets": pairs["dataset"].nunique()},
+                **{"lost": effect, "datasets": pairs["dataset"].nunique()},
                 "partial": len(pairs) < len(of_study),
                 **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
                 **kept.loc[name],

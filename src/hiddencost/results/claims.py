@@ -53,7 +53,7 @@ def _methods(names: list[str]) -> list[str]:
 class Cells(Record):
     """The cells that have one of the values of each axis named; one that is not named may have any.
 
-    A claim that names datasets speaks of these alone, every other of datasets of the kind (see `verdicts.interval`).
+    A claim that names datasets speaks of these alone, every other of datasets of the kind (see `pooled.pooled`).
     """
 
     backbones: Annotated[list[Annotated[str, AfterValidator(_backbones)]], BeforeValidator(_as_list)] | None = Field(
@@ -106,7 +106,7 @@ class Claim(Record):
     )
     of: Annotated[str, one_of(QUANTIFIERS)] = Field(
         "mean",
-        description="of what it is claimed: of the mean over all cells (see `verdicts.judge`), of every "
+        description="of what it is claimed: of the mean over all cells (see `pooled.pooled`), of every "
         "cell, of most (more than half), or of some (at least one)",
     )
     more_than: float | None = Field(None, description="the claim holds where the difference is greater")

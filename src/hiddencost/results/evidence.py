@@ -36,10 +36,10 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
     """
     below, above = claim.bounds
     mean, number = cells["mean"], len(cells)
-    holds = np.maximum(p_above(cells, below), p_below(cells, above))
-    sides = [p_below(cells, below), p_above(cells, above)]
-    # beyond either of two bounds: at a bound each side is wrong in 5 %, near both of them the two together
-    otherwise = np.minimum(1, np.minimum(*sides) * (1 if np.isinf(claim.bounds).any() else 2))
+    (over_lower, under_lower), (over_upper, under_upper) = (p_values(cells, bound) for bound in claim.bounds)
+    holds = np.maximum(over_lower, under_upper)
+    # beyond one of two bounds: where these are close, both tests err
+    otherwise = np.minimum(1, np.minimum(under_lower, over_upper) * (1 if np.isinf(claim.bounds).any() else 2))
     surely_holds, surely_not = holm(holds), holm(otherwise)
     if claim.order:
         return _of_order(holds, otherwise), (
@@ -80,22 +80,17 @@ def _verdict(supported: bool, contradicted: bool) -> str:
     return "supported" if supported else "contradicted" if contradicted else "undecided"
 
 
-def p_above(cells: pd.DataFrame, bound: float) -> np.ndarray:
-    """Return the p-value of each cell's mean being above a bound, by Student's t; 1 where nothing spreads, and 0 of
-    no bound (minus infinity)."""
-    return _p_value(cells["mean"] - bound, cells)
+def p_values(cells: pd.DataFrame, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-values of each cell's mean being above a bound, and below it, by Student's t.
 
-
-def p_below(cells: pd.DataFrame, bound: float) -> np.ndarray:
-    """Return the p-value of each cell's mean being below a bound; see `p_above`."""
-    return _p_value(bound - cells["mean"], cells)
-
-
-def _p_value(beyond: pd.Series, cells: pd.DataFrame) -> np.ndarray:
-    spread = (cells["count"] > 1) & (cells["std"] > ROUNDING)
-    error = (cells["std"] / np.sqrt(cells["count"])).where(spread, 1.0)
-    tail = stdtr((cells["count"] - 1).clip(lower=1), -beyond / error)
-    return np.where(np.isposinf(beyond), 0.0, np.where(spread, tail, 1.0))
+    Both are 1 where nothing spreads. Of a bound that is none, infinite, they are 0 and 1.
+    """
+    mean, std, count = (cells[name].to_numpy(float) for name in ("mean", "std", "count"))
+    spread = (count > 1) & (std > ROUNDING)
+    error = np.where(spread, std, 1) / np.sqrt(np.maximum(count, 1))
+    below = stdtr(np.maximum(count - 1, 1), (mean - bound) / error)
+    tested = spread | np.isinf(bound)
+    return np.where(tested, 1 - below, 1.0), np.where(tested, below, 1.0)
 
 
 def holm(p_values: np.ndarray) -> int:

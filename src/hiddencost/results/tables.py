@@ -19,12 +19,13 @@ CELL = [  # what a run is, but for its seed
     *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
     *("dataset", "method", "shots"),
 ]
+OF_STUDY = ["dense", "network", "upstream_seed"]  # of a backbone: what the study makes of it, not a pack
 BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
 TEXTS = [  # columns of any table that are no numbers
     *CELL[:6],
     *CELL[8:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
-    *("claim", "text", "verdict", "note", "source", "same_as"),
+    *("claim", "text", "verdict", "note", "source", "same_as", "network"),
 ]
 
 
@@ -36,8 +37,8 @@ class CollectedStudy:
         study: its name.
         grid: its values of each of `AXES`.
         methods: names of those of each backbone, by its name.
-        backbones: by name, `dense`, the name of the one that it is compared with, and what rows without a pack say
-            of it.
+        backbones: by name, `OF_STUDY` (`dense`, the name of the one that it is compared with; see `Study.declared`),
+            and what rows without a pack say of it.
         left_out: by `backbone` and `dataset`, the names of those without packs, and why: their rows are not run.
         expectations: published accuracies, see `against_published`.
         splits: path of the images that were drawn, with {dataset} and {seed}.
@@ -59,6 +60,7 @@ def run_columns() -> list[str]:
     """Return the columns of the table of runs; `recipe`: as the run's pack states by what it was trained, JSON."""
     return [
         *CELL,
+        *OF_STUDY[1:],
         *("seed", "status", "reason", "n_train", "classes_short", "n_test"),
         *METRICS,
         *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
@@ -89,7 +91,8 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     in_packs = {tuple(map(_text, run)) for part in parts for run in part[AXES].itertuples(index=False)}
     absent = _left_out(study, in_packs)
     runs = pd.concat(parts + ([absent] if len(absent) else []), ignore_index=True)
-    runs["dense"] = runs["backbone"].map({name: stated["dense"] for name, stated in study.backbones.items()})
+    for column in OF_STUDY:
+        runs[column] = runs["backbone"].map({name: stated[column] for name, stated in study.backbones.items()})
     wanted = pd.MultiIndex.from_tuples([tuple(map(_text, run)) for run in _runs(study)], names=AXES)
     index = pd.MultiIndex.from_frame(runs[AXES].map(_text))
     if len(absent := wanted.difference(index)):

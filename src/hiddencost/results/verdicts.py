@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hiddencost import catalog
@@ -12,13 +11,12 @@ from hiddencost.results import tables
 from hiddencost.results.cells import numbers, once
 from hiddencost.results.claims import Cells, Claim, compared_measures
 from hiddencost.results.evidence import judge_cells
-from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
+from hiddencost.results.pooled import NETWORK, networks, pooled
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = ["supported", "not refuted", "contradicted", "undecided", "not run"]
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]
-RESAMPLES = 10_000
 AXES = {  # of claims: the columns of runs
     "backbones": "backbone",
     "datasets": "dataset",
@@ -53,10 +51,10 @@ def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
         claims: by name.
 
     Returns:
-        A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see `interval`) and
-        `published`, the effect as published, all in points; `cells`, how many comparisons (of a backbone, dataset,
-        method and shots with another) have a result; and a `note`: what is missing, whether the interval holds the
-        published effect, what it speaks for, how many cells are otherwise, and what the ECE of the
+        A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
+        `pooled.pooled`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a
+        backbone, dataset, method and shots with another) have a result; and a `note`: what is missing, whether the
+        interval holds the published effect, what it speaks for, how many cells are otherwise, and what the ECE of the
         paper's code would have said.
     """
     return pd.DataFrame([{"claim": name} | _judged(runs, claim) for name, claim in claims.items()], columns=COLUMNS)
@@ -96,8 +94,7 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     notes = []
     if len(pairs) < len(compared):
         notes.append(f"{len(compared) - len(pairs)} of {len(compared)} pairs missing")
-    judged["effect"] = pairs["difference"].mean()
-    bounds, speaks_for = interval(pairs, fixed=claim.cells.datasets is not None)
+    judged["effect"], bounds, speaks_for = pooled(pairs, fixed=claim.cells.datasets is not None)
     judged["verdict"] = "undecided"
     if bounds:
         judged["low"], judged["high"] = bounds
@@ -136,16 +133,18 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
         difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"), run=numbers(runs)
     )
+    values = values.merge(networks(runs), left_on="backbone", right_index=True)
     if sign:
         keys = ["dense", "dataset", "method", "shots", "seed"]
-        dense = values.drop(columns="dense").rename(columns={"backbone": "dense"})
+        dense = values.rename(columns={"dense": "own", "backbone": "dense"})[[*keys, "difference", "run"]]
         values = values[values["backbone"] != values["dense"]].merge(dense, on=keys, suffixes=("", "_dense"))
         values["difference"] = sign * (values["difference"] - values.pop("difference_dense"))
     values = values[_mask(runs, values, claim.cells)]
     if claim.left is None or claim.right is None:
         return once(values)
     named = [AXES[axis] for axis in claim.left.named]
-    shared = [axis for axis in (*PAIRED, "backbone", "method", "shots") if axis not in named]
+    shared = [axis for axis in (*PAIRED, "method", "shots") if axis not in named]
+    shared += NETWORK if "backbone" not in named else []
     if "backbone" in named and claim.networks == "same":
         shared, values = [*shared, "dense"], values[values["dense"].notna()]
     sides = [values[_mask(runs, values, side)] for side in (claim.left, claim.right)]
@@ -183,61 +182,3 @@ def _is(backbone: pd.Series, kind: str) -> bool:
         case _:  # of the paper's algorithms, the published networks: those that a study trains are others
             trained_here = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.checkpoints()
             return {entry.kind for entry in entries} == {kind} and not trained_here
-
-
-def interval(pairs: pd.DataFrame, fixed: bool) -> tuple[tuple[float, float] | None, str]:
-    """Return the 95 % interval of a mean difference over pairs of runs.
-
-    All pairs of a dataset and seed share their chosen images, so they stay together. Over several datasets, whole
-    datasets are resampled (with their seeds: to draw those again would count their noise twice; Davison and Hinkley,
-    Bootstrap Methods and their Application, 3.8), and the interval speaks for datasets of the kind. With one dataset,
-    or a `fixed` choice of them, seeds are resampled within each, and it speaks for these datasets alone. In neither
-    case does it speak for other networks, nor for another draw of a control's random weights: all seeds share one.
-
-    A percentile interval of two or three units is far too narrow: it cannot reach beyond them, and of two covers the
-    truth half the time. So the bootstrap gives the standard error (n - 1 drawn of n units, which makes it unbiased;
-    Rao and Wu, 1988) and Student's t the width, with n - 1 degrees of freedom (Satterthwaite's over several datasets
-    that are fixed): over one dataset this is the paired t interval, up to the resampling's error, less than 2 % of
-    its width (tests/test_claims.py). With two seeds t is 12.7, and only what is much larger than their difference is
-    decided. There is no interval from a single unit, nor from units that are all the same (see
-    `intervals.paired_interval`).
-
-    Args:
-        pairs: a row a pair: its `difference`, `dataset` and `seed`.
-        fixed: whether the choice of datasets is.
-
-    Returns:
-        The interval's ends, or None where there is none, and what it speaks for, in words.
-    """
-    units = pairs.groupby(PAIRED)["difference"].agg(["sum", "count"])
-    seeds, datasets = units.groupby("dataset").size(), units.index.unique("dataset")
-    if fixed or len(datasets) == 1:
-        strata = [units.loc[dataset].to_numpy(float) for dataset in datasets]
-        speaks_for = f"over {_range(seeds)} of {', '.join(datasets)} alone"
-    else:
-        strata = [units.groupby("dataset").sum().to_numpy(float)]
-        speaks_for = f"over {len(datasets)} datasets of the kind, {_range(seeds)} each"
-    if min(map(len, strata)) < 2:
-        return None, f"{speaks_for}: no interval from a single one"
-    total, number = units.sum()
-    effect = total / number
-    spread = [np.var(units[:, 0] - effect * units[:, 1], ddof=1) * len(units) for units in strata]
-    if np.sqrt(spread).max() <= ROUNDING:
-        return None, f"{speaks_for}, which do not differ: no interval"
-    freedom = pooled_freedom(zip(spread, (len(units) - 1 for units in strata), strict=True))
-    width = t_quantile(freedom) * np.std(_resampled(strata))
-    return (effect - width, effect + width), speaks_for
-
-
-def _resampled(strata: list[np.ndarray]) -> np.ndarray:
-    """Return the mean in each resample; a stratum: [n, 2], sum and number of the differences of each of its units."""
-    generator, sums = np.random.default_rng(0), np.zeros((RESAMPLES, 2))
-    for units in strata:
-        drawn = generator.integers(len(units), size=(RESAMPLES, len(units) - 1))
-        sums += units[drawn].mean(1) * len(units)
-    return sums[:, 0] / sums[:, 1]
-
-
-def _range(counts: pd.Series) -> str:
-    low, high = counts.min(), counts.max()
-    return f"{low} to {high} seeds" if low < high else f"{low} seed{'s' if low > 1 else ''}"

@@ -179,7 +179,9 @@ class Study(Record):
 
     def declared(self, backbone: Backbone) -> dict:
         """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
-        name it), `control`, `sparsity_declared` (None where it is not) and `dense` (see `dense_of`)."""
+        name it), `control`, `sparsity_declared` (None where it is not), `dense` (see `dense_of`), `network`, the
+        name of the first backbone that is made alike, but for the upstream seed, and this seed (None of one that the
+        study does not train)."""
         entry, made, sparsify = self.checkpoint_entry(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
             entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
@@ -190,6 +192,8 @@ class Study(Record):
             "control": control,
             "sparsity_declared": registry.sparsity(entry.sparsity, settings, control),
             "dense": self.dense_of(backbone),
+            "network": next(other.name for other in self.backbones if _made_as(other) == _made_as(backbone)),
+            "upstream_seed": backbone.training()[1] if self.upstream_network(backbone.checkpoint) else None,
         }
 
     def recipe(self, name: str, dataset: str, backbone: str) -> dict:
@@ -232,6 +236,10 @@ class Study(Record):
         """Return the side of a backbone's input, in pixels."""
         own = self.protocol.canvas if self.protocol else None
         return self.family(backbone).canvas(backbone.checkpoint, own)
+
+
+def _made_as(backbone: Backbone) -> tuple:
+    return backbone.checkpoint, backbone.training()[0], backbone.compression, backbone.control
 
 
 def _absolute(path: str) -> str:

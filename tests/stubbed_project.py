@@ -72,6 +72,7 @@ STUBS = {
     "hiddencost/networks/inputs.py": """
         def outputs(network, family, side): pass
         def why_not(architecture, side): pass
+        def why_not_published(architecture, side): pass
     """,
     "hiddencost/compression/make.py": """
         from pathlib import Path

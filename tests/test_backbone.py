@@ -169,6 +169,14 @@ def test_rigl_pools_as_tensorflow_does_with_padding_same(rigl, side):
     assert not np.array_equal(nn.functional.max_pool2d(maps, 3, 2, 1), expected)
 
 
+@pytest.mark.parametrize("side", [110, 33])
+def test_rigl_is_another_network_on_sides_of_no_multiple_of_4(rigl, side):
+    """Which is why it is left out there: see `inputs.MULTIPLES`."""
+    maps = rigl.initial_conv(torch.randn(1, 3, side, side))[0]
+    expected = same(maps.numpy(), 3, 2, lambda window, part: window.max((1, 2)))
+    assert rigl.initial_max_pool(rigl.pad(maps[None]))[0].shape != expected.shape
+
+
 def test_rigl_convolves_with_padding_same_where_the_stride_is_1(rigl):
     layers = {name: m for name, m in rigl.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (1, 1)}
     assert len(layers) == 53 - 1 - 3 - 3  # stem; 3 x 3 and projection of the groups 2 to 4

@@ -66,6 +66,23 @@ def test_networks_of_the_catalog_take_any_canvas_of_a_study(architecture):
     assert [inputs.why_not(architecture, side) for side in (8, 33)] == [None, None]
 
 
+@pytest.mark.parametrize(("canvas", "is_left_out"), [(112, False), (110, True), (33, True)])
+def test_rigls_network_is_left_out_where_it_would_pad_otherwise_than_it_was_trained(
+    canvas, is_left_out, tmp_path, monkeypatch
+):
+    """By the rule of TensorFlow's padding SAME, which tests/test_backbone.py holds the network against."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rigl.ckpt").touch()
+    settings = {"backbones": [{"name": "rigl", "checkpoint": "resnet50-rigl80"}]}
+    settings |= {"protocol": QUICKSTART["protocol"] | {"canvas": canvas}, "paths": {"resnet50-rigl80": "rigl.ckpt"}}
+    settings["datasets"] = [{"name": "cifar10-part", "image_size": 16}]
+    why = (
+        f"the network resnet50_rigl takes images of a multiple of 4 pixels, and the canvas has {canvas}: it would pad"
+    )
+    left_out = grid.left_out(called(**settings))["backbone"]
+    assert left_out == ({"rigl": f"{why} otherwise than the one that was trained"} if is_left_out else {})
+
+
 def test_photos_and_fingerprints_have_the_size_that_a_network_takes():
     with torch.device("meta"):
         sides = [

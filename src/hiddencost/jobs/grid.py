@@ -44,10 +44,11 @@ def _why_backbone(call: Call, backbone: Backbone) -> str | None:
         if why := downloads.why_left_out(call, "datasets", trained.dataset, entry):
             return why
     canvas = study.canvas(backbone)
+    if not trained and (why := inputs.why_not_published(call.checkpoints[backbone.checkpoint].architecture, canvas)):
+        return why
     if published in catalog.checkpoints() or (trained and trained.image_size == canvas):
-        return (
-            None  # those of the catalog take any, and one that is trained on such images does, see `check.arithmetic`
-        )
+        # those of the catalog take any other, and one that is trained on such images does, see `check.arithmetic`
+        return None
     if published and call.published[published].canvas:
         return None  # it is the network's own
     return inputs.why_not(call.checkpoints[backbone.checkpoint].architecture, canvas)

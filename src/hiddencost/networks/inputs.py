@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
     from hiddencost.networks.family import Family
 
+# what sides are multiples of, else a network computes something else than the one that was published: see
+# `architectures.resnet50_rigl`
+MULTIPLES = {"resnet50_rigl": 4}
+
+
+def why_not_published(architecture: str, side: int) -> str | None:
+    """Return why a published network is another one on images of a size, None where it is not: at once, as PyTorch is
+    not asked."""
+    if side % (multiple := MULTIPLES.get(architecture, 1)):
+        return (
+            f"the network {architecture} takes images of a multiple of {multiple} pixels, and the canvas has {side}: "
+            "it would pad otherwise than the one that was trained"
+        )
+    return None
+
 
 def outputs(network: nn.Module, family: Family, side: int) -> Tensor:
     """Return what a network on the meta device makes of an image: its shape alone.

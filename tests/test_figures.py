@@ -23,6 +23,7 @@ from hiddencost.results.tables import AXES, summarise
 from hiddencost.runs.metrics import METRICS
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+PLAIN |= {"recipe_dense": "dense"}
 PRUNED = PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}
 BACKBONES = {"dense": PLAIN, "pruned": PRUNED, "random": PLAIN | {"control": "random_init"}}
 METHODS, SHOTS, SEEDS = ["rlm", "flm", "ilm", "lp"], ["1", "10", "full"], [0, 1, 2]
@@ -413,7 +414,7 @@ def test_a_map_without_the_dense_network_counts_its_cells_as_missing(tables):
 def test_names_that_look_like_numbers_or_nothing_are_drawn_as_others_are(tables, tmp_path):
     names = {"dense": "2024", "pruned": "nan", "random": "1e5"}
     plain, figure = tables["summary"], FIGURES["heatmap"]
-    renamed = plain.replace({"backbone": names, "dense": names})
+    renamed = plain.replace({"backbone": names, "dense": names, "recipe_dense": names})
     odd = replace(figure, backbones={names[name]: shown for name, shown in figure.backbones.items()})
     for what, summary, name in ((figure, plain, "plain"), (odd, renamed, "odd")):
         files = written({"summary": summary}, tmp_path)

@@ -15,6 +15,7 @@ from hiddencost.runs import ledger
 from hiddencost.runs.ledger import Result
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
+PLAIN |= {"recipe_dense": "dense"}
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
 NAMES = dict.fromkeys(BACKBONES, lambda dataset: None)  # of source classes: ImageNet's
 GROUPS = [figures_of_study(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"].backbones]

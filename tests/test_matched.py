@@ -17,6 +17,7 @@ NETWORKS = {
 
 def row(backbone, compression, method, seed, accuracy, control=None):
     row = {"backbone": backbone, "dense": "dense", "dataset": "one", "method": method, "shots": "1", "seed": seed}
+    row["recipe_dense"] = "dense"
     status = "not run" if accuracy is None else "ok"
     return row | {"compression": compression, "control": control, "accuracy": accuracy, "status": status}
 

@@ -58,6 +58,7 @@ def made_up_runs():
         )
         reason = {"ok": None, "not run": HOSTILE, "diverged": "a test logit is not finite"}[status]
         row = {"study": "small", "checkpoint": "net", "backbone": backbone, "dense": dense, "control": control}
+        row["recipe_dense"] = dense
         row |= {"compression": compression, "sparsity_declared": sparsity, "sparsity_measured": sparsity}
         row |= {
             "dataset": dataset,
@@ -327,7 +328,7 @@ def test_a_figure_links_to_its_file_and_what_is_no_figure_of_the_study_is_told(f
 def test_names_that_look_like_numbers_or_nothing_are_names(folder):
     names = {"dense": "nan", "pruned": "1e5"}
     runs = made_up_runs().query("dataset == 'one'").assign(dataset="2024")
-    runs = runs.replace({"backbone": names, "dense": names})
+    runs = runs.replace({"backbone": names, "dense": names, "recipe_dense": names})
     text = make(folder, runs).read_text()
     data = json.loads(re.search(r'<script type="application/json" id="data">(.+?)</script>', text)[1])
     assert [one["name"] for one in data["axes"]["dataset"]] == ["2024"]

@@ -514,6 +514,26 @@ def test_the_dense_counterpart_is_the_studys_or_the_catalogs():
     }
 
 
+def test_the_dense_network_of_the_same_recipe_is_the_catalogs_whatever_the_study_compares_with():
+    study = load_study(yaml.safe_load((ROOT / "studies/paper.yaml").read_text()), "paper.yaml")
+    told = {one.name: study.declared(one) for one in study.backbones}
+    sparse = [name for name, one in told.items() if one["compression"] in ("acdc", "rigl", "lth")]
+    assert len(sparse) == 16
+    assert {told[name]["dense"] for name in sparse} == {"resnet50-dense"}
+    assert {told[name]["recipe_dense"] for name in sparse} == {"resnet50-dense-v1"}
+    recipes = {name: one["recipe_dense"] for name, one in told.items()}
+    assert (recipes["resnet50-dense"], recipes["resnet50-dense-v1"]) == ("resnet50-dense", "resnet50-dense-v1")
+    assert (recipes["resnet50-shuffled"], recipes["resnet18-gmp"]) == ("resnet50-dense", "resnet18-dense")
+    alone = CONFIG | {
+        "backbones": [
+            {"name": "v2", "checkpoint": "resnet50-v2"},
+            {"name": "acdc", "checkpoint": "resnet50-acdc80", "dense": "v2"},
+        ]
+    }
+    study = load_study(alone, "mine.yaml")
+    assert [study.recipe_dense_of(one) for one in study.backbones] == ["v2", None]
+
+
 def test_what_is_known_of_a_backbone_before_it_is_made():
     own = {
         "as-it-is": {"checkpoint": "resnet50-acdc80"},

@@ -18,7 +18,7 @@ GRID = {
     "seed": [0, 1],
 }
 STATED = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
-STATED |= {"network": "dense", "upstream_seed": None}
+STATED |= {"network": "dense", "upstream_seed": None, "recipe_dense": "dense"}
 STUDY = tables.CollectedStudy(
     study="s",
     grid=GRID,
@@ -165,7 +165,7 @@ def test_the_interval_of_the_paired_difference_is_students(packs):
     values = {"dense": [0.61, 0.58, 0.66, 0.6], "pruned": [0.5, 0.55, 0.52, 0.58]}
     rows = [row(name, 1, seed, value) for name, some in values.items() for seed, value in enumerate(some)]
     rows += [row("dense", 2, 0, 0.5), row("pruned", 2, 0, 0.4), row("pruned", 3, 0, 0.4)]
-    runs = pd.DataFrame(rows).assign(dense="dense")
+    runs = pd.DataFrame(rows).assign(dense="dense", recipe_dense="dense")
     summary = tables.summarise(runs).set_index(["backbone", "shots"])
     for metric, scale in (("accuracy", 1), ("ece", 0.5)):
         ends = [f"{metric}_dense_minus_backbone_{end}" for end in ("low", "high")]
@@ -182,7 +182,7 @@ def test_without_spread_there_is_no_interval(packs):
         for name in GRID["backbone"]
         for seed in (0, 1)
     ]
-    summary = tables.summarise(pd.DataFrame(rows).assign(dense="dense")).set_index("backbone")
+    summary = tables.summarise(pd.DataFrame(rows).assign(dense="dense", recipe_dense="dense")).set_index("backbone")
     assert summary.loc["pruned", "accuracy_dense_minus_backbone_mean"] == pytest.approx(0.2)
     assert 0 < summary.loc["pruned", "accuracy_dense_minus_backbone_std"] < 1e-12
     for metric in ("accuracy", "ece"):

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
 from hiddencost.results import gallery
+from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.matched import ALL, LOST
 from hiddencost.results.pooled import pooled
@@ -35,7 +36,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    runs, backbones = tables["runs"], content.backbones
+    runs, backbones = with_same_recipe(tables["runs"]), content.backbones
     methods = style.order(runs, "method")
     lost = differences(runs, LOST, "accuracy")
     lost = lost[lost["backbone"].isin(list(backbones))]
@@ -60,7 +61,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
             axis.set_xlabel("upstream accuracy kept (% of the dense network's)")
             axis.tick_params(labelbottom=True)
     handles = _handles(points, colours, markers, len(at_matched) > 0, settings)
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     unknown = [backbones[name].label for name in style.order(lost, "backbone") if name not in kept.index]

@@ -116,7 +116,8 @@ FIGURES = {
         "hiddencost.figures.glance:draw",
         ("runs", "upstream", "matched"),
         "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy against the accuracy "
-        "that it lost downstream (dense minus network, in points), a panel a method. A point is the mean over "
+        "that it lost downstream (dense minus network, in points), a panel a method. The dense one is that of the "
+        "same training recipe, where the study has it. A point is the mean over "
         "datasets, shots and seeds; bars are its 95 % interval over datasets, or over seeds where there is one "
         "dataset (see the claims). Filled: upstream top-1, as published or as measured after training; open: the "
         "images of the verification, which are few and easy. A diamond: what compression costs at matched "
@@ -158,7 +159,8 @@ def figures_of_study(
                 figures[gallery.free_name(title, figures)] = replace(figure, datasets=[dataset])
     if any(stated["dense"] not in (name, None) for name, stated in backbones.items()):
         shown = gallery.describe_backbones(backbones, None, labels)
-        references = {stated["dense"] for stated in backbones.values()} - {None, *backbones}
+        counterparts = {stated[which] for stated in backbones.values() for which in ("dense", "recipe_dense")}
+        references = counterparts - {None, *backbones}
         for name, kind in kinds.items():
             if kind.of_all:
                 figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), sorted(references))

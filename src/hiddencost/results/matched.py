@@ -10,6 +10,7 @@ from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.compression.registry import last_applied
 from hiddencost.results import tables
 from hiddencost.results.claims import Claim
+from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
 from hiddencost.results.verdicts import differences
 
@@ -18,7 +19,7 @@ CLOSE = 1.0  # points of upstream accuracy within which a network counts as matc
 ALL = "all"
 COLUMNS = [
     *("dense", "method", "compression", "networks", "seeds", "cells", "upstream_lost_least", "upstream_lost_most"),
-    *("cost_at_matched", "low", "high", "slope", "close", "close_cost"),
+    *("cost_at_matched", "low", "high", "slope", "close", "close_cost", "other_recipe"),
 ]
 
 
@@ -32,7 +33,8 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
 
     Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
     controls, are left out. Downstream it is the mean of the seed-paired differences over those `cells` (datasets and
-    shots) in which all networks of the same dense one have a result.
+    shots) in which all networks of the same dense one have a result. The dense network is that of the same training
+    recipe, where the study has it (see `counterparts.with_same_recipe`).
 
     Args:
         runs: as in runs.parquet.
@@ -40,8 +42,10 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a compressed network, method and seed: its `dense`, `compression` (the kind), `cells` (their number),
-        `upstream_lost` and `lost`, what it loses against the dense one, in points.
+        `upstream_lost` and `lost`, what it loses against the dense one, in points; `other_recipe`, whether this is
+        of another recipe.
     """
+    runs = with_same_recipe(runs)
     top1 = upstream.set_index("backbone")["top1"].dropna()
     backbones = runs.drop_duplicates("backbone").set_index("backbone")
     lost = differences(runs, LOST, "accuracy")
@@ -53,6 +57,7 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     cells = lost[complete].groupby(["dense", "method", "backbone", "seed"], sort=False)["difference"]
     table = cells.agg(lost="mean", cells="size").reset_index()
     table["compression"] = table["backbone"].map(backbones["compression"]).map(lambda label: last_applied(label).kind)
+    table["other_recipe"] = table["backbone"].map(backbones["other_recipe"])
     compressed_top1, dense_top1 = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
     return table.assign(upstream_lost=dense_top1 - compressed_top1)
 
@@ -81,7 +86,8 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a dense network, method and kind of `compression` ("all" together, and each of several kinds), with the
         number of `networks`, of `seeds` and of the `cells` (dataset, shots, seed) that all of them have, and the two
-        answers, in points.
+        answers, in points. `other_recipe`: of how many networks the study lacks the dense one of the same training
+        recipe, so that the recipe is part of what they lose.
     """
     table, rows = losses(runs, upstream), []
     for (dense, method), compared in table.groupby(["dense", "method"], sort=False):
@@ -94,7 +100,8 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
             row = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
             row |= {"seeds": of_kind["seed"].nunique(), "cells": of_kind.groupby("seed")["cells"].first().sum()}
             row |= {"upstream_lost_least": least, "upstream_lost_most": most}
-            rows.append(row | _line(of_kind, networks) | {"close": len(close), "close_cost": close["lost"].mean()})
+            row |= _line(of_kind, networks) | {"close": len(close), "close_cost": close["lost"].mean()}
+            rows.append(row | {"other_recipe": of_kind.groupby("backbone")["other_recipe"].first().sum()})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

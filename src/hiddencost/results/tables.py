@@ -16,14 +16,16 @@ from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES, stored_request
 
 CELL = [  # what a run is, but for its seed
-    *("study", "checkpoint", "backbone", "dense", "compression", "control", "sparsity_declared", "sparsity_measured"),
+    *("study", "checkpoint", "backbone", "dense", "recipe_dense", "compression", "control"),
+    *("sparsity_declared", "sparsity_measured"),
     *("dataset", "method", "shots"),
 ]
-OF_STUDY = ["dense", "network", "upstream_seed"]  # of a backbone: what the study makes of it, not a pack
+COUNTERPARTS = ["dense", "recipe_dense"]  # of a backbone: with whom it is compared
+OF_STUDY = [*COUNTERPARTS, "network", "upstream_seed"]  # of a backbone: what the study makes of it, not a pack
 BIN_COLUMNS = ["bin_count", "bin_confidence", "bin_accuracy"]
 TEXTS = [  # columns of any table that are no numbers
-    *CELL[:6],
-    *CELL[8:],
+    *CELL[:7],
+    *CELL[9:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
     *("claim", "text", "verdict", "note", "source", "same_as", "network"),
 ]
@@ -60,7 +62,7 @@ def run_columns() -> list[str]:
     """Return the columns of the table of runs; `recipe`: as the run's pack states by what it was trained, JSON."""
     return [
         *CELL,
-        *OF_STUDY[1:],
+        *OF_STUDY[len(COUNTERPARTS) :],
         *("seed", "status", "reason", "n_train", "classes_short", "n_test"),
         *METRICS,
         *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
@@ -170,7 +172,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         smaller number of shots whose runs these are, as it has all images already: what counts cells leaves them out,
         see `cells.distinct`), and the difference dense minus backbone of the `paired_metrics` (`..._mean`, `_std`,
         `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the one that the column
-        `dense` names; where there is none the difference is empty.
+        `dense` names; where there is none the difference is empty. The same with the dense network of the same
+        training recipe: `{metric}_recipe_dense_minus_backbone_...`, `recipe_paired_seeds`.
     """
     runs = cells.one_seed(runs.assign(same_as=cells.same_as(runs)))
     of_cells = runs.groupby(CELL, dropna=False, sort=False)
@@ -179,19 +182,27 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     summary.insert(0, "seeds", of_cells["accuracy"].count())
     summary.insert(1, "classes_short", of_cells["classes_short"].max())
     summary.insert(2, "same_as", of_cells["same_as"].first())
-    pair = ["dense", "dataset", "method", "shots", "seed"]
-    dense = runs.drop(columns="dense").rename(columns={"backbone": "dense"})[[*pair, *paired_metrics()]]
-    paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
-    for metric in paired_metrics():
-        name = f"{metric}_dense_minus_backbone"
-        paired[name] = paired[f"{metric}_dense"] - paired[metric]
-        differences = paired.groupby(CELL, dropna=False, sort=False)[name]
-        summary[f"{name}_mean"], summary[f"{name}_std"] = differences.mean(), differences.std()
-        if metric == "accuracy":  # others may have none of a run: of few test images no temperature is fitted
-            summary["paired_seeds"] = differences.count()
-        low, high = paired_interval(differences.mean(), differences.std(), differences.count())
-        summary[f"{name}_low"], summary[f"{name}_high"] = low, high
+    for counterpart in COUNTERPARTS:
+        summary = summary.join(_differences(runs, counterpart))
     return summary.reset_index()
+
+
+def _differences(runs: pd.DataFrame, counterpart: str) -> pd.DataFrame:
+    """Return by cell what `summarise` tells of the differences between a counterpart and the backbone."""
+    pair = [counterpart, "dataset", "method", "shots", "seed"]
+    dense = runs.drop(columns=counterpart).rename(columns={"backbone": counterpart})[[*pair, *paired_metrics()]]
+    paired = runs.merge(dense, on=pair, how="left", suffixes=("", "_dense"))
+    found: dict[str, pd.Series] = {}
+    for metric in paired_metrics():
+        name = f"{metric}_{counterpart}_minus_backbone"
+        paired[name] = paired[f"{metric}_dense"] - paired[metric]
+        of_cells = paired.groupby(CELL, dropna=False, sort=False)[name]
+        mean, std, count = of_cells.mean(), of_cells.std(), of_cells.count()
+        low, high = paired_interval(mean, std, count)
+        found |= {f"{name}_mean": mean, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
+        if metric == "accuracy":  # others may have none of a run: of few test images no temperature is fitted
+            found[counterpart.replace("dense", "paired_seeds")] = count
+    return pd.DataFrame(found)
 
 
 def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.DataFrame:

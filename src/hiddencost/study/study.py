@@ -163,8 +163,11 @@ class Study(Record):
 
     def dense_of(self, backbone: Backbone) -> str | None:
         """Return the name of the dense backbone that one is compared with, None where the study has none."""
-        if backbone.dense:
-            return backbone.dense
+        return backbone.dense or self.recipe_dense_of(backbone)
+
+    def recipe_dense_of(self, backbone: Backbone) -> str | None:
+        """Return the name of the dense backbone that was trained by the same recipe as one (its checkpoint without
+        compression, or that which the catalog names), None where the study has none."""
         trained = self.upstream_network(backbone.checkpoint)
         checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
         _, seed = backbone.training()
@@ -179,9 +182,9 @@ class Study(Record):
 
     def declared(self, backbone: Backbone) -> dict:
         """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
-        name it), `control`, `sparsity_declared` (None where it is not), `dense` (see `dense_of`), `network`, the
-        name of the first backbone that is made alike, but for the upstream seed, and this seed (None of one that the
-        study does not train)."""
+        name it), `control`, `sparsity_declared` (None where it is not), `dense` (see `dense_of`), `recipe_dense` (see
+        `recipe_dense_of`), `network`, the name of the first backbone that is made alike, but for the upstream seed,
+        and this seed (None of one that the study does not train)."""
         entry, made, sparsify = self.checkpoint_entry(backbone.checkpoint), backbone.compression, backbone.sparsify
         if sparsify:
             entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
@@ -192,6 +195,7 @@ class Study(Record):
             "control": control,
             "sparsity_declared": registry.sparsity(entry.sparsity, settings, control),
             "dense": self.dense_of(backbone),
+            "recipe_dense": self.recipe_dense_of(backbone),
             "network": next(other.name for other in self.backbones if _made_as(other) == _made_as(backbone)),
             "upstream_seed": backbone.training()[1] if self.upstream_network(backbone.checkpoint) else None,
         }

@@ -1,11 +1,24 @@
 """Intervals, held against SciPy's tests and against draws whose truth is known."""
 
+import runpy
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from scipy import stats
 
-from hiddencost.results.intervals import band_reach, paired_interval, pooled_freedom, t_quantile
+from hiddencost.results.intervals import (
+    band_reach,
+    crossed_interval,
+    filled,
+    paired_interval,
+    pooled_freedom,
+    t_quantile,
+)
+from hiddencost.results.pooled import pooled
+
+coverage = runpy.run_path(str(ROOT / "bench/coverage.py"))  # a package has the name, too
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.99])
@@ -39,3 +52,58 @@ def test_degrees_of_freedom_pool_as_in_welchs_test():
     width = t_quantile(freedom) * np.sqrt(a.var(ddof=1) / 3 + b.var(ddof=1) / 5)
     ends = [a.mean() - b.mean() - width, a.mean() - b.mean() + width]
     assert ends == pytest.approx(list(welch.confidence_interval()))
+
+
+def test_of_one_sample_the_crossed_interval_is_students():
+    values = np.array([1.0, 2.0, 4.0, 5.0])
+    low, high = crossed_interval(values[None])
+    assert (low.item(), high.item()) == pytest.approx(stats.t.interval(0.95, 3, values.mean(), stats.sem(values)))
+
+
+@pytest.mark.parametrize("tail", [1, -1])
+def test_of_skewed_values_it_reaches_out_on_the_side_of_the_tail_and_nowhere_in(tail):
+    values = tail * np.array([0.0, 0.1, 0.2, 0.3, 4.0])
+    low, high = crossed_interval(values[None])
+    t_low, t_high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    quantile = stats.t.ppf(0.975, 4)
+    further = 1.5 * stats.skew(values, bias=False) / 6 / np.sqrt(5) * (1 + 2 * quantile**2) * stats.sem(values)
+    expected = (t_low, t_high + further) if tail > 0 else (t_low + further, t_high)
+    assert (low.item(), high.item()) == pytest.approx(expected)
+
+
+def test_tables_that_do_not_differ_have_no_interval():
+    low, high = crossed_interval(np.stack([np.full((3, 2), 0.1), np.arange(6.0).reshape(3, 2)]))
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, False]
+
+
+def test_what_is_missing_is_filled_by_the_additive_fit():
+    table = np.add.outer(np.add.outer([0.0, 10.0, 30.0], [0.0, 1.0]), [5.0, 7.0, 6.0])
+    gaps = table.copy()
+    gaps[0, 1, 2] = gaps[2, 0, 0] = np.nan
+    assert filled(gaps) == pytest.approx(table, abs=1e-6)
+    gaps[:, :, 1] = np.nan  # of which nothing is known
+    assert np.isnan(filled(gaps)[:, :, 1]).all()
+    assert filled(gaps)[:, :, [0, 2]] == pytest.approx(table[:, :, [0, 2]], abs=1e-6)
+
+
+def test_pairs_have_the_interval_of_their_table():
+    table = np.random.default_rng(0).gamma(1, 1, (4, 3, 3))
+    axes = {"dataset": list("abcd"), "upstream_seed": range(3), "seed": range(3)}
+    pairs = pd.MultiIndex.from_product(axes.values(), names=list(axes)).to_frame(index=False)
+    pairs = pairs.assign(difference=table.ravel(), method="ilm", shots="1", family="f", network="n")
+    pairs["backbone"] = "n" + pairs["upstream_seed"].astype(str)
+    for fixed in (False, True):
+        _, bounds, _ = pooled(pairs, fixed)
+        (low,), (high,) = coverage["now"](table[None], fixed)
+        assert bounds == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("effects", ["normal", "log-normal (0.5), skewness 1.8"])
+def test_intervals_hold_the_truth_as_often_as_they_say_where_seeds_are_common(effects):
+    """The table of bench/results/coverage.md, in short."""
+    designs = [name for name in coverage["DESIGNS"] if "do not differ" not in name]
+    records = coverage["coverage"](3000, designs, [effects], [3], [0.0, 1.0])
+    for record in records:
+        assert 92.5 < record["now"] < 99.5, record
+    shared = [record["before"] for record in records if record["common"] and "8 datasets" in record["design"]]
+    assert max(shared) < 90

@@ -1,12 +1,11 @@
 """Intervals by Student's t: of paired differences over seeds, and of means over seeds crossed with other samples."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
-from scipy.stats import skew
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
@@ -14,7 +13,7 @@ SKEW = (
     1.5  # what the skewness of few values is multiplied by, as it understates theirs (bench/coverage.py); 1 of three
 )
 PASSES = 200  # of an additive fit; it ends with the first that moves nothing
-Numbers = TypeVar("Numbers", float, pd.Series)
+Numbers = TypeVar("Numbers", float, pd.Series, np.ndarray)
 
 
 def t_quantile(freedom: Numbers, confidence: float = CONFIDENCE) -> Numbers:
@@ -54,18 +53,19 @@ def band_reach(seeds: pd.Series) -> pd.Series:
     return width.where(seeds > 2, np.sqrt(0.5))
 
 
-def pooled_freedom(parts: Iterable[tuple[float, int]]) -> float:
+def pooled_freedom(parts: Iterable[tuple[Any, int]]) -> Any:
     """Return the degrees of freedom of a sum of variances (Satterthwaite, Biometrics Bulletin 2, 1946).
 
     Args:
-        parts: each variance, and its own degrees of freedom.
+        parts: each variance, or an array of each, and its own degrees of freedom.
     """
     parts = list(parts)
-    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / freedom for variance, freedom in parts)
+    squares = sum(variance**2 / freedom for variance, freedom in parts)
+    return sum(variance for variance, _ in parts) ** 2 / squares
 
 
-def crossed_interval(table: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of a table whose axes are samples, each crossed with the others.
+def crossed_interval(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval of the mean of each table whose axes are samples, crossed with one another.
 
     A value is the sum of a constant, of what each value of an axis adds (a dataset; a seed, which may move all
     datasets alike), and of a rest. The variance of the mean is estimated by the sum, over the axes, of the variance
@@ -79,26 +79,26 @@ def crossed_interval(table: np.ndarray) -> tuple[float, float] | None:
     bench/results/coverage.md.
 
     Args:
-        table: of any number of axes, each of two values at least; nothing is missing.
+        tables: [tables, ...], a table of any number of axes, each of two values at least; nothing is missing.
 
     Returns:
-        Its ends; None of a table whose values are all the same.
+        Their lower and their upper ends, NaN of a table whose values are all the same.
     """
-    parts, skewness = [], 0.0
-    for axis, number in enumerate(table.shape):
-        means = table.mean(tuple(other for other in range(table.ndim) if other != axis))
-        variance = means.var(ddof=1) / number
-        parts.append((variance, number - 1))
-        if number > 2 and variance > ROUNDING**2:  # two values have no skewness
-            factor = min(SKEW, (number - 1) / 2) / np.sqrt(number)
-            skewness += factor * skew(means, bias=False) * variance**1.5
+    parts, third = [], 0.0
+    for axis, number in enumerate(tables.shape[1:], start=1):
+        means = tables.mean(tuple(other for other in range(1, tables.ndim) if other != axis))
+        from_mean = means - means.mean(1, keepdims=True)
+        squares = (from_mean**2).sum(1)
+        parts.append((squares / (number - 1) / number, number - 1))
+        if number > 2:  # two values have no skewness; this is k3, unbiased as the variance is, of their mean
+            cubes = (from_mean**3).sum(1) / ((number - 1) * (number - 2) * number)
+            third += min(SKEW, (number - 1) / 2) * cubes
     variance = sum(part for part, _ in parts)
-    if np.sqrt(variance) <= ROUNDING:
-        return None
-    quantile = t_quantile(pooled_freedom(parts))
-    further = skewness / variance**1.5 / 6 * (1 + 2 * quantile**2)
-    error, mean = np.sqrt(variance), table.mean()
-    return mean - (quantile + max(-further, 0)) * error, mean + (quantile + max(further, 0)) * error
+    variance = np.where(np.sqrt(variance) > ROUNDING, variance, np.nan)
+    quantile = t_quantile(pooled_freedom((part + 0 * variance, freedom) for part, freedom in parts))
+    further = third / variance**1.5 / 6 * (1 + 2 * quantile**2)
+    error, mean = np.sqrt(variance), tables.mean(tuple(range(1, tables.ndim)))
+    return mean - (quantile + np.maximum(-further, 0)) * error, mean + (quantile + np.maximum(further, 0)) * error
 
 
 def filled(table: np.ndarray) -> np.ndarray:

@@ -73,8 +73,10 @@ def pooled(pairs: pd.DataFrame, fixed: bool) -> tuple[float, tuple[float, float]
         speaks_for += f", {table.shape[1]} trainings of each network"
     if seeds.max() < 2:
         return effect, None, f"{speaks_for}: no interval from a single one"
-    bounds = crossed_interval(table.squeeze(tuple(axis for axis in (0, 1) if table.shape[axis] == 1)))
-    return effect, bounds, speaks_for if bounds else f"{speaks_for}, which do not differ: no interval"
+    low, high = crossed_interval(table.squeeze(tuple(axis for axis in (0, 1) if table.shape[axis] == 1))[None])
+    if np.isnan(low.item()):
+        return effect, None, f"{speaks_for}, which do not differ: no interval"
+    return effect, (low.item(), high.item()), speaks_for
 
 
 def _replicates(found: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,182 @@
+"""How often intervals and verdicts are right: draws whose truth is known, for each design that a claim can have.
+
+    .venv/bin/python bench/coverage.py   # some minutes; writes bench/results/coverage.{json,md}
+
+A value is that of a unit (a dataset, a seed, a training of the network), the mean over its cells. It is the sum of
+what its dataset, its seed and its training add, and of a rest. All are drawn from one distribution, of standard
+deviation 1 but where the table says otherwise. The interval of before takes datasets, or else seeds, for independent.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hiddencost.results.claims import Claim
+from hiddencost.results.evidence import judge_cells
+from hiddencost.results.intervals import crossed_interval, pooled_freedom, t_quantile
+
+RESULTS = Path(__file__).parent / "results"
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+EFFECTS: dict[str, Draw] = {  # each of mean 0 and standard deviation 1
+    "normal": lambda random, shape: random.standard_normal(shape),
+    "chi-square (4), skewness 1.4": lambda random, shape: (random.chisquare(4, shape) - 4) / np.sqrt(8),
+    "log-normal (0.5), skewness 1.8": lambda random, shape: (
+        (np.exp(0.5 * random.standard_normal(shape)) - np.exp(0.125)) / np.sqrt(np.exp(0.5) - np.exp(0.25))
+    ),
+    "exponential, skewness 2": lambda random, shape: random.exponential(size=shape) - 1,
+}
+# datasets, by how much they differ, trainings; whether the choice of datasets is fixed, and a value left minus right
+DESIGNS: dict[str, tuple[int, float, int, bool, bool]] = {
+    "one dataset": (1, 0, 1, True, False),
+    "8 datasets, a fixed choice": (8, 1, 1, True, False),
+    "8 datasets of the kind, which differ as seeds do": (8, 1, 1, False, False),
+    "8 datasets of the kind, which differ twice as much": (8, 2, 1, False, False),
+    "8 datasets of the kind, left minus right": (8, 1, 1, False, True),
+    "8 datasets of the kind, which do not differ": (8, 0, 1, False, False),
+    "one dataset, 3 trainings of each network": (1, 0, 3, True, False),
+    "8 datasets of the kind, 3 trainings of each network": (8, 1, 3, False, False),
+}
+
+
+def tables(
+    random: np.random.Generator, draws: int, effect: Draw, design: str, seeds: int, common: float
+) -> np.ndarray:
+    """Return tables of a design whose true mean is 0, [draws, datasets, trainings, seeds]; `common`: the standard
+    deviation of what a seed adds to all datasets alike."""
+    datasets, differ, trainings, fixed, sides = DESIGNS[design]
+    table = np.zeros((draws, datasets, trainings, seeds))
+    for _ in range(1 + sides):
+        drawn = effect(random, table.shape) + common * effect(random, (draws, 1, 1, seeds))
+        if trainings > 1:
+            drawn = drawn + effect(random, (draws, 1, trainings, 1))
+        if not fixed:
+            drawn = drawn + differ * effect(random, (draws, datasets, 1, 1))
+        table = drawn - table
+    return table
+
+
+def before(tables: np.ndarray, fixed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the intervals that take datasets for independent, or of a fixed choice the seeds of each."""
+    units, datasets = tables.mean(2), tables.shape[1]
+    parts = [(units.mean(2).var(1, ddof=1) / datasets, datasets - 1)] if not fixed else []
+    for dataset in range(datasets if fixed else 0):
+        of_seeds = units[:, dataset]
+        parts.append((of_seeds.var(1, ddof=1) / of_seeds.shape[1] / datasets**2, of_seeds.shape[1] - 1))
+    width = t_quantile(pooled_freedom(parts)) * np.sqrt(sum(variance for variance, _ in parts))
+    return units.mean((1, 2)) - width, units.mean((1, 2)) + width
+
+
+def now(tables: np.ndarray, fixed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the intervals that `results.pooled` gives of such tables."""
+    tables = tables.mean(1, keepdims=True) if fixed else tables
+    return crossed_interval(tables.squeeze(tuple(axis for axis in (1, 2) if tables.shape[axis] == 1)))
+
+
+def coverage(
+    draws: int, designs: list[str], effects: list[str], seeds: list[int], commons: list[float]
+) -> list[dict]:
+    """Return how often each interval holds the truth, in %, and the median of its width; a record a case."""
+    random, records = np.random.default_rng(0), []
+    for design in designs:
+        for effect in effects:
+            for number in seeds:
+                for common in commons if DESIGNS[design][0] > 1 else commons[:1]:  # of one dataset it is the rest
+                    drawn, fixed = tables(random, draws, EFFECTS[effect], design, number, common), DESIGNS[design][3]
+                    record = {"design": design, "effects": effect, "seeds": number, "common": common}
+                    for name, interval in (("before", before), ("now", now)):
+                        low, high = interval(drawn, fixed)
+                        record[name] = 100 * float(((low <= 0) & (high >= 0)).mean())
+                        record[f"{name}_width"] = float(np.median(high - low))
+                    records.append(record)
+    return records
+
+
+# of cells, each its true effect in standard deviations of a seed: none of these verdicts is true
+VERDICTS: dict[str, tuple[dict, str, Callable[[int], np.ndarray]]] = {
+    "every: supported, one cell at the bound": ({"of": "every"}, "supported", lambda cells: far(cells, 1)),
+    "every: contradicted, all cells at the bound": ({"of": "every"}, "contradicted", lambda cells: far(cells, cells)),
+    "some: supported, all cells at the bound": ({"of": "some"}, "supported", lambda cells: far(cells, cells)),
+    "some: contradicted, one cell at the bound": ({"of": "some"}, "contradicted", lambda cells: -far(cells, 1)),
+    "most: supported, half of the cells at the bound": (
+        {"of": "most"},
+        "supported",
+        lambda cells: far(cells, cells - cells // 2),
+    ),
+    "most: contradicted, half and one at the bound": (
+        {"of": "most"},
+        "contradicted",
+        lambda cells: -far(cells, cells // 2 + 1),
+    ),
+    "no order: supported, one cell above, others at 0": (
+        {"order": "none"},
+        "supported",
+        lambda cells: far(cells, cells - 1),
+    ),
+}
+
+
+def far(cells: int, at_bound: int) -> np.ndarray:
+    """Return true effects: so many at the bound, the others far above."""
+    return np.repeat([0.0, 100.0], [at_bound, cells - at_bound])
+
+
+def false_verdicts(draws: int, numbers: list[int], effects: list[str], seeds: list[int]) -> list[dict]:
+    """Return how often a verdict on cells that is not true is given, in %; a record a case."""
+    random, records = np.random.default_rng(1), []
+    for name, (quantified, verdict, truth) in VERDICTS.items():
+        bound = {} if "order" in quantified else {"more_than": 0}
+        claim = Claim(text="", source="", measure="accuracy_lost", **quantified, **bound)
+        for effect in effects:
+            for cells in numbers:
+                for number in seeds:
+                    drawn = EFFECTS[effect](random, (draws, number, cells)) + truth(cells)
+                    judged = [
+                        judge_cells(
+                            claim, pd.DataFrame({"mean": one.mean(0), "std": one.std(0, ddof=1), "count": number}), ""
+                        )[0]
+                        for one in drawn
+                    ]
+                    found = 100 * judged.count(verdict) / draws
+                    records.append({"case": name, "effects": effect, "cells": cells, "seeds": number, "false": found})
+    return records
+
+
+def text(intervals: list[dict], verdicts: list[dict], draws: tuple[int, int]) -> str:
+    """Return both tables in Markdown."""
+    head = (
+        f"How often a 95 % interval holds the truth, in %, of {draws[0]:,} draws, and the median of its width. "
+        "Common: the standard deviation of what a seed adds to all datasets alike.\n\n"
+        "| design | effects | seeds | common | before | width | now | width |\n|---|---|---|---|---|---|---|---|\n"
+    )
+    row = "| {design} | {effects} | {seeds} | {common:g} | {before:.1f} | {before_width:.2f} "
+    row += "| {now:.1f} | {now_width:.2f} |"
+    rows = [row.format(**record) + "\n" for record in intervals]
+    cells = (
+        f"\nHow often a verdict on cells is given that is not true, in %, of {draws[1]:,} draws; 5 are allowed.\n\n"
+        "| verdict | effects | cells | seeds | given |\n|---|---|---|---|---|\n"
+    )
+    of_cells = ["| {case} | {effects} | {cells} | {seeds} | {false:.1f} |\n".format(**record) for record in verdicts]
+    return head + "".join(rows) + cells + "".join(of_cells)
+
+
+def main() -> None:
+    """Draw, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--draws", type=int, default=20_000, help="of each case of intervals; of verdicts a twentieth"
+    )
+    draws = parser.parse_args().draws
+    intervals = coverage(draws, list(DESIGNS), list(EFFECTS), [3, 5], [0.0, 1.0])
+    verdicts = false_verdicts(draws // 20, [9, 64], [*EFFECTS][::2], [3, 5])
+    RESULTS.joinpath("coverage.json").write_text(
+        json.dumps({"intervals": intervals, "verdicts": verdicts}, indent=1) + "\n"
+    )
+    RESULTS.joinpath("coverage.md").write_text(text(intervals, verdicts, (draws, draws // 20)))
+
+
+if __name__ == "__main__":
+    main()

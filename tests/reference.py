@@ -41,9 +41,11 @@ def greedy(counts):
 
 def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype):
     """Returns (prompt, mappings by epoch, losses by step)."""
-    size, epochs = protocol.canvas, protocol.epochs
+    size = protocol.canvas
     prompt = torch.zeros(3, size, size, dtype=dtype, requires_grad=True)
     first, second, step = torch.zeros_like(prompt), torch.zeros_like(prompt), 0
+    steps_an_epoch = math.ceil(len(labels) / protocol.batch_size)
+    total = protocol.steps or protocol.epochs * steps_an_epoch
 
     def frequency():
         counts = [[0] * classes for _ in range(1000)]
@@ -59,14 +61,19 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
         mapping = frequency()
     shuffle = stream(seed, "batches")
     mappings, losses = [], []
-    for epoch in range(epochs):
+    for epoch in range(math.ceil(total / steps_an_epoch)):
         if method == "ilm" and epoch % protocol.mapping_interval == 0:
             mapping = frequency()
         mappings.append(mapping)
-        passed = sum(epoch >= math.floor(fraction * epochs) for fraction in protocol.milestones)
-        rate = protocol.learning_rate * protocol.gamma**passed
         order = torch.randperm(len(labels), generator=shuffle) if protocol.shuffle else torch.arange(len(labels))
         for start in range(0, len(labels), protocol.batch_size):
+            if step == total:
+                break
+            if protocol.steps:
+                passed = sum(step >= math.floor(fraction * total) for fraction in protocol.milestones)
+            else:
+                passed = sum(epoch >= math.floor(fraction * protocol.epochs) for fraction in protocol.milestones)
+            rate = protocol.learning_rate * protocol.gamma**passed
             batch = order[start : start + protocol.batch_size]
             logits = network(canvas_of(images[batch], prompt, size, mean, std))[:, mapping]
             loss = functional.cross_entropy(logits, labels[batch])

@@ -50,6 +50,22 @@ def test_a_pack_costs_its_passes_through_the_network(study, methods, training, r
     )
 
 
+def test_a_fixed_number_of_steps_costs_its_batches(study):
+    """10 images, and 100 twice: in batches of 4, or of 40, 9 steps are 3 passes over 10 images, and 3 over 100."""
+    batch_size = {1: 4, "default": 40}
+    protocol = {key: value for key, value in CONFIG["protocol"].items() if key != "epochs"}
+    protocol |= {"steps": 9, "milestones": [], "mapping_interval": 2, "canvas": 112, "batch_size": batch_size}
+    config = study.model_dump(exclude_none=True) | {"protocol": protocol}
+    by_steps = load_study(config, "config.yaml")
+    expected = {"training": 2 * (3 * 10 + 2 * 3 * 100), "mapping and test": (10 + 200) * 2 + 3 * 50}
+    found = cost.pack_gflop(by_steps, study.backbones[0], ["ilm"], NETWORK, DATASET)
+    assert found == pytest.approx({kind: images * FORWARD for kind, images in expected.items()})
+    # in batches of 100, a dataset's own: 9 passes, with a mapping at the first, third, ... and ninth
+    own = cost.pack_gflop(by_steps, study.backbones[0], ["ilm"], NETWORK, DATASET, batch_size=100)
+    expected = {"training": 2 * 9 * 210, "mapping and test": 5 * 210 + 3 * 50}
+    assert own == pytest.approx({kind: images * FORWARD for kind, images in expected.items()})
+
+
 def test_features_and_probes_cost_their_images(study):
     assert cost.features_gflop(study, study.backbones[0], NETWORK, DATASET) == 150 * FORWARD
     assert cost.features_seconds(study, study.backbones[0], NETWORK, DATASET) == 150 * FORWARD / cost.GPU_RATE

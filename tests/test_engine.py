@@ -9,6 +9,9 @@ import pytest
 import reference
 import torch
 from conftest import ROOT
+from test_pretend_device import IMAGES, LABELS, PREPROCESSING, tiny
+from test_pretend_device import PROTOCOL as SMALL
+from torch import nn
 
 from hiddencost import catalog
 from hiddencost.datasets.prepare import pixels
@@ -110,6 +113,42 @@ def test_training_follows_the_published_algorithm_step_by_step(networks, few, pu
     torch.testing.assert_close(run.prompt, prompt, rtol=0, atol=1e-6)
     if method == "ilm":
         assert len({tuple(mapping) for mapping in mappings}) > 1, "the mapping never moved: the test shows nothing"
+
+
+BY_STEPS = SMALL.model_copy(update={"epochs": None, "steps": 8, "milestones": [0.5, 0.9]})
+OF_STEPS = [("rlm", 4), ("flm", 4), ("ilm", 4), ("ilm", 8), ("ilm", 1), ("flm", 1)]  # methods, batch sizes
+
+
+def test_a_fixed_number_of_steps_and_batch_sizes_by_run_follow_the_plain_algorithm(threads):
+    """8 steps on 12 images: in batches of 4 two passes and two steps, of 8 four passes, of 1 less than one. The rate
+    falls after the steps 4 and 7, within passes; a pass begins with a mapping of ilm."""
+    oracle, constants = copy.deepcopy(tiny()).double(), (PREPROCESSING["mean"], PREPROCESSING["std"])
+    oracle.pool = nn.Identity()  # under a grey border its maxima are ties, which rounding decides
+    exact = [torch.tensor(one, dtype=torch.float64).reshape(3, 1, 1) for one in constants]
+    prompted = PromptedNetwork(inference.for_inference(copy.deepcopy(oracle), CPU), *exact, BY_STEPS, Plan(chunk=9))
+    runs, sizes = [(method, range(12)) for method, _ in OF_STEPS], [size for _, size in OF_STEPS]
+    data = IMAGES, LABELS, 4, runs, 3, BY_STEPS
+    trained_on, kept = [], []
+
+    def keep(states):
+        kept.append(copy.deepcopy(states()))
+
+    whole = dict(train_prompts(prompted, *data, trained_on.append, keep=keep, batch_sizes=sizes))
+    for number, (method, size) in enumerate(OF_STEPS):
+        protocol = BY_STEPS.model_copy(update={"batch_size": size})
+        expected = reference.train(oracle, IMAGES, LABELS, 4, method, 3, protocol, *constants, torch.float64)
+        prompt, mappings, losses = expected
+        assert whole[number].mappings == mappings
+        assert len(losses) == 8
+        assert len(mappings) == protocol.passes_on(12) == {4: 3, 8: 4, 1: 1}[size]
+        assert whole[number].losses == pytest.approx(losses, rel=1e-6)
+        torch.testing.assert_close(whole[number].prompt, prompt, rtol=0, atol=1e-6)
+        assert whole[number].images == protocol.images_on(12)
+    assert whole[2].mappings[0] != whole[2].mappings[-1], "the mapping never moved: the test shows little"
+    assert torch.equal(whole[4].prompt, whole[5].prompt)
+    assert sum(trained_on) == sum(run.images for run in whole.values())
+    resumed = dict(train_prompts(prompted, *data, states=kept[4], batch_sizes=sizes))
+    assert all(torch.equal(resumed[number].prompt, run.prompt) for number, run in whole.items())
 
 
 @pytest.mark.parametrize("method", ["rlm", "flm", "ilm"])

@@ -47,6 +47,15 @@ def test_random_mapping_is_one_to_one_and_follows_its_generator():
     assert first != random_mapping(1000, 10, torch.Generator().manual_seed(5)).tolist()
 
 
+@pytest.mark.parametrize("name", ["rlm", "flm", "ilm"])
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_the_passes_for_mappings_are_the_first_and_those_that_redraw(name, interval):
+    method = METHODS[name]
+    for epochs in range(8):
+        redrawn = sum(method.redraws_at(epoch, interval) for epoch in range(epochs))
+        assert method.mapping_passes(epochs, interval) == method.first_pass + redrawn
+
+
 def test_a_name_of_no_prompting_method_is_refused_in_a_line():
     for name, hint in (("fml", "did you mean 'flm'? "), ("lp", "")):
         runs = train_prompts(None, None, torch.arange(2), 2, [("flm", [0]), (name, [1])], 0, None)

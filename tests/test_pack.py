@@ -61,7 +61,7 @@ class Trainer:
         self.asked, self.predicted = [], []
 
     def train(self, dataset, runs):
-        for run, (method, chosen) in reversed(runs.items()):  # they may finish in any order
+        for run, (method, chosen, _) in reversed(runs.items()):  # they may finish in any order
             self.asked.append((method, len(chosen)))
             if len(self.asked) == getattr(self, "die_at", 0):
                 raise KeyboardInterrupt
@@ -129,6 +129,35 @@ def test_a_method_that_maps_in_another_way_is_trained_anew_and_the_others_are_no
     assert fewer.stands_on_the_same(first)
 
 
+def test_of_batch_sizes_by_shots_a_run_stands_on_its_own_alone(pack):
+    trainer = Trainer()
+    runs = ("flm", 1), ("flm", 5)
+    complete(pack, request(*runs), "out.parquet", trainer)
+    by_shots = request(*runs, recipe=RECIPE | {"batch_size": {"1": 4, "default": 8}})
+    del trainer.asked[:]
+    complete(pack, by_shots, "out.parquet", trainer)
+    assert trainer.asked == [("flm", 3)]
+    # full has the images of 20 shots, but batches of its own
+    recipe = RECIPE | {"batch_size": {"full": 30, "default": 8}}
+    del trainer.asked[:]
+    complete(pack, request(("flm", 20), ("flm", "full"), recipe=recipe), "out.parquet", trainer)
+    assert trainer.asked == [("flm", 60), ("flm", 60)]
+    assert rows()["run"].nunique() == 2
+
+
+def test_the_batch_size_of_the_test_scores_anew_and_trains_nothing(pack, monkeypatch):
+    monkeypatch.setitem(globals(), "logits_of", lambda *args, exact=logits_of: 3 * exact(*args))
+    trainer = Trainer()
+    complete(pack, request(("flm", 9)), "out.parquet", trainer)
+    before = rows()
+    complete(pack, request(("flm", 9), recipe=RECIPE | {"test_batch_size": 60}), "out.parquet", trainer)
+    assert len(trainer.asked) == 1
+    assert rows()["ece_published"][0] != before["ece_published"][0]
+    assert rows()["ece_published_batch_size"].tolist() == [60]
+    changed = ["ece_published", "ece_published_batch_size"]
+    pd.testing.assert_frame_equal(rows().drop(columns=changed), before.drop(columns=changed))
+
+
 def test_a_new_metric_scores_what_is_stored_and_trains_nothing(pack, monkeypatch, caplog):
     caplog.set_level("INFO")
     trainer = Trainer()
@@ -139,15 +168,15 @@ def test_a_new_metric_scores_what_is_stored_and_trains_nothing(pack, monkeypatch
     monkeypatch.delitem(METRICS, "brier")
     complete(pack, request(*runs, metrics="m2"), "out.parquet", trainer)
     assert trainer.asked == [("flm", 15), ("flm", 3)]
-    assert [(method, len(chosen)) for method, chosen in trainer.predicted] == [("flm", 3), ("flm", 15)]
+    assert [(method, len(chosen)) for method, chosen, _ in trainer.predicted] == [("flm", 3), ("flm", 15)]
     assert rows()["wrong"].tolist() == pytest.approx([57 / 60, 45 / 60])
     assert "brier" not in rows()
     pd.testing.assert_frame_equal(rows().drop(columns="wrong"), before.drop(columns="brier"))
-    assert "2 runs were scored by other metrics: they are scored anew, and not trained" in caplog.text
+    assert "2 runs were scored otherwise: they are scored anew, and not trained" in caplog.text
     complete(pack, request(*runs, metrics="m2"), "out.parquet", trainer)
     assert len(trainer.predicted) == 2, "what is scored already was scored again"
     complete(pack, request(*runs, ("flm", 2), metrics="m3"), "out.parquet", trainer)
-    assert [(method, len(chosen)) for method, chosen in trainer.predicted[2:]] == [("flm", 3), ("flm", 15)]
+    assert [(method, len(chosen)) for method, chosen, _ in trainer.predicted[2:]] == [("flm", 3), ("flm", 15)]
     assert trainer.asked[2:] == [("flm", 6)]
 
 

@@ -55,7 +55,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
     trained_on, real = [], prompting.train_prompts
 
     def killed_after(images):
-        def train_prompts(*arguments):
+        def train_prompts(*arguments, **more):
             *before, progress, states, keep = arguments
 
             def dying(count):
@@ -64,7 +64,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
                 if sum(trained_on) >= images:
                     raise Killed
 
-            return real(*before, dying, states, keep)
+            return real(*before, dying, states, keep, **more)
 
         return train_prompts
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError, one_of
 from hiddencost.study.load import load_study
+from hiddencost.study.recipes import RunProtocol, recipe_of_run
 from hiddencost.study.study import Study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -49,7 +50,48 @@ BAD = {
     "unknown key": (
         ["protocol", "epoch"],
         3,
-        "studies/mine.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'? allowed: epochs, ",
+        "studies/mine.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'? allowed: shuffle, ",
+    ),
+    "epochs and steps": (
+        ["protocol", "steps"],
+        100,
+        "studies/mine.yaml: protocol: either epochs or steps; expected one of them",
+    ),
+    "neither epochs nor steps": (
+        ["protocol", "epochs"],
+        None,
+        "studies/mine.yaml: protocol: either epochs or steps; expected one of them",
+    ),
+    "no batch size for other shots": (
+        ["protocol", "batch_size"],
+        {1: 8},
+        "studies/mine.yaml: protocol.batch_size: {1: 8} is not allowed: expected an integer from 1, or such "
+        "integers by shots, 'default' for others",
+    ),
+    "a batch size by a word": (
+        ["protocol", "batch_size"],
+        {"one": 8, "default": 128},
+        "studies/mine.yaml: protocol.batch_size: {'one': 8, 'default': 128} is not allowed: expected an integer",
+    ),
+    "a batch size of shots that there are not": (
+        ["protocol", "batch_size"],
+        {2: 8, "default": 128},
+        "studies/mine.yaml: protocol.batch_size.2: the study has no such shots; expected one of 1, 20",
+    ),
+    "a batch size by shots that nothing holds": (
+        ["protocol", "batch_size"],
+        {1: 8, "default": 1_000_001},
+        "studies/mine.yaml: protocol.batch_size.default: 1000001; expected 1,000,000 at most",
+    ),
+    "a batch size of the test by a recipe that there is not": (
+        ["datasets", 0, "test_batch_size"],
+        {"prompts": 64},
+        "studies/mine.yaml: datasets[0].test_batch_size: the recipe 'prompts' is unknown; allowed: protocol, clip, ",
+    ),
+    "a batch size of the test without one": (
+        ["datasets", 0, "test_batch_size"],
+        {"protocol": 0},
+        "datasets[0].test_batch_size: {'protocol': 0} is not allowed: expected an integer from 1, or",
     ),
     "unknown key of a list's entry": (
         ["backbones", 1, "compression", "sparsty"],
@@ -571,6 +613,37 @@ def test_a_recipe_may_differ_for_a_dataset():
     assert study.recipe("protocol", "cifar10-part", study.backbones[0].name)["image_size"] == 104
     assert study.recipe("probe", "cifar10-part", study.backbones[0].name)["test_batch_size"] == 64
     assert study.recipe("probe", "cifar10-part", study.backbones[0].name)["batch_size"] == 20
+
+
+def test_the_batch_sizes_of_the_test_are_those_of_the_published_code():
+    """landskape-ai/Reprogram_LT: prepare_expansive_data of data/prepare_data.py has 64 for Pets, 128 for the others;
+    linear_probing.py tests in batches of --batch_size, 128 by default, as ilm_clip.py does, 16."""
+    study = load_study(yaml.safe_load((ROOT / "studies/paper.yaml").read_text()), "paper.yaml")
+
+    def sizes(recipe, backbone):
+        return {
+            one.name: size
+            for one in study.datasets
+            if (size := study.recipe(recipe, one.name, backbone)["test_batch_size"]) != 128
+        }
+
+    assert sizes("protocol", "resnet18-dense") == {"oxfordpets": 64}
+    assert sizes("probe", "resnet18-dense") == {}
+    assert sizes("protocol", "clip-dense") == dict.fromkeys((one.name for one in study.datasets), 16)
+
+
+def test_what_a_study_does_not_say_of_steps_is_in_no_recipe():
+    """Runs stand on their recipe: those of before stay as they are."""
+    study = load_study(CONFIG, "config.yaml")
+    recipe = study.recipe("protocol", "cifar10-part", study.backbones[0].name)
+    assert recipe == CONFIG["protocol"] | {"image_size": 104}
+    by_steps = {key: value for key, value in CONFIG["protocol"].items() if key != "epochs"} | {"steps": 50}
+    by_steps["batch_size"] = {1: 8, "default": 20}
+    study = load_study(CONFIG | {"protocol": by_steps}, "config.yaml")
+    recipe = study.recipe("protocol", "cifar10-part", study.backbones[0].name)
+    assert recipe == by_steps | {"image_size": 104, "batch_size": {"1": 8, "default": 20}}
+    assert RunProtocol(**recipe_of_run(recipe, 1)).batch_size == 8
+    assert RunProtocol(**recipe_of_run(recipe, "20")).batch_size == 20
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "studies").glob("*.yaml")))

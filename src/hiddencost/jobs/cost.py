@@ -65,12 +65,13 @@ def pack_gflop(
     methods: Collection[str],
     checkpoint: NetworkEntry,
     dataset: DatasetEntry,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Return the GFLOP of the runs, by those of `methods` that there are for a backbone, of one (backbone, dataset,
     seed): "training", "mapping and test".
 
     As if canvases were computed whole. The linear probe and zero-shot, on features, count as nothing. checkpoint,
-    dataset: catalog entries; those without gmacs or counts cost nothing.
+    dataset: catalog entries; those without gmacs or counts cost nothing. batch_size: the dataset's own.
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
     family = study.family(backbone)
@@ -79,11 +80,13 @@ def pack_gflop(
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
             if not (of_image := JOBS[method.job].passes):
                 continue
-            recipe = getattr(study, family.recipe if method.prompts else method.recipe)
-            passes["training"] += of_image * images * recipe.epochs
+            recipe = getattr(study, family.recipe if method.prompts else method.recipe).at(shots)
+            recipe = recipe.model_copy(update={"batch_size": batch_size or recipe.batch_size})
+            passes["training"] += of_image * recipe.images_on(images)
             passes["mapping and test"] += test
             if method.prompts:
-                passes["mapping and test"] += images * method.mapping_passes(recipe.epochs, recipe.mapping_interval)
+                begun = recipe.passes_on(images)
+                passes["mapping and test"] += images * method.mapping_passes(begun, recipe.mapping_interval)
     return {kind: count * image_gflop(study, backbone, checkpoint) for kind, count in passes.items()}
 
 
@@ -120,9 +123,10 @@ def train_seconds(
     methods: Collection[str],
     checkpoint: NetworkEntry,
     dataset: DatasetEntry,
+    batch_size: int | None = None,
 ) -> float:
-    """Return how long a pack of prompting or fine-tuning may take on a slow GPU."""
-    return sum(pack_gflop(study, backbone, methods, checkpoint, dataset).values()) / GPU_RATE
+    """Return how long a pack of prompting or fine-tuning may take on a slow GPU; see `pack_gflop`."""
+    return sum(pack_gflop(study, backbone, methods, checkpoint, dataset, batch_size).values()) / GPU_RATE
 
 
 def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:

@@ -188,7 +188,7 @@ def arithmetic_left(call: Call, remaining: Mapping[str, list[tuple[dict, str]]])
             backbone, target = study.backbone(pack["backbone"]), study.dataset(pack["dataset"])
             network, dataset = call.checkpoints[backbone.checkpoint], call.datasets[target.name]
             family, canvas = study.family(backbone), study.canvas(backbone)
-            gflop = cost.pack_gflop(study, backbone, run_by(job), network, dataset)
+            gflop = cost.pack_gflop(study, backbone, run_by(job), network, dataset, target.batch_size)
             share = family.prompted_side(target.image_size, canvas) / canvas if JOBS[job].prompts else 1.0
             if JOBS[job].on_features:
                 if (backbone.name, target.name) in featured:

@@ -84,9 +84,8 @@ def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
 
 
 def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:
-    seconds = cost.train_seconds(
-        call.study, call.study.backbone(backbone), run_by(job), *_pack(call, backbone, dataset)
-    )
+    pack = *_pack(call, backbone, dataset), call.study.dataset(dataset).batch_size
+    seconds = cost.train_seconds(call.study, call.study.backbone(backbone), run_by(job), *pack)
     return cost.minutes(seconds, attempt)
 
 

@@ -109,7 +109,7 @@ class Method(MappingRule):
 
     def mapping_passes(self, epochs: int, interval: int) -> int:
         """Return how many passes over its chosen images a run takes for its mappings."""
-        return self.first_pass + sum(self.redraws_at(epoch, interval) for epoch in range(epochs))
+        return self.first_pass + self.redraws * (max(0, epochs - 1) // interval)  # as `redraws_at` says
 
     def load_function(self) -> Callable[..., Any]:
         """Import what makes a run's classifier; see `function`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from hiddencost.study.recipes import PromptingProtocol, Recipe, RunClipProtocol, Training
+from hiddencost.study.recipes import OneLength, PromptingProtocol, Recipe, RunClipProtocol, RunProtocol
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -23,23 +23,24 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
-def epoch_batches(count: int, recipe: Training, generator: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(count: int, recipe: OneLength, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
     order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
     yield from order.split(recipe.batch_size)
 
 
-def _adam(parameters: list[Tensor], recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
-    """Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋."""
+def _adam(parameters: list[Tensor], recipe: Recipe | RunProtocol, images: int) -> tuple[Optimizer, LRScheduler]:
+    """Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋, or at so many of the steps."""
     adam = Adam(parameters, lr=recipe.learning_rate, fused=parameters[0].is_cuda)
-    milestones = [math.floor(fraction * recipe.epochs) * steps for fraction in recipe.milestones]
+    count, steps = recipe.units(images)
+    milestones = [math.floor(fraction * count) * steps for fraction in recipe.milestones]
     return adam, MultiStepLR(adam, milestones, recipe.gamma)
 
 
-def _sgd(parameters: list[Tensor], recipe: RunClipProtocol, steps: int) -> tuple[Optimizer, LRScheduler]:
+def _sgd(parameters: list[Tensor], recipe: RunClipProtocol, images: int) -> tuple[Optimizer, LRScheduler]:
     """SGD with momentum, whose rate falls along a cosine over all steps."""
     sgd = SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=parameters[0].is_cuda)
-    return sgd, CosineAnnealingLR(sgd, recipe.epochs * steps)
+    return sgd, CosineAnnealingLR(sgd, recipe.steps_on(images))
 
 
 # `fused` on a GPU: one kernel a step instead of a dozen
@@ -56,7 +57,7 @@ def optimiser(
         recipe: it names its optimiser in OPTIMISERS.
         count: of the images of an epoch.
     """
-    return OPTIMISERS[recipe.optimiser](parameters, recipe, math.ceil(count / recipe.batch_size))
+    return OPTIMISERS[recipe.optimiser](parameters, recipe, count)
 
 
 def not_finite(losses: list[float], before: int, epoch: int) -> str | None:

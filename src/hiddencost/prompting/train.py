@@ -61,6 +61,7 @@ class _Run:
 
     number: int
     method: Method
+    recipe: PromptingProtocol
     chosen: Tensor  # indices of its images, on the host, as are all indices and mappings
     prompt: Tensor
     optimiser: Optimizer
@@ -71,6 +72,10 @@ class _Run:
     batches: list[Tensor] = field(default_factory=list)  # left in the epoch: places among those chosen
     losses: list[Tensor] = field(default_factory=list)  # of the epoch, on the device
     twin: "_Run | None" = None  # a run, not redrawn, that this one has been the same as so far
+
+    def steps_left(self) -> int:
+        """Return how many steps are left of a run that is between two epochs."""
+        return self.recipe.steps_on(len(self.chosen)) - len(self.outcome.losses)
 
     def state(self) -> State:
         """Return all that the run needs to go on as if it had not been interrupted: on a CPU equal to the bit."""
@@ -112,6 +117,7 @@ def train_prompts(
     progress: Progress = lambda images: None,
     states: dict[int, State] | None = None,
     keep: Keep = lambda states: None,
+    batch_sizes: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, TrainedPrompt]]:
     """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
@@ -120,6 +126,9 @@ def train_prompts(
     on W. The random streams depend on `seed` alone: one for mappings, one for the order of the batches. So a run sees
     the same batches alone and beside others, and runs on the same images see the same whatever their method: until
     its mapping changes, a run of ilm is that of flm, and is not computed twice.
+
+    With `steps` in the protocol, in place of epochs, a run ends after so many, within a pass over its images or not.
+    A pass begins as an epoch does.
 
     Args:
         prompted: the network.
@@ -136,6 +145,7 @@ def train_prompts(
             others have finished) up to the rounding of other chunks.
         keep: called after each step. What it is given returns the states, by number, of the runs under way, to be
             stored at once, as the next step changes them.
+        batch_sizes: of each run, where they are not all the protocol's.
 
     Returns:
         An iterator over the runs as they finish: a run's number, and what it has learned. A run whose loss is not
@@ -144,7 +154,7 @@ def train_prompts(
     Raises:
         ValueError: a run's method is no prompting method.
     """
-    pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol)
+    pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol, batch_sizes)
     return pack.train(runs, states or {}, progress, keep)
 
 
@@ -158,6 +168,7 @@ class _Pack:
     classes: int
     seed: int
     protocol: PromptingProtocol
+    batch_sizes: Sequence[int] | None
 
     def train(
         self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State], progress: Progress, keep: Keep
@@ -173,7 +184,7 @@ class _Pack:
             _end_epoch(ended)
             _share(active, counts, start)
             progress(sum(counts))
-            active = [run for run in active if run.epoch < self.protocol.epochs and not run.outcome.diverged]
+            active = [run for run in active if run.steps_left() and not run.outcome.diverged]
             for run in ended:
                 if run not in active:
                     run.outcome.prompt = run.prompt.detach()
@@ -197,9 +208,10 @@ class _Pack:
             else:
                 of_run = predictions[chosen[number]] if method.first_pass else None
                 mapping = self._draw_mapping(method, chosen[number], of_run)
-            steps = optimiser([prompt], self.protocol, len(chosen[number]))
-            shuffle = stream(self.seed, "batches")
-            run = _Run(number, method, chosen[number], prompt, *steps, shuffle, TrainedPrompt(prompt, mapping))
+            own = {"batch_size": self.batch_sizes[number]} if self.batch_sizes else {}
+            recipe = self.protocol.model_copy(update=own)
+            of_prompt = prompt, *optimiser([prompt], recipe, len(chosen[number])), stream(self.seed, "batches")
+            run = _Run(number, method, recipe, chosen[number], *of_prompt, TrainedPrompt(prompt, mapping))
             if number in states:
                 run.resume(states[number])
             begun.append(run)
@@ -225,10 +237,10 @@ class _Pack:
 
     def begin_epochs(self, runs: list[_Run]) -> None:
         """Draw the batches of the runs that begin an epoch, and the mappings that are due anew."""
-        self._map_anew([run for run in runs if run.method.redraws_at(run.epoch, self.protocol.mapping_interval)])
+        self._map_anew([run for run in runs if run.method.redraws_at(run.epoch, run.recipe.mapping_interval)])
         for run in runs:
             run.outcome.mappings.append(run.outcome.mapping.tolist())
-            run.batches = list(epoch_batches(len(run.chosen), self.protocol, run.shuffle))
+            run.batches = list(epoch_batches(len(run.chosen), run.recipe, run.shuffle))[: run.steps_left()]
 
     def _map_anew(self, runs: list[_Run]) -> None:
         if not runs:
@@ -280,7 +292,8 @@ class _Pack:
 def _equal(run: _Run, other: _Run) -> bool:
     """Say whether two runs are on the same images, in one order, and have come to the same place by the same way."""
     ways = [(each.outcome.images, each.outcome.mappings, each.outcome.mapping.tolist()) for each in (run, other)]
-    return torch.equal(run.chosen, other.chosen) and ways[0] == ways[1] and torch.equal(run.prompt, other.prompt)
+    same = run.recipe == other.recipe and torch.equal(run.chosen, other.chosen)
+    return same and ways[0] == ways[1] and torch.equal(run.prompt, other.prompt)
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:

@@ -14,6 +14,7 @@ from hiddencost.results import cells
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES, stored_request
+from hiddencost.study.recipes import recipe_of_run
 
 CELL = [  # what a run is, but for its seed
     *("study", "checkpoint", "backbone", "dense", "recipe_dense", "compression", "control"),
@@ -112,8 +113,9 @@ def _read_pack(path: Path) -> pd.DataFrame:
     """Return the rows of a pack; those that were run have the recipe that stands in the pack, not the study's."""
     rows, request = pd.read_parquet(path), stored_request(path)
     if request:
+        of_shots = {shots: canonical(recipe_of_run(request.recipe, shots)) for shots in rows["shots"].unique()}
         rows["recipe"] = None
-        rows.loc[rows["status"] != "not run", "recipe"] = canonical(request.recipe)
+        rows.loc[rows["status"] != "not run", "recipe"] = rows["shots"].map(of_shots)
     # a column of nothing but None is none of numbers
     return rows.astype(dict.fromkeys(METRICS.keys() & set(rows), float))
 

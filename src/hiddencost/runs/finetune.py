@@ -234,10 +234,10 @@ class FineTuningJob:
         head = layers.head_name(source)
         masks = {key: mask for key, mask in masks.items() if not key.startswith(f"{head}.")}  # it is replaced
         mean, std = backbones.normalisation(manifest.preprocessing, self.device)
-        total = self.recipe.epochs * sum(len(chosen) for _, chosen in runs.values())
+        total = self.recipe.epochs * sum(len(chosen) for _, chosen, _ in runs.values())
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            for done, (run, (method, chosen)) in enumerate(runs.items(), 1):
+            for done, (run, (method, chosen, _)) in enumerate(runs.items(), 1):
                 start = time.perf_counter()
                 network = with_new_head(source, len(dataset.classes), self.seed)
                 # torch's types lack this form of `to`

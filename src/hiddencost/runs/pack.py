@@ -25,10 +25,28 @@ from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import digests, evaluate
 from hiddencost.runs.packfile import PackInputs, PackRequest
+from hiddencost.study.recipes import recipe_of_run
 
 log = logging.getLogger(__name__)
+OF_SCORES = "test_batch_size"  # of a recipe
 VERSIONS = ("torch", "torchvision", "timm")
-Runs = dict[str, tuple[str, list[int]]]  # by identity, the method and the indices of the images
+
+
+class Asked(NamedTuple):
+    """A run to train.
+
+    Attributes:
+        method: its name.
+        images: the indices of those that it is trained on.
+        batch_size: of its recipe.
+    """
+
+    method: str
+    images: list[int]
+    batch_size: int
+
+
+Runs = dict[str, Asked]  # by identity
 
 
 class TrainedRun(NamedTuple):
@@ -103,9 +121,9 @@ def complete(
                 "%d of %d runs to train, %d are in the ledger", len(missing), len(runs), len(runs) - len(missing)
             )
             _train(job, dataset, missing, request, further)
-        otherwise = {run for run, one in results.items() if one and one.scores and one.metrics != request.metrics}
+        otherwise = {run for run, one in results.items() if one and one.scores and not _scored_so(one, request)}
         if otherwise:
-            log.info("%d runs were scored by other metrics: they are scored anew, and not trained", len(otherwise))
+            log.info("%d runs were scored otherwise: they are scored anew, and not trained", len(otherwise))
             _score_anew(job, dataset, {run: runs[run] for run in runs if run in otherwise}, request)
         rows = [row | ledger.read(request.ledger, row["run"])[1].row() for row in rows]
         packfile.write(rows, request, Path(output))
@@ -123,9 +141,9 @@ def _asked_for(
     runs: Runs = {}
     for method, shots in request.runs:
         chosen = take_shots(permutations, shots) if METHODS[method].trains else []
-        run = identity(manifest, dataset.digest, chosen, method, request, **further[method])
+        run = identity(manifest, dataset.digest, chosen, method, shots, request, **further[method])
         rows.append(common | {"method": method, "shots": str(shots), "n_train": len(chosen), "run": run})
-        runs[run] = method, chosen
+        runs[run] = Asked(method, chosen, recipe_of_run(request.recipe, shots)["batch_size"])
     return rows, runs
 
 
@@ -161,7 +179,7 @@ def _train(
 ) -> None:
     labels = torch.tensor(dataset.test_labels)
     for done, trained in enumerate(job.train(dataset, missing), 1):
-        method, chosen = missing[trained.run]
+        method, chosen, _ = missing[trained.run]
         training = trained.training | further[method]
         if trained.logits is None:
             result = Result(status="diverged", reason=trained.diverged, training=training)
@@ -169,6 +187,15 @@ def _train(
             result = scored(training, trained.logits, labels, request)
         ledger.record(request.ledger, trained.run, trained.learned, result)
         log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary())
+
+
+def _scored_so(result: Result, request: PackRequest) -> bool:
+    """Say whether a result was scored by the metrics, and for the batch size of the test, that a request states."""
+    return result.metrics == request.metrics and _same_batches(result, request)
+
+
+def _same_batches(result: Result, request: PackRequest) -> bool:
+    return result.scores["ece_published_batch_size"] == request.recipe[OF_SCORES]
 
 
 def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRequest) -> None:
@@ -184,19 +211,30 @@ def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRe
             after = before.model_copy(update={"metrics": request.metrics})
         digests_before = before.scored_by.items()
         same = {column: before.scores[column] for column, _ in after.scored_by.items() & digests_before}
+        if not _same_batches(before, request):
+            same.pop("ece_published", None)
         ledger.record(request.ledger, run, learned, after.model_copy(update={"scores": after.scores | same}))
 
 
 def identity(
-    manifest: Manifest, dataset: str, images: list[int], method: str, request: PackRequest, **determines: str | None
+    manifest: Manifest,
+    dataset: str,
+    images: list[int],
+    method: str,
+    shots: int | str,
+    request: PackRequest,
+    **determines: str | None,
 ) -> str:
     """Return a run's identity in the ledger.
+
+    Of the recipe the batch size of the test is no part: it is of scores alone.
 
     Args:
         manifest: the backbone's.
         dataset: the digest of the prepared dataset.
         images: indices of those chosen.
         method: its name.
+        shots: its budget, by which batch sizes of the recipe may differ.
         request: of its pack, with the recipe and the digest of the code.
         determines: what else determines it, see `complete`.
     """
@@ -207,7 +245,7 @@ def identity(
         dataset=dataset,
         images=images,
         method=method,
-        recipe=request.recipe,
+        recipe={key: value for key, value in recipe_of_run(request.recipe, shots).items() if key != OF_SCORES},
         seed=request.seed,
         code=canonical([request.code, request.methods.get(method)]),
         **determines,
@@ -225,7 +263,7 @@ def scored(training: dict[str, Any], logits: Tensor, labels: Tensor, request: Pa
     """
     if not logits.isfinite().all():
         return Result(status="diverged", reason="a test logit is not finite", training=training)
-    batch_size = request.recipe["test_batch_size"]
+    batch_size = request.recipe[OF_SCORES]
     scores = evaluate(logits, labels, batch_size) | {"ece_published_batch_size": batch_size}
     return Result(status="ok", training=training, scores=scores, metrics=request.metrics, scored_by=digests())
 

@@ -121,7 +121,7 @@ class ProbeJob:
     def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
         train_features, test_features = load_features(self.features)
         labels = torch.tensor(dataset.train_labels)
-        for run, (method, chosen) in runs.items():
+        for run, (method, chosen, _) in runs.items():
             start = time.perf_counter()
             inputs = train_features[chosen], labels[chosen], len(dataset.classes), self.seed, self.recipe
             head = METHODS[method].load_function()(*inputs, self.text_head)

@@ -28,7 +28,7 @@ from hiddencost.runs import interrupted, packfile
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.protocols import RUN_PROTOCOLS
-from hiddencost.study.recipes import PromptingProtocol
+from hiddencost.study.recipes import PromptingProtocol, recipe_of_run
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 60  # what a killed job loses at most of its training
@@ -80,7 +80,9 @@ class PromptingJob:
 
     @cached_property
     def protocol(self) -> PromptingProtocol:
-        return RUN_PROTOCOLS[self.family.prompt].model_validate(self.request.recipe)
+        """The recipe, with the batch size of the first run where they differ."""
+        recipe = recipe_of_run(self.request.recipe, self.request.runs[0][1])
+        return RUN_PROTOCOLS[self.family.prompt].model_validate(recipe)
 
     @property
     def unfinished(self) -> Path:
@@ -92,7 +94,7 @@ class PromptingJob:
         network, manifest = backbones.load_classifier(self.inputs.backbone, self.texts)
         network = self.family.for_inference(network, self.device)
         mean, std = backbones.normalisation(manifest.preprocessing, self.device)
-        a_step = sum(min(self.protocol.batch_size, len(chosen)) for _, chosen in runs.values()) / len(runs)
+        a_step = sum(min(run.batch_size, len(run.images)) for run in runs.values()) / len(runs)
         return fit_to_device(FrozenNetwork(network, mean, std, self.protocol), self.plans, self.memory, a_step)
 
     def train(self, dataset: prepared.Dataset, runs: Runs) -> Iterator[TrainedRun]:
@@ -105,12 +107,15 @@ class PromptingJob:
         if states:
             log.info("%d runs go on where an earlier job was interrupted", len(states))
         precision = resolve_precision(self.protocol.precision, self.device)
-        total = self.protocol.epochs * sum(len(chosen) for _, chosen in runs.values())
+        sizes = [run.batch_size for run in runs.values()]
+        recipes = [self.protocol.model_copy(update={"batch_size": size}) for size in sizes]
+        total = sum(one.images_on(len(run.images)) for one, run in zip(recipes, runs.values(), strict=True))
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
             data = images, labels, len(dataset.classes), runs_on
             more = self.protocol, bar.update, states, self._keeper(names)
-            for done, (number, run) in enumerate(train_prompts(prompted, *data, self.request.seed, *more), 1):
+            trained = train_prompts(prompted, *data, self.request.seed, *more, batch_sizes=sizes)
+            for done, (number, run) in enumerate(trained, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 how = timing(run.seconds, run.images, self.device, precision)
                 learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
@@ -147,8 +152,8 @@ def _test_logits(prompted: PromptedNetwork, dataset: prepared.Dataset, prompt: T
 
 def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
     """Return the indices of the images that runs are trained on, in order, and the runs with indices among those."""
-    used = np.unique(np.concatenate([chosen for _, chosen in runs.values()])).astype(np.int64)
-    return used, [(method, np.searchsorted(used, chosen).tolist()) for method, chosen in runs.values()]
+    used = np.unique(np.concatenate([run.images for run in runs.values()])).astype(np.int64)
+    return used, [(run.method, np.searchsorted(used, run.images).tolist()) for run in runs.values()]
 
 
 def _on(device: torch.device, images: np.ndarray, used: np.ndarray) -> Tensor:

@@ -189,7 +189,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     network = family.classifier(network, manifest.architecture, None if method.probes else texts)
     about |= family.saved_settings(network, manifest)
     shown = {"canvas": request.canvas, "image_size": sized(size)[0]}
-    now = pack.identity(manifest, dataset.digest, images, method.name, request, **further)
+    now = pack.identity(manifest, dataset.digest, images, method.name, row["shots"], request, **further)
     if now != row["run"]:
         raise ValueError(
             f"{entry}: was trained with another backbone, data set, split or recipe than {study} has now; "

@@ -8,12 +8,13 @@ from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.study.recipes import DEFAULT
 from hiddencost.study.sparsifiers import SPARSIFIERS
 from hiddencost.study.study import Study
 
 # beyond these a plan would count for hours, and no memory is enough
 LARGEST = {
-    **{"epochs": 100_000, "mapping_interval": 100_000, "interval": 1_000_000_000},
+    **{"epochs": 100_000, "steps": 10_000_000, "mapping_interval": 100_000, "interval": 1_000_000_000},
     **{"batch_size": 1_000_000, "test_batch_size": 1_000_000, "canvas": 4096, "image_size": 4096, "m": 4096},
 }
 
@@ -27,8 +28,10 @@ def check_sizes(study: Study) -> None:
         if isinstance(value, dict):
             for key, one in value.items():
                 place = f"{where}.{key}".removeprefix(".")
-                if isinstance(one, int) and one > LARGEST.get(key, one):
-                    raise ValueError(f"{place}: {one}; expected {LARGEST[key]:,} at most")
+                # by shots, or by recipe, sizes stand one level deeper
+                largest = LARGEST.get(key) or LARGEST.get(where.rpartition(".")[2])
+                if isinstance(one, int) and largest and one > largest:
+                    raise ValueError(f"{place}: {one}; expected {largest:,} at most")
                 pending.append((place, one))
 
 
@@ -121,6 +124,15 @@ def check_prompts(study: Study) -> None:
     for backbone in study.backbones:
         recipe = study.prompting_recipe(backbone)
         recipe.check_prompts(backbone.name, study.canvas(backbone), image_sizes)
+
+
+def check_batch_sizes(study: Study) -> None:
+    """Batch sizes by shots are of shots that the study has."""
+    sizes = study.protocol.batch_size if study.protocol else 1
+    for shots in () if isinstance(sizes, int) else sizes:
+        if shots not in (*map(str, study.shots), DEFAULT):
+            known = ", ".join(map(str, study.shots))
+            raise ValueError(f"protocol.batch_size.{shots}: the study has no such shots; expected one of {known}")
 
 
 def check_upstream_lengths(study: Study) -> None:
@@ -220,6 +232,7 @@ CHECKS = (
     check_datasets,
     check_methods,
     check_prompts,
+    check_batch_sizes,
     check_upstream_lengths,
     check_class_counts,
     check_recipes,

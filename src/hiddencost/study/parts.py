@@ -7,9 +7,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
-from hiddencost.messages import Record, one_of, refuse_duplicates
+from hiddencost.messages import Record, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import METHODS
-from hiddencost.study.recipes import Fraction
+from hiddencost.study.recipes import Fraction, Size
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
@@ -50,6 +50,19 @@ def _class_names(value: Any) -> list[str] | dict[str, str]:
     return {str(folder): name for folder, name in value.items()}
 
 
+RECIPES = ("protocol", "clip", "probe", "finetune")
+
+
+def _test_batch_sizes(value: Any) -> int | dict[str, int]:
+    by_recipe = value if isinstance(value, dict) else {"protocol": value}
+    for recipe, size in by_recipe.items():
+        if recipe not in RECIPES:
+            raise ValueError(f"the recipe {describe_unknown_name(recipe, RECIPES)}")
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{value!r} is not allowed: expected an integer from 1, or such integers by recipe")
+    return value
+
+
 def _shown(text: str) -> str:
     if text.strip() and text.replace("\n", "").isprintable() and not text.startswith("_"):
         return text
@@ -64,6 +77,7 @@ CLOSED: JsonDict = {"additionalProperties": False}  # for editors: of a mapping 
 UserFiles = Annotated[
     str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_user_files)
 ]
+RecipeName = Annotated[str, one_of(RECIPES)]
 MethodName = Annotated[str, one_of(METHODS)]
 # in figures: Matplotlib leaves out of a legend what begins with "_"
 Words = Annotated[str, Field(max_length=200), AfterValidator(_shown)]
@@ -228,12 +242,19 @@ class TargetDataset(Record):
         description="of your own images, names of the classes: by their folders, or of an npz in the labels' order",
     )
     batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
-    test_batch_size: int | None = Field(None, ge=1, description="instead of the recipes'")
+    test_batch_size: Annotated[Size | dict[RecipeName, Size], BeforeValidator(_test_batch_sizes)] | None = Field(
+        None, description="instead of the recipes': of all, or by recipe, such as {protocol: 64}"
+    )
 
     @property
     def is_users(self) -> bool:
         """Whether it is the user's, and not of the catalog."""
         return bool(self.folder or self.npz)
+
+    def test_batch_size_of(self, recipe: str) -> int | None:
+        """Return what it has in place of a recipe's own, by the name of the recipe, None where it has nothing."""
+        sizes = self.test_batch_size
+        return sizes.get(recipe) if isinstance(sizes, dict) else sizes
 
     @model_validator(mode="after")
     def _one_origin(self) -> "TargetDataset":

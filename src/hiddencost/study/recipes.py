@@ -1,7 +1,8 @@
 """The recipe of a run, as the study states it."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -11,15 +12,48 @@ Precision = Annotated[
 ]
 
 
-def different_epochs(milestones: list[float], epochs: int) -> None:
+def different_epochs(milestones: list[float], epochs: int, unit: str = "epochs") -> None:
     """Refuse, with ValueError, milestones (fractions of the epochs, rounded down) that do not fall on epochs of their
-    own, behind the first."""
+    own, behind the first. unit: "steps", where a training is of so many of these."""
     found = [math.floor(fraction * epochs) for fraction in milestones]
     if 0 in found or len(set(found)) < len(found):
         raise ValueError(
-            f"milestones {milestones} of {epochs} epochs fall on the epochs {found}; expected each on another one, "
+            f"milestones {milestones} of {epochs} {unit} fall on the {unit} {found}; expected each on another one, "
             "none on 0"
         )
+
+
+DEFAULT = "default"  # of batch sizes by shots, the key of all that are not named
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _batch_sizes(value: Any) -> int | dict[str, int]:
+    if _is_size(value):
+        return value
+    by_shots = value if isinstance(value, dict) else {}
+    named = all(shots in ("full", DEFAULT) or _is_size(shots) or str(shots).isdecimal() for shots in by_shots)
+    if not (named and DEFAULT in by_shots and all(map(_is_size, by_shots.values()))):
+        raise ValueError(
+            f"{value!r} is not allowed: expected an integer from 1, or such integers by shots, '{DEFAULT}' for others"
+        )
+    sizes = {str(shots): size for shots, size in by_shots.items()}
+    if len(sizes) < len(by_shots):
+        raise ValueError(f"{value!r} is not allowed: a number of shots stands there twice")
+    return sizes
+
+
+Size = Annotated[int, Field(ge=1)]
+BatchSizes = Annotated[Size | dict[str, Size], BeforeValidator(_batch_sizes)]
+
+
+def recipe_of_run(recipe: Mapping[str, Any], shots: int | str) -> dict[str, Any]:
+    """Return a pack's recipe as it is for a run: of batch sizes by shots its own."""
+    sizes = recipe.get("batch_size")
+    own = {"batch_size": sizes.get(str(shots), sizes[DEFAULT])} if isinstance(sizes, Mapping) else {}
+    return {**recipe, **own}
 
 
 class Training(BaseModel):
@@ -27,37 +61,109 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
-    epochs: int = Field(ge=1, description="passes over the chosen training images")
-    batch_size: int = Field(ge=1, description="training images a step")
     shuffle: bool = Field(description="a new order each epoch")
     test_batch_size: int = Field(
         ge=1, description="enters ece_published alone, whose formula depends on the batch size of the test"
     )
 
 
-class Recipe(Training):
-    """What visual prompting and the linear probe share: Adam, and a step-wise schedule over epochs."""
+class OneLength(Training):
+    """What says how long a run is trained."""
+
+    batch_size: int = Field(ge=1, description="training images a step")
+
+    def units(self, images: int) -> tuple[int, int]:
+        """Return the number of epochs, or of steps, that a run on so many images takes, and the steps of one."""
+        raise NotImplementedError
+
+    def steps_of_pass(self, images: int) -> int:
+        """Return how many steps a pass over so many images takes."""
+        return max(1, math.ceil(images / self.batch_size))
+
+    def steps_on(self, images: int) -> int:
+        """Return how many steps a run on so many images takes."""
+        return math.prod(self.units(images))
+
+    def passes_on(self, images: int) -> int:
+        """Return how many passes over so many images a run begins."""
+        return math.ceil(self.steps_on(images) / self.steps_of_pass(images))
+
+    def images_on(self, images: int) -> int:
+        """Return how many images a run on so many is trained on, pass by pass."""
+        passes, rest = divmod(self.steps_on(images), self.steps_of_pass(images))
+        return passes * images + min(rest * self.batch_size, images)
+
+
+class ByEpochs(OneLength):
+    """A training of some epochs."""
+
+    epochs: int = Field(ge=1, description="passes over the chosen training images")
+
+    def units(self, images: int) -> tuple[int, int]:
+        """See `OneLength`."""
+        return self.epochs, self.steps_of_pass(images)
+
+    def at(self, shots: int | str) -> Self:
+        """Return what it is for runs with so many shots: as it is."""
+        return self
+
+
+class Adam(Training):
+    """What visual prompting and the linear probe share: Adam, and a step-wise schedule."""
 
     learning_rate: float = Field(gt=0, description="Adam's")
     milestones: list[Fraction] = Field(
-        description="as fractions of the epochs, rounded down: there the learning rate is multiplied by gamma"
+        description="as fractions of the epochs (or steps), rounded down: there gamma multiplies the learning rate"
     )
     gamma: float = Field(gt=0, le=1, description="factor at each milestone")
 
     optimiser: ClassVar[str] = "adam"  # of prompting.schedule.OPTIMISERS
 
+
+class Recipe(ByEpochs, Adam):
+    """The recipe of the linear probe."""
+
     @model_validator(mode="after")
-    def _milestones_differ(self) -> "Recipe":
+    def _milestones_differ(self) -> Self:
         different_epochs(self.milestones, self.epochs)
         return self
 
 
-class Protocol(Recipe):
-    """The recipe of visual prompting (rlm, flm, ilm)."""
+class Protocol(Adam):
+    """The recipe of visual prompting (rlm, flm, ilm).
 
+    A published run takes `epochs`: at batches of 128, 100 steps with one image of each of 10 classes, and 39,100 with
+    the 50,000 of CIFAR-10. With `steps` in their place every run takes as many, whatever its number of images.
+    """
+
+    epochs: int | None = Field(None, ge=1, description="passes over the chosen training images; this or steps")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="in place of epochs, as a sensitivity analysis: optimisation steps of each run, whatever its "
+        "number of images. Milestones are shares of the steps. A mapping of ilm is drawn anew, as with epochs, at "
+        "the start of each mapping_interval-th pass over the images; a run of one pass, or less, keeps its first",
+    )
+    batch_size: BatchSizes = Field(
+        description="training images a step; or by shots, such as {1: 8, default: 128}, default for all others",
+    )
     canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
     mapping_interval: int = Field(ge=1, description="epochs from one label mapping of ilm to the next")
     precision: Precision
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("either epochs or steps; expected one of them")
+        if self.steps:
+            different_epochs(self.milestones, self.steps, "steps")
+        elif self.epochs:
+            different_epochs(self.milestones, self.epochs)
+        return self
+
+    def at(self, shots: int | str) -> "OneBatchSize":
+        """Return what it is for runs with so many shots."""
+        return OneBatchSize(**recipe_of_run(self.model_dump(include=set(Protocol.model_fields)), shots))
 
     def check_prompts(self, backbone: str, canvas: int, image_sizes: list[int | None]) -> None:
         """Refuse images that leave no border on a canvas.
@@ -81,7 +187,17 @@ class Protocol(Recipe):
                 )
 
 
-class RunProtocol(Protocol):
+class OneBatchSize(Protocol, OneLength):
+    """The recipe of visual prompting at one number of shots."""
+
+    batch_size: int = Field(ge=1, description="training images a step")
+
+    def units(self, images: int) -> tuple[int, int]:
+        """See `OneLength`."""
+        return (self.steps, 1) if self.steps else (self.epochs or 0, self.steps_of_pass(images))
+
+
+class RunProtocol(OneBatchSize):
     """The recipe of one run: the study's protocol at its dataset's image size."""
 
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
@@ -106,7 +222,7 @@ def _templates(value: Any) -> list[str] | str:
     return value
 
 
-class ClipRecipe(Training):
+class ClipRecipe(ByEpochs):
     """What a study and a run state of visual prompting on CLIP: a border added to the image, and SGD along a cosine.
 
     Source: the published code of arXiv 2308.14969 (experiments/ilm_clip.py) and of ILM-VP (experiments/clip).
@@ -150,7 +266,7 @@ class RunClipProtocol(ClipRecipe):
 PromptingProtocol = RunProtocol | RunClipProtocol
 
 
-class FineTuning(Training):
+class FineTuning(ByEpochs):
     """The recipe of full fine-tuning (ft): Adam, whose rate falls to zero along a cosine."""
 
     learning_rate: float = Field(gt=0, description="Adam's at the start; a cosine, by epochs, takes it to zero")

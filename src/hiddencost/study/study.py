@@ -204,14 +204,14 @@ class Study(Record):
         """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset and a backbone: for CLIP that of
         `clip` stands for `protocol`."""
         one = self.dataset(dataset)
-        own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size}
-        own = {key: value for key, value in own.items() if value}
-        if not any(job.prompts for job in JOBS.values() if job.recipe == name):
-            return getattr(self, name).model_dump() | own
         checkpoint = self.backbone(backbone).checkpoint
         family = family_of_checkpoint(checkpoint)
-        stated = getattr(self, family.recipe).model_dump(exclude={"templates"})
-        return stated | own | family.run_settings(checkpoint, one.image_size)
+        prompts = any(job.prompts for job in JOBS.values() if job.recipe == name)
+        key = family.recipe if prompts else name
+        own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size_of(key)}
+        own = {key: value for key, value in own.items() if value}
+        stated = getattr(self, key).model_dump(exclude={"templates"}, exclude_none=True)
+        return stated | own | (family.run_settings(checkpoint, one.image_size) if prompts else {})
 
     def prompt_settings(self, backbone: Backbone) -> dict | None:
         """Return the shape of prompts on a backbone, with those of its settings that are the same on all datasets.

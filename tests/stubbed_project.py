@@ -189,7 +189,7 @@ STUBS = {
                 self.request, self.value = request, value
             def train(self, dataset, runs):
                 request = self.request
-                for run, (method, chosen) in runs.items():
+                for run, (method, chosen, _) in runs.items():
                     with open("trained.log", "a") as log:
                         print(request.backbone, request.seed, method, len(chosen) // 10, file=log, flush=True)
                     while method == "flm" and Path("slow").exists():

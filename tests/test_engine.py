@@ -9,8 +9,6 @@ import pytest
 import reference
 import torch
 from conftest import ROOT
-from test_pretend_device import IMAGES, LABELS, PREPROCESSING, tiny
-from test_pretend_device import PROTOCOL as SMALL
 from torch import nn
 
 from hiddencost import catalog
@@ -115,19 +113,33 @@ def test_training_follows_the_published_algorithm_step_by_step(networks, few, pu
         assert len({tuple(mapping) for mapping in mappings}) > 1, "the mapping never moved: the test shows nothing"
 
 
-BY_STEPS = SMALL.model_copy(update={"epochs": None, "steps": 8, "milestones": [0.5, 0.9]})
+BY_STEPS = PROTOCOL.model_copy(
+    update={
+        "epochs": None,
+        "steps": 8,
+        "milestones": [0.5, 0.9],
+        "learning_rate": 1.0,
+        "canvas": 64,
+        "image_size": 32,
+    }
+)
 OF_STEPS = [("rlm", 4), ("flm", 4), ("ilm", 4), ("ilm", 8), ("ilm", 1), ("flm", 1)]  # methods, batch sizes
 
 
 def test_a_fixed_number_of_steps_and_batch_sizes_by_run_follow_the_plain_algorithm(threads):
     """8 steps on 12 images: in batches of 4 two passes and two steps, of 8 four passes, of 1 less than one. The rate
     falls after the steps 4 and 7, within passes; a pass begins with a mapping of ilm."""
-    oracle, constants = copy.deepcopy(tiny()).double(), (PREPROCESSING["mean"], PREPROCESSING["std"])
-    oracle.pool = nn.Identity()  # under a grey border its maxima are ties, which rounding decides
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # no maximum of a map: under a grey border it is of ties, which rounding decides
+        layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        oracle = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 1000)).double().eval()
+        pictures, labels = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8), torch.arange(12) % 4
+    constants = [0.48, 0.46, 0.4], [0.23, 0.22, 0.22]
     exact = [torch.tensor(one, dtype=torch.float64).reshape(3, 1, 1) for one in constants]
     prompted = PromptedNetwork(inference.for_inference(copy.deepcopy(oracle), CPU), *exact, BY_STEPS, Plan(chunk=9))
     runs, sizes = [(method, range(12)) for method, _ in OF_STEPS], [size for _, size in OF_STEPS]
-    data = IMAGES, LABELS, 4, runs, 3, BY_STEPS
+    data = pictures, labels, 4, runs, 3, BY_STEPS
     trained_on, kept = [], []
 
     def keep(states):
@@ -136,7 +148,7 @@ def test_a_fixed_number_of_steps_and_batch_sizes_by_run_follow_the_plain_algorit
     whole = dict(train_prompts(prompted, *data, trained_on.append, keep=keep, batch_sizes=sizes))
     for number, (method, size) in enumerate(OF_STEPS):
         protocol = BY_STEPS.model_copy(update={"batch_size": size})
-        expected = reference.train(oracle, IMAGES, LABELS, 4, method, 3, protocol, *constants, torch.float64)
+        expected = reference.train(oracle, pictures, labels, 4, method, 3, protocol, *constants, torch.float64)
         prompt, mappings, losses = expected
         assert whole[number].mappings == mappings
         assert len(losses) == 8

@@ -61,7 +61,7 @@ class Job:
 
     def train(self, dataset, runs):
         logits = torch.tensor([[1.0, 0, 0]]).repeat(len(dataset.test_labels), 1)
-        for run, (method, _) in runs.items():
+        for run, (method, _, _) in runs.items():
             learned = {} if method == "ft" else learned_by(method)
             why = "the loss is nan" if method == "rlm" else None
             yield TrainedRun(run, learned, {"train_seconds": 1.0}, None if why else logits, why)
@@ -77,7 +77,9 @@ def complete_packs(folder, **recipe):
     ):
         dataset, network = folder.parents[1] / f"resources/datasets/toy/{size}", folder / "backbones/net"
         inputs = PackInputs(network, network / "verification.json", dataset, folder / "splits/toy/seed0.json")
-        sizes = {"test_batch_size": 8} | ({"canvas": 32, "image_size": size} if kind == "runs" else {})
+        sizes = dict.fromkeys(("batch_size", "test_batch_size"), 8) | (
+            {"canvas": 32, "image_size": size} if kind == "runs" else {}
+        )
         request = {"study": "s", **NET, "recipe": sizes | recipe, "canvas": 32, "code": "c"}
         request |= {
             "size": str(size),

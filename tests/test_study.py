@@ -441,6 +441,12 @@ def test_trained_networks_are_compared_with_the_dense_one_of_their_seed():
     dense = {one.name: study.dense_of(one) for one in study.backbones}
     assert dense.pop("other") == dense.pop("other80") == "other"
     assert set(dense.values()) == {"dense"}
+    told = {one.name: study.declared(one) for one in study.backbones}
+    alike = {name: (one["network"], one["upstream_seed"]) for name, one in told.items()}
+    assert (alike["dense"], alike["other"]) == (("dense", 0), ("dense", 1))
+    first = SMALL["backbones"][1]["name"]
+    assert (alike[first], alike["other80"]) == ((first, 0), (first, 1))
+    assert alike["int8"] == ("int8", 0)
 
 
 def test_what_is_known_of_a_trained_network_before_it_is_made():

@@ -75,8 +75,8 @@ def crossed_interval(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Of skewed effects a t interval fails on the side of the longer tail. There the quantile is moved out by the
     skewness term of the Cornish-Fisher expansion of the t statistic, skewness (1 + 2 t^2) / (6 sqrt(n)) (Johnson,
     Journal of the American Statistical Association 73, 1978; Hall, The Bootstrap and Edgeworth Expansion, 1992,
-    section 2.6), and never moved in. Of three skewed values no interval of reasonable width covers in 95 %:
-    bench/results/coverage.md.
+    section 2.6), and never moved in. Of three values of one axis it covers in 94.6 % where their skewness is 1.8, in
+    92.5 where it is 2, and in 96.8 of normal ones (bench/results/coverage.md).
 
     Args:
         tables: [tables, ...], a table of any number of axes, each of two values at least; nothing is missing.

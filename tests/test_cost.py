@@ -15,6 +15,7 @@ CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FILES = {"weights": SourceFile(name="a.pth", size=14_000_000), "mask": SourceFile(name="b.pth", size=1000)}
 NETWORK = catalog.checkpoint("mobilenetv2").model_copy(update={"gmacs": 0.5, "files": FILES})
 KNOWN = {"counts": Counts(train=100, test=50), "classes": list("abcdefghij"), "files": {}}
+PAPER = ["cifar10", "svhn", "gtsrb", "dtd", "flowers102", "oxfordpets", "eurosat", "caltech101"]
 DATASET = catalog.datasets()["cifar10-part"].model_copy(update=KNOWN)
 FORWARD = 2 * 0.5 * (112 / 224) ** 2  # GFLOP of an image
 
@@ -64,6 +65,22 @@ def test_a_fixed_number_of_steps_costs_its_batches(study):
     own = cost.pack_gflop(by_steps, study.backbones[0], ["ilm"], NETWORK, DATASET, batch_size=100)
     expected = {"training": 2 * 9 * 210, "mapping and test": 5 * 210 + 3 * 50}
     assert own == pytest.approx({kind: images * FORWARD for kind, images in expected.items()})
+
+
+def test_shots_that_choose_all_images_are_one_training(study):
+    whole = DATASET.model_copy(update={"largest_class": 20})
+    asked = [1, 20, 21, "full"]
+    assert cost.distinct_shots(asked, DATASET) == asked
+    assert cost.distinct_shots(asked, whole) == [1, 20]
+    assert cost.distinct_shots(["full"], whole) == ["full"]
+    known = {name: catalog.datasets()[name] for name in PAPER}
+    budgets = [1, 2, 5, 10, 20, 50, 100, "full"]
+    copies = {name: 8 - len(cost.distinct_shots(budgets, one)) for name, one in known.items()}
+    assert {name: count for name, count in copies.items() if count} == {
+        **{"flowers102": 4, "dtd": 2, "caltech101": 2, "oxfordpets": 1}
+    }
+    for name, one in known.items():  # a largest class is no smaller than the mean one
+        assert not one.largest_class or one.largest_class * len(one.classes) >= one.counts.train, name
 
 
 def test_features_and_probes_cost_their_images(study):

@@ -113,6 +113,16 @@ def test_shots_above_the_images_that_the_catalog_counts_are_told(describe):
     )
 
 
+def test_trainings_that_several_runs_are_are_counted_beside_them(describe, monkeypatch):
+    assert "distinct" not in describe(shots=[1, 10, 20])  # nothing is known of the largest class
+    known = DATASETS["cifar10-part"].model_copy(update={"largest_class": 10})
+    monkeypatch.setitem(DATASETS, "cifar10-part", known)
+    assert "distinct" not in describe(shots=[1, 10])
+    text = describe(shots=[1, 10, 20, "full"])
+    assert "to run     128 runs" in text
+    assert "\n  distinct   64 of them: " in text
+
+
 def test_downloads_and_disk_are_estimated(describe, tmp_path):
     assert "14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in describe()
     weights = tmp_path / "resources/checkpoints/mobilenetv2/a.pth"

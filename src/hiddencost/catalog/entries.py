@@ -109,6 +109,9 @@ class DatasetEntry(DatasetLayout, strict=True):
     licence: str
     citation: str | None
     read_from: str | None = None
+    largest_class: int | None = Field(
+        None, description="training images of the largest class: so many shots are all images; null: unknown"
+    )
     variant_of: str | None = Field(
         None,
         description="the dataset whose images these are, by another split, host or names: in intervals both are one",

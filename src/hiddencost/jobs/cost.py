@@ -1,7 +1,7 @@
 """What a study's jobs cost: arithmetic in GFLOP, minutes, and memory in MB."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import psutil
@@ -44,6 +44,14 @@ def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     return train if shots == "full" else min(int(shots) * len(dataset.classes or ()), train)
 
 
+def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry) -> list[int | str]:
+    """Return the numbers of shots, ascending, that are trainings of their own on a dataset: of those that choose all
+    of its images the first, as far as the catalog says how many its largest class has."""
+    shots, most = list(shots), dataset.largest_class
+    whole = [number for number in shots if most and (number == "full" or int(number) >= most)]
+    return [number for number in shots if number not in whole[1:]]
+
+
 def _counts(dataset: DatasetEntry) -> Counts:
     assert dataset.counts is not None, "an entry whose gaps are filled, see `described`"
     return dataset.counts
@@ -75,7 +83,7 @@ def pack_gflop(
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
     family = study.family(backbone)
-    for shots in study.shots if dataset.counts else ():
+    for shots in distinct_shots(study.shots, dataset) if dataset.counts else ():
         images, test = count_training_images(shots, dataset), _counts(dataset).test
         for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
             if not (of_image := JOBS[method.job].passes):
@@ -138,7 +146,7 @@ def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
     assert study.probe is not None, "the recipe of the probes, see `check_recipes`"
-    images = sum(count_training_images(shots, dataset) for shots in study.shots)
+    images = sum(count_training_images(shots, dataset) for shots in distinct_shots(study.shots, dataset))
     return study.probe.epochs * trained * images / PROBE_RATE
 
 

@@ -39,6 +39,7 @@ def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_
         f"Study {study.study}: {total:,} runs = {grid}"
         + ("" if has_all else ", less those of methods that are not there for a backbone"),
         f"  to run     {runs:,} runs in {count:,} packs, of which {current:,} are up to date",
+        *_distinct(call, names, runs),
         *_stale(remaining),
         f"  left out   {total - runs:,} runs",
         *_left_out(call),
@@ -64,6 +65,22 @@ def count_runs(call: Call, backbones: Collection[str], datasets: Collection[str]
     of_backbone = {backbone.name: len(study.methods_of(backbone)) * budgets for backbone in study.backbones}
     counted = sum(of_backbone[name] for name in backbones) * len(datasets)
     return sum(of_backbone.values()) * len(study.datasets), counted
+
+
+def _distinct(call: Call, names: Mapping[str, Collection[str]], runs: int) -> list[str]:
+    """Return a line with how many of the runs of backbones and datasets are trainings of their own, where some are
+    not (see `results.cells`)."""
+    study = call.study
+    shots = [cost.distinct_shots(study.shots, call.datasets[name]) for name in names["dataset"]]
+    budgets = [len(distinct) * len(study.seeds) for distinct in shots]
+    methods = [METHODS[name] for one in names["backbone"] for name in study.methods_of(study.backbone(one))]
+    distinct = sum(sum(budgets) if method.trains else len(budgets) for method in methods)
+    if distinct == runs:
+        return []
+    return [
+        f"  distinct   {distinct:,} of them: numbers of shots that choose all images of a dataset are one training, "
+        "and what does not train is one run"
+    ]
 
 
 def packs_left(call: Call, planned: Collection[str]) -> dict[str, list[tuple[dict, str]]]:

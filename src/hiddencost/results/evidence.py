@@ -15,10 +15,9 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
 
     A cell is tested by Student's t over its seeds, one-sided, against each bound that a claim has. It proves nothing
     with one seed, nor with seeds that are the same. `surely`, of one cell among k, is by Holm's procedure (1979): the
-    chance of one false among all is at most 5 %. Each verdict is wrong with a chance of at most 5 % where what seeds add
-    to a cell is normal. Where it is skewed, few seeds err on the side of the tail: log-normal by 1.8, in 12 to 30 %
-    (bench/results/coverage.md).
-
+    chance of one false among all is at most 5 %. Each verdict is wrong with a chance of at most 5 % where what seeds
+    add to a cell is normal. Where it is skewed, few seeds err on the side of the tail: log-normal by 1.8, in 12 to
+    30 % (bench/results/coverage.md).
 
     - every. Supported: each cell is otherwise at no more than 5 % (the intersection-union test: Berger, 1982), so its
       one-sided 95 % bound lies where the claim holds. Contradicted: a cell is surely otherwise. Not refuted: neither,

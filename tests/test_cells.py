@@ -111,6 +111,15 @@ def test_budgets_where_some_classes_alone_are_short_are_different_runs():
     assert cells.same_as(runs).isna().all()
 
 
+def test_a_method_that_trains_otherwise_at_each_budget_has_no_copies_though_another_has():
+    runs = made(few_gain_many_lose, shots=["10", "20"], methods=["ilm", "lp"])
+    prompted = runs["method"] == "ilm"
+    runs.loc[prompted, "run"] += runs["shots"]  # by other batches
+    copies = cells.same_as(runs)
+    assert copies[prompted].isna().all()
+    assert (copies[~prompted & (runs["shots"] == "20")] == "10").all()
+
+
 def test_names_of_the_same_weights_are_one_network():
     named = AS_NAMED | {"again": "acdc80"}
     both, once = (made(few_gain_many_lose, networks=networks) for networks in (named, AS_NAMED))

@@ -33,7 +33,8 @@ def _first_places(runs: pd.DataFrame) -> pd.DataFrame:
     run = places.pop("run").replace(-1, np.nan)  # -1: it was not run
     trains = _trains(runs)
     places["backbone"] = _first(places["backbone"], run)
-    places["shots"] = _first(places["shots"], run.where(trains), places["dataset"]).where(trains, 0)
+    places["shots"] = _first(places["shots"], run.where(trains), places["dataset"], places["method"])
+    places["shots"] = places["shots"].where(trains, 0)
     places["seed"] = places["seed"].where(trains, 0)
     return places
 
@@ -43,10 +44,11 @@ def _trains(runs: pd.DataFrame) -> pd.Series:
 
 
 def _first(places: pd.Series, run: pd.Series, *within: pd.Series) -> pd.Series:
-    """Return of each value, given as a place, the first that has a run in common with it; `within`: values of what
-    these are apart."""
-    of_run = places.groupby(run).transform("min").fillna(places)  # no group has the rows without a run
-    return of_run.groupby([*within, places]).transform("min").astype(int)
+    """Return of each row the first value, given as a place, of its run; of one that was not run that of others of its
+    value. `within`: values of what these are apart."""
+    of_run = places.groupby(run).transform("min")  # no group has the rows without a run
+    of_others = of_run.fillna(places).groupby([*within, places]).transform("min")
+    return of_run.fillna(of_others).astype(int)
 
 
 def once(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -240,7 +240,7 @@ def test_levels_of_which_no_sparsity_is_published_are_chosen_by_the_measured_one
     assert all((one.sparsity, one.label) == (None, name) for name, one in tickets.items())
     content = gallery.StudyFigure("heatmap", "", dict(reversed(tickets.items())), ["cifar10"])
     table = made_up.runs(study).rename(columns={"accuracy": "any"})
-    content = draw.with_measured_sparsity(content, [table, {"gain": np.ones(1)}, pd.DataFrame({"backbone": []})])
+    content = replace(content, backbones=gallery.with_measured_sparsity(content.backbones, table))
     assert content.backbones["resnet50-lth2"].sparsity == pytest.approx(0.36)
     names = list(content.backbones)
     assert gallery.dense_and_most_compressed(content.backbones, names[::-1]) == ["resnet50-lth10"]
@@ -604,6 +604,19 @@ def test_figures_do_not_look_as_a_users_matplotlibrc_says(tmp_path):
         with style.paper():
             assert not any(plt.rcParams[key] == value for key, value in theirs.items())
         assert {key: plt.rcParams[key] for key in theirs} == theirs
+
+
+@pytest.mark.parametrize("name", ["mapping", "movement", "prompts"])
+@pytest.mark.parametrize("number", ["full", "1"])
+def test_what_was_learned_of_a_budget_above_what_a_class_has_is_marked(tables, name, number):
+    """At the budget that is shown, the largest, alone."""
+    tables["runs"]["classes_short"] = 4.0 * (
+        (tables["runs"]["dataset"] == "one") & (tables["runs"]["shots"] == number)
+    )
+    tables["summary"] = summarise(tables["runs"])
+    told = " ".join(text.replace("\n", " ") for text in texts(drawn_of(tables, FIGURES[name])))
+    assert ("all images†" in told) == ("†: some classes have fewer images" in told) == (number == "full")
+    assert told.count("†") == (2 if number == "full" else 0)  # of the dataset, not of the other
 
 
 @pytest.mark.parametrize("name", ["accuracy", "heatmap", "reliability"])

@@ -154,7 +154,8 @@ def page_file(tmp_path_factory):
         patch.chdir(folder)
         runs = made_up_runs()
         runs["classes_short"] = 3.0 * ((runs["dataset"] == "two") & (runs["shots"] == SHOTS[1]))
-        return make(folder, runs)
+        short = EXPECTATION | {"dataset": "two", "shots": SHOTS[1], "source": "table 2"}
+        return make(folder, runs, expectations=(EXPECTATION | {"source": HOSTILE}, short))
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,11 @@ def test_a_budget_above_what_a_class_has_is_warned_of():
     (told,) = summary.warnings(runs, [], [], state, Path("none"), Path("none"))
     assert told["what"] == f"{style.shots_label(runs['shots'].iloc[-1])} of two are fewer"
     assert told["why"] == "3 classes of two have fewer training images, and give all that they have"
+
+
+def test_a_published_accuracy_beside_ours_of_a_budget_above_what_a_class_has_is_marked(page_file):
+    section = page_file.read_text().partition('id="expectations-title"')[2].partition("</section>")[0]
+    assert (section.count(f">{SHOTS[1]} †<"), section.count(" †<")) == (1, 1)
 
 
 def test_methods_that_compute_otherwise_are_no_warning_and_a_network_without_a_dense_one_is():

@@ -259,7 +259,7 @@ def test_what_a_study_so_far_does_not_hold_is_a_row_that_says_so(packs):
 
 
 def test_published_accuracies_stand_beside_ours(packs):
-    summary = tables.summarise(tables.collect(packs, STUDY))
+    summary = tables.summarise(tables.collect(packs, STUDY)).assign(classes_short=2.0)
     published = {"dataset": "toy", "method": "flm", "std": 1.0, "source": "table 1"}
     expectations = [
         published | {"backbone": "dense", "shots": 1, "accuracy": 55.0},
@@ -269,6 +269,7 @@ def test_published_accuracies_stand_beside_ours(packs):
     assert table["ours"].tolist() == pytest.approx([60.0, np.nan], nan_ok=True)
     assert table["difference"].tolist() == pytest.approx([5.0, np.nan], nan_ok=True)
     assert table["published_std"].tolist() == [1.0, 1.0]
+    assert table["classes_short"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
     assert table["source"].tolist() == ["table 1", "table 1"]
     assert len(tables.against_published(summary, [])) == 0
 

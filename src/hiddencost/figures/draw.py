@@ -4,7 +4,7 @@ What draws a figure is named by it (`StudyFigure.drawn_by`) and imported here, s
 its own kind, and on none of the other kinds'.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -15,7 +15,7 @@ import pandas as pd
 
 from hiddencost.figures import style
 from hiddencost.files import atomic
-from hiddencost.results import tables
+from hiddencost.results import gallery, tables
 from hiddencost.results.gallery import StudyFigure
 
 matplotlib.use("agg")
@@ -34,7 +34,10 @@ def draw(
         outputs: paths that end in .png, .pdf or .svg.
     """
     tables_shown = {name: read_shown(path, content) for name, path in files.items()}
-    content = with_measured_sparsity(content, tables_shown.values())
+    for table in tables_shown.values():
+        if "sparsity_measured" in table:
+            assert isinstance(table, pd.DataFrame)
+            content = replace(content, backbones=gallery.with_measured_sparsity(content.backbones, table))
     with style.paper():
         figure = resolve_name(content.drawn_by)(tables_shown, content, settings)
         figure.get_layout_engine().execute(figure)  # once, not again for each format
@@ -62,23 +65,3 @@ def read_shown(path: str | Path, content: StudyFigure) -> pd.DataFrame | dict[st
             wanted = {"gain", *content.datasets, *backbones}
             return {name: arrays[name] for name in arrays.files if name.split("/")[0] in wanted}
     return style.in_order(tables.read(path), backbones, content.datasets)
-
-
-def with_measured_sparsity(content: StudyFigure, shown: Iterable[pd.DataFrame | dict]) -> StudyFigure:
-    """Return a figure's content with the sparsity that was measured of networks of which none is published, by which
-    levels are chosen. Labels stay as the study states them.
-
-    Args:
-        content: what the figure shows.
-        shown: the tables that it reads; those without the column `sparsity_measured` say nothing.
-    """
-    measured: dict[str, float] = {}
-    for table in shown:
-        if "sparsity_measured" in table:
-            of_backbones = table.dropna(subset="sparsity_measured").drop_duplicates("backbone")  # type: ignore[union-attr]
-            measured |= dict(zip(of_backbones["backbone"], of_backbones["sparsity_measured"], strict=True))
-    backbones = {
-        name: replace(one, sparsity=measured.get(name)) if one.sparsity is None else one
-        for name, one in content.backbones.items()
-    }
-    return replace(content, backbones=backbones)

@@ -25,7 +25,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     Of one method: see `gallery.method_of_mappings`.
 
     Args:
-        tables: `mappings` and `examples`.
+        tables: `mappings`, `examples` and `summary`.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
@@ -33,6 +33,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     method = gallery.method_of_mappings(settings["methods"], set(mappings["method"]))
     mappings = mappings[mappings["method"] == method]
     kept = gallery.runs_shown(mappings[AXES].drop_duplicates(), backbones)
+    short = style.short_cells(tables["summary"], pd.DataFrame(kept, columns=AXES))
     pair = gallery.dense_and_most_compressed(backbones, mappings["backbone"])
     columns = min(2, len(content.datasets))
     classes = SHOWN.get(len(content.datasets), FEWER)
@@ -49,12 +50,13 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         names, (_, shots, seed) = [name for name, *_ in chosen], chosen[0]
         shown = shown[(shown["shots"] == shots) & shown["backbone"].isin(names)]
         note = _agreement(shown, names, backbones)
-        axis.set_title(f"{style.named(dataset, settings)}, {style.shots_label(shots)}{note}", loc="left", fontsize=7)
+        budget = style.shots_label(shots, short[short["dataset"] == dataset])
+        axis.set_title(f"{style.named(dataset, settings)}, {budget}{note}", loc="left", fontsize=7)
         shown = shown[shown["seed"] == seed]
         _list(axis, width / columns, shown, names, tables["examples"].get(dataset), classes, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
     count = len(pair) * len(axes)
-    note = style.missing_note(count - len(kept), count, "mappings")
+    note = style.missing_note(count - len(kept), count, "mappings") + style.short_note(short)
     style.title(figure, f"{what}, the first of each dataset, one seed{note}", settings)
     return figure
 

@@ -25,7 +25,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     band over seeds (see `intervals.band_reach`).
 
     Args:
-        tables: `remapped`.
+        tables: `remapped` and `summary`.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
@@ -40,13 +40,15 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
     height = min(settings["panel_height"], HEIGHT)
     ran, seeds = 0, 0
+    most = remapped.groupby("dataset")["shots"].agg(gallery.largest_shots).reset_index()
+    short = style.short_cells(tables["summary"], most)
     figure, axes = style.panels(len(datasets), COLUMNS, width, height, sharex=True, sharey=True)
     for number, (axis, dataset) in enumerate(zip(axes, datasets, strict=True)):
         shown = remapped[remapped["dataset"] == dataset]
         note = "not run"
         if len(shown):
             shots = gallery.largest_shots(shown["shots"])
-            shown, note = shown[shown["shots"] == shots], style.shots_label(shots)
+            shown, note = shown[shown["shots"] == shots], style.shots_label(shots, short[short["dataset"] == dataset])
         axis.set_title(f"{style.named(dataset, settings)}, {note}", size=7)
         for index, (name, line) in enumerate(lines.items()):
             cells = shown[shown["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
@@ -73,6 +75,6 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     handles = [Line2D([], [], label=backbones[name].label, **line) for name, line in lines.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
     cells = len(backbones) * len(datasets)
-    note = style.missing_note(cells - ran, cells)
+    note = style.missing_note(cells - ran, cells) + style.short_note(short)
     style.title(figure, f"how {style.named(method, settings)} moves its mapping, {style.over(seeds)}{note}", settings)
     return figure

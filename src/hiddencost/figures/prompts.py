@@ -14,7 +14,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     """A row a dataset, the networks side by side under each method; hatched where there is no prompt.
 
     Args:
-        tables: `prompts`: arrays uint8 [3, S, S], as `learned.Learned` has them.
+        tables: `summary`, and `prompts`: arrays uint8 [3, S, S], as `learned.Learned` has them.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
@@ -22,6 +22,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     keys = [key.split("/") for key in prompts if key != "gain"]
     ran = style.in_order(pd.DataFrame(keys, columns=AXES), list(content.backbones), content.datasets)
     kept = {tuple(run[:3]): run for run in gallery.runs_shown(ran, backbones)}
+    short = style.short_cells(tables["summary"], pd.DataFrame(list(kept.values()), columns=AXES))
     prompting = [name for name in settings["methods"] if METHODS[name].prompts]
     methods = [name for name in prompting if name in set(ran["method"])] or prompting
     datasets = content.datasets
@@ -45,10 +46,15 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
             axis.set_title(f"{style.named(method, settings)}\n{backbones[name].label}", size=6.5, pad=3)
         if index % columns == 0:
             shots_of_row = {shots for _, of_run, _, shots, _ in kept.values() if of_run == dataset}
-            note = ", ".join(map(style.shots_label, sorted(shots_of_row))) or "not run"
+            of_row = short[short["dataset"] == dataset]
+            note = ", ".join(style.shots_label(shots, of_row) for shots in sorted(shots_of_row)) or "not run"
             axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
     gain = float(prompts.get("gain", 1))
     contrast = f", contrast of the border × {gain:g}" if gain > 1 else ""
-    note = contrast + style.missing_note(sum(not axis.images for axis in axes), len(axes), "prompts")
+    note = (
+        contrast
+        + style.missing_note(sum(not axis.images for axis in axes), len(axes), "prompts")
+        + style.short_note(short)
+    )
     style.title(figure, f"learned prompts around an image of the training set, one seed{note}", settings)
     return figure

@@ -89,7 +89,7 @@ FIGURES = {
     ),
     "mapping": FigureKind(
         "hiddencost.figures.mapping:draw",
-        ("mappings", "examples"),
+        ("mappings", "examples", "summary"),
         "Which of its own classes a network has stand for each target class, the dense one and the most "
         "compressed one with a result: the first classes in the dataset's order, at the largest number of shots, "
         "and the first seed, that both ran. Grey where both chose the same. The shares are of all target "
@@ -99,14 +99,14 @@ FIGURES = {
     ),
     "movement": FigureKind(
         "hiddencost.figures.movement:draw",
-        ("remapped",),
+        ("remapped", "summary"),
         "How a label mapping that is redrawn moves: the share of target classes that were mapped otherwise than "
         f"in the epoch before, mean over seeds, at the largest number of shots with a result. {BANDS}",
         shows=lambda method: method.redraws,
     ),
     "prompts": FigureKind(
         "hiddencost.figures.prompts:draw",
-        ("prompts",),
+        ("prompts", "summary"),
         "What was learned: the prompt (the border) around an image of the training set, dense beside the most "
         "compressed network with a result, at the largest number of shots, and the first seed, that both ran. "
         "Grey is where training began; the contrast of all borders is raised by the factor that the title names.",

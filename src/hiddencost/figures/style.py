@@ -69,9 +69,22 @@ def named(name: str, settings: dict) -> str:
     return labels(settings).get(name, name)
 
 
-def shots_label(shots: str) -> str:
-    """Say what a number of shots is: "1 shot", "20 shots", "all images"."""
-    return "all images" if shots == "full" else f"{shots} shot{'s' if shots != '1' else ''}"
+def shots_label(shots: str, short: pd.DataFrame | None = None) -> str:
+    """Say what a number of shots is: "1 shot", "20 shots", "all images"; marked, where some of the cells `short` (see
+    `short_cells`) have it."""
+    text = "all images" if shots == "full" else f"{shots} shot{'s' if shots != '1' else ''}"
+    return text + (SHORT if short is not None and (short["shots"] == shots).any() else "")
+
+
+def short_cells(summary: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
+    """Return of the cells (`dataset`, `shots`) that a figure shows those in which some classes have fewer images.
+
+    Args:
+        summary: the study's table.
+        shown: the cells, a row each or more.
+    """
+    cells = summary.loc[summary["classes_short"] > 0, ["dataset", "shots", "classes_short"]]
+    return cells.merge(shown[["dataset", "shots"]].drop_duplicates(), on=["dataset", "shots"])
 
 
 def order(table: pd.DataFrame, column: str) -> list:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
@@ -167,6 +167,22 @@ def dense_and_most_compressed(shown: Mapping[str, ShownBackbone], with_result: I
     quantised = [name for name in compressed if shown[name].quantised]
     others = [*names_in_role(ran, CONTROL), *quantised, *_by_sparsity(shown, compressed)]
     return [*names_in_role(shown, DENSE), *others[-1:]]
+
+
+def with_measured_sparsity(shown: Mapping[str, ShownBackbone], table: "DataFrame") -> dict[str, ShownBackbone]:
+    """Return a figure's backbones with the sparsity that was measured of those of which none is published, by which
+    levels are chosen. Labels stay as the study states them.
+
+    Args:
+        shown: the backbones.
+        table: of runs or cells, with `sparsity_measured`.
+    """
+    of_backbones = table.dropna(subset="sparsity_measured").drop_duplicates("backbone")
+    measured = dict(zip(of_backbones["backbone"], of_backbones["sparsity_measured"], strict=True))
+    return {
+        name: replace(one, sparsity=measured.get(name)) if one.sparsity is None else one
+        for name, one in shown.items()
+    }
 
 
 def runs_shown(runs: "DataFrame", shown: Mapping[str, ShownBackbone]) -> list[tuple[str, str, str, str, int]]:

@@ -55,7 +55,8 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
         settings: `ledger`, `prepared` and `groups` of `read_learned`, `backbones` of `upstream`.
         paths: of the files, by the fields of `Learned` and "upstream".
     """
-    groups = [{name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"]]
+    stated = ({name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"])
+    groups = [gallery.with_measured_sparsity(group, pd.read_parquet(runs)) for group in stated]
     sources = {name: partial(_sources, backbone) for name, backbone in settings["backbones"].items()}
     prompts = {name: backbone["prompt"] for name, backbone in settings["backbones"].items()}
     learned = read_learned(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)

@@ -215,17 +215,18 @@ def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.Dat
         expectations: each its backbone, dataset, method, shots, accuracy and std (%), and source.
 
     Returns:
-        A row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, and `difference`, ours
-        minus published, in points; ours is empty where there is no result.
+        A row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, `classes_short` (see
+        `summarise`), and `difference`, ours minus published, in points; ours is empty where there is no result.
     """
     columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
     expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
-    ours = summary[[*columns[:4], "seeds", "accuracy_mean", "accuracy_std"]]
+    ours = summary[[*columns[:4], "seeds", "classes_short", "accuracy_mean", "accuracy_std"]]
     table = expected.merge(ours, on=columns[:4], how="left")
     table = table.rename(columns={"accuracy": "published", "std": "published_std"})
     table["ours"], table["ours_std"] = 100 * table.pop("accuracy_mean"), 100 * table.pop("accuracy_std")
     table["difference"] = table["ours"] - table["published"]
-    return table[[*columns[:4], "published", "published_std", "ours", "ours_std", "seeds", "difference", "source"]]
+    numbers = ["published", "published_std", "ours", "ours_std", "seeds", "classes_short", "difference"]
+    return table[[*columns[:4], *numbers, "source"]]
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:

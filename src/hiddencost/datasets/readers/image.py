@@ -94,8 +94,8 @@ def check_size(width: int, height: int) -> None:
 
 def _check_time(image: Image.Image, data: bytes) -> None:
     """Raise ValueError for an image that would be decoded for long: the others' time is bounded by their pixels."""
-    pixels = image.width * image.height
-    if image.tile and image.tile[0][0] in IN_PYTHON and pixels > MOST_IN_PYTHON:
+    pixels, tiles = image.width * image.height, getattr(image, "tile", [])
+    if tiles and tiles[0][0] in IN_PYTHON and pixels > MOST_IN_PYTHON:
         raise ValueError(
             f"it has {pixels:,} pixels; expected at most {MOST_IN_PYTHON:,} in a {image.format} of its kind"
         )

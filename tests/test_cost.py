@@ -70,12 +70,15 @@ def test_a_fixed_number_of_steps_costs_its_batches(study):
 def test_shots_that_choose_all_images_are_one_training(study):
     whole = DATASET.model_copy(update={"largest_class": 20})
     asked = [1, 20, 21, "full"]
-    assert cost.distinct_shots(asked, DATASET) == asked
-    assert cost.distinct_shots(asked, whole) == [1, 20]
-    assert cost.distinct_shots(["full"], whole) == ["full"]
+    probe = study.probe
+    assert cost.distinct_shots(asked, DATASET, probe) == asked
+    assert cost.distinct_shots(asked, whole, probe) == [1, 20]
+    assert cost.distinct_shots(["full"], whole, probe) == ["full"]
+    otherwise = study.protocol.model_copy(update={"batch_size": {"21": 8, "default": 4}})
+    assert cost.distinct_shots(asked, whole, otherwise) == [1, 20, 21]
     known = {name: catalog.datasets()[name] for name in PAPER}
     budgets = [1, 2, 5, 10, 20, 50, 100, "full"]
-    copies = {name: 8 - len(cost.distinct_shots(budgets, one)) for name, one in known.items()}
+    copies = {name: 8 - len(cost.distinct_shots(budgets, one, probe)) for name, one in known.items()}
     assert {name: count for name, count in copies.items() if count} == {
         **{"flowers102": 4, "dtd": 2, "caltech101": 2, "oxfordpets": 1}
     }

@@ -12,6 +12,7 @@ from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.memory import WORK
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
+from hiddencost.study.recipes import Training
 from hiddencost.study.study import Study
 
 # What is assumed of a network or dataset that the catalog does not describe: about ResNet-50's, and CIFAR-10's
@@ -44,12 +45,15 @@ def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     return train if shots == "full" else min(int(shots) * len(dataset.classes or ()), train)
 
 
-def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry) -> list[int | str]:
+def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry, recipe: Training) -> list[int | str]:
     """Return the numbers of shots, ascending, that are trainings of their own on a dataset: of those that choose all
-    of its images the first, as far as the catalog says how many its largest class has."""
-    shots, most = list(shots), dataset.largest_class
-    whole = [number for number in shots if most and (number == "full" or int(number) >= most)]
-    return [number for number in shots if number not in whole[1:]]
+    of its images, in batches of one size, the first, as far as the catalog says how many its largest class has."""
+    most = dataset.largest_class
+    first: dict[tuple, int | str] = {}
+    for number in shots:
+        whole = most and (number == "full" or int(number) >= most)
+        first.setdefault(("full" if whole else number, recipe.at(number).batch_size), number)
+    return list(first.values())
 
 
 def _counts(dataset: DatasetEntry) -> Counts:
@@ -83,15 +87,15 @@ def pack_gflop(
     """
     passes = {"training": 0, "mapping and test": 0}  # of an image, forward
     family = study.family(backbone)
-    for shots in distinct_shots(study.shots, dataset) if dataset.counts else ():
-        images, test = count_training_images(shots, dataset), _counts(dataset).test
-        for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
-            if not (of_image := JOBS[method.job].passes):
-                continue
-            recipe = getattr(study, family.recipe if method.prompts else method.recipe).at(shots)
-            recipe = recipe.model_copy(update={"batch_size": batch_size or recipe.batch_size})
+    for method in (METHODS[name] for name in set(methods) & set(study.methods_of(backbone))):
+        if not (of_image := JOBS[method.job].passes) or not dataset.counts:
+            continue
+        stated = getattr(study, family.recipe if method.prompts else method.recipe)
+        stated = stated.model_copy(update={"batch_size": batch_size or stated.batch_size})
+        for shots in distinct_shots(study.shots, dataset, stated):
+            images, recipe = count_training_images(shots, dataset), stated.at(shots)
             passes["training"] += of_image * recipe.images_on(images)
-            passes["mapping and test"] += test
+            passes["mapping and test"] += dataset.counts.test
             if method.prompts:
                 begun = recipe.passes_on(images)
                 passes["mapping and test"] += images * method.mapping_passes(begun, recipe.mapping_interval)
@@ -146,7 +150,7 @@ def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
     assert study.probe is not None, "the recipe of the probes, see `check_recipes`"
-    images = sum(count_training_images(shots, dataset) for shots in distinct_shots(study.shots, dataset))
+    images = sum(count_training_images(shots, dataset) for shots in distinct_shots(study.shots, dataset, study.probe))
     return study.probe.epochs * trained * images / PROBE_RATE
 
 

@@ -71,10 +71,12 @@ def _distinct(call: Call, names: Mapping[str, Collection[str]], runs: int) -> li
     """Return a line with how many of the runs of backbones and datasets are trainings of their own, where some are
     not (see `results.cells`)."""
     study = call.study
-    shots = [cost.distinct_shots(study.shots, call.datasets[name]) for name in names["dataset"]]
-    budgets = [len(distinct) * len(study.seeds) for distinct in shots]
-    methods = [METHODS[name] for one in names["backbone"] for name in study.methods_of(study.backbone(one))]
-    distinct = sum(sum(budgets) if method.trains else len(budgets) for method in methods)
+    datasets, distinct = [call.datasets[name] for name in names["dataset"]], 0
+    for backbone in map(study.backbone, names["backbone"]):
+        for method in (METHODS[name] for name in study.methods_of(backbone)):
+            recipe = getattr(study, study.family(backbone).recipe if method.prompts else method.recipe)
+            budgets = (len(cost.distinct_shots(study.shots, dataset, recipe)) for dataset in datasets)
+            distinct += len(study.seeds) * sum(budgets) if method.trains else len(datasets)
     if distinct == runs:
         return []
     return [

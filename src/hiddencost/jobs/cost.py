@@ -12,7 +12,7 @@ from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.memory import WORK
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
-from hiddencost.study.recipes import Training
+from hiddencost.study.recipes import ByEpochs, Protocol
 from hiddencost.study.study import Study
 
 # What is assumed of a network or dataset that the catalog does not describe: about ResNet-50's, and CIFAR-10's
@@ -45,7 +45,7 @@ def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     return train if shots == "full" else min(int(shots) * len(dataset.classes or ()), train)
 
 
-def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry, recipe: Training) -> list[int | str]:
+def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry, recipe: ByEpochs | Protocol) -> list[int | str]:
     """Return the numbers of shots, ascending, that are trainings of their own on a dataset: of those that choose all
     of its images, in batches of one size, the first, as far as the catalog says how many its largest class has."""
     most = dataset.largest_class

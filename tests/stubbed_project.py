@@ -85,7 +85,7 @@ STUBS = {
             save(folder, f"{manifest['weights_sha256']} {compression} {control}", manifest | more)
     """,
     "hiddencost/compression/photos.py": """
-        def imagenet_photos(path, entry, least):
+        def imagenet_photos(path, entry, least, dense):
             pass
     """,
     "hiddencost/compression/gate.py": """

@@ -32,10 +32,11 @@ from hiddencost.jobs import (
     upstream,
     values,
 )
-from hiddencost.jobs.call import code, read_call
+from hiddencost.jobs.call import Call, code, read_call
 from hiddencost.messages import StudyError
 from hiddencost.runs import not_run, packfile
 from hiddencost.sources import LOCK, Source, download_digest
+from hiddencost.study.load import load_study
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL | {"study": "quickstart"}
 DATASET = "cifar10-part"
@@ -181,6 +182,22 @@ EDITS = {
     ),
     "jobs that share a GPU": (lambda c: c.update(jobs_per_gpu=2), set(), {"report": {"study"}}),
 }
+
+
+def test_the_gate_holds_what_a_published_network_was_compressed_to_against_the_dense_one_of_the_study(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    call = Call(load_study(yaml.safe_load((ROOT / "studies/paper.yaml").read_text()), "paper.yaml"))
+    dense = {one.name: checkpoints.dense_network(call, one.name) for one in call.study.backbones}
+    assert {name: files[0].split("/")[3] for name, files in dense.items() if files} == {
+        **{f"resnet{depth}-gmp": f"resnet{depth}-dense" for depth in (18, 34)},
+        **{f"resnet50-acdc{level}": "resnet50-dense" for level in (80, 90, 98)},
+        **{f"resnet50-rigl{level}": "resnet50-dense" for level in (80, 90, 95)},
+        **{f"resnet50-lth{state}": "resnet50-dense" for state in range(1, 11)},
+        **{"clip-magnitude50": "clip-dense", "clip-int8": "clip-dense"},
+        **{f"clip-upop{times}x": "clip-coco-dense" for times in (2, 4)},
+    }
 
 
 @pytest.mark.parametrize(("edit", "new", "again"), EDITS.values(), ids=EDITS)

@@ -1,11 +1,15 @@
+from itertools import permutations
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from hiddencost import catalog
 from hiddencost.compression.gate import mask_violations, verify
 from hiddencost.compression.make import compress
-from hiddencost.compression.photos import VIEWS, Recognised, imagenet_photos
+from hiddencost.compression.photos import NORMALISATIONS, VIEWS, Recognised, imagenet_photos
+from hiddencost.compression.photos import _photos as photos_and_labels
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.compression.verification import KnownImages
@@ -16,13 +20,15 @@ from hiddencost.networks.layers import convolutions
 from hiddencost.networks.manifest import Manifest
 
 PHOTOS = catalog.photos()["imagenet20"]
+COLOURS = torch.arange(12).reshape(1, 3, 2, 2)
 CONVOLUTIONAL = FAMILIES["convolutional"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
 
 
 def verified(folder, photos, entry, settings, views=None):
     """As the workflow's gate, but for the other views of the photos, which take their time."""
-    return verify(folder, settings, imagenet_photos(photos, entry, settings["photos_top1"], views or {}))
+    recognise = imagenet_photos(photos, entry, settings["photos_top1"], views=views or {}, normalisations={})
+    return verify(folder, settings, recognise)
 
 
 def verified_without_photos(folder, settings=SETTINGS):
@@ -81,12 +87,12 @@ def test_a_network_that_pruning_destroyed_is_stopped(make, photos, threads):
 
 def test_a_stem_with_swapped_colours_is_stopped_though_it_knows_most_photos(make, photos, threads):
     folder, red_and_blue = make(), {"with red and blue swapped": VIEWS["with red and blue swapped"]}
-    assert verified(folder, photos, PHOTOS, SETTINGS, VIEWS).passed
+    assert verified(folder, photos, PHOTOS, SETTINGS, red_and_blue).passed
     spoil(folder, lambda weights: weights["features.0.0.weight"].copy_(weights["features.0.0.weight"].flip(1)))
     result = verified(folder, photos, PHOTOS, SETTINGS, red_and_blue)
     assert result.photos.top1 >= 12
     assert len(result.reasons) == 1
-    told = "it knows the ImageNet photos better with red and blue swapped: the mean log-likelihood"
+    told = "it knows the ImageNet photos better with red and blue swapped, 18 of them and"
     assert told in result.reasons[0]
 
 
@@ -102,8 +108,93 @@ def test_a_pruned_network_in_another_order_is_doubted(make, photos, threads, vie
     network, _, manifest = backbones.load(make(0.3))
     for name, layer in convolutions(network).items():
         layer.weight.copy_(reorder(name, layer.weight).clone())
-    (doubt,) = imagenet_photos(photos, PHOTOS, 0, {view: VIEWS[view]})(network, manifest).doubts
+    looks = {"views": {view: VIEWS[view]}, "normalisations": {}}
+    (doubt,) = imagenet_photos(photos, PHOTOS, 0, **looks)(network, manifest).doubts
     assert f"better {view}" in doubt
+
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear"}
+
+
+@pytest.fixture(scope="module")
+def read_once(photos):
+    """The photos, small, uint8 [20, 3, 28, 28], and their labels."""
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    images, labels = photos_and_labels(photos, PHOTOS, manifest, None)
+    return images[:, :, ::8, ::8], labels
+
+
+@pytest.fixture
+def seen(read_once, monkeypatch):
+    monkeypatch.setattr("hiddencost.compression.photos._photos", lambda *arguments: read_once)
+    return read_once
+
+
+class ByColours(torch.nn.Module):
+    """A network that tells the photos by the colours of 25 places, when it sees them normalised as `of` says.
+
+    order: of the colours that it reads."""
+
+    def __init__(self, seen, of=IMAGENET):
+        super().__init__()
+        mean, std = (backbones.per_channel(of[key], torch.device("cpu")) for key in ("mean", "std"))
+        places, classes = self.places((seen[0] / 255 - mean) / std), functional.one_hot(torch.tensor(seen[1]), 1000)
+        self.order, self.middle = [0, 1, 2], places.mean(0)
+        self.weight = 10 * torch.linalg.pinv(places - self.middle) @ classes.float()
+
+    def places(self, images):
+        return functional.adaptive_avg_pool2d(images, 5).flatten(1)
+
+    def forward(self, images):
+        return (self.places(images[:, self.order]) - self.middle) @ self.weight
+
+
+def doubts(network, preprocessing=IMAGENET, **more):
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=preprocessing)
+    found = imagenet_photos("wheel", PHOTOS, 12, **more)(network, manifest)
+    return found.correct, list(found.doubts)
+
+
+def test_a_network_whose_input_has_another_order_of_colours_is_doubted(seen, threads):
+    network = ByColours(seen)
+    assert doubts(network) == (20, [])
+    for order in set(permutations(range(3))) - {(0, 1, 2)}:
+        network.order = list(order)
+        (better,) = [view for view, change in VIEWS.items() if (change(COLOURS)[:, order] == COLOURS).all()]
+        told = doubts(network, normalisations={})[1]
+        assert any(f"it knows the ImageNet photos better {better}, 20 of them and" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("declared", "really"), [("normalised to -1 to 1", "of 0 to 1"), ("of 0 to 1", "normalised as ImageNet's")]
+)
+def test_a_network_with_another_normalisation_than_declared_is_doubted(seen, threads, declared, really):
+    stated = {look: IMAGENET | {"mean": mean, "std": std} for look, (mean, std) in NORMALISATIONS.items()}
+    network = ByColours(seen, stated[really])
+    assert doubts(network, stated[really], views={}) == (20, [])
+    told = doubts(network, stated[declared], views={})[1]
+    assert any(f"better {really}, 20 of them and" in each for each in told)
+
+
+def test_a_compressed_network_whose_answers_have_nothing_to_do_with_the_dense_one_s_is_doubted(seen, monkeypatch):
+    dense, compressed, random = ByColours(seen), ByColours(seen), torch.Generator().manual_seed(0)
+    dense.weight += 0.1 * torch.randn(dense.weight.shape, generator=random)
+    compressed.weight = dense.weight + 0.1 * torch.randn(dense.weight.shape, generator=random)
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    monkeypatch.setattr(backbones, "load", lambda folder: (dense, {}, manifest))
+    more = {"views": {}, "normalisations": {}, "dense": "folder"}
+    assert doubts(compressed, **more) == (20, [])
+    others = sorted(set(range(1000)) - set(seen[1]))
+    compressed.weight[:, others] = compressed.weight[:, others[::-1]]
+    correct, (told,) = doubts(compressed, **more)
+    assert correct == 20  # of which the photos alone say nothing
+    assert "its logits for the ImageNet photos correlate with those of the dense network by" in told
+
+    def refused(folder):
+        raise ValueError("the download failed")
+
+    monkeypatch.setattr(backbones, "load", refused)
+    assert doubts(compressed, **more) == (20, [])
 
 
 def test_the_random_control_is_exempt_by_declaration_and_another_random_network_is_not(make, photos, threads):

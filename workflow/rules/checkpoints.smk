@@ -98,6 +98,7 @@ rule verify_backbone:
     input:
         backbone=STUDY_BACKBONE,
         photos=FETCHED_PHOTOS,
+        dense=of_job(checkpoints.dense_network),
     output:
         VERIFICATION,
     log:

@@ -1,9 +1,9 @@
 """Inputs and settings of the rules in checkpoints.smk: from published files to verified backbones."""
 
 from hiddencost import catalog
-from hiddencost.catalog.entries import CheckpointLayout
+from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.digest import code_digest
-from hiddencost.jobs import downloads, layout, upstream
+from hiddencost.jobs import downloads, grid, layout, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
 
@@ -54,6 +54,19 @@ def verify_backbone(call: Call) -> dict:
     """Return what the gate asks of a published network, and how its photos are read."""
     photos = catalog.photos()[PHOTOS].layout().model_dump()
     return call.study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}) | {"photos": photos}
+
+
+def dense_network(call: Call, backbone: str) -> list[str]:
+    """Return the files of the dense network that the gate holds a compressed one's answers against: the study's,
+    where it is published and not left out; of other networks none."""
+    one = call.study.backbone(backbone)
+    name = call.study.dense_of(one)
+    if name is None or name in grid.left_out(call)["backbone"] or name in trained_backbones(call) or one.control:
+        return []
+    compressed, dense = (call.study.declared(each) for each in (one, call.study.backbone(name)))
+    if compressed["compression"] == UNCOMPRESSED or dense["compression"] != UNCOMPRESSED or dense["control"]:
+        return []
+    return [call.path(f"{layout.BACKBONE}/{file}", backbone=name) for file in layout.NETWORK_FILES]
 
 
 def verify_trained(call: Call) -> dict:

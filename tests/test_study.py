@@ -644,7 +644,7 @@ def test_what_a_study_does_not_say_of_steps_is_in_no_recipe():
     recipe = study.recipe("protocol", "cifar10-part", study.backbones[0].name)
     assert recipe == CONFIG["protocol"] | {"image_size": 104}
     by_steps = {key: value for key, value in CONFIG["protocol"].items() if key != "epochs"} | {"steps": 50}
-    by_steps["batch_size"] = {1: 8, "default": 20}
+    by_steps["batch_size"] = {"1": 8, "default": 20}
     study = load_study(CONFIG | {"protocol": by_steps}, "config.yaml")
     recipe = study.recipe("protocol", "cifar10-part", study.backbones[0].name)
     assert recipe == by_steps | {"image_size": 104, "batch_size": {"1": 8, "default": 20}}

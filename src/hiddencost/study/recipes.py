@@ -145,7 +145,7 @@ class Protocol(Adam):
         "the start of each mapping_interval-th pass over the images; a run of one pass, or less, keeps its first",
     )
     batch_size: BatchSizes = Field(
-        description="training images a step; or by shots, such as {1: 8, default: 128}, default for all others",
+        description='training images a step; or by shots, such as {"1": 8, default: 128}, default for all others',
     )
     canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
     mapping_interval: int = Field(ge=1, description="epochs from one label mapping of ilm to the next")

@@ -564,7 +564,7 @@ def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     paths = {"weights": "own/w.pth", "mask": "own/m.pth"}
     configure(project, lambda c: (c["backbones"].append(ticket), c.update(paths={"resnet50-lth8": paths})))
     _, output = snakemake(project, status=1)
-    assert f"config.yaml: paths.resnet50-lth8: there is no file {project}/own/w.pth" in output
+    assert f"config.yaml: paths.resnet50-lth8: there is no file {project}/own/m.pth" in output
     (project / "own").mkdir()
     for file in paths.values():
         (project / file).write_text("weights")

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from hiddencost.compression.registry import applied
 from hiddencost.figures.registry import figures_of_study
+from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery, matched, tables
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.metrics import METRICS
@@ -18,8 +19,9 @@ from hiddencost.study.study import Study
 
 TITLE = "made-up numbers"
 CANVAS = 224
+IMAGES = {"flowers102": 10, "dtd": 40}  # the most of a class
 DIFFICULTY = {"cifar10": 0.5, "svhn": 0.3, "gtsrb": 0.2, "dtd": 0.0, "flowers102": 0.1, "oxfordpets": 0.6}
-EASE = {"rlm": -1.6, "flm": -0.5, "ilm": -0.2, "lp": 1.0, "ft": 1.6}  # of a method, in logits
+EASE = {"rlm": -1.6, "flm": -0.5, "ilm": -0.2, "lp": 1.0, "ft": 1.6, "zs": 0.4}  # of a method, in logits
 # of another, in logits and of its sparsity
 COSTS = {"acdc": 0.35, "rigl": 0.5, "gmp": 0.9, "lth": 1.6, "magnitude": 0.8, "quantised": 0.2}
 
@@ -27,8 +29,6 @@ COSTS = {"acdc": 0.35, "rigl": 0.5, "gmp": 0.9, "lth": 1.6, "magnitude": 0.8, "q
 def paper() -> Study:
     """Return the paper's study of convolutional networks, and with it some that are quantised."""
     config = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
-    config["backbones"] = [one for one in config["backbones"] if not one["name"].startswith("clip")]
-    config["methods"].remove("zs")
     for bits in (8, 4):
         compression = {"algorithm": "quantise", "bits": bits}
         config["backbones"].append(
@@ -61,11 +61,18 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
         "seed": study.seeds,
     }
     table = pd.MultiIndex.from_product(axes.values(), names=list(axes)).to_frame(index=False)
+    served = {name: study.methods_of(study.backbone(name)) for name in told}
+    table = table[[method in served[name] for name, method in zip(table["backbone"], table["method"], strict=True)]]
+    table = table.reset_index(drop=True)
     classes = table["dataset"].map(lambda name: len(study.dataset_entry(name).classes))
     step = table["shots"].map({shots: place for place, shots in enumerate(axes["shots"])}) / (len(axes["shots"]) - 1)
     network = random.normal(0, 0.1, len(table))
+    network += table["seed"].map(dict(zip(study.seeds, random.normal(0, 0.1, len(study.seeds)), strict=True)))
     spread = {name: random.uniform(-0.2, 2.2) for name in axes["dataset"]}
     logit = -1.0 + table["dataset"].map(DIFFICULTY).fillna(0.2) + table["method"].map(EASE) + 2.2 * step
+    logit += 1.5 * table["backbone"].str.startswith("clip")
+    shown_none = ~table["method"].map(lambda name: METHODS[name].trains)  # whatever the budget and the seed
+    logit[shown_none], network[shown_none], step[shown_none] = logit[shown_none] - 2.2 * step[shown_none], 0, 0.5
     for name, one in told.items():
         kinds, sparsity = [entry.kind for entry in applied(one["compression"])], one["sparsity_declared"]
         kind = kinds[-1] if kinds else "none"
@@ -85,6 +92,13 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
     table["sparsity_measured"] = table["sparsity_declared"]
     table["study"], table["run"] = study.study, table.index.map("{:064x}".format)
+    for dataset, most in IMAGES.items():  # budgets that have all images are one training
+        own = table[(table["dataset"] == dataset) & table["method"].map(lambda name: METHODS[name].trains)]
+        enough = [number for number in axes["shots"] if number == "full" or int(number) >= most]
+        first = own[own["shots"] == enough[0]]
+        for number in enough[1:]:
+            values = ["accuracy", "ece", "run", *("mean_class_accuracy", "nll", "brier", "ece_published")]
+            table.loc[own.index[own["shots"] == number], values] = first[values].to_numpy()
     return table.reindex(columns=tables.run_columns())
 
 
@@ -125,7 +139,8 @@ def learned(study: Study, runs: pd.DataFrame, sources: list[str]) -> dict[str, p
 def images(study: Study, figures: dict, runs: pd.DataFrame) -> tuple[dict, dict]:
     """Return made-up prompts, of all images, and example images, as `learned.read_learned` does."""
     random = np.random.default_rng(2)
-    finished = runs[(runs["status"] == "ok") & (runs["method"] != "lp") & (runs["shots"] == runs["shots"].iloc[-1])]
+    prompted = runs["method"].map(lambda name: METHODS[name].prompts)
+    finished = runs[(runs["status"] == "ok") & prompted & (runs["shots"] == runs["shots"].iloc[-1])]
     examples, prompts = {}, {}
     for one in study.datasets:
         size = one.image_size
@@ -158,7 +173,9 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], dic
     """Write the tables of the paper's study with made-up numbers; return its figures, the tables and the settings."""
     study = paper()
     datasets = [one.name for one in study.datasets]
-    figures = figures_of_study(stated(study), datasets, study.methods, {})
+    checkpoints = {one.checkpoint: study.checkpoint_entry(one.checkpoint).label for one in study.backbones}
+    known = {name: label for name, label in checkpoints.items() if label}
+    figures = figures_of_study(stated(study), datasets, study.methods, {}, known)
     made = runs(study)
     reached = upstream(study)
     written = {"runs": made, "bins": bins(made), "upstream": reached, **learned(study, made, sources)}
@@ -171,5 +188,6 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], dic
         files[name] = folder / f"{name}.npz"
         np.savez(files[name], **arrays)
     settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
+    settings["labels"] = {name: study.dataset_entry(name).label for name in datasets}
     settings["classes"] = {name: len(study.dataset_entry(name).classes) for name in datasets}
     return figures, files, settings

@@ -112,7 +112,7 @@ def check_mappings_name_texts(project):
         assert run["source"].is_unique
 
 
-KINDS = ["accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "prompts", "glance"]
+KINDS = ["cost", "accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "prompts", "glance"]
 
 
 def check_figures_are_drawn(project, name):

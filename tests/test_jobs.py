@@ -66,7 +66,7 @@ SETTINGS = {
     ),
     "learned": (results.learned, ("ledger", "prepared", "groups", "backbones")),
     "figure": (results.figure, (*results.CONTENT, *results.STYLE)),
-    "report": (results.report, ("study", "prepared", "classes", "captions", "results", "page")),
+    "report": (results.report, ("study", "prepared", "classes", "labels", "captions", "results", "page")),
 }
 
 
@@ -129,7 +129,7 @@ EDITS = {
     "what a backbone is called": (
         lambda c: c["figures"].update(labels={"pruned": "less"}),
         set(),
-        {"figure": {"style.labels", "figure.backbones"}, "report": {"study"}},
+        {"figure": {"style.labels", "figure.backbones"}, "report": {"study", "labels"}},
     ),
     "a seed added": (
         lambda c: c["seeds"].append(1),

@@ -186,7 +186,7 @@ rule report:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(results.report, "study", "prepared", "classes", "captions", "results", "page"),
+        **params_of(results.report, "study", "prepared", "classes", "labels", "captions", "results", "page"),
         code=code("report"),
     message:
         "Writing the report"

@@ -43,6 +43,7 @@ class CheckpointEntry(CheckpointLayout, strict=True):
     """A checkpoint, published weights."""
 
     title: str
+    label: str | None = Field(None, description="what figures call it where it stands for no compressed network")
     files: dict[str, SourceFile] = Field(description="weights and, of a lottery ticket, mask")
     unavailable: str | None = Field(None, description="why it cannot be downloaded")
     dense: str | None = Field(None, description="the checkpoint of its dense counterpart")
@@ -64,6 +65,7 @@ class TrainedEntry(Record, strict=True):
     """A network that the study trains itself, in the place of a published checkpoint."""
 
     title: str
+    label: None = None  # it is called by its name
     architecture: str
     gmacs: float | None = Field(description="as a checkpoint's")
     compression: Literal["none"] = "none"
@@ -102,6 +104,7 @@ class DatasetEntry(DatasetLayout, strict=True):
     """A target task."""
 
     title: str
+    label: str | None = Field(None, description="what figures and the report call it; null: by its name")
     files: dict[str, SourceFile]
     unavailable: str | None = Field(None, description="why it cannot be downloaded")
     image_size: int | None = Field(description="side within the canvas in the published study, in pixels")

@@ -29,15 +29,18 @@ def draw(
     Args:
         content: what it shows.
         files: the tables that its kind reads, by name.
-        settings: the study's `figures` with `title`, `methods` and the number of `classes` of each dataset (None
-            where it is not known).
+        settings: the study's `figures` with `title`, the `methods` shown, `labels` and the number of `classes` of
+            each dataset (None where it is not known). A figure of the `summary` has the whole study's, too, as
+            `study`: it sets the scale that the study's figures share.
         outputs: paths that end in .png, .pdf or .svg.
     """
-    tables_shown = {name: read_shown(path, content) for name, path in files.items()}
+    tables_shown = {name: read_shown(path, content, settings["methods"]) for name, path in files.items()}
     for table in tables_shown.values():
         if "sparsity_measured" in table:
             assert isinstance(table, pd.DataFrame)
             content = replace(content, backbones=gallery.with_measured_sparsity(content.backbones, table))
+    if "summary" in files:
+        tables_shown["study"] = tables.read(files["summary"])
     with style.paper():
         figure = resolve_name(content.drawn_by)(tables_shown, content, settings)
         figure.get_layout_engine().execute(figure)  # once, not again for each format
@@ -49,12 +52,13 @@ def draw(
                 figure.savefig(temporary, metadata=metadata)
 
 
-def read_shown(path: str | Path, content: StudyFigure) -> pd.DataFrame | dict[str, np.ndarray]:
+def read_shown(path: str | Path, content: StudyFigure, methods: list[str]) -> pd.DataFrame | dict[str, np.ndarray]:
     """Read what a figure is drawn from.
 
     Args:
         path: of a table, or of arrays (.npz).
         content: says which datasets and backbones stay.
+        methods: those that stay.
 
     Returns:
         The table's rows of these, in the figure's order; or these arrays by name, and "gain".
@@ -64,4 +68,4 @@ def read_shown(path: str | Path, content: StudyFigure) -> pd.DataFrame | dict[st
         with np.load(path) as arrays:
             wanted = {"gain", *content.datasets, *backbones}
             return {name: arrays[name] for name in arrays.files if name.split("/")[0] in wanted}
-    return style.in_order(tables.read(path), backbones, content.datasets)
+    return style.in_order(tables.read(path), backbones, content.datasets, methods)

@@ -7,29 +7,39 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
 from hiddencost.results import gallery
 from hiddencost.results.counterparts import with_same_recipe
-from hiddencost.results.gallery import StudyFigure
+from hiddencost.results.gallery import COMPRESSED, StudyFigure
 from hiddencost.results.matched import ALL, LOST
 from hiddencost.results.pooled import pooled
 from hiddencost.results.verdicts import differences
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # a kind of compression; Okabe and Ito's
+COLOURS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+]  # a kind of compression; Okabe and Ito's and Tol's
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL_COLOUR = "0.45"
-DIAMOND: dict[str, Any] = {"color": "black", "marker": "d", "ms": 4.5, "ls": ""}
+MATCHED: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}
 DOT: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}  # in the legend
-NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 5.5}
+NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7}
 
 
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """A panel a method, a point a network: its mean loss over datasets, shots and seeds, with its interval.
 
-    A star is by a point of which cells are missing, as the means of others are over other cells. A diamond on the
-    line of what is kept whole is the hidden cost at matched upstream accuracy (see `matched.matched`).
+    A star is by a point of which cells are missing, as the means of others are over other cells. A mark on the right
+    edge is the hidden cost at matched upstream accuracy (see `matched.matched`). Networks whose upstream accuracy
+    nobody knows stand in a strip on the left.
 
     Args:
         tables: `runs`, `upstream` and `matched`.
@@ -40,40 +50,47 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     methods = style.order(runs, "method")
     lost = differences(runs, LOST, "accuracy")
     lost = lost[lost["backbone"].isin(list(backbones))]
-    kept = _kept(runs, tables["upstream"])
+    kept, by_photos = _kept(
+        runs, tables["upstream"], [name for name in backbones if backbones[name].role == COMPRESSED]
+    )
     points = _points(runs, lost, kept, backbones)
     at_matched = tables["matched"].dropna(subset="cost_at_matched")
     at_matched = at_matched[(at_matched["compression"] == ALL) & at_matched["dense"].isin(points["dense"])]
     colours, markers = _colours(points), _markers(points)
     (left, right), (bottom, top) = _limits(points, at_matched["cost_at_matched"])
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
+    points["off"] |= points["kept"].isna() & (points["role"] == gallery.CONTROL)
+    start = _to_strip(points, left, right)
     figure, axes = style.panels(
         len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
     )
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
         _panel(axis, points[points["method"] == method], colours, markers)
         _at_matched(axis, at_matched[at_matched["method"] == method], markers)
-        axis.set(xlim=(left, right), ylim=(bottom, top))
+        axis.set(xlim=(start, right), ylim=(bottom, top))
+        if start < left:
+            axis.axvspan(start, left, color="0.95", lw=0, zorder=0)
+            axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(left, right) if left <= tick <= right])
         axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
         if number % 2 == 0:
             axis.set_ylabel("downstream accuracy lost (points)")
         if number + 2 >= len(axes):
-            axis.set_xlabel("upstream accuracy kept (% of the dense network's)")
+            axis.set_xlabel("ImageNet photos kept (%)" if by_photos else "upstream accuracy kept (%)")
             axis.tick_params(labelbottom=True)
-    handles = _handles(points, colours, markers, len(at_matched) > 0, settings)
+    labels = {name: shown.label for name, shown in backbones.items()} | settings["labels"]
+    handles = _handles(points, colours, markers, len(at_matched) > 0, labels)
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
-    unknown = [backbones[name].label for name in style.order(lost, "backbone") if name not in kept.index]
-    note += f"; of {', '.join(unknown)} nothing is known upstream" if unknown else ""
-    style.title(figure, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
+    note += "; of no compressed network the upstream accuracy is known" if by_photos else ""
+    style.title(figure, content, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
     return figure
 
 
 def _colours(points: pd.DataFrame) -> dict[str, str]:
     """Return the colour of each kind of compression, and of the controls behind them."""
     compressed, controls = (
-        style.order(points[points["role"] == role], "kind") for role in (gallery.COMPRESSED, gallery.CONTROL)
+        style.order(points[points["role"] == role], "kind") for role in (COMPRESSED, gallery.CONTROL)
     )
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(compressed)}
     return colours | dict.fromkeys(controls, CONTROL_COLOUR)
@@ -86,7 +103,7 @@ def _markers(points: pd.DataFrame) -> dict[str, str]:
 
 def _limits(points: pd.DataFrame, at_matched: pd.Series) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the limits of what was kept (%) and of what was lost (points), by the compressed networks alone."""
-    upright = points[points["role"] == gallery.COMPRESSED]
+    upright = points[points["role"] == COMPRESSED]
     upright = upright if len(upright) else points
     left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
     right = np.nanmax([upright["kept"].max(), 100.0])
@@ -100,7 +117,7 @@ def _limits(points: pd.DataFrame, at_matched: pd.Series) -> tuple[tuple[float, f
     return (left, right), (bottom, top)
 
 
-def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, settings: dict) -> list[Line2D]:
+def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, labels: dict) -> list[Line2D]:
     """Return what tells colours, markers and marks in the legend, of those that are drawn."""
     on = points[~points["off"]]
 
@@ -110,14 +127,12 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     handles = [handle(kind, color=colour) for kind, colour in colours.items() if kind in set(on["kind"])]
     if len(markers) > 1:
         handles += [
-            handle(f"against {style.named(name, settings)}", mfc="none", marker=marker)
-            for name, marker in markers.items()
+            handle(f"against {labels.get(name, name)}", mfc="none", marker=marker) for name, marker in markers.items()
         ]
-    for note, fill, data in (("upstream top-1", "black", "top-1"), ("images of the gate", "none", "photos")):
-        if (points["by"] == data).any():
-            handles.append(handle(note, mfc=fill))
+    if on["strip"].any():
+        handles.append(handle("upstream accuracy unknown", mfc="none"))
     if matched:
-        handles.append(handle("at matched upstream accuracy", **DIAMOND))
+        handles.append(handle("right edge: cost at matched upstream", **MATCHED))
     if on["partial"].any():
         handles.append(handle("cells are missing", marker=(5, 2)))
     return handles
@@ -126,71 +141,89 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
 def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
     axis.axhline(0, color="black", lw=0.6)
     axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
-    for (_, kind), family in points[points["role"] == gallery.COMPRESSED].groupby(["dense", "kind"], sort=False):
+    levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
+    for (_, kind, _), family in levels:
         family = family.sort_values("what", kind="stable")
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
         last = family.iloc[-1]
-        if last["what"]:
+        if last["what"] and (len(family) > 1 or not last["strip"]):
             axis.annotate(f"{100 * last['what']:.0f} %", (last["kept"], last["lost"]), (3, 3), **NOTE)
     for point in points[~points["off"]].itertuples():
         colour = colours[point.kind]
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
-        face = colour if point.by == "top-1" else "white"
+        face = "white" if point.strip else colour
         marks: dict[str, Any] = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
         axis.errorbar(point.kept, point.lost, bars, color=colour, elinewidth=0.7, ls="", **marks)
         if point.partial:
             axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)
         if point.role == gallery.CONTROL:
             axis.annotate(point.what, (point.kept, point.lost), (-2, -7), **NOTE, color="0.3")
-    off = points[points["off"]].groupby("what", sort=False)[["lost", "kept"]].mean()
-    off_axes = [f"{what}: {mean['kept']:.0f} % kept, {mean['lost']:.0f} lost" for what, mean in off.iterrows()]
-    axis.set_title("\n".join(off_axes).replace("-", "−"), loc="right", size=5.5, color="0.3")
+    off = points[points["off"]].groupby("what", sort=False)["lost"].mean()
+    off_axes = [f"{what}: {mean:.0f} lost".replace("-", "−") for what, mean in off.items()]
+    axis.set_title("\n".join(off_axes), loc="right", size=7, color="0.3")
     axis.grid(lw=0.3)
 
 
 def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:
-    for row in costs.itertuples():
+    """Draw costs at matched upstream accuracy on the right edge, beside what stands where all is kept."""
+    for place, row in enumerate(costs.itertuples()):
         bars = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
-        marker = markers[row.dense] if len(markers) > 1 else DIAMOND["marker"]
-        axis.errorbar(100, row.cost_at_matched, bars, **DIAMOND | {"marker": marker}, elinewidth=0.9)
+        look = MATCHED | {"marker": markers[row.dense], "clip_on": False, "transform": axis.get_yaxis_transform()}
+        axis.errorbar(1 + 0.03 * place, row.cost_at_matched, bars, **look, elinewidth=0.9)
+
+
+def _to_strip(points: pd.DataFrame, left: float, right: float) -> float:
+    """Give the points whose upstream accuracy is not known (`strip`) a place left of the axis, in their order, and
+    return where it begins."""
+    points["strip"] = points["kept"].isna() & ~points["off"]
+    names = style.order(points[points["strip"]], "backbone")
+    step = 0.025 * (right - left)
+    places = {name: left - step * (len(names) - index) for index, name in enumerate(names)}
+    points.loc[points["strip"], "kept"] = points["backbone"].map(places)
+    return left - step * (len(names) + 1) if names else left
 
 
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:
-    """Return a row a network and method: `kept` and `by` what, `lost`, `low`, `high`, whether it is `partial` (pairs
-    of the study are missing), and how it is drawn."""
+    """Return a row a network and method: `kept` (NaN: not known), `lost`, `low`, `high`, whether it is `partial`
+    (pairs of the study are missing), and how it is drawn."""
     stated = runs.drop_duplicates("backbone").set_index("backbone")
     rows = []
     for (name, dense, method), of_study in lost.groupby(["backbone", "dense", "method"], sort=False):
         pairs = of_study.dropna(subset="difference")
-        if name not in kept.index or pairs.empty:
+        if pairs.empty:
             continue
         backbone, role = stated.loc[name], backbones[name].role
         effect, bounds, _ = pooled(pairs, fixed=False)
         control = (
-            CONTROLS[backbone["control"]].title if isinstance(backbone["control"], str) else backbone["checkpoint"]
+            CONTROLS[backbone["control"]].title if isinstance(backbone["control"], str) else backbones[name].label
         )
         rows.append(
             {
                 **{"backbone": name, "dense": dense, "method": method, "role": role},
                 "kind": "controls" if role == gallery.CONTROL else last_applied(backbone["compression"]).title,
-                "what": control if role == gallery.CONTROL else np.nan_to_num(backbone["sparsity_declared"]),
+                "what": control if role == gallery.CONTROL else backbones[name].sparsity or 0.0,
                 **{"lost": effect, "datasets": pairs["dataset"].nunique()},
                 "partial": len(pairs) < len(of_study),
                 **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
-                **kept.loc[name],
+                "kept": kept.get(name, np.nan),
             }
         )
     columns = ["backbone", "dense", "method", "role", "kind", "what", "lost", "datasets", "partial", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "kept", "by"]).astype({"partial": bool})
+    return pd.DataFrame(rows, columns=[*columns, "kept"]).astype({"partial": bool, "kept": float})
 
 
-def _kept(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
-    """Return what each network kept of its dense one's upstream accuracy, in %, and `by` what this is measured:
-    "top-1" where it is known of both, as published or as trained, else "photos" (the images of the verification);
-    without the networks of which neither is known."""
+def _kept(runs: pd.DataFrame, upstream: pd.DataFrame, compressed: list[str]) -> tuple[pd.Series, bool]:
+    """Return what each network kept of its dense one's upstream accuracy, in %, and whether by the photos (the images
+    of the verification) alone.
+
+    That is its top-1, as published or as trained, where it is known of both. Where it is known of no compressed
+    network, all are measured by the photos, which are few and easy, and never mixed with it.
+    """
     dense = runs.drop_duplicates("backbone").set_index("backbone")["dense"].dropna()
     of_network = upstream.set_index("backbone").reindex(dense.index)
     of_dense = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)
     top1, photos = (100 * of_network[column] / of_dense[column] for column in ("top1", "photos"))
-    table = pd.DataFrame({"kept": top1.fillna(photos), "by": top1.notna().map({True: "top-1", False: "photos"})})
-    return table.dropna(subset="kept")
+    by_photos = (
+        bool(compressed) and top1.reindex(compressed).isna().all() and photos.reindex(compressed).notna().any()
+    )
+    return photos if by_photos else top1, bool(by_photos)

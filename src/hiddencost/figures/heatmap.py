@@ -1,16 +1,21 @@
 """Hidden cost, in accuracy or calibration, over compression and shots (figure 6 of the paper and its siblings)."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
+from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
+from hiddencost.results.cells import ALL
 from hiddencost.results.gallery import StudyFigure
+from hiddencost.results.typeset import SHORT
 
 
 class Cost(NamedTuple):
@@ -19,203 +24,215 @@ class Cost(NamedTuple):
     Attributes:
         metric: its name.
         title: what the figure calls it.
-        unit: of the curves.
         scale: what the colours' scale is called.
         sign: that makes the metric's difference, dense minus backbone, a cost.
     """
 
     metric: str
     title: str
-    unit: str
     scale: str
     sign: int
 
 
-ACCURACY = Cost("accuracy", "accuracy", "accuracy (%)", "dense minus network, accuracy (points)", 1)
-CALIBRATION = Cost("ece", "calibration", "ECE (%)", "network minus dense, ECE (points)", -1)
-WIDE, NARROW = 0.32, 0.17  # inches that a number takes, with a decimal and without
-WITHIN = 0.98  # share of the compressed networks' cells that the colours' scale reaches
-LEVELS = 5  # compressed networks that the maps of many datasets have room for
+ACCURACY = Cost("accuracy", "accuracy", "dense minus network, accuracy (points)", 1)
+CALIBRATION = Cost("ece", "calibration", "network minus dense, ECE (points)", -1)
+ROW = 0.125  # inches
+NAMES = 1.35  # inches, of the rows' names
+CELL = 0.5  # inches, of a map's column at most
+WIDE, NARROW = 0.32, 0.145  # inches that a number takes, with a decimal and without
+TYPE = 7  # points
+ENDS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100]  # of the colours' scale, in points
+ALONE = 3  # cells that a map of fewer has room for, for its title
+BETWEEN, BEFORE_CONTROLS = 0.4, 0.15  # rows
 
 
-@dataclass
-class Layout:
-    """How the panels of a figure are laid out: in a row a dataset, where there are many, or over some rows.
+class Rows(NamedTuple):
+    """Where a dataset's rows are.
 
     Attributes:
-        many: whether there are many datasets.
-        maps: maps of a dataset, one a method.
-        columns: panels in a row.
-        compressed, controls: names of the backbones of a map's rows, in their order.
-        shots: of a map's columns.
-        limit: the cost, in points, where the colours end, on both sides of zero.
-        decimals: of the numbers in the cells; None where there is no room for them.
+        head: of the dense network, its upper edge.
+        of: of each network that is compared with it, by name, its upper edge.
     """
 
-    many: bool
-    maps: int
-    columns: int
-    compressed: list[str]
-    controls: list[str]
-    shots: list[str]
-    limit: float
-    decimals: int | None
-
-    @property
-    def rows(self) -> list[str]:
-        """The names of the backbones of a map's rows."""
-        return [*self.compressed, *self.controls]
-
-    @property
-    def height(self) -> float:
-        """The height of a panel, in inches."""
-        rows = len(self.rows)
-        return max(0.95, 0.095 * rows + 0.2) if self.many else max(1.7, 0.14 * rows + 0.55)
+    head: float
+    of: dict[str, float]
 
 
 def draw_accuracy(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """Draw what compression costs in accuracy; see `draw`."""
-    return draw(ACCURACY, tables["summary"], content, settings)
+    return draw(ACCURACY, tables, content, settings)
 
 
 def draw_calibration(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
-    """Draw what compression costs in calibration; see `draw`."""
-    return draw(CALIBRATION, tables["summary"], content, settings)
+    """Draw what compression does to calibration; see `draw`."""
+    return draw(CALIBRATION, tables, content, settings)
 
 
-def draw(cost: Cost, summary: pd.DataFrame, content: StudyFigure, settings: dict) -> Figure:
-    """For each dataset the curves of the dense and the most compressed network, and a map of the cost a method.
+def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
+    """A map a method, in it a block a dataset: the dense network's own value, and a row a network of what it costs.
 
-    The colours are centred on zero and share one scale, which the compressed backbones set; a few of their cells and
-    the controls may lie beyond it. A cell that was not run is hatched; one whose paired interval excludes zero has a
-    dot.
+    The colours are centred on zero and have one scale for the whole study. A cell that was not run is hatched; one
+    whose paired interval excludes zero is bold.
 
     Args:
         cost: what the maps show.
-        summary: the study's table.
+        tables: `summary`, and `study`, that of the whole study.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    summary, difference = summary.copy(), f"{cost.metric}_dense_minus_backbone"
-    summary["cost"] = 100 * cost.sign * summary[f"{difference}_mean"]
-    summary["sure"] = 1.0 * (summary[f"{difference}_low"] * summary[f"{difference}_high"] > 0)
-    order_of = {column: style.order(summary, column) for column in ("method", "shots")}
-    layout = _layout(summary, content, order_of, settings)
-    figure, axes = style.panels(
-        len(content.datasets) * (1 + layout.maps),
-        layout.columns,
-        settings["width"],
-        layout.height,
-        width_ratios=[1.5, *[1] * layout.maps] if layout.many else None,
+    summary = _with_costs(style.chosen(tables["summary"], settings), cost)
+    methods, shots = style.order(summary, "method"), style.shots_of(summary)
+    # what trains nothing is one evaluation, whatever the shots
+    columns = {method: shots if METHODS[method].trains else shots[:1] for method in methods}
+    dense, compressed, controls = (
+        gallery.names_in_role(content.backbones, role)
+        for role in (gallery.DENSE, gallery.COMPRESSED, gallery.CONTROL)
     )
-    with_result = summary.loc[summary["seeds"] > 0, "backbone"]
-    styles = style.lines(content.backbones, gallery.dense_and_most_compressed(content.backbones, with_result))
-    for index, dataset in enumerate(content.datasets):
-        curve, *maps = axes[index * (1 + layout.maps) : (index + 1) * (1 + layout.maps)]
-        of_dataset = summary[summary["dataset"] == dataset]
-        style.curves(curve, of_dataset, cost.metric, styles, order_of, settings)
-        curve.set_title(style.named(dataset, settings), pad=3)
-        curve.set_ylabel(cost.unit, fontsize=6.5 if layout.many else 8)
-        for place, (axis, method) in enumerate(zip(maps, order_of["method"], strict=True)):
-            cells = of_dataset[of_dataset["method"] == method].set_index(["backbone", "shots"])
-            _map(axis, cells, layout, settings["palette"])
-            style.mark_short(axis, of_dataset, layout.shots, 0.5)
-            if not layout.many or index == 0:
-                axis.set_title(style.named(method, settings), pad=3, color=style.colours(settings)[method])
-            if place == 0 if layout.many else (place + 1) % layout.columns in (0, 1):
-                _name_rows(axis, [content.backbones[name].label for name in layout.rows], layout.many)
-        _label_shots(curve, maps, layout.many, last=index == len(content.datasets) - 1)
-    _legends(figure, axes, cost, style.method_handles(order_of["method"], settings), content, styles)
-    cells = summary[summary["backbone"].isin(layout.rows)]
-    note = style.missing_note(int(cells["cost"].isna().sum()), len(cells))
-    note += style.short_note(summary)
-    curves = style.over(int(summary["seeds"].max()))
-    style.title(figure, f"hidden cost in {cost.title}, paired means; curves: {curves}{note}", settings)
+    rows, end = _rows(content.datasets, compressed, controls)
+    room = {method: max(ALONE, len(places)) for method, places in columns.items()}  # cells
+    count = max(1, sum(room.values()))
+    cell = min(CELL, (settings["width"] - NAMES) / count - 0.01)
+    width = max(4.0, NAMES + count * (cell + 0.01))
+    ratios = {"width_ratios": [cells + 0.3 for cells in room.values()]} if columns else {}
+    figure, axes = style.panels(
+        max(1, len(methods)), max(1, len(methods)), width, end * ROW + 0.7, sharey=True, **ratios
+    )
+    limit = _limit(tables["study"], cost)
+    decimals = None if cell < NARROW else 1 if cell > WIDE else 0
+    saturated = style.saturated(tables["summary"])
+    for axis, (method, places) in zip(axes, columns.items(), strict=False):
+        cells = summary[summary["method"] == method]
+        for dataset, of_dataset in cells.groupby("dataset", sort=False):
+            first, text = saturated.get(dataset, (places[-1], ""))
+            last = places[: places.index(first) + 1] if first in places else places
+            own = of_dataset[of_dataset["backbone"].isin(dense)].set_index("shots")["own"].reindex(last)
+            _block(axis, of_dataset, own, rows[dataset], last, (limit, decimals, settings["palette"]))
+            if len(last) < len(places):
+                middle = (rows[dataset].head + max(rows[dataset].of.values(), default=0) + 1) / 2
+                look = {"ha": "center", "va": "center", "size": TYPE, "color": "0.35", "in_layout": False}
+                axis.text(len(last) + 0.6, middle, text, rotation=90, **look)
+        axis.set_title(style.named(method, settings), color=style.colours(settings)[method], pad=3)
+        names = places if METHODS[method].trains else [ALL]
+        axis.set_xticks(np.arange(len(places)) + 0.5, names, rotation=90 if len(shots) > 4 else 0, size=TYPE)
+        spare = (room[method] - len(places)) / 2
+        axis.set(xlim=(-spare, len(places) + spare), ylim=(end, 0), xlabel="shots")
+        axis.tick_params(length=0, pad=2)
+        axis.spines[:].set_visible(False)
+    _name_rows(axes[0], rows, content, settings)
+    compared = summary[summary["backbone"].isin([*compressed, *controls])]
+    _scale(figure, axes, compared, (limit, settings["palette"]), cost, decimals)
+    note = style.missing_note(int(compared["cost"].isna().sum()), len(compared)) + style.short_note(summary)
+    what = f"hidden cost in {cost.title}, paired means; first row of a dataset: the dense network, in %{note}"
+    style.title(figure, content, what, settings)
     return figure
 
 
-def _layout(summary: pd.DataFrame, content: StudyFigure, order_of: dict[str, list], settings: dict) -> Layout:
-    maps, many = len(order_of["method"]), len(content.datasets) > 1
-    compressed, controls = (
-        gallery.names_in_role(content.backbones, role) for role in (gallery.COMPRESSED, gallery.CONTROL)
-    )
-    compressed = gallery.spread_by_sparsity(content.backbones, compressed, LEVELS) if many else compressed
-    scale = summary.loc[summary["backbone"].isin(compressed or controls), "cost"].abs().quantile(WITHIN)
-    columns = 1 + maps if many else min(3, 1 + maps)
-    cell = settings["width"] / (columns + 1.2) / len(order_of["shots"])  # inches
-    return Layout(
-        many=many,
-        maps=maps,
-        columns=columns,
-        compressed=compressed,
-        controls=controls,
-        shots=order_of["shots"],
-        limit=scale if scale > 0 else 1.0,
-        decimals=None if many or cell < NARROW else 1 if cell > WIDE else 0,
-    )
+def _with_costs(summary: pd.DataFrame, cost: Cost) -> pd.DataFrame:
+    """Return a summary with `cost` (points), whether its interval excludes zero (`sure`) and whether there is one
+    (`tested`), and the network's `own` value (%)."""
+    difference = f"{cost.metric}_dense_minus_backbone"
+    low, high = summary[f"{difference}_low"], summary[f"{difference}_high"]
+    cost_of = {"cost": 100 * cost.sign * summary[f"{difference}_mean"], "own": 100 * summary[f"{cost.metric}_mean"]}
+    return summary.assign(sure=low * high > 0, tested=low.notna(), **cost_of)
 
 
-def _map(axis: Axes, cells: pd.DataFrame, layout: Layout, palette: str) -> None:
-    """Draw a map; cells: `cost` (points) and `sure` (1.0 where its interval excludes zero) by backbone and shots."""
-    wanted = pd.MultiIndex.from_product([layout.rows, layout.shots])
-    cost = cells["cost"].reindex(wanted).to_numpy().reshape(len(layout.rows), len(layout.shots))
-    sure = cells["sure"].reindex(wanted).to_numpy().reshape(cost.shape) == 1
-    axis.patch.set(**style.NOT_RUN)
-    colours: dict[str, Any] = {"cmap": palette, "vmin": -layout.limit, "vmax": layout.limit}
-    axis.pcolormesh(np.ma.masked_invalid(cost), **colours, edgecolors="white", linewidth=0.4)
-    rows, columns = np.nonzero(sure)
-    dark = np.abs(cost) > 0.6 * layout.limit
-    across, down = (0.5, 0.5) if layout.decimals is None else (0.9, 0.18)
-    tones = np.where(dark[rows, columns], "white", "black")
-    axis.scatter(columns + across, rows + down, s=5 if layout.decimals else 1.8, c=tones, lw=0)
-    for (row, column), value in np.ndenumerate(cost):
-        if layout.decimals is not None and np.isfinite(value):
-            # + 0.0: no negative zero
-            text = f"{round(value, layout.decimals) + 0.0:.{layout.decimals}f}".replace("-", "−")
-            tone = "white" if dark[row, column] else "black"
-            axis.text(column + 0.48, row + 0.56, text, ha="center", va="center", fontsize=5.8, color=tone)
-    axis.invert_yaxis()
-    axis.set_xticks(np.arange(len(layout.shots)) + 0.5, layout.shots)
-    axis.set_yticks([])
-    axis.tick_params(length=0, pad=2)
-    axis.spines[:].set_visible(False)
-    axis.axhline(len(layout.compressed), color="white", lw=2.5)
+def _rows(datasets: list[str], compressed: list[str], controls: list[str]) -> tuple[dict[str, Rows], float]:
+    """Return where the rows of each dataset are, and where they end."""
+    rows, place = {}, 0.0
+    for dataset in datasets:
+        networks = {name: place + 1 + index for index, name in enumerate(compressed)}
+        after = place + 1 + len(compressed) + (BEFORE_CONTROLS if controls else 0)
+        networks |= {name: after + index for index, name in enumerate(controls)}
+        rows[dataset] = Rows(place, networks)
+        place = after + len(controls) + BETWEEN
+    return rows, max(1.0, place - BETWEEN)
 
 
-def _name_rows(axis: Axes, names: list[str], many: bool) -> None:
-    axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=5.5 if many and len(names) > 5 else 6.5)
+def _limit(study: pd.DataFrame, cost: Cost) -> float:
+    """Return the cost, in points, where the colours end on both sides of zero: of all figures of a study."""
+    compressed = study[(study["compression"] != UNCOMPRESSED) & study["control"].isna()]
+    compressed = compressed[compressed["backbone"] != compressed["dense"]]
+    most = 100 * compressed[f"{cost.metric}_dense_minus_backbone_mean"].abs().max()
+    return next((end for end in ENDS if not most > end), ENDS[-1])
 
 
-def _label_shots(curve: Axes, maps: list[Axes], many: bool, last: bool) -> None:
-    """Label the shots of a dataset's panels; of many datasets below the last alone."""
-    for axis in (curve, *maps):
-        axis.tick_params(axis="x", labelsize=5.5 if many else 6.5)
-        if many and axis is not curve:
-            axis.tick_params(axis="x", rotation=90)
-        if last:
-            axis.set_xlabel("shots", labelpad=1)
-        elif many:
-            axis.tick_params(labelbottom=False)
-
-
-def _legends(
-    figure: Figure, axes: list[Axes], cost: Cost, methods: list, content: StudyFigure, styles: dict[str, dict]
+def _block(
+    axis: Axes,
+    cells: pd.DataFrame,
+    own: pd.Series,
+    rows: Rows,
+    shots: list[str],
+    look: tuple[float, int | None, str],
 ) -> None:
-    """Draw the colours' scale, and what tells methods and networks, in a spare panel where there is one."""
+    """Draw a dataset's rows of a map.
+
+    Args:
+        axis: the map.
+        cells: of the dataset: `cost` (points) and whether it is `sure`, by `backbone` and `shots`.
+        own: the dense network's value (%) by shots.
+        rows: where they are.
+        shots: of the map's columns.
+        look: where the colours end, the decimals of numbers (None: without), and the palette.
+    """
+    limit, decimals, palette = look
+    texts: dict[str, Any] = {"ha": "center", "va": "center_baseline", "in_layout": False, "clip_on": False}
+    wide = cells.pivot(index="backbone", columns="shots", values=["cost", "sure"]).astype(float)
+    wide = wide.reindex(index=list(rows.of), columns=pd.MultiIndex.from_product([["cost", "sure"], shots]))
+    for name, top in rows.of.items():
+        cost, sure = wide.loc[name].to_numpy().reshape(2, -1)
+        colours: dict[str, Any] = {"cmap": palette, "vmin": -limit, "vmax": limit}
+        drawn = np.ma.masked_invalid(cost)[None]
+        axis.pcolormesh(np.arange(len(shots) + 1), [top, top + 1], drawn, **colours, edgecolors="white", lw=0.4)
+        gaps = [(place, 1) for place in np.flatnonzero(np.isnan(cost))]
+        axis.broken_barh(gaps, (top, 1), **style.NOT_RUN)
+        for place in np.flatnonzero(~np.isnan(cost)):
+            tone = "white" if abs(cost[place]) > 0.6 * limit else "black"
+            if decimals is not None:
+                weight = "bold" if sure[place] == 1 else "normal"
+                text = number(cost[place], decimals)
+                axis.text(place + 0.5, top + 0.55, text, size=TYPE, weight=weight, color=tone, **texts)
+            elif sure[place] == 1:
+                axis.plot(place + 0.5, top + 0.5, ".", ms=2, color=tone)
+    for place, value in enumerate(own):
+        if decimals is not None and np.isfinite(value):
+            axis.text(place + 0.5, rows.head + 0.55, number(value, decimals), size=TYPE, style="italic", **texts)
+    short = set(cells.loc[cells["classes_short"] > 0, "shots"])
+    for place in (place for place, name in enumerate(shots) if name in short):
+        axis.text(place + 0.92, rows.head + 0.4, SHORT, size=5.5, **texts)
+
+
+def number(value: float, decimals: int) -> str:
+    """Write a number, without a negative zero."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
+
+def _name_rows(axis: Axes, rows: dict[str, Rows], content: StudyFigure, settings: dict) -> None:
+    names = []
+    for dataset, places in rows.items():
+        names.append((places.head, style.named(dataset, settings), "bold"))
+        names += [(top, content.backbones[name].label, "normal") for name, top in places.of.items()]
+    axis.set_yticks([top + 0.5 for top, *_ in names], [name for _, name, _ in names], size=TYPE)
+    for label, (*_, weight) in zip(axis.get_yticklabels(), names, strict=True):
+        label.set_weight(weight)
+
+
+def _scale(
+    figure: Figure,
+    axes: list[Axes],
+    compared: pd.DataFrame,
+    look: tuple[float, str],
+    cost: Cost,
+    decimals: int | None,
+) -> None:
+    """Draw the colours' scale, and say what marks mean."""
+    limit, palette = look
+    colours = ScalarMappable(Normalize(-limit, limit), palette)
+    aspect = 35 if len(axes) > 1 else 20
     bar = figure.colorbar(
-        axes[1].collections[0],
-        ax=axes,
-        orientation="horizontal",
-        shrink=0.4,
-        aspect=40,
-        pad=0.1 / figure.get_figheight(),
-        extend="both",
+        colours, ax=axes, orientation="horizontal", shrink=0.5, aspect=aspect, pad=0.1 / figure.get_figheight()
     )
-    bar.set_label(f"{cost.scale}; dot: 95 % interval excludes 0; hatched: no result", fontsize=7)
+    mark, tested = "dot" if decimals is None else "bold", int(compared["tested"].sum())
+    said = f"{mark}: 95 % interval excludes 0, uncorrected (of {tested} cells {round(tested / 20)} would by chance)"
+    bar.set_label(f"{cost.scale}, one scale for the study\n{said}; hatched: no result", fontsize=TYPE)
     bar.outline.set_visible(False)
-    handles = methods + style.network_handles(content.backbones, styles)
-    spare = figure.axes[len(axes) : -1]
-    if spare:
-        spare[0].legend(handles=handles, loc="center")
-    else:
-        figure.legend(handles=handles, loc="outside lower center", ncols=6)
+    bar.ax.tick_params(labelsize=TYPE)

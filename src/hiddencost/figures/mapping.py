@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from hiddencost.figures import style
 from hiddencost.results import gallery
@@ -16,6 +18,8 @@ from hiddencost.runs.packfile import AXES
 SHOWN = {1: 10}  # target classes a dataset, by the number of datasets; else:
 FEWER = 4
 ROW = 0.33  # inches a class
+TYPE = 7  # points
+APART = 5  # points between columns, at least
 SAME = "0.55"  # where both networks chose the same
 
 
@@ -38,7 +42,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     columns = min(2, len(content.datasets))
     classes = SHOWN.get(len(content.datasets), FEWER)
     width = settings["width"] if columns == 2 else min(settings["width"], 5.0)
-    figure, axes = style.panels(len(content.datasets), columns, width, ROW * (classes + 1.3))
+    figure, axes = style.panels(len(content.datasets), columns, width, ROW * (classes + 1.7))
     for axis, dataset in zip(axes, content.datasets, strict=True):
         axis.set(xlim=(0, 1), ylim=(classes + 0.1, -0.7))
         axis.set_axis_off()
@@ -51,13 +55,15 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         shown = shown[(shown["shots"] == shots) & shown["backbone"].isin(names)]
         note = _agreement(shown, names, backbones)
         budget = style.shots_label(shots, short[short["dataset"] == dataset])
-        axis.set_title(f"{style.named(dataset, settings)}, {budget}{note}", loc="left", fontsize=7)
+        axis.set_title(f"{style.named(dataset, settings)}, {budget}{note}", loc="left", fontsize=7.5)
+        examples = tables["examples"].get(dataset)
+        telling = _telling(shown, names, examples)[:classes]
         shown = shown[shown["seed"] == seed]
-        _list(axis, width / columns, shown, names, tables["examples"].get(dataset), classes, backbones)
+        _list(axis, width / columns, shown, names, examples, telling, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
     count = len(pair) * len(axes)
     note = style.missing_note(count - len(kept), count, "mappings") + style.short_note(short)
-    style.title(figure, f"{what}, the first of each dataset, one seed{note}", settings)
+    style.title(figure, content, f"{what}, those that differ most; one seed{note}", settings)
     return figure
 
 
@@ -67,28 +73,65 @@ def _list(
     mappings: pd.DataFrame,
     names: list[str],
     examples: np.ndarray | None,
-    classes: int,
+    telling: list[int],
     backbones: dict,
 ) -> None:
-    places = np.linspace(0.14, 1, len(names) + 2)[:-1]
-    letters = round(inches * (places[1] - places[0]) / 0.055)
+    places = np.linspace(0.13, 1, len(names) + 2)[:-1]
+    room = 72 * inches * (places[1] - places[0]) - APART  # points
     for place, name in zip(places, ["target", *(backbones[name].label for name in names)], strict=True):
-        axis.text(place, -0.35, name, fontweight="bold", fontsize=6.5, va="center")
+        axis.text(place, -0.35, fitted(name, room, bold=True)[0], fontweight="bold", fontsize=TYPE, va="center")
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
     wide = mappings.pivot(index="target", columns="backbone", values="source_name")
     targets = mappings.drop_duplicates("target").set_index("target")["target_name"]
-    for row in range(min(classes, len(targets))):
-        if examples is not None and row < len(examples):
-            image = axis.inset_axes((0.0, row + 0.08, 0.12, 0.84), transform=axis.transData)
-            image.imshow(examples[row].transpose(1, 2, 0), aspect="equal", interpolation="antialiased")
+    for row, target in enumerate(telling):
+        if examples is not None and target < len(examples):
+            image = axis.inset_axes((0.0, row + 0.08, 0.11, 0.84), transform=axis.transData)
+            image.imshow(examples[target].transpose(1, 2, 0), aspect="equal", interpolation="antialiased")
             image.set_axis_off()
-        classes_of_row = [targets.loc[row], *(wide.loc[row, name] for name in names)]
-        alike = len(names) > 1 and len(set(classes_of_row[1:])) == 1
+        classes_of_row = [targets.loc[target], *(wide.loc[target, name] for name in names)]
+        alike = len(names) == 2 and classes_of_row[1] == classes_of_row[2]
         for column, (place, text) in enumerate(zip(places, classes_of_row, strict=True)):
-            lines = textwrap.wrap(re.sub("_|(?<=[a-z])(?=[A-Z])", " ", str(text)), letters)
-            text = "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
+            text = "\n".join(fitted(re.sub("_|(?<=[a-z])(?=[A-Z])", " ", str(text)), room))
             colour = SAME if alike and column else "black"
-            axis.text(place, row + 0.5, text, fontsize=6.2, va="center_baseline", linespacing=1.0, color=colour)
+            axis.text(place, row + 0.5, text, fontsize=TYPE, va="center_baseline", linespacing=1.0, color=colour)
+
+
+def fitted(text: str, room: float, bold: bool = False) -> list[str]:
+    """Return a name in at most two lines, none of them wider than so many points, by the widths of its letters."""
+    font = FontProperties(size=TYPE, weight="bold" if bold else "normal")
+
+    def width(line: str) -> float:
+        return TextPath((0, 0), line, prop=font).get_extents().width if line.strip() else 0.0
+
+    letters = len(text)
+    while letters > 1 and any(width(line) > room for line in textwrap.wrap(text, letters)):
+        letters -= 1
+    lines = textwrap.wrap(text, letters)
+    if len(lines) < 3:
+        return lines
+    while lines[1] and width(f"{lines[1]}…") > room:
+        lines[1] = lines[1][:-1]
+    return [lines[0], f"{lines[1]}…"]
+
+
+def _telling(mappings: pd.DataFrame, names: list[str], examples: np.ndarray | None) -> list[int]:
+    """Return the target classes, the most telling first: those that two networks map otherwise in the most seeds, and
+    of these those that the first maps alike in the most pairs of its seeds.
+
+    Args:
+        mappings: of a dataset, a row a run and target class.
+        names: of the networks.
+        examples: images of the first classes; where there are some, only these are returned.
+    """
+    wide = mappings.pivot(index="target", columns=["backbone", "seed"], values="source").dropna(axis=1)
+    if examples is not None and len(examples):
+        wide = wide[wide.index < len(examples)]
+    first, last = (wide[name] if name in wide else wide.iloc[:, :0] for name in (names[0], names[-1]))
+    seeds = [seed for seed in first if seed in last]
+    pairs = [(a, b) for a in first for b in first if a < b]
+    differ = sum(((first[seed] != last[seed]).astype(int) for seed in seeds), pd.Series(0, wide.index))
+    stable = sum(((first[a] == first[b]).astype(int) for a, b in pairs), pd.Series(0, wide.index))
+    return sorted(wide.index, key=lambda target: (-differ[target], -stable[target], target))
 
 
 def _agreement(mappings: pd.DataFrame, names: list[str], backbones: dict) -> str:
@@ -100,7 +143,7 @@ def _agreement(mappings: pd.DataFrame, names: list[str], backbones: dict) -> str
     ]
     first = seeds[names[0]]
     within = [(wide[names[0]][a] == wide[names[0]][b]).mean() for a in first for b in first if a < b]
-    note = f": {np.mean(both):.0%} alike" if len(names) == 2 and both else ""
+    note = f"\n{np.mean(both):.0%} mapped alike" if len(names) == 2 and both else ""
     if note and within:
         note += f"; two seeds of {backbones[names[0]].label}: {np.mean(within):.0%}"
     return note.replace("%", " %")

@@ -12,8 +12,6 @@ from hiddencost.results.intervals import band_reach
 
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most
-COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # of networks; Okabe and Ito's
-CONTROL_COLOUR = "0.45"
 DOTS = 12  # epochs up to which each has a point
 BESIDE = 0.04  # epochs between points of the only one
 
@@ -32,11 +30,9 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     remapped, backbones, datasets = tables["remapped"], content.backbones, content.datasets
     method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
     remapped = remapped[remapped["method"] == method]
-    lines = style.lines(backbones, style.networks(backbones, set(remapped["backbone"])))
-    for index, (name, line) in enumerate(lines.items()):
-        control = backbones[name].role == gallery.CONTROL
-        line |= {"color": CONTROL_COLOUR if control else COLOURS[index % len(COLOURS)], "ms": 3}
-        line["marker"] = "o" if remapped["epoch"].max() <= DOTS else None
+    lines = style.looks(backbones, style.networks(backbones, set(remapped["backbone"])))
+    if remapped["epoch"].max() > DOTS:
+        lines = {name: line | {"marker": None} for name, line in lines.items()}
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
     height = min(settings["panel_height"], HEIGHT)
     ran, seeds = 0, 0
@@ -76,5 +72,6 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
     cells = len(backbones) * len(datasets)
     note = style.missing_note(cells - ran, cells) + style.short_note(short)
-    style.title(figure, f"how {style.named(method, settings)} moves its mapping, {style.over(seeds)}{note}", settings)
+    what = f"how {style.named(method, settings)} moves its mapping, {style.over(seeds)}{note}"
+    style.title(figure, content, what, settings)
     return figure

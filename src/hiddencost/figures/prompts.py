@@ -20,7 +20,9 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     """
     prompts, backbones = tables["prompts"], content.backbones
     keys = [key.split("/") for key in prompts if key != "gain"]
-    ran = style.in_order(pd.DataFrame(keys, columns=AXES), list(content.backbones), content.datasets)
+    ran = style.in_order(
+        pd.DataFrame(keys, columns=AXES), list(content.backbones), content.datasets, settings["methods"]
+    )
     kept = {tuple(run[:3]): run for run in gallery.runs_shown(ran, backbones)}
     short = style.short_cells(tables["summary"], pd.DataFrame(list(kept.values()), columns=AXES))
     prompting = [name for name in settings["methods"] if METHODS[name].prompts]
@@ -56,5 +58,5 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         + style.missing_note(sum(not axis.images for axis in axes), len(axes), "prompts")
         + style.short_note(short)
     )
-    style.title(figure, f"learned prompts around an image of the training set, one seed{note}", settings)
+    style.title(figure, content, f"learned prompts around an image of the training set, one seed{note}", settings)
     return figure

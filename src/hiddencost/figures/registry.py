@@ -6,6 +6,7 @@ a figure is named here, and imported when it draws. A new kind is a module with 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from hiddencost.methods.registry import METHODS, Method
 from hiddencost.results import gallery
@@ -24,7 +25,8 @@ class FigureKind:
         caption: what its reader is told. It stands apart from the code that draws: another word redraws nothing.
         shows: whether it shows a method; a study without such a method does not have it.
         compares: it shows what networks cost against a dense one; a group without one does not have it.
-        by_dataset: it is also drawn dataset by dataset, where a group has more compressed networks than fit one map.
+        a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
+            are several figures. None: all stand on one.
         of_all: there is one, of all backbones, instead of one a group; it, too, compares.
     """
 
@@ -33,7 +35,7 @@ class FigureKind:
     caption: str
     shows: Callable[[Method], bool] = lambda method: True
     compares: bool = False
-    by_dataset: bool = False
+    a_page: Callable[[int], int] | None = None
     of_all: bool = False
 
     @property
@@ -42,89 +44,106 @@ class FigureKind:
         return self.drawn_by.partition(":")[0]
 
 
-BANDS = "Bands are the 95 % t interval of that mean; of two seeds they just span the two."
+BARS = "Bars are the 95 % t interval of that mean; of two seeds they span the two."
+LINES = (
+    "Black: the dense network. Broken lines in colours, each with a marker of its own: the compressed ones. A line"
+    " is broken where a cell was not run. "
+)
+MAPS = (
+    "mean of the seed-paired differences, in points, over networks and shots, a map a method. The first row of a "
+    "dataset is the dense network itself, in %. One scale of colours serves all maps of the study: it ends at the "
+    "largest difference of a compressed network; controls, below the gap, may lie beyond it. Bold, or a dot where "
+    "there is no room for numbers: the 95 % t interval over seeds excludes zero. That is not corrected for the "
+    "number of cells: of as many without any difference one in twenty would be marked. Hatched: no result to "
+    "compare."
+)
+ROWS = 61  # of a map, on a page
 FIGURES = {
+    "cost": FigureKind(
+        "hiddencost.figures.accuracy:draw_cost",
+        ("summary",),
+        "Hidden cost: test accuracy of the dense network minus that of a compressed one, in points, against the "
+        "number of training images per class; above zero, compression costs. A row a dataset, a column a method, "
+        f"one scale for all panels. Points are means of the seed-paired differences. {BARS} Grey: an uncompressed "
+        "network of other weights.",
+        compares=True,
+        a_page=lambda networks: 8,
+    ),
     "accuracy": FigureKind(
         "hiddencost.figures.accuracy:draw",
         ("summary",),
-        "Test accuracy against the number of training images per class. Colours are methods; solid lines are the "
-        "dense network, broken ones with other markers the compressed, thin dotted ones the controls. Lines are "
-        f"means over seeds. {BANDS} The thin dotted horizontal is chance. A line is broken where a cell was not "
-        "run.",
+        "Test accuracy against the number of training images per class. A row a dataset, a column a method. "
+        f"{LINES}Grey: controls. Points are means over seeds. {BARS} The dotted horizontal is chance; thin dashed "
+        "horizontals are zero-shot accuracies, which need no training images.",
+        a_page=lambda networks: 8,
     ),
     "heatmap": FigureKind(
         "hiddencost.figures.heatmap:draw_accuracy",
         ("summary",),
-        "Hidden cost: accuracy of the dense network minus that of another, in points, mean of the seed-paired "
-        "differences, over networks and shots, a map a method (of more than five levels of compression, five "
-        "where there are many datasets). Beside them the curves of the dense network (solid) and the most "
-        f"compressed one (dashed), means over seeds. {BANDS} Red: compression costs; blue: it helps. A dot marks "
-        "a cell whose 95 % t interval over seeds excludes zero (not corrected for the number of cells). 98 % of "
-        "the cells of compressed networks lie within the scale; controls, below the line, may lie beyond it. A "
-        "hatched cell has no result to compare.",
+        f"Hidden cost: accuracy of the dense network minus that of another, {MAPS} Red: compression costs; blue: "
+        "it helps.",
         compares=True,
-        by_dataset=True,
+        a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
     ),
     "calibration": FigureKind(
         "hiddencost.figures.heatmap:draw_calibration",
         ("summary",),
         "What compression does to calibration: expected calibration error (15 bins) of a network minus that of "
-        "the dense one, in points, mean of the seed-paired differences, over networks and shots, a map a method "
-        "(of more than five levels of compression, five where there are many datasets). Beside them the ECE of "
-        f"the dense network (solid) and the most compressed one (dashed), means over seeds. {BANDS} Red: "
-        "calibration is worse; blue: better. A dot marks a cell whose 95 % t interval over seeds excludes zero "
-        "(not corrected for the number of cells). 98 % of the cells of compressed networks lie within the scale; "
-        "controls, below the line, may lie beyond it. A hatched cell has no result to compare.",
+        f"the dense one, {MAPS} Red: calibration is worse; blue: better.",
         compares=True,
-        by_dataset=True,
+        a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
     ),
     "reliability": FigureKind(
         "hiddencost.figures.reliability:draw",
         ("runs", "bins"),
-        "Reliability diagrams at the study's largest number of shots: accuracy against confidence in 15 bins of "
-        "equal width, over the softmax of the mapped logits, all seeds pooled. A point's area is the share of "
-        "test images in its bin; bins with less than 1 % of the images are not joined to the line. Under the "
-        "diagonal the network is overconfident. The numbers over a panel are the ECE, mean over seeds. Of many "
-        "datasets: the dense network and the most compressed one, and a quantised one where there is one.",
+        "Calibration gap at the largest number of shots: accuracy minus confidence, in points, in 15 bins of "
+        "confidence of equal width, over the softmax of the mapped logits, all seeds pooled. Below zero the "
+        "network is overconfident. A row a dataset, a column a method; black: the dense network, colours: all "
+        "compressed ones. A point's area is the share of test images in its bin; bins with less than 1 % of the "
+        "images are not shown.",
+        a_page=lambda networks: 8,
     ),
     "mapping": FigureKind(
         "hiddencost.figures.mapping:draw",
         ("mappings", "examples", "summary"),
-        "Which of its own classes a network has stand for each target class, the dense one and the most "
-        "compressed one with a result: the first classes in the dataset's order, at the largest number of shots, "
-        "and the first seed, that both ran. Grey where both chose the same. The shares are of all target "
-        "classes, means over seeds: where both networks chose alike and, to hold that against, where two seeds "
-        "of the dense network did.",
+        "Which of its own classes a network has stand for each target class, the dense one and the most compressed"
+        " one with a result, at the largest number of shots, and the first seed, that both ran. Shown are, of the "
+        "target classes with an example image (of all, where there is none), those that the two map otherwise in "
+        "the most seeds, and of these those whose source varies least between seeds of the dense one. Grey where "
+        "both chose the same. The shares are of all target classes, means over seeds: where both networks chose "
+        "alike and, to hold that against, where two seeds of the dense network did.",
         shows=lambda method: method.maps_by_predictions,
     ),
     "movement": FigureKind(
         "hiddencost.figures.movement:draw",
         ("remapped", "summary"),
-        "How a label mapping that is redrawn moves: the share of target classes that were mapped otherwise than "
-        f"in the epoch before, mean over seeds, at the largest number of shots with a result. {BANDS}",
+        "How a label mapping that is redrawn moves: the share of target classes that were mapped otherwise than in"
+        " the epoch before, mean over seeds, at the largest number of shots with a result. Bands are the 95 % t "
+        "interval of that mean; of two seeds they span the two.",
         shows=lambda method: method.redraws,
     ),
     "prompts": FigureKind(
         "hiddencost.figures.prompts:draw",
         ("prompts", "summary"),
         "What was learned: the prompt (the border) around an image of the training set, dense beside the most "
-        "compressed network with a result, at the largest number of shots, and the first seed, that both ran. "
-        "Grey is where training began; the contrast of all borders is raised by the factor that the title names.",
+        "compressed network with a result, at the largest number of shots, and the first seed, that both ran. Grey"
+        " is where training began; the contrast of all borders is raised by the factor that the title names.",
         shows=lambda method: method.prompts,
     ),
     "glance": FigureKind(
         "hiddencost.figures.glance:draw",
         ("runs", "upstream", "matched"),
-        "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy against the accuracy "
-        "that it lost downstream (dense minus network, in points), a panel a method. The dense one is that of the "
-        "same training recipe, where the study has it. A point is the mean over "
-        "datasets, shots and seeds; bars are its 95 % interval over datasets, or over seeds where there is one "
-        "dataset (see the claims). Filled: upstream top-1, as published or as measured after training; open: the "
-        "images of the verification, which are few and easy. A diamond: what compression costs at matched "
-        "upstream accuracy, where the line through all networks' losses meets 100 %, with its interval over "
-        "networks and seeds (see the tables). A line joins the levels of a kind of compression; the number is "
-        "the sparsity of the last. Controls that lie off the axes are told over the panel. A star: cells of it "
-        "are missing, so that its mean is not over the same as the others'.",
+        "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy (top-1, as published or"
+        " as measured after training) against the accuracy that it lost downstream (dense minus network, in "
+        "points), a panel a method. The dense one is that of the same training recipe, where the study has it. "
+        "A point is the mean over datasets, shots and seeds; bars are its 95 % interval"
+        " over datasets, or over seeds where there is one dataset (see the claims). Networks whose top-1 nobody "
+        "knows stand, open, in the strip on the left, in their order (of a study that knows no top-1 the axis is "
+        "the share of the images of the verification, which are few and easy). The mark on the right edge: what "
+        "compression costs at matched upstream accuracy, where the line through all networks' losses meets 100 %, "
+        "with its interval over networks and seeds (see the tables). A line joins the levels of a kind of "
+        "compression; the number is the sparsity of the last. Controls that lie off the axes are told over the "
+        "panel. A star: cells of it are missing, so that its mean is not over the same as the others'.",
         compares=True,
         of_all=True,
     ),
@@ -132,7 +151,11 @@ FIGURES = {
 
 
 def figures_of_study(
-    backbones: Mapping[str, dict], datasets: Sequence[str], methods: Sequence[str], labels: Mapping[str, str]
+    backbones: Mapping[str, dict],
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    labels: Mapping[str, str],
+    checkpoints: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, StudyFigure]:
     """Return the figures that a study has, by name.
 
@@ -140,25 +163,25 @@ def figures_of_study(
         backbones: by name, in the order of the figures, what the study states of each: `checkpoint`, `compression`,
             `control`, `sparsity_declared` and `dense` (the name of the network to compare with).
         datasets: names, in the order of the figures.
-        methods: names of the study's methods.
-        labels: what to write instead of names.
+        methods: names of those that are shown.
+        labels: what to write instead of names of backbones.
+        checkpoints: what to write instead of names of checkpoints.
     """
     figures: dict[str, StudyFigure] = {}
     kinds = {name: kind for name, kind in FIGURES.items() if any(kind.shows(METHODS[method]) for method in methods)}
     for suffix, (dense, names) in gallery.group_backbones(backbones).items():
-        shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels)
-        # where levels are many, their maps need the room of a figure for each dataset, too
-        many = len(datasets) > 1 and len(gallery.names_in_role(shown, gallery.COMPRESSED)) > gallery.MAX_CURVES
+        shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels, checkpoints)
+        origin = backbones[dense]["checkpoint"] if dense in backbones else ""
         for name, kind in kinds.items():
             if kind.of_all or (kind.compares and not dense):
                 continue
-            figure = StudyFigure(name, kind.drawn_by, shown, list(datasets))
-            figures[gallery.free_name("-".join([name, *suffix]), figures)] = figure
-            for dataset in datasets if kind.by_dataset and many else []:
-                title = "-".join([name, *suffix, dataset])
-                figures[gallery.free_name(title, figures)] = replace(figure, datasets=[dataset])
+            figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), title=checkpoints.get(origin, ""))
+            pages = _pages(datasets, kind.a_page and kind.a_page(len(shown)))
+            for number, page in enumerate(pages, 1):
+                title = "-".join([name, *suffix, *([f"page{number}"] if len(pages) > 1 else [])])
+                figures[gallery.free_name(title, figures)] = replace(figure, datasets=page)
     if any(stated["dense"] not in (name, None) for name, stated in backbones.items()):
-        shown = gallery.describe_backbones(backbones, None, labels)
+        shown = gallery.describe_backbones(backbones, None, labels, checkpoints)
         counterparts = {stated[which] for stated in backbones.values() for which in ("dense", "recipe_dense")}
         references = counterparts - {None, *backbones}
         for name, kind in kinds.items():
@@ -166,3 +189,10 @@ def figures_of_study(
                 figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), sorted(references))
                 figures[gallery.free_name(name, figures)] = figure
     return figures
+
+
+def _pages(datasets: Sequence[str], most: int | None) -> list[list[str]]:
+    """Return datasets in as few parts of at most so many as there can be, of about one length."""
+    parts = -(-len(datasets) // (most or len(datasets)))
+    length = -(-len(datasets) // parts)
+    return [list(datasets[start : start + length]) for start in range(0, len(datasets), length)]

@@ -11,23 +11,28 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from hiddencost.methods.registry import METHODS
-from hiddencost.results import gallery
-from hiddencost.results.gallery import ShownBackbone
-from hiddencost.results.intervals import CONFIDENCE, band_reach
+from hiddencost.results import cells, gallery
+from hiddencost.results.gallery import ShownBackbone, StudyFigure
+from hiddencost.results.intervals import CONFIDENCE
 from hiddencost.results.typeset import SHORT
 
-DENSE_LINES = ["-", (0, (7, 1))]  # lines of dense networks, and of others with their markers, in turn
-DENSE_MARKERS = ["o", "P"]
-COMPRESSED_LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
-COMPRESSED_MARKERS = ["s", "D", "^", "v"]
-CONTROL_LINES = [(0, (1, 1.4)), (0, (1, 3)), (0, (3, 3)), (0, (3, 2, 1, 2))]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # of compressed networks; Okabe and Ito's, told apart in grey
+LEVELS = "viridis_r"  # of more of them, from the first to the last
+LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
+MARKERS = ["s", "D", "^", "v"]
+DENSE_LINES, DENSE_MARKERS = ["-", (0, (7, 1))], ["o", "P"]  # of dense networks, in turn
+CONTROL_COLOURS, CONTROL_MARKERS = ["0.3", "0.5", "0.65"], ["x", "+", "1", "2"]
 CHANCE: dict[str, Any] = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
+REFERENCE: dict[str, Any] = {"lw": 0.8, "ls": (0, (6, 2))}
 BAND = 0.1  # opacity
+PAGE = 8.9  # inches of a printed page that a figure may take
+ABREAST = 4  # panels
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
@@ -97,8 +102,8 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "ok"]
 
 
-def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
-    """Return how networks are drawn: dense solid, compressed broken, controls thin and dotted without a marker.
+def looks(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
+    """Return how networks are drawn: dense black and solid, compressed in colours and broken, controls thin and grey.
 
     Args:
         shown: the figure's backbones.
@@ -107,75 +112,103 @@ def lines(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dic
     Returns:
         By name, the keywords of Matplotlib for line and marker.
     """
-    line_of: dict[str, dict[str, Any]] = {}
-    drawn = {name: shown[name] for name in names}
-    looks = (gallery.DENSE, DENSE_LINES, DENSE_MARKERS), (gallery.COMPRESSED, COMPRESSED_LINES, COMPRESSED_MARKERS)
-    for role, dashes, markers in looks:
-        for index, name in enumerate(gallery.names_in_role(drawn, role)):
-            line_of[name] = {"ls": dashes[index % len(dashes)], "marker": markers[index % len(markers)], "ms": 2.8}
-    for index, name in enumerate(gallery.names_in_role(drawn, gallery.CONTROL)):
-        line_of[name] = {"ls": CONTROL_LINES[index % len(CONTROL_LINES)], "lw": 0.8}
-    return line_of
+    drawn, look = {name: shown[name] for name in names}, {}
+    dense, compressed, controls = (
+        gallery.names_in_role(drawn, role) for role in (gallery.DENSE, gallery.COMPRESSED, gallery.CONTROL)
+    )
+    levels = matplotlib.colormaps[LEVELS](np.linspace(0.1, 0.9, len(compressed)))
+    colours = COLOURS if len(compressed) <= len(COLOURS) else [to_hex(colour) for colour in levels]
+    for index, name in enumerate(dense):
+        look[name] = _look("black", DENSE_LINES, DENSE_MARKERS, index)
+    for index, name in enumerate(compressed):
+        look[name] = _look(colours[index], LINES, MARKERS, index)
+    for index, name in enumerate(controls):
+        look[name] = _look(CONTROL_COLOURS[index % 3], [":"], CONTROL_MARKERS, index) | {"lw": 0.8, "mew": 0.7}
+    return look
 
 
-def curves(
-    axis: Axes,
-    summary: pd.DataFrame,
-    metric: str,
-    styles: dict[str, dict],
-    order_of: dict[str, list],
-    settings: dict,
-) -> None:
-    """Draw a metric (%) of one dataset against shots, with a band over seeds (see `intervals.band_reach`), and mark
-    the shots that some classes have fewer images than.
+def _look(colour: str, lines: list, markers: list[str], index: int) -> dict[str, Any]:
+    return {"color": colour, "ls": lines[index % len(lines)], "marker": markers[index % len(markers)], "ms": 2.8}
+
+
+def chosen(summary: pd.DataFrame, settings: dict) -> pd.DataFrame:
+    """Return a summary's rows of the shots that the study's figures show, each training once (see `cells`): budgets
+    that have the same images stand at the smallest of them."""
+    shots = settings.get("shots")
+    shown = summary[summary["shots"].isin(list(map(str, shots)))] if shots else summary
+    trained = shown.assign(trained=shown["same_as"].fillna(shown["shots"]))
+    return shown[~trained.duplicated(["backbone", "dataset", "method", "trained"])]
+
+
+def shots_of(table: pd.DataFrame) -> list[str]:
+    """Return a table's numbers of shots, the smallest first."""
+    return sorted(set(table["shots"]), key=lambda number: float("inf") if number == "full" else int(number))
+
+
+def saturated(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return of the datasets whose budgets come to have all images the smallest of these, and what it is called."""
+    labels = {dataset: cells.shots_labels(part) for dataset, part in summary.groupby("dataset", sort=False)}
+    changed = {name: [(shots, text) for shots, text in of.items() if text != shots] for name, of in labels.items()}
+    return {name: of[0] for name, of in changed.items() if of}
+
+
+def grid(
+    datasets: list[str], columns: list[str], settings: dict, **keywords: Any
+) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """Return a figure with a row a dataset and a column for each of `columns`, and its panels by these two.
+
+    Where one of both is alone, the other takes as many rows as it needs. Titles are what methods and datasets are
+    called.
 
     Args:
-        axis: to draw on.
-        summary: the study's table, of the dataset alone.
-        metric: its name.
-        styles: of the networks drawn, as `lines` returns them: a line each, and each method.
-        order_of: the `method`s and the `shots`.
+        datasets: names.
+        columns: names of methods; [""] for panels of a dataset alone.
         settings: the study's `figures`.
+        keywords: of `plt.subplots`.
     """
-    shots = order_of["shots"]
-    places = np.arange(len(shots))
-    keys = ["method", "backbone", "shots"]
-    cells = summary.set_index(keys)[[f"{metric}_mean", f"{metric}_std"]]
-    cells[f"{metric}_std"] *= band_reach(summary["seeds"]).to_numpy()
-    cells = 100 * cells.reindex(pd.MultiIndex.from_product([order_of["method"], list(styles), shots]))
-    values = cells.to_numpy().reshape(len(order_of["method"]), len(styles), len(shots), 2)
-    for method, of_method in zip(order_of["method"], values, strict=True):
-        colour = colours(settings)[method]
-        for line, (mean, width) in zip(styles.values(), of_method.transpose(0, 2, 1), strict=True):
-            axis.plot(places, mean, color=colour, **line)
-            axis.fill_between(places, mean - width, mean + width, color=colour, alpha=BAND, lw=0)
-    mark_short(axis, summary, shots)
-    axis.set_xticks(places, shots)
-    axis.set_xlim(-0.3, len(shots) - 0.7)
-    axis.set_ylim(bottom=0)
-    axis.grid(axis="y", lw=0.3)
+    keys = [(dataset, column) for dataset in datasets for column in columns]
+    crossed = len(datasets) > 1 and len(columns) > 1
+    abreast = len(columns) if crossed else min(ABREAST, len(keys))
+    rows = -(-len(keys) // abreast)
+    height = min(settings["panel_height"], (PAGE - 1.3) / rows)
+    width = settings["width"] if abreast > 1 else min(settings["width"], 4.5)
+    figure, axes = panels(len(keys), abreast, width, height, sharex=True, **keywords)
+    inks = colours(settings)
+    for number, (axis, (dataset, column)) in enumerate(zip(axes, keys, strict=True)):
+        if crossed:
+            if number < abreast:
+                axis.set_title(named(column, settings), color=inks[column])
+            if number % abreast == 0:
+                axis.set_ylabel(named(dataset, settings))
+        elif column and len(datasets) == 1 and len(columns) > 1:
+            axis.set_title(named(column, settings), color=inks[column])
+        else:
+            axis.set_title(named(dataset, settings))
+        axis.tick_params(axis="x", labelbottom=number + abreast >= len(keys))
+        axis.grid(axis="y", lw=0.3)
+    return figure, dict(zip(keys, axes, strict=True))
 
 
-def mark_short(axis: Axes, cells: pd.DataFrame, shots: list[str], shift: float = 0.0) -> None:
+def mark_short(axis: Axes, of_dataset: pd.DataFrame, shots: list[str], shift: float = 0.0) -> None:
     """Mark in a panel the numbers of shots that some classes have fewer images than.
 
     Args:
         axis: whose x axis has the shots, one apart.
-        cells: of one dataset, with `classes_short`.
+        of_dataset: cells of one dataset, with `classes_short`.
         shots: in their order.
         shift: of the first from zero.
     """
-    short = set(cells.loc[cells["classes_short"] > 0, "shots"])
+    short = set(of_dataset.loc[of_dataset["classes_short"] > 0, "shots"])
     outline = [withStroke(linewidth=1.2, foreground="white")]
-    look: dict[str, Any] = {"ha": "center", "va": "top", "size": 6.5, "path_effects": outline}
+    look: dict[str, Any] = {"ha": "center", "va": "top", "size": 7, "path_effects": outline}
     for place, number in enumerate(shots):
         if number in short:
             axis.text(place + shift, 0.99, SHORT, transform=axis.get_xaxis_transform(), **look)
 
 
-def short_note(cells: pd.DataFrame) -> str:
+def short_note(table: pd.DataFrame) -> str:
     """Say what the mark of `mark_short` means; "" where nothing has it."""
-    some = (cells["classes_short"] > 0).any()
+    some = (table["classes_short"] > 0).any()
     return f"; {SHORT}: some classes have fewer images, and give all" if some else ""
 
 
@@ -186,14 +219,9 @@ def over(seeds: int) -> str:
     )
 
 
-def method_handles(methods: list[str], settings: dict) -> list[Line2D]:
-    """Return what tells the methods' colours in a legend."""
-    return [Line2D([], [], color=colours(settings)[method], label=named(method, settings)) for method in methods]
-
-
 def network_handles(shown: Mapping[str, ShownBackbone], styles: dict[str, dict]) -> list[Line2D]:
     """Return what tells the networks' lines in a legend."""
-    return [Line2D([], [], color="black", label=shown[name].label, **line) for name, line in styles.items()]
+    return [Line2D([], [], label=shown[name].label, **line) for name, line in styles.items()]
 
 
 def missing_note(missing: int, count: int, what: str = "cells") -> str:
@@ -201,10 +229,11 @@ def missing_note(missing: int, count: int, what: str = "cells") -> str:
     return f"; {missing} of {count} {what} are missing" if missing else ""
 
 
-def title(figure: Figure, what: str, settings: dict) -> None:
-    """Put the study's title and what a figure shows over it, in as many lines as it takes."""
+def title(figure: Figure, content: StudyFigure, what: str, settings: dict) -> None:
+    """Put the study's title, the network's and what a figure shows over it, in as many lines as it takes."""
     width = round(figure.get_figwidth() * 16)  # characters of 8 points
-    figure.suptitle("\n".join(textwrap.wrap(f"{settings['title']}: {what}", width)))
+    network = f"{content.title}, " if content.title else ""
+    figure.suptitle("\n".join(textwrap.wrap(f"{settings['title']}: {network}{what}", width)))
 
 
 def panels(count: int, columns: int, width: float, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:
@@ -225,9 +254,9 @@ def panels(count: int, columns: int, width: float, height: float, **keywords: An
     return figure, list(axes.flat[:count])
 
 
-def in_order(table: pd.DataFrame, backbones: list[str], datasets: list[str]) -> pd.DataFrame:
-    """Return a table's rows of some datasets and backbones, by name, in the order of these."""
-    for column, names in (("backbone", backbones), ("dataset", datasets)):
+def in_order(table: pd.DataFrame, backbones: list[str], datasets: list[str], methods: list[str]) -> pd.DataFrame:
+    """Return a table's rows of some datasets, backbones and methods, by name, in the order of these."""
+    for column, names in (("method", methods), ("backbone", backbones), ("dataset", datasets)):
         if column in table:
             table = table[table[column].isin(names)]
             table = table.sort_values(column, key=lambda values, names=names: values.map(names.index), kind="stable")

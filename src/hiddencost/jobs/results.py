@@ -21,7 +21,7 @@ from hiddencost.study.parts import Backbone, Figures
 UNSTYLED = {"datasets", "backbones", "formats"}  # of the study's `figures`: what is shown and made
 # the params of a figure
 CONTENT = tuple(f"figure.{field.name}" for field in fields(StudyFigure))
-STYLE = tuple(f"style.{name}" for name in (*Figures.model_fields, "methods", "classes") if name not in UNSTYLED)
+STYLE = tuple(f"style.{name}" for name in (*Figures.model_fields, "classes") if name not in UNSTYLED)
 
 
 def packs_to_collect(call: Call) -> list[str]:
@@ -43,7 +43,15 @@ def figures(call: Call) -> dict[str, StudyFigure]:
     study, stated, select = call.study, stated_backbones(call), call.study.figures
     backbones = {name: stated[name] for name in select.backbones or stated}
     names = select.datasets or axes(study)["dataset"]
-    return figures_of_study(backbones, names, study.methods, select.labels)
+    checkpoints = {one.checkpoint: call.checkpoints[one.checkpoint].label for one in study.backbones}
+    known = {name: label for name, label in checkpoints.items() if label}
+    return figures_of_study(backbones, names, select.methods or study.methods, select.labels, known)
+
+
+def labels(call: Call) -> dict[str, str]:
+    """Return what datasets, and what the study labels, are called where it is not by their names."""
+    known = {name: entry.label for name, entry in call.datasets.items() if entry.label}
+    return known | call.study.figures.labels
 
 
 def class_counts(call: Call) -> dict[str, int | None]:
@@ -141,7 +149,8 @@ def figure(call: Call, figure: str) -> dict:
     shown, study = figures(call)[figure], call.study
     classes = class_counts(call)
     style = study.figures.model_dump(exclude=UNSTYLED)
-    style |= {"title": study.figures.title or study.study, "methods": study.methods}
+    style |= {"title": study.figures.title or study.study, "labels": labels(call)}
+    style["methods"] = study.figures.methods or study.methods
     style["classes"] = {name: classes[name] for name in shown.datasets}
     return {"figure": shown.to_json(), "style": style}
 
@@ -153,6 +162,7 @@ def report(call: Call) -> dict:
         "study": call.study.model_dump_json(exclude_none=True),
         "prepared": datasets.all_prepared(call),
         "classes": class_counts(call),
+        "labels": labels(call),
         "captions": [[name, FIGURES[shown.kind].caption] for name, shown in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too
         "page": sha256_text("".join(part.read_text("utf-8") for part in parts)),

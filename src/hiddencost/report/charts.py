@@ -112,10 +112,10 @@ def _costs(shots: list[str], palette: list[str]) -> Chart:
 
 
 def _reliability(colour: alt.Color) -> Chart:
-    bins = alt.Chart(alt.NamedData("bins"))
+    bins = alt.Chart(alt.NamedData("bins")).transform_calculate(gap="100 * (datum.accuracy - datum.confidence)")
     unit = alt.Scale(domain=[0, 1], nice=False)
-    x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False))
-    y = alt.Y("accuracy:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False))
+    x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False, title="confidence"))
+    y = alt.Y("gap:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5, title="accuracy minus confidence (points)"))
     tooltip = [
         alt.Tooltip("methodLabel:N", title="method"),
         alt.Tooltip("confidence:Q", format=".3f"),
@@ -123,10 +123,10 @@ def _reliability(colour: alt.Color) -> Chart:
         alt.Tooltip("share:Q", title="share of the images", format=".1%"),
     ]
     area = alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[8, 500]), legend=None)
-    corners = alt.Chart(alt.InlineData([{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]))
+    zero = alt.Chart(alt.InlineData([{"gap": 0}]))
     return alt.layer(
-        corners.mark_line(color="#999", strokeWidth=1).encode(x=x, y=y),
-        # a bin with few images is a point without a line, as in the printed figure
+        zero.mark_rule(color="#999", strokeWidth=1).encode(y=alt.Y("gap:Q")),
+        # a bin with few images is a point without a line
         bins.transform_filter("datum.share >= 0.01").mark_line().encode(x=x, y=y, color=colour, order="bin:Q"),
         bins.mark_circle(opacity=1, clip=False).encode(x=x, y=y, color=colour, size=area, tooltip=tooltip),
     )

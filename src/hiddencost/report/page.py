@@ -51,8 +51,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         output: of the page, beside which the study's tables/ and figures/ are.
         paths: of the tables of `TABLES` and, to be linked, of those `typeset`.
         settings: the `study`, as JSON that keeps its order; `captions`, pairs of a figure's name and what it shows;
-            `classes`, the number of each dataset's (None if unknown), `prepared`, the folders of all images;
-            `results`, the folder whose backbones/, benchmarks/ and logs/ are read as far as they are there.
+            `classes`, the number of each dataset's (None if unknown), `labels`, what to write instead of names;
+            `prepared`, the folders of all images; `results`, the folder with backbones/, benchmarks/ and logs/.
         root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
@@ -60,7 +60,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     gates, state = provenance.gates(study, results), provenance.checkout(root)
     recipes = provenance.recipes(runs, study)
     warned = warnings(runs, recipes, gates, state, results, output.parent)
-    axes = _axes(runs, study["figures"], settings["classes"])
+    looks = study["figures"] | {"labels": settings["labels"]}
+    axes = _axes(runs, looks, settings["classes"])
     formats = [*study["figures"]["formats"], "png"]
     drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
     pages = root / "workflow/report"
@@ -69,7 +70,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "study": study,
         "runs": {"all": len(runs), "done": len(style.finished(runs))},
         "axes": axes,
-        "labels": style.labels(study["figures"]),
+        "labels": style.labels(looks),
         "verdicts": {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
         "headline": headline(summary),
         "costs": costs(summary, axes, upstream),
@@ -97,7 +98,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "checkout": state,
         "config": yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100),
         "css": Markup((pages / "report.css").read_text()),
-        "data": Markup(_json_in_html(_data(axes, summary, bins, study["figures"]))),
+        "data": Markup(_json_in_html(_data(axes, summary, bins, looks))),
         "scripts": [Markup(script) for script in scripts],
         "hashes": [_csp_hash(script) for script in scripts],
     }

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hiddencost.catalog.entries import UNCOMPRESSED
-from hiddencost.compression.registry import CONTROLS, entry_of, last_applied
+from hiddencost.compression.registry import CONTROLS, PUBLISHED, entry_of, last_applied
 from hiddencost.methods.registry import METHODS
 
 if TYPE_CHECKING:  # the Snakefile, which asks for the figures alone, does not wait for pandas
@@ -25,12 +26,14 @@ class ShownBackbone:
         sparsity: the share of zeros that it declares, 0 to 1; None where none is published and none was measured yet.
         quantised: whether its weights are.
         label: what the figure calls it; "" where it is only chosen, as what is drawn decides no choice.
+        trained: whether it has learned: no random or shuffled network.
     """
 
     role: str
     sparsity: float | None
     quantised: bool
     label: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class StudyFigure:
         datasets: names of those shown, in their order.
         references: of a figure of all backbones, the dense networks that some are compared with and that are not
             shown themselves.
+        title: what it calls the network that its backbones come from; "" where they come from several.
     """
 
     kind: str
@@ -51,6 +55,7 @@ class StudyFigure:
     backbones: dict[str, ShownBackbone]
     datasets: list[str]
     references: list[str] = field(default_factory=list)
+    title: str = ""
 
     def to_json(self) -> dict:
         """Return it for JSON, the backbones as pairs: their order is that of the figure, and objects may lose it."""
@@ -218,7 +223,10 @@ def largest_shots(shots: Iterable[str]) -> str:
 
 
 def describe_backbones(
-    backbones: Mapping[str, dict], dense: str | None, labels: Mapping[str, str]
+    backbones: Mapping[str, dict],
+    dense: str | None,
+    labels: Mapping[str, str],
+    checkpoints: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, ShownBackbone]:
     """Return what a figure tells of each backbone that it shows, by name.
 
@@ -226,12 +234,18 @@ def describe_backbones(
         backbones: by name, what the study states of each (see `figures.registry.figures_of_study`).
         dense: the name of the one that the others are compared with, if any.
         labels: what to write instead of names. A label that would stand for two of them gives way to their names.
+        checkpoints: what to write instead of the names of checkpoints.
     """
     roles, label_of = {}, {}
     for name, stated in backbones.items():
         is_dense = stated["compression"] == UNCOMPRESSED and stated["dense"] in (name, None)
         roles[name] = DENSE if is_dense or name == dense else COMPRESSED if _is_made(stated) else CONTROL
-        label_of[name] = _label(stated, roles[name])
+        label_of[name] = _label(stated, roles[name], checkpoints)
+    times = Counter(label_of.values())
+    for name, stated in backbones.items():  # of several of one kind each by what it is
+        published = roles[name] == DENSE or stated["compression"] in PUBLISHED
+        if published and not stated["control"] and times[label_of[name]] > 1:
+            label_of[name] = checkpoints.get(stated["checkpoint"], name)
     times = Counter(label_of.values())
     return {
         name: ShownBackbone(
@@ -239,16 +253,17 @@ def describe_backbones(
             sparsity=stated["sparsity_declared"],
             quantised=stated["compression"] != UNCOMPRESSED and last_applied(stated["compression"]).quantises,
             label=labels.get(name, label_of[name] if times[label_of[name]] == 1 else name),
+            trained=not stated["control"],
         )
         for name, stated in backbones.items()
     }
 
 
-def _label(stated: dict, role: str) -> str:
+def _label(stated: dict, role: str, checkpoints: Mapping[str, str]) -> str:
     if stated["control"]:
         return CONTROLS[stated["control"]].title
     if stated["compression"] == UNCOMPRESSED:
-        return "dense" if role == DENSE else stated["checkpoint"]
+        return "dense" if role == DENSE else checkpoints.get(stated["checkpoint"], stated["checkpoint"])
     first, _, rest = stated["compression"].partition("+")
     entry = entry_of(first)
     title = entry.in_figures(first) + (f" + {rest}" if rest else "")

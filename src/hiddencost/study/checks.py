@@ -203,7 +203,10 @@ def check_references(study: Study) -> None:
         ),
         *(
             (f"figures.{key}[{index}]", name, allowed)
-            for key, allowed in (("backbones", backbones), ("datasets", datasets))
+            for key, allowed in (
+                *(("backbones", backbones), ("datasets", datasets)),
+                *(("methods", study.methods), ("shots", study.shots)),
+            )
             for index, name in enumerate(getattr(study.figures, key) or [])
         ),
         *(("figures.labels", name, [*backbones, *datasets, *METHODS]) for name in study.figures.labels),

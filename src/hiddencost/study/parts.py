@@ -307,6 +307,12 @@ class Figures(Record):
     backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those to show, in this order; without it all"
     )
+    methods: Annotated[list[MethodName], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
+        None, description="those to show, in this order; without it all"
+    )
+    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
+        None, description="those that accuracy, cost, maps and reliability show; without it all"
+    )
     labels: dict[Name, Words] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )

@@ -160,7 +160,7 @@ class Call:
         """What files of the user's own hold, by their paths: see `contents.digest`."""
         entries: list[tuple[str, CheckpointEntry | DatasetEntry]] = [*self.published.items(), *self.datasets.items()]
         own = {path: name for name, entry in entries for file in entry.files.values() for path in file.own_paths}
-        return {path: self._own_content(own[path], path) for path in sorted(own)}
+        return {path: self._own_content(name, path) for path, name in own.items()}
 
     def _own_content(self, name: str, path: str) -> str:
         def look() -> str:

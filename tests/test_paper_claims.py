@@ -1,6 +1,18 @@
 """What the paper says has its entry in the catalog, or a reason why not; and how a study relates to the paper's."""
 
-from hiddencost.results import claims
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from test_claims import claim, lost, made
+
+from hiddencost import catalog
+from hiddencost.files import canonical
+from hiddencost.results import claims, verdicts
+from hiddencost.results.chance import surely_above
+from hiddencost.results.relation import Paper
+from hiddencost.study.load import load_study
 
 # What arXiv 2308.14969 says, in our words: the entries that test it, or why there is none
 SAID = {
@@ -50,3 +62,125 @@ def test_a_margin_of_ours_is_said_to_be_ours():
     for name, one in claims.load().items():
         if one.within is not None or (one.order is None and not {0, 50} & {one.more_than, one.less_than}):
             assert "our margin" in one.text or "published" in one.text.lower(), name
+
+
+def runs_of(accuracies, classes=10, n_test=1000, **more):
+    """Runs of one cell, with these accuracies by seed."""
+    told = {"dataset": "cifar10", "classes": classes, "n_test": n_test} | more
+    return pd.DataFrame([told | {"seed": s, "mean_class_accuracy": a} for s, a in enumerate(accuracies)])
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "n_test", "above"),
+    [
+        ((0.10, 0.11, 0.09), 1000, False),
+        ((0.08, 0.12, 0.13), 10_000, False),  # as random mappings scatter, beyond what images do
+        ((0.12, 0.121, 0.122), 1000, True),
+        ((0.2, 0.5, 0.8), 1000, True),  # of three seeds the t bound is below 10 %
+        ((0.25, 0.4), 500, True),
+        ((0.11,), 500, False),
+        ((0.13,), 500, True),
+        ((0.11, 0.11, 0.11), 500, False),  # the same, whatever the seed
+    ],
+)
+def test_at_chance_is_what_is_not_surely_above_it(accuracies, n_test, above):
+    runs = runs_of(accuracies, n_test=n_test)
+    assert surely_above(runs, pd.Series(0, runs.index)).tolist() == [above]
+    assert surely_above(runs.assign(classes=np.nan), pd.Series(0, runs.index)).all()
+
+
+def test_networks_that_guess_are_rarely_said_not_to():
+    generator = np.random.default_rng(0)
+    runs = pd.concat([runs_of(generator.binomial(500, 0.1, 3) / 500, n_test=500) for _ in range(2000)])
+    runs = runs.reset_index(drop=True)
+    assert surely_above(runs, runs.index.to_series() // 3).mean() < 0.06
+
+
+def at(dense, sparse, **more):
+    runs = made(lambda b, d, m, n, s: (dense if b == "dense" else sparse)[s], **more)
+    return verdicts.judge(runs, {"c": claim()}).iloc[0]
+
+
+def test_a_comparison_of_two_networks_at_chance_says_nothing():
+    """12 % of the classes against 10, with nothing but images between them, was "supported"."""
+    one = at((0.108, 0.105, 0.1), (0.098, 0.094, 0.09))
+    assert (one["verdict"], one["low"] > 0) == ("at chance", True)
+    assert "at chance in 1 of 1 cells" in one["note"]
+    two = at((0.41, 0.405, 0.4), (0.098, 0.094, 0.09))
+    assert two["verdict"] == "supported"
+    assert "at chance" not in two["note"]
+
+
+def recipe(**more):
+    known = Paper.model_validate(catalog.load("paper")).recipes["train"][0]
+    return canonical(known | {"image_size": 32, "shuffle": True, "precision": "fp32", "test_batch_size": 64} | more)
+
+
+def related(runs, own=(), **more):
+    return verdicts.judge(runs, {"c": claim(**more)}, own=own).iloc[0]
+
+
+def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
+    """A study of 2 epochs on a canvas of 112 "supported" the paper's claims without a word."""
+    shots = ("1", "2", "20", "full")
+    cells = {"backbones": "resnet50-acdc80", "datasets": "cifar10", "methods": "ilm"}
+    runs = made(lost(4, 5, 6), shots=shots).assign(recipe=recipe())
+    assert related(runs, cells=cells)["relation"] == "as in the paper"
+    other = runs.assign(recipe=recipe(epochs=2, canvas=112, milestones=[0.5]))
+    assert related(other, cells=cells)["relation"] == (
+        "canvas 112 (224); epochs 2 (100); milestones [0.5] ([0.5, 0.72])"
+    )
+    few = related(runs[(runs["seed"] < 2) & runs["shots"].isin(["1", "20"])], cells=cells)
+    assert few["relation"] == "without 2, full shots; 2 seeds (3)"
+    # what no cell of the claim used does not count
+    beside = pd.concat([runs, made(lost(4, 5, 6), methods=["flm"]).assign(recipe=recipe(epochs=2))])
+    assert related(beside, cells=cells)["relation"] == "as in the paper"
+    assert related(runs, cells=cells | {"shots": [20, 50]})["relation"] == "without 50 shots"
+    assert related(runs, cells={"backbones": "acdc", "datasets": ["cifar10", "dtd"]})["relation"] == (
+        "without resnet50-acdc90, resnet50-acdc98; without dtd"
+    )
+    assert related(runs, cells={"backbones": "gmp"})["relation"] is None
+
+
+def test_other_networks_and_datasets_are_told():
+    runs = made(lost(4, 5, 6), backbones=["dense", "blocks", "old", "random"], datasets=["cifar10-part", "eurosat"])
+    told = related(runs.assign(recipe=recipe(image_size=128)))["relation"]
+    assert told.startswith("network blocks; without 20 of its 20 networks; dataset cifar10-part; split of eurosat (")
+    assert "image size" not in told  # of cifar10-part the paper has none
+
+
+def test_a_file_of_ones_own_is_no_published_network():
+    """It was, under the name of the published one."""
+    runs = made(lost(4, 5, 6), backbones=["dense", "acdc80", "small", "gmp"]).assign(recipe=recipe())
+    of = {kind: {"cells": {"backbones": kind}} for kind in ("acdc", "resnet50-acdc80", "compressed", "gmp")}
+    own = {"own": ["resnet50-acdc80", "resnet18-gmp"]}
+    for kind, verdict in {"acdc": "not run", "resnet50-acdc80": "not run", "compressed": "supported"}.items():
+        assert related(runs, **of[kind])["verdict"] == "supported"
+        assert related(runs, **own, **of[kind])["verdict"] == verdict
+    # what nobody can download: the only way to have it, and said
+    assert "resnet18-gmp is a file of one's own" in related(runs, **own, **of["gmp"])["relation"]
+    assert "own" not in related(runs, **of["gmp"])["relation"]
+
+
+def test_the_papers_study_is_the_one_that_is_planned():
+    paper, study = (
+        Paper.model_validate(catalog.load("paper")),
+        load_study(yaml.safe_load((ROOT / "studies/paper.yaml").read_text()), "paper.yaml"),
+    )
+    assert paper.seeds == len(study.seeds)
+    assert set(paper.shots) <= set(map(str, study.shots))
+    assert set(paper.networks) <= {backbone.checkpoint for backbone in study.backbones}
+    assert {d.name: d.image_size for d in study.datasets}.items() <= paper.image_sizes.items()
+    of_study = {"train": [study.protocol, study.clip], "probe": [study.probe]}
+    for job, recipes in of_study.items():
+        for expected, stated in zip(paper.recipes[job], recipes, strict=True):
+            assert {key: expected[key] for key in expected.keys() & dict(stated).keys()}.items() <= dict(
+                stated
+            ).items()
+
+
+def test_a_budget_that_is_another_by_name_alone_is_there():
+    runs = made(lost(4, 5, 6), shots=("1", "2", "10", "20", "full")).assign(recipe=recipe())
+    runs["run"] = runs["backbone"] + runs["shots"].replace({"20": "10", "full": "10"}) + runs["seed"].astype(str)
+    told = related(runs, cells={"backbones": "resnet50-acdc80", "datasets": "cifar10", "methods": "ilm"})
+    assert (told["relation"], told["cells"]) == ("as in the paper", 3)

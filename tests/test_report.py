@@ -193,7 +193,7 @@ def test_the_summary_tells_what_was_asked_and_what_came_out(told):
     assert "5 backbones × 2 data sets × 3 methods × 3 budgets × 3 seeds" in summary
     assert "Asked 270 runs" in summary
     assert "Came out 215 runs 55 have no result" in summary
-    assert "1 supported 0 not refuted, 1 contradicted, 0 undecided, 1 not run" in summary
+    assert "1 supported 0 not refuted, 1 contradicted, 0 undecided, 0 at chance, 1 not run" in summary
     assert "a processor" in summary
     assert "3.6 h" in summary  # 215 minutes
     assert re.search(r"train 2 4\.5 min 2\.5 min 502", summary)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 
+from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
@@ -74,8 +75,13 @@ def collect(call: Call) -> dict:
 
 
 def claims(call: Call) -> dict:
-    """Return the claims, as pairs: the order is theirs, and a mapping as a param has none."""
-    return {"claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()]}
+    """Return the claims, as pairs (the order is theirs, and a mapping as a param has none), the paper's study, which
+    the cells of each are held against, and the names of checkpoints of which the study has files of its own."""
+    return {
+        "claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()],
+        "paper": catalog.load("paper"),
+        "own": sorted(call.study.paths.keys() & catalog.checkpoints().keys()),
+    }
 
 
 def printed_metrics() -> list[str]:

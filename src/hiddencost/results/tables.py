@@ -28,7 +28,7 @@ TEXTS = [  # columns of any table that are no numbers
     *CELL[:7],
     *CELL[9:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
-    *("claim", "text", "verdict", "note", "source", "same_as", "network"),
+    *("claim", "text", "verdict", "note", "relation", "source", "same_as", "network"),
 ]
 
 
@@ -64,7 +64,7 @@ def run_columns() -> list[str]:
     return [
         *CELL,
         *OF_STUDY[len(COUNTERPARTS) :],
-        *("seed", "status", "reason", "n_train", "classes_short", "n_test"),
+        *("seed", "status", "reason", "n_train", "classes", "classes_short", "n_test"),
         *METRICS,
         *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
         *("python", "torch", "torchvision", "timm", "recipe", "run"),
@@ -84,8 +84,9 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
         study: the grid.
 
     Returns:
-        A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`. `classes_short` is the number of
-        classes that have fewer training images than the run's shots, and gave all; empty where none were drawn.
+        A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`. `classes` is the dataset's
+        number of classes, `classes_short` of how many there are fewer training images than the run's shots, so that
+        they gave all; both empty where no images were drawn.
 
     Raises:
         ValueError: if a run of the grid is missing or there twice.
@@ -105,7 +106,7 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
         raise ValueError(f"runs stand in more than one pack, first: {runs.index[runs.index.duplicated()][0]}")
     runs = runs.reset_index(drop=True)
     # of these alone: a pack may hold methods that nobody knows any more
-    runs["classes_short"] = _classes_short(runs, study.splits)
+    runs[["classes", "classes_short"]] = _classes(runs, study.splits)
     return runs.reindex(columns=run_columns() + BIN_COLUMNS)
 
 
@@ -120,22 +121,25 @@ def _read_pack(path: Path) -> pd.DataFrame:
     return rows.astype(dict.fromkeys(METRICS.keys() & set(rows), float))
 
 
-def _classes_short(runs: pd.DataFrame, splits: str) -> pd.Series:
-    """Return the column `classes_short`, by the images that were drawn for each run."""
-
-    @cache
-    def short(dataset: str, seed: int, shots: str) -> int | None:
-        images = images_of(dataset, seed)
-        return None if images is None else 0 if shots == "full" else sum(count < int(shots) for count in images)
+def _classes(runs: pd.DataFrame, splits: str) -> pd.DataFrame:
+    """Return the columns `classes` and `classes_short`, by the images that were drawn for each run."""
 
     @cache
     def images_of(dataset: str, seed: int) -> list[int] | None:
         path = Path(splits.format(dataset=dataset, seed=seed))
         return [len(of_class) for of_class in read_json(path)["permutations"]] if path.exists() else None
 
-    of_runs = [short(*run) for run in runs[["dataset", "seed", "shots"]].itertuples(index=False, name=None)]
+    @cache
+    def counts(dataset: str, seed: int, shots: str) -> tuple[int | None, int | None]:
+        images = images_of(dataset, seed)
+        if images is None:
+            return None, None
+        return len(images), 0 if shots == "full" else sum(count < int(shots) for count in images)
+
+    of_runs = [counts(*run) for run in runs[["dataset", "seed", "shots"]].itertuples(index=False, name=None)]
+    columns = pd.DataFrame(of_runs, index=runs.index, columns=["classes", "classes_short"], dtype=float)
     trains = runs["method"].map(lambda name: METHODS[name].trains)
-    return pd.Series(of_runs, index=runs.index, dtype=float).where(trains, 0.0)
+    return columns.assign(classes_short=columns["classes_short"].where(trains, 0.0))
 
 
 def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:

@@ -1,22 +1,26 @@
 """Verdicts: what a study's runs say of each claim."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
-from hiddencost.results import tables
+from hiddencost.results import relation, tables
 from hiddencost.results.cells import numbers, once
+from hiddencost.results.chance import surely_above
 from hiddencost.results.claims import Cells, Claim, compared_measures
 from hiddencost.results.evidence import judge_cells
 from hiddencost.results.pooled import NETWORK, networks, pooled
+from hiddencost.results.relation import Paper
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
-VERDICTS = ["supported", "not refuted", "contradicted", "undecided", "not run"]
-COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "source"]
+VERDICTS = ["supported", "not refuted", "contradicted", "undecided", "at chance", "not run"]
+COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
 AXES = {  # of claims: the columns of runs
     "backbones": "backbone",
     "datasets": "dataset",
@@ -27,37 +31,53 @@ AXES = {  # of claims: the columns of runs
 PAIRED = ["dataset", "seed"]
 
 
-def write(runs: str | Path, claims: dict[str, dict], path: str | Path) -> None:
+def write(runs: str | Path, claims: dict[str, dict], path: str | Path, paper: dict, own: list[str]) -> None:
     """Write the verdicts on claims; see `judge`.
 
     Args:
         runs: path of the study's table.
         claims: by name, as `Claim.model_dump` returns them.
         path: of the table of verdicts.
+        paper: what catalog/paper.yaml holds.
+        own: names of the catalog's checkpoints of which the study names files of its own.
     """
     checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
-    tables.write(judge(pd.read_parquet(runs), checked), path)
+    tables.write(judge(pd.read_parquet(runs), checked, Paper.model_validate(paper), own), path)
 
 
-def judge(runs: pd.DataFrame, claims: dict[str, Claim]) -> pd.DataFrame:
+def judge(
+    runs: pd.DataFrame, claims: dict[str, Claim], paper: Paper | None = None, own: Collection[str] = ()
+) -> pd.DataFrame:
     """Put each claim to the test on the runs of a study.
 
     A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
     interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
-    order, `evidence.judge_cells` says.
+    order, `evidence.judge_cells` says. Where all that is compared is no better than guessing (see `chance`), it says
+    nothing of the claim: at chance.
 
     Args:
         runs: a row a run, as in runs.parquet.
         claims: by name.
+        paper: the study that `relation` holds cells against; None: that of the catalog.
+        own: names of checkpoints whose files are the user's own. They are no published networks, unless nobody can
+            have those otherwise, as they cannot be downloaded.
 
     Returns:
         A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
         `pooled.pooled`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a
         backbone, dataset, method and shots with another) have a result; and a `note`: what is missing, whether the
-        interval holds the published effect, what it speaks for, how many cells are otherwise, and what the ECE of the
-        paper's code would have said.
+        interval holds the published effect, what it speaks for, how many cells are otherwise, how many are at chance,
+        and what the ECE of the paper's code would have said; and `relation`, in what the cells differ from the
+        paper's.
     """
-    return pd.DataFrame([{"claim": name} | _judged(runs, claim) for name, claim in claims.items()], columns=COLUMNS)
+    paper = paper or Paper.model_validate(catalog.load("paper"))
+    published = {name for name in own if not catalog.checkpoint(name).unavailable}
+    runs = runs.assign(
+        replaced=runs["checkpoint"].isin(published),
+        budgets=runs["shots"].groupby(numbers(runs)).transform(",".join),  # those of which a run is the result
+    )
+    judged = [{"claim": name} | _judged(runs, claim, paper, own) for name, claim in claims.items()]
+    return pd.DataFrame(judged, columns=COLUMNS)
 
 
 def count(verdicts: pd.Series) -> str:
@@ -65,16 +85,37 @@ def count(verdicts: pd.Series) -> str:
     return ", ".join(f"{(verdicts == verdict).sum()} {verdict}" for verdict in VERDICTS)
 
 
-def _judged(runs: pd.DataFrame, claim: Claim) -> dict:
-    column, _ = compared_measures()[claim.measure]
+def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]) -> dict:
+    column, sign = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
-    metric = METRICS[column]
-    if metric.as_published and judged["cells"] and 0 in (claim.more_than, claim.less_than):
-        published = _test(runs, claim, metric.as_published)
-        differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
-        judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
-    note = "; ".join(judged.pop("notes"))
-    return judged | {"text": claim.text, "published": claim.published, "source": claim.source, "note": note}
+    pairs, metric = judged.pop("pairs"), METRICS[column]
+    judged |= {"text": claim.text, "published": claim.published, "source": claim.source, "relation": None}
+    if len(pairs):
+        rows, of_pair = relation.compared(runs, pairs, with_dense=sign is not None)
+        judged["relation"] = relation.relation(rows, claim, _spoken_of(claim, paper), own, paper)
+        cells = pairs.groupby(_cell(pairs), dropna=False).ngroup()
+        if guessed := (~surely_above(rows, of_pair.map(cells))).sum():
+            judged["notes"].append(f"at chance in {guessed} of {judged['cells']} cells")
+        if not surely_above(rows, pd.Series(0, rows.index)).all():
+            judged["verdict"] = "at chance"
+        elif metric.as_published and 0 in (claim.more_than, claim.less_than):
+            published = _test(runs, claim, metric.as_published)
+            differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
+            judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
+    return judged | {"note": "; ".join(judged.pop("notes"))}
+
+
+def _spoken_of(claim: Claim, paper: Paper) -> list[str]:
+    """Return the names of those of the paper's networks that a claim speaks of."""
+    known = paper.backbones()
+    sides = [Cells(backbones=side.backbones) for side in (claim.cells, claim.left, claim.right) if side]
+    named = [_mask(known, known, side) for side in sides if side.backbones] or [known["backbone"].notna()]
+    return known.loc[np.logical_or.reduce(named), "backbone"].to_list()
+
+
+def _cell(pairs: pd.DataFrame) -> list[str]:
+    """Return the columns that say which cells are compared."""
+    return [name for name in pairs if name not in ("seed", "difference")]
 
 
 def _in_words(judged: dict) -> str:
@@ -84,10 +125,11 @@ def _in_words(judged: dict) -> str:
 
 def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     compared = differences(runs, claim, column)
-    cells = compared.groupby([name for name in compared if name not in ("seed", "difference")], dropna=False)
+    cells = compared.groupby(_cell(compared), dropna=False)
     cells = cells["difference"].agg(["mean", "std", "count"])
     pairs, ran = compared.dropna(subset="difference"), cells[cells["count"] > 0]
     judged: dict[str, Any] = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
+    judged["pairs"] = pairs
     if not len(ran):
         missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
         return judged | {"notes": [missing]}
@@ -170,6 +212,8 @@ def _is(backbone: pd.Series, kind: str) -> bool:
     if kind in CONTROLS or isinstance(backbone["control"], str):
         return backbone["control"] == kind
     entries = applied(backbone["compression"])
+    if backbone.get("replaced") and (kind in catalog.checkpoints() or kind in SPARSIFIERS):
+        return False  # the user's own file, under the name of published weights
     if kind in catalog.checkpoints():
         return backbone["checkpoint"] == kind and backbone["compression"] == catalog.checkpoint(kind).compression
     match kind:

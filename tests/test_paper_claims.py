@@ -1,18 +1,30 @@
 """What the paper says has its entry in the catalog, or a reason why not; and how a study relates to the paper's."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT
-from test_claims import claim, lost, made
 
 from hiddencost import catalog
 from hiddencost.files import canonical
 from hiddencost.results import claims, verdicts
 from hiddencost.results.chance import surely_above
+from hiddencost.results.claims import Claim
 from hiddencost.results.relation import Paper
 from hiddencost.study.load import load_study
+
+BACKBONES = {  # name: checkpoint, compression, control, dense
+    "dense": ("resnet50-v2", "none", None, "dense"),
+    "old": ("resnet50-v1", "none", None, "dense"),
+    "acdc80": ("resnet50-acdc80", "acdc", None, "dense"),
+    "blocks": ("resnet50-v2", "2:4", None, "dense"),
+    "random": ("resnet50-v2", "none", "random_init", "dense"),
+    "small": ("resnet18-v1", "none", None, "small"),
+    "gmp": ("resnet18-gmp", "gmp", None, "small"),
+}
 
 # What arXiv 2308.14969 says, in our words: the entries that test it, or why there is none
 SAID = {
@@ -94,6 +106,28 @@ def test_networks_that_guess_are_rarely_said_not_to():
     runs = pd.concat([runs_of(generator.binomial(500, 0.1, 3) / 500, n_test=500) for _ in range(2000)])
     runs = runs.reset_index(drop=True)
     assert surely_above(runs, runs.index.to_series() // 3).mean() < 0.06
+
+
+def made(accuracy, backbones=("dense", "acdc80"), datasets=("cifar10",), methods=("ilm",), shots=("20",)):
+    """Runs of three seeds whose accuracy is a function of backbone, dataset, method, shots and seed."""
+    rows = []
+    for backbone, dataset, method, shot, seed in product(backbones, datasets, methods, shots, range(3)):
+        told = dict(zip(("checkpoint", "compression", "control", "dense"), BACKBONES[backbone], strict=True))
+        told |= {"backbone": backbone, "dataset": dataset, "method": method, "shots": shot, "seed": seed}
+        value = accuracy(backbone, dataset, method, shot, seed)
+        told |= {"status": "ok", "accuracy": value, "mean_class_accuracy": value}
+        rows.append(told | {"classes": 10, "n_test": 1000, "recipe": None})
+    return pd.DataFrame(rows)
+
+
+def lost(*points):
+    """An accuracy by which all but the dense networks lose, with seed 0, 1, ..., so many points."""
+    return lambda b, d, m, n, seed: 0.5 - points[seed] / 100 * (b not in ("dense", "small"))
+
+
+def claim(**more):
+    values = {"text": "t", "source": "s", "measure": "accuracy_lost", "cells": {"backbones": "compressed"}}
+    return Claim.model_validate(values | {"more_than": 0} | more)
 
 
 def at(dense, sparse, **more):

@@ -262,7 +262,7 @@ def test_published_accuracies_stand_beside_ours(packs):
     summary = tables.summarise(tables.collect(packs, STUDY)).assign(classes_short=2.0)
     published = {"dataset": "toy", "method": "flm", "std": 1.0, "source": "table 1"}
     expectations = [
-        published | {"backbone": "dense", "shots": 1, "accuracy": 55.0},
+        published | {"backbone": "dense", "shots": 1, "accuracy": 55.0, "epoch": "best on test"},
         published | {"backbone": "pruned", "shots": 50, "accuracy": 30.0},
     ]
     table = tables.against_published(summary, expectations)
@@ -271,6 +271,8 @@ def test_published_accuracies_stand_beside_ours(packs):
     assert table["published_std"].tolist() == [1.0, 1.0]
     assert table["classes_short"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
     assert table["source"].tolist() == ["table 1", "table 1"]
+    assert table["published_epoch"].fillna("").tolist() == ["best on test", ""]  # not of the same epoch as ours
+    assert set(table["ours_epoch"]) == {"last"}
     assert len(tables.against_published(summary, [])) == 0
 
 

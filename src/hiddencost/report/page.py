@@ -72,6 +72,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "axes": axes,
         "labels": style.labels(looks),
         "verdicts": {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
+        "words": list(VERDICTS.items()),
         "headline": headline(summary),
         "costs": costs(summary, axes, upstream),
         "matched": to_records(matched),

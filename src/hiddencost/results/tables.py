@@ -29,6 +29,7 @@ TEXTS = [  # columns of any table that are no numbers
     *CELL[9:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
     *("claim", "text", "verdict", "note", "relation", "source", "same_as", "network"),
+    *("published_epoch", "ours_epoch"),
 ]
 
 
@@ -216,21 +217,24 @@ def against_published(summary: pd.DataFrame, expectations: list[dict]) -> pd.Dat
 
     Args:
         summary: as `summarise` returns it.
-        expectations: each its backbone, dataset, method, shots, accuracy and std (%), and source.
+        expectations: each its backbone, dataset, method, shots, accuracy and std (%), epoch, and source.
 
     Returns:
-        A row an expectation: `published`, `published_std`, `ours`, `ours_std` (%), `seeds`, `classes_short` (see
-        `summarise`), and `difference`, ours minus published, in points; ours is empty where there is no result.
+        A row an expectation: `published`, `published_std`, `published_epoch`, of which epoch it is (such as "best on
+        test", by which it may be the higher; empty: not known), `ours`, `ours_std` (%), of the last epoch, as
+        `ours_epoch` says, `seeds`, `classes_short` (see `summarise`), and `difference`, ours minus published, in
+        points; ours is empty where there is no result.
     """
-    columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "source"]
+    columns = ["backbone", "dataset", "method", "shots", "accuracy", "std", "epoch", "source"]
     expected = pd.DataFrame(expectations, columns=columns).astype({"shots": str})
     ours = summary[[*columns[:4], "seeds", "classes_short", "accuracy_mean", "accuracy_std"]]
     table = expected.merge(ours, on=columns[:4], how="left")
-    table = table.rename(columns={"accuracy": "published", "std": "published_std"})
+    table = table.rename(columns={"accuracy": "published", "std": "published_std", "epoch": "published_epoch"})
+    table["ours_epoch"] = "last"
     table["ours"], table["ours_std"] = 100 * table.pop("accuracy_mean"), 100 * table.pop("accuracy_std")
     table["difference"] = table["ours"] - table["published"]
-    numbers = ["published", "published_std", "ours", "ours_std", "seeds", "classes_short", "difference"]
-    return table[[*columns[:4], *numbers, "source"]]
+    of_either = ["published", "published_std", "published_epoch", "ours", "ours_std", "ours_epoch"]
+    return table[[*columns[:4], *of_either, "seeds", "classes_short", "difference", "source"]]
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:

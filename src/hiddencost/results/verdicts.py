@@ -19,7 +19,16 @@ from hiddencost.results.relation import Paper
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
-VERDICTS = ["supported", "not refuted", "contradicted", "undecided", "at chance", "not run"]
+VERDICTS = {  # and what they mean, for a reader
+    "supported": "of a claim of the mean, the whole 95 % interval lies where the claim holds; of every cell, each "
+    "cell's one-sided bound does; of most or some, so many surely hold; of no order, cells surely lie on either side",
+    "not refuted": "claimed of every cell: each mean lies where the claim holds, but not each cell is sure",
+    "contradicted": "the whole interval lies where the claim does not hold; of every cell, one surely does; of most "
+    "or some, so many surely do; of no order, most surely lie on one side",
+    "undecided": "neither",
+    "at chance": "no network compared is surely better than guessing, so nothing is said of the claim",
+    "not run": "no cell of the claim is in the study, or has a result",
+}
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
 AXES = {  # of claims: the columns of runs
     "backbones": "backbone",

@@ -76,11 +76,11 @@ def fine_tune(
 ) -> FineTuned:
     """Fine-tune a network in place by cross-entropy, the fine-tuning of arXiv 2308.14969's code.
 
-    As there: Adam on all weights, with weight decay; a cosine by epochs; random crops, mirrored by chance; and after
-    each backward pass and step, masked gradients and weights are set to zero. Ours, as it is not known of that code:
-    the network is in training mode, so that batch norm takes the batch's statistics and adapts its own, and dropout
-    acts; a last batch of one image joins the one before; the images, of `finetuning_size`, are square. bf16 is
-    autocast, with weights in float32.
+    As there, and in ILM-VP's code: Adam on all weights, with weight decay; a cosine by epochs; random crops, mirrored
+    by chance; and a network in training mode, so that batch norm takes the batch's statistics and adapts its own, and
+    dropout acts. As there: after each backward pass and step, masked gradients and weights are set to zero. As in
+    ILM-VP's: the images, of `finetuning_size`, are square. Ours: a last batch of one image joins the one before; and
+    bf16 is autocast, with weights in float32.
 
     Args:
         network: with its new head, see `with_new_head`.

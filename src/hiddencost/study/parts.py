@@ -278,6 +278,9 @@ class Expectation(Record):
     shots: Shots
     accuracy: float = Field(ge=0, le=100, description="%")
     std: float | None = Field(None, ge=0, description="%, over the published trials")
+    epoch: Annotated[str, one_of(("last", "best on test"))] | None = Field(
+        None, description="whose accuracy was published; best on test: chosen by the test set. Ours is the last's"
+    )
     source: str
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import published
 import pytest
+import rounding
 import scale
 import throughput
 import torch
@@ -236,3 +237,16 @@ def test_overhead_is_snakemakes_time_and_that_of_the_jobs_that_train():
     assert "6.0 s (mean of 2 jobs) of a pack, 5.0 s (mean of 1 jobs) of a run" in text
     assert "| 14,976 | packs | 20 | 624 | 4.0 s | 3.0 s | 6.0 s | 120 MB | 1.04 h |" in text
     assert "| 14,976 | one job a run | 20 | 14,976 | 4.0 s | – | – | 120 MB | 20.80 h |" in text
+
+
+def test_what_rounding_moves_stands_beside_what_seeds_do():
+    made = [(10, 12), (20, 26)]  # by seed, in two ways
+    rows = [
+        {"method": "ilm", "shots": 1, "seed": seed, "way": way, "accuracy": accuracy}
+        for seed, of_seed in enumerate(made)
+        for way, accuracy in zip("ab", of_seed, strict=True)
+    ]
+    (row,) = rounding.summarise(pd.DataFrame(rows)).to_dict("records")
+    assert (row["mean"], row["most"]) == (17, 6)
+    assert row["rounding"] == pytest.approx(((2 + 18) / 2) ** 0.5)  # variances of 2 and 18
+    assert row["seeds"] == pytest.approx(((50 + 98) / 2) ** 0.5)

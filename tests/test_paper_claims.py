@@ -164,6 +164,8 @@ def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
     assert related(other, cells=cells)["relation"] == (
         "canvas 112 (224); epochs 2 (100); milestones [0.5] ([0.5, 0.72])"
     )
+    by_steps = runs.assign(recipe=recipe(epochs=None, steps=500))
+    assert related(by_steps, cells=cells)["relation"] == "epochs other (100)"
     few = related(runs[(runs["seed"] < 2) & runs["shots"].isin(["1", "20"])], cells=cells)
     assert few["relation"] == "without 2, full shots; 2 seeds (3)"
     # what no cell of the claim used does not count

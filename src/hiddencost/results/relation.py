@@ -95,12 +95,14 @@ def _recipes(rows: pd.DataFrame, paper: Paper) -> Iterator[str]:
     for method, dataset, recipe in trained[["method", "dataset", "recipe"]].drop_duplicates().to_numpy():
         stated = json.loads(recipe)
         known = paper.recipes.get(METHODS[method].job, [])
-        expected = dict(next((one for one in known if one.keys() <= stated.keys()), {}))
+        expected = dict(max(known, key=lambda one: len(one.keys() & stated.keys()), default={}))
         if "image_size" in stated and dataset in paper.image_sizes:
             expected["image_size"] = paper.image_sizes[dataset]
         for key, value in expected.items():
-            if stated[key] != value and stated[key] not in (seen := found.setdefault((key, str(value)), [])):
-                seen.append(stated[key])
+            # a recipe that has no such key, such as one of steps and no epochs, is another
+            is_stated = "other" if stated.get(key) is None else stated[key]
+            if is_stated != value and is_stated not in (seen := found.setdefault((key, str(value)), [])):
+                seen.append(is_stated)
     for (key, value), others in found.items():
         yield f"{key.replace('_', ' ')} {' or '.join(map(str, others))} ({value})"
 

@@ -132,7 +132,7 @@ def main() -> None:
     lines = [
         f"MobileNetV2, {DATASET}: images of {PROTOCOL.image_size} pixels on {PROTOCOL.canvas}, {PROTOCOL.epochs} "
         f"epochs, fp32, 500 test images; {len(SEEDS)} seeds, each computed in {len(WAYS)} ways "
-        f"({', '.join(WAYS)}); measured on {machine()}. Accuracy in %, deviations (standard) and differences in points.",
+        f"({', '.join(WAYS)}); measured on {machine()}. Accuracy in %, standard deviations in points.",
         "",
         "| method | shots | accuracy | deviation over ways of one seed | over seeds of one way "
         "| most between two ways of a seed |",

@@ -128,7 +128,12 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     study = {"study": "small", "seeds": SEEDS, "methods": METHODS, "protocol": {"canvas": 64}, "figures": LOOK}
     study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
     study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
-    settings = {"study": json.dumps(study), "classes": classes, "results": "results/small"}
+    settings = {
+        "study": json.dumps(study),
+        "classes": classes,
+        "labels": study["figures"]["labels"],
+        "results": "results/small",
+    }
     settings["prepared"] = [
         str(folder / f"resources/datasets/{name}/{size}") for name in classes for size in (32, 64)
     ]

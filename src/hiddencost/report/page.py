@@ -61,8 +61,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     recipes = provenance.recipes(runs, study)
     warned = warnings(runs, recipes, gates, state, results, output.parent)
     looks = study["figures"] | {"labels": settings["labels"]}
-    axes = _axes(runs, looks, settings["classes"])
-    formats = [*study["figures"]["formats"], "png"]
+    axes, formats = _axes(runs, looks, settings["classes"]), [*looks["formats"], "png"]
     drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
     pages = root / "workflow/report"
     scripts = [_enclosed(_bundle()), (pages / "report.js").read_text()]

@@ -36,12 +36,12 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def describe_unknown_name(name: object, allowed: Iterable[str]) -> str:
+def describe_unknown_name(name: object, allowed: Iterable[object]) -> str:
     """Say that a name is not one of those allowed, with the nearest of them."""
-    allowed = [str(other) for other in allowed]
-    near = get_close_matches(str(name)[:100], allowed, n=1)
+    names = [str(other) for other in allowed]
+    near = get_close_matches(str(name)[:100], names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{name!r} is unknown; {hint}allowed: {', '.join(allowed)}"
+    return f"{name!r} is unknown; {hint}allowed: {', '.join(names)}"
 
 
 def describe_mismatch(expected: Mapping[str, list[int]], given: Mapping[str, list[int]]) -> str:

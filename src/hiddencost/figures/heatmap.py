@@ -109,7 +109,13 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
             _block(axis, of_dataset, own, rows[dataset], last, (limit, decimals, settings["palette"]))
             if len(last) < len(places):
                 middle = (rows[dataset].head + max(rows[dataset].of.values(), default=0) + 1) / 2
-                look = {"ha": "center", "va": "center", "size": TYPE, "color": "0.35", "in_layout": False}
+                look: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "size": TYPE,
+                    "color": "0.35",
+                    "in_layout": False,
+                }
                 axis.text(len(last) + 0.6, middle, text, rotation=90, **look)
         axis.set_title(style.named(method, settings), color=style.colours(settings)[method], pad=3)
         names = places if METHODS[method].trains else [ALL]
@@ -183,9 +189,9 @@ def _block(
         colours: dict[str, Any] = {"cmap": palette, "vmin": -limit, "vmax": limit}
         drawn = np.ma.masked_invalid(cost)[None]
         axis.pcolormesh(np.arange(len(shots) + 1), [top, top + 1], drawn, **colours, edgecolors="white", lw=0.4)
-        gaps = [(place, 1) for place in np.flatnonzero(np.isnan(cost))]
+        gaps = [(float(place), 1.0) for place in np.flatnonzero(np.isnan(cost))]
         axis.broken_barh(gaps, (top, 1), **style.NOT_RUN)
-        for place in np.flatnonzero(~np.isnan(cost)):
+        for place in np.flatnonzero(~np.isnan(cost)).tolist():
             tone = "white" if abs(cost[place]) > 0.6 * limit else "black"
             if decimals is not None:
                 weight = "bold" if sure[place] == 1 else "normal"
@@ -213,7 +219,7 @@ def _name_rows(axis: Axes, rows: dict[str, Rows], content: StudyFigure, settings
         names += [(top, content.backbones[name].label, "normal") for name, top in places.of.items()]
     axis.set_yticks([top + 0.5 for top, *_ in names], [name for _, name, _ in names], size=TYPE)
     for label, (*_, weight) in zip(axis.get_yticklabels(), names, strict=True):
-        label.set_weight(weight)
+        label.set_fontweight(weight)
 
 
 def _scale(

@@ -153,7 +153,7 @@ STUBS = {
     """,
     "hiddencost/results/verdicts.py": """
         from pathlib import Path
-        def write(runs, claims, path):
+        def write(runs, claims, path, paper, own):
             Path(path).write_text("verdict" + "\\nsupported" * len(claims))
         def count(verdicts):
             return f"{len(verdicts)} supported"
@@ -237,7 +237,7 @@ CONFIG = {
     ],
 }
 RESULTS = {
-    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 7, "report": 1, "conclude": 1}
+    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 8, "report": 1, "conclude": 1}
 }
 TRAINING = {"train": 2, **RESULTS}
 RANDOM = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}

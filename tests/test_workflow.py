@@ -81,17 +81,17 @@ EDITS = {
     "all that was made touched, inputs after what was made of them": (touch_all_that_was_made, {}, []),
     "a colour, and what a backbone is called": (
         lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"}, labels={"pruned": "less"})),
-        {"figure": 7, "report": 1},
+        {"figure": 8, "report": 1},
         [],
     ),
     "a format of the figures": (
         lambda p: configure(p, lambda c: c["figures"].update(formats=["svg"])),
-        {"figure": 7, "report": 1},
+        {"figure": 8, "report": 1},
         [],
     ),
     "fewer backbones in the figures": (
         lambda p: configure(p, lambda c: c["figures"].update(backbones=["pruned"])),
-        {"learned": 1, "matched": 1, "figure": 7, "report": 1},
+        {"learned": 1, "matched": 1, "figure": 8, "report": 1},
         [],
     ),
     "a seed added": (
@@ -106,7 +106,7 @@ EDITS = {
     ),
     "a method added": (
         lambda p: configure(p, lambda c: c["methods"].append("ilm")),
-        {**TRAINING, "figure": 8},
+        {**TRAINING, "figure": 9},
         [f"{b} 0 ilm {n}" for b in ("dense", "pruned") for n in (1, 2)],
     ),
     "a backbone added": (
@@ -195,7 +195,7 @@ EDITS = {
     "an image of a prepared array zeroed, its times kept": (zero_an_image, {"prepare_dataset": 1, **NEW_SEED}, []),
     "the figures code": (
         lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
-        {"figure": 7, "report": 1},
+        {"figure": 8, "report": 1},
         [],
     ),
     "the catalog's sha256 of a checkpoint": (
@@ -442,7 +442,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     left.mkdir()
     ran, _ = snakemake(project, *figures)
     assert left.exists()  # nothing is put in order beside a call that runs
-    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 8, "figures": 1}
     table = (project / "results/small/partial/tables/runs.csv").read_text()
     assert table.count(",ok,") in (12, 14, 16)  # seed 0's, and seed 1's probes where they came first
     assert "not finished yet" in table
@@ -459,7 +459,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     assert nothing_to_do(project)
     # what is made later is seen; with all of it the state so far is the whole
     ran, output = snakemake(project, *figures)
-    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 7, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 8, "figures": 1}
     assert "Made: results/small/partial/" in output
     assert "Whether study small is complete, `snakemake` tells." in output
     assert "runs of study small have a result" not in output  # that is told of the whole study, in its own folder
@@ -564,7 +564,7 @@ def test_files_of_ones_own_are_used_and_an_edit_of_them_is_seen(project):
     paths = {"weights": "own/w.pth", "mask": "own/m.pth"}
     configure(project, lambda c: (c["backbones"].append(ticket), c.update(paths={"resnet50-lth8": paths})))
     _, output = snakemake(project, status=1)
-    assert f"config.yaml: paths.resnet50-lth8: there is no file {project}/own/m.pth" in output
+    assert f"config.yaml: paths.resnet50-lth8: there is no file {project}/own/w.pth" in output
     (project / "own").mkdir()
     for file in paths.values():
         (project / file).write_text("weights")

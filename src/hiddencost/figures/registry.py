@@ -171,7 +171,7 @@ def figures_of_study(
     kinds = {name: kind for name, kind in FIGURES.items() if any(kind.shows(METHODS[method]) for method in methods)}
     for suffix, (dense, names) in gallery.group_backbones(backbones).items():
         shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels, checkpoints)
-        origin = backbones[dense]["checkpoint"] if dense else ""
+        origin = backbones[dense]["checkpoint"] if dense and dense in backbones else ""
         for name, kind in kinds.items():
             if kind.of_all or (kind.compares and not dense):
                 continue

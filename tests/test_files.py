@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,30 @@ def test_canonical_does_not_depend_on_the_order_of_keys_and_refuses_nan():
     )
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.canonical(float("nan"))
+
+
+AWAY = {
+    "nothing": lambda: "file",
+    "a file of a folder that is gone": lambda: "folder/file",
+    "a file of a folder that is a file": lambda: Path("folder").touch() or "folder/file",
+    "an empty mount point": lambda: Path("folder").mkdir() or "folder",
+    "a link to a disk that is away": lambda: Path("link").symlink_to("disk/file") or "link",
+}
+HERE = {
+    "a file": lambda: Path("file").touch() or "file",
+    "a folder": lambda: Path("folder/inner").mkdir(parents=True) or "folder",
+    "a link to itself": lambda: Path("link").symlink_to("link") or "link",
+    "a file behind a link to itself": lambda: Path("link").symlink_to("link") or "link/file",
+    "a name that is too long": lambda: "x" * 5000,
+    "a name that has a zero": lambda: "x\0",
+}
+
+
+@pytest.mark.parametrize(
+    ("made", "away"),
+    [*((made, True) for made in AWAY.values()), *((made, False) for made in HERE.values())],
+    ids=[*AWAY, *HERE],
+)
+def test_what_is_gone_is_away_and_what_cannot_be_read_is_not(made, away, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.is_away(made()) == away

@@ -374,6 +374,22 @@ def test_a_file_of_paths_that_is_gone_leaves_what_was_fetched_of_it(call, caplog
     assert params_of(call(own)) == before
 
 
+def test_a_file_of_paths_behind_a_link_is_gone_with_its_disk_and_told_where_it_cannot_be_read(call, caplog):
+    own = lambda config: config.update(paths={"mobilenetv2": "w.pth"})  # noqa: E731
+    Path("disk").mkdir()
+    Path("disk/w.pth").write_bytes(b"weights")
+    Path("w.pth").symlink_to("disk/w.pth")
+    before = call(own).own_contents
+    Path("disk").rename("unmounted")
+    assert call(own).own_contents == before
+    assert "there is no" in caplog.text
+    Path("disk").symlink_to("disk")  # it is there, and the system cannot read it
+    with pytest.raises(
+        StudyError, match=r"^config.yaml: paths.mobilenetv2: .*w.pth: Too many levels of symbolic links"
+    ):
+        call(own)
+
+
 @pytest.fixture
 def trained_on_a_folder(call, monkeypatch):
     """An edit of a study that trains a network, and draws a lottery ticket, on images of a folder; all is made."""

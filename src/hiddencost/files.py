@@ -114,11 +114,13 @@ def own_path(text: str, is_folder: bool = False) -> Path:
 
 
 def is_away(path: str) -> bool:
-    """Return whether nothing of the user's own is at a path: no file, or an empty folder, as of a disk that is not
-    mounted."""
+    """Return whether nothing of the user's own is at a path: no file, also where a link leads to none, or an empty
+    folder, as of a disk that is not mounted."""
     try:
-        return next(os.scandir(path), None) is None if os.path.isdir(path) else not os.path.lexists(path)
-    except OSError:  # it is there, and reading it tells what is wrong
+        return stat.S_ISDIR(os.stat(path).st_mode) and next(os.scandir(path), None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # it may be there, and reading it tells what is wrong
         return False
 
 

@@ -44,7 +44,7 @@ class Call:
         retry: whether downloads that have failed are tried again.
         partial: whether the study is shown as far as it is, and nothing of it is made.
         check: whether all that files hold is read again, also where their size and times are as they were.
-        is_job: whether it is made for a job, which takes what the plan has found of the user's own images.
+        is_job: whether it is made for a job, which takes what the plan has found of the user's own files.
     """
 
     study: Study

@@ -41,6 +41,7 @@ NAMES = 1.35  # inches, of the rows' names
 CELL = 0.5  # inches, of a map's column at most
 WIDE, NARROW = 0.32, 0.145  # inches that a number takes, with a decimal and without
 TYPE = 7  # points
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "size": TYPE, "in_layout": False}
 ENDS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100]  # of the colours' scale, in points
 ALONE = 3  # cells that a map of fewer has room for, for its title
 BETWEEN, BEFORE_CONTROLS = 0.4, 0.15  # rows
@@ -109,14 +110,7 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
             _block(axis, of_dataset, own, rows[dataset], last, (limit, decimals, settings["palette"]))
             if len(last) < len(places):
                 middle = (rows[dataset].head + max(rows[dataset].of.values(), default=0) + 1) / 2
-                look: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "size": TYPE,
-                    "color": "0.35",
-                    "in_layout": False,
-                }
-                axis.text(len(last) + 0.6, middle, text, rotation=90, **look)
+                axis.text(len(last) + 0.6, middle, text, color="0.35", rotation=90, **CENTRED)
         axis.set_title(style.named(method, settings), color=style.colours(settings)[method], pad=3)
         names = places if METHODS[method].trains else [ALL]
         axis.set_xticks(np.arange(len(places)) + 0.5, names, rotation=90 if len(shots) > 4 else 0, size=TYPE)

@@ -26,6 +26,7 @@ BACKBONES = {
     "small": ("resnet18-v1", "none", None, "small"),
     "gmp": ("resnet18-gmp", "gmp", None, "small"),
     "alone": ("mobilenetv2", "magnitude", None, None),
+    "ofq": ("swin-t-ofq-w2a2", "ofq", None, "dense"),
 }
 MORE = {
     **{f"lth{state}": (f"resnet50-lth{state}", "lth", None, "dense") for state in range(1, 11)},
@@ -223,9 +224,11 @@ def test_seeds_are_paired():
     ("kinds", "expected"),
     [
         ("dense", {"dense", "old", "small"}),
-        ("compressed", {"acdc80", "acdc80-int8", "own-acdc80", "rigl80", "blocks", "int8", "gmp", "alone"}),
+        ("compressed", {"acdc80", "acdc80-int8", "own-acdc80", "rigl80", "blocks", "int8", "gmp", "alone", "ofq"}),
         ("sparse", {"acdc80", "own-acdc80", "rigl80", "blocks", "gmp", "alone"}),
-        ("quantised", {"int8"}),
+        ("quantised", {"int8", "ofq"}),
+        ("ofq", {"ofq"}),
+        ("swin-t-ofq-w2a2", {"ofq"}),
         ("acdc", {"acdc80"}),
         (["nm", "rigl"], {"blocks", "rigl80"}),
         ("resnet50-v2", {"dense"}),
@@ -288,7 +291,7 @@ def test_networks_are_compared_within_one_family_unless_told():
     # the random network is resnet50's: gmp, of resnet18, has none, nor has what has no dense one
     controlled = {"left": {"backbones": "compressed"}, "right": {"backbones": "random_init"}}
     pairs = verdicts.differences(runs, claim(measure="accuracy", cells={}, **controlled), "accuracy")
-    assert set(pairs["backbone_left"]) == {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8"}
+    assert set(pairs["backbone_left"]) == {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8", "ofq"}
 
 
 def by_cell(*points, spread=1.0):

@@ -808,8 +808,9 @@ def check_entry(entry):
     assert all(bool(file.sources) == (entry.unavailable is None) for file in entry.files.values())
     assert entry.files.keys() == ({"weights", "mask"} if entry.format == "lth" else {"weights"})
     assert (entry.canvas is not None) == (entry.preprocessing.resize is not None) == (entry.sparsity_over == "towers")
-    assert (entry.compression == "none") == (entry.sparsity == 0) == (entry.dense is None)
-    assert entry.compression in ("none", "acdc", "rigl", "gmp", "lth", "upop")
+    assert (entry.compression in ("none", "ofq")) == (entry.sparsity == 0)
+    assert (entry.compression == "none") == (entry.dense is None)
+    assert entry.compression in ("none", "acdc", "rigl", "gmp", "lth", "upop", "ofq")
     assert entry.upstream_top1 is None or 50 < entry.upstream_top1 < 90
     assert 0.01 < entry.gmacs < 100
     assert entry.weights_mb is None or 100 < entry.weights_mb < 10_000
@@ -826,7 +827,7 @@ def test_every_checkpoint_of_the_catalog_is_complete_and_agrees_with_itself(real
         check_entry(entry)
         files += [file.name for file in entry.files.values()]
         if entry.dense:
-            assert entries[entry.dense].compression == "none"
+            assert catalog.checkpoint(entry.dense).compression == "none"
         stem = networks[entry.architecture].get_submodule(entry.stem)
         assert isinstance(stem, nn.Conv2d)
         assert stem.in_channels == 3

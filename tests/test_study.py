@@ -610,6 +610,14 @@ def test_a_quantised_network_is_not_fine_tuned():
     config["finetune"] = {key: config["probe"][key] for key in ("epochs", "learning_rate", "batch_size", "shuffle")}
     config["finetune"] |= {"weight_decay": 0.0, "test_batch_size": 8, "precision": "fp32"}
     assert "backbones[1].compression: ft, of methods, would undo the quantisation" in complaint(config)
+    config["backbones"][1] = {"name": "ofq", "checkpoint": "swin-t-ofq-w2a2"}
+    assert "backbones[1].checkpoint: ft, of methods, would undo the quantisation" in complaint(config)
+
+
+def test_a_network_that_is_published_quantised_is_not_compressed_again():
+    compression = {"algorithm": "quantise", "bits": 8}
+    config = edited(["backbones", 1], {"name": "ofq8", "checkpoint": "swin-t-ofq-w2a2", "compression": compression})
+    assert "backbones[1].compression: swin-t-ofq-w2a2 is quantised already" in complaint(config)
 
 
 def test_a_recipe_may_differ_for_a_dataset():

@@ -220,11 +220,7 @@ COMPRESSIONS: dict[str, OneShotCompression] = {
         "random", "random pruning", description="any weights", defaults=GLOBAL, method="RandomUnstructured"
     ),
     "nm": NM(
-        "nm",
-        "N:M",
-        description="all but the n largest of each m in a row",
-        required=("n", "m"),
-        shows_sparsity=False,
+        "nm", "N:M", description="all but the n largest of each m in a row", required=("n", "m"), shows_sparsity=False
     ),
     "channel": Channel("channel", description="the filters of smallest norm"),
     "quantise": Quantised(
@@ -239,6 +235,7 @@ PUBLISHED: dict[str, CompressionKind] = {
     "gmp": CompressionKind("gmp", "GMP"),
     "lth": CompressionKind("lth", "LT"),
     "upop": CompressionKind("upop", "UPop"),
+    "ofq": CompressionKind("ofq", "OFQ", quantises=True),
 }
 
 

@@ -1,6 +1,7 @@
 """Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has.
 
-These are ResNet-50 as TensorFlow's and Keras' published weights need it, and ResNets for images of 32 pixels.
+These are ResNet-50 as TensorFlow's and Keras' published weights need it, ResNets for images of 32 pixels, and OFQ's
+quantised vision transformers (`ofq`).
 """
 
 from collections import OrderedDict
@@ -12,6 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
+
+from hiddencost.networks import ofq
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -112,6 +115,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet50_keras": resnet50_keras,
     "resnet18_cifar": resnet18_cifar,
     "resnet20_cifar": resnet20_cifar,
+    **ofq.ARCHITECTURES,
 }
 
 

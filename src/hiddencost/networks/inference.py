@@ -40,14 +40,14 @@ class ReLU6(nn.ReLU6):
 
 def _with_plain_layers(network: nn.Module) -> nn.Module:
     """Return a copy with torch's own layers where timm subclasses them: torch.fx would walk into a subclass, and
-    neither a batch norm to fold nor a head to find would be left."""
+    neither a batch norm to fold nor a head to find would be left. One with layers of its own is no plain layer."""
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if type(module).__name__ == "BatchNormAct2d":  # one module in timm: its activation is no batch norm's
             norm = nn.BatchNorm2d(module.num_features, module.eps, affine=module.affine).to(module.running_mean)
             norm.load_state_dict({key: tensor for key, tensor in module.state_dict().items() if "." not in key})
             network.set_submodule(name, nn.Sequential(norm.eval(), module.drop, module.act))
-        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear and not list(module.children()):
             linear = nn.Linear(module.in_features, module.out_features, module.bias is not None).to(module.weight)
             linear.load_state_dict(module.state_dict())
             network.set_submodule(name, linear)

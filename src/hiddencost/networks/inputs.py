@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 # what sides are multiples of, else a network computes something else than the one that was published: see
 # `architectures.resnet50_rigl`
 MULTIPLES = {"resnet50_rigl": 4}
+# the one side that a published network takes: see `ofq.SIDE`
+SIDES = {
+    f"ofq_{name}_w{bits}a{bits}": 224
+    for name in ("deit_tiny", "deit_tiny_distilled", "swin_tiny")
+    for bits in (2, 3, 4)
+}
 
 
 def why_not_published(architecture: str, side: int) -> str | None:
@@ -27,7 +33,13 @@ def why_not_published(architecture: str, side: int) -> str | None:
             f"the network {architecture} takes images of a multiple of {multiple} pixels, and the canvas has {side}: "
             "it would pad otherwise than the one that was trained"
         )
+    if side != SIDES.get(architecture, side):
+        return _takes_alone(architecture, SIDES[architecture], side)
     return None
+
+
+def _takes_alone(architecture: str, own: int, side: int) -> str:
+    return f"the network {architecture} takes images of {own} pixels alone, and the canvas has {side}"
 
 
 def outputs(network: nn.Module, family: Family, side: int) -> Tensor:
@@ -92,7 +104,7 @@ def why_not(architecture: str, side: int) -> str | None:
             network = family.build(architecture)
         own = family.input_side(network)
         if own not in (None, side):
-            return f"the network {architecture} takes images of {own} pixels alone, and the canvas has {side}"
+            return _takes_alone(architecture, own, side)
         classes = outputs(network, family, side).shape[1]
         if not family.has_texts and head_of(network).out_features != classes:
             return f"the network {architecture} has no linear layer over its {classes} classes as its last one"

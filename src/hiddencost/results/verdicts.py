@@ -232,6 +232,8 @@ def _is(backbone: pd.Series, kind: str) -> bool:
             return bool(entries)
         case "sparse":
             return bool(entries) and not any(entry.quantises for entry in entries)
+        case "quantised":
+            return bool(entries) and all(entry.quantises for entry in entries)
         case _:  # of the paper's algorithms, the published networks: those that a study trains are others
             trained_here = kind in SPARSIFIERS and backbone["checkpoint"] not in catalog.checkpoints()
             return {entry.kind for entry in entries} == {kind} and not trained_here

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from hiddencost import catalog
 from hiddencost.catalog.libraries import LIBRARIES
+from hiddencost.compression.registry import kinds
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
@@ -180,10 +181,16 @@ def check_recipes(study: Study) -> None:
         if not METHODS[method].prompts and getattr(study, recipe) is None:
             raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
     for index, backbone in enumerate(study.backbones):
-        quantised = backbone.compression and backbone.compression.entry.quantises
+        published = catalog.checkpoints().get(backbone.checkpoint)
+        known = kinds().get(published.compression) if published else None
+        before = known is not None and known.quantises
+        here = backbone.compression is not None and backbone.compression.entry.quantises
         trained = [method for method in study.methods_of(backbone) if METHODS[method].changes_weights]
-        if quantised and trained:
-            raise ValueError(f"backbones[{index}].compression: {trained[0]}, of methods, would undo the quantisation")
+        key = f"backbones[{index}]." + ("compression" if here else "checkpoint")
+        if (before or here) and trained:
+            raise ValueError(f"{key}: {trained[0]}, of methods, would undo the quantisation")
+        if before and backbone.compression:
+            raise ValueError(f"{key}: {backbone.checkpoint} is quantised already; expected it as it is published")
 
 
 def check_references(study: Study) -> None:

@@ -57,5 +57,6 @@ READERS: dict[str, Reader] = {
         "efficientnet_lite": "efficientnet_lite",
         "open_clip": "plain",
         "upop": "upop",
+        "ofq": "ofq",
     }.items()
 }

@@ -125,3 +125,16 @@ def test_networks_are_compared_over_the_cells_that_all_of_them_have():
     assert found["cells"].to_dict() == {"flm": 2, "ilm": 4}
     assert found.loc["flm", "cost_at_matched"] == pytest.approx(alone.loc["flm", "cost_at_matched"])
     assert found.loc["ilm", "cost_at_matched"] == pytest.approx(alone.loc["ilm", "cost_at_matched"] + 9.5)
+
+
+def test_a_network_that_was_not_run_is_none_of_those_compared():
+    """It emptied the table of its dense network, of which it has a published accuracy."""
+    runs, upstream = study()
+    absent = study(NETWORKS | {"rigl90": ("rigl", 88.0, 0.0, 0.0)})[0].query("backbone == 'rigl90'")
+    both = pd.concat([runs, absent.assign(accuracy=np.nan, status="not run")])
+    reached = pd.concat([upstream, pd.DataFrame({"backbone": ["rigl90"], "top1": [88.0]})])
+    pd.testing.assert_frame_equal(matched(both, reached), matched(runs, upstream))
+    # by one method alone
+    both.loc[(both["backbone"] == "rigl90") & (both["method"] == "ilm"), ["accuracy", "status"]] = 0.5, "ok"
+    found = matched(both, reached).query("compression == 'all'").set_index("method")
+    assert found["networks"].to_dict() == {"flm": 5, "ilm": 6}

@@ -32,9 +32,9 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     """Return what compressed networks lose in accuracy, upstream and downstream.
 
     Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
-    controls, are left out. Downstream it is the mean of the seed-paired differences over those `cells` (datasets and
-    shots) in which all networks of the same dense one have a result. The dense network is that of the same training
-    recipe, where the study has it (see `counterparts.with_same_recipe`).
+    controls, are left out, and so is one that has no result by a method. Downstream it is the mean of the seed-paired
+    differences over those `cells` (datasets and shots) in which all others of the same dense one have a result. The
+    dense network is that of the same training recipe, where the study has it (see `counterparts.with_same_recipe`).
 
     Args:
         runs: as in runs.parquet.
@@ -51,6 +51,7 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     lost = differences(runs, LOST, "accuracy")
     made = backbones.index[(backbones["compression"] != UNCOMPRESSED) & backbones["control"].isna()]
     lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
+    lost = lost[lost.groupby(["dense", "method", "backbone"])["difference"].transform("count") > 0]
     # means over other cells would not be of the same
     cells = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
     complete = cells.transform("count") == cells.transform("size")

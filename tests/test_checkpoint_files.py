@@ -118,15 +118,22 @@ def test_files_are_read_as_torch_load_reads_them(how, tmp_path):
 
 
 @pytest.mark.parametrize("how", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])
-def test_objects_of_one_s_own_beside_the_weights_are_not_read_and_nothing_of_them_is_run(how, tmp_path, monkeypatch):
+def test_objects_of_one_s_own_beside_the_weights_are_not_read_and_nothing_of_them_is_run(
+    how, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     beside = {"kind": Kind.OWN, "kinds": {Kind.OWN: [Kind.OWN]}, "settings": Settings(), "point": Point()}
     beside |= {"dict": Own(a=Kind.OWN), "list": Listed([1]), "holding a tensor": Settings(rate=torch.ones(1))}
     beside |= {"method": Own(a=1).keys, "class": Settings}
+    beside |= {"model_state_dict": {}}  # holds nothing
     (tmp_path / "file.pth").write_bytes(saved({"model": STATE, **beside}, **how))
+    (tmp_path / "other.pth").write_bytes(saved({"state_dict": STATE, "model": Settings()}, **how))
     monkeypatch.setitem(sys.modules, __name__, None)  # no class of it can be found
     weights, _ = read_state_dict(tmp_path / "file.pth")
     assert list(weights) == list(STATE)
     assert all(torch.equal(weights[key], STATE[key].float()) for key in STATE)
+    assert f"beside the weights, and not read: kind ({__name__}.Kind), settings (" in caplog.text
+    assert list(read_state_dict(tmp_path / "other.pth").weights) == list(STATE)  # which come before what is not read
 
 
 def bomb(size):
@@ -273,6 +280,16 @@ REFUSED = {
         lambda: saved({"state_dict": Own(STATE)}),
         f"; 'state_dict' is an object of {__name__}.Own",
     ),
+    "averages of one's own beside the last weights": (
+        lambda: saved({"state_dict": STATE, "model_ema": Settings()}),
+        f"'model_ema' is an object of {__name__}.Settings, which is not read; expected a dictionary of tensors, or none",
+    ),
+    "a state dict of one's own beside another": (
+        lambda: saved({"state_dict": Own(STATE), "model": STATE}),
+        f"'state_dict' is an object of {__name__}.Own, which is not read",
+    ),
+    "the same further in": (lambda: saved({"model": {"state_dict": Own(STATE), "model": STATE}}), "'state_dict' is an"),
+    "masks of one's own": (lambda: saved({"state_dict": STATE, "masks": Settings()}), "'masks' is an object of"),
     "a tensor of numbers of one's own": (
         lambda: described(b"\x80\x02}U\x01wctorch._utils\n_rebuild_tensor_v2\n(cmine\nNumbers\n)RK\x00))tRs."),
         DAMAGED + "it describes a tensor without a size",

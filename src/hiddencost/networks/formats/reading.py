@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # where a state dict may be within a file; the averages of a training before its last weights, as timm loads them
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+MASKS = ("mask", "masks")  # what weights that lie beside it may be meant to be multiplied with
 # what wrappers put before a network's names: DataParallel and averages, torch.compile, Lightning and lottery tickets
 PREFIXES = ("module.", "_orig_mod.", "model.")
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
@@ -99,6 +100,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, StoredTensor]:
     while len(under) < 3 and isinstance(content, Mapping):  # no deeper: a file may hold itself
         if not (inner := [key for key in NESTED if isinstance(content.get(key), Mapping) and content[key]]):
             break
+        _check_unread(content, inner[0], path)
         under.append(inner[0])
         content = content[inner[0]]
     items = content.items() if isinstance(content, Mapping) else []
@@ -115,6 +117,20 @@ def _state_dict(content: Any, path: Path) -> dict[str, StoredTensor]:
     if under:
         log.info("%s: the weights are those under %s", path, ".".join(under))
     return dict(items)
+
+
+def _check_unread(content: Mapping[Any, Any], chosen: str, path: Path) -> None:
+    """Raise ContentError if what is not read would be the weights in place of those under `chosen`, or their masks."""
+    unread = {key: value.kind for key, value in content.items() if isinstance(value, Unread)}
+    for key in (*NESTED[: NESTED.index(chosen)], *MASKS):
+        if key in unread:
+            raise ContentError(
+                f"{key!r} is an object of {unread[key]}, which is not read; expected a dictionary of tensors, or none "
+                f"beside {chosen!r}"
+            )
+    if unread:
+        told = ", ".join(f"{key} ({kind})" for key, kind in unread.items())
+        log.info("%s: beside the weights, and not read: %s", path, one_line(told))
 
 
 def _number(key: str, tensor: Tensor, path: Path) -> Tensor:

@@ -282,13 +282,13 @@ REFUSED = {
     ),
     "averages of one's own beside the last weights": (
         lambda: saved({"state_dict": STATE, "model_ema": Settings()}),
-        f"'model_ema' is an object of {__name__}.Settings, which is not read; expected a dictionary of tensors, or none",
+        f"'model_ema' is an object of {__name__}.Settings, which is not read; expected a dictionary of tensors or",
     ),
     "a state dict of one's own beside another": (
         lambda: saved({"state_dict": Own(STATE), "model": STATE}),
         f"'state_dict' is an object of {__name__}.Own, which is not read",
     ),
-    "the same further in": (lambda: saved({"model": {"state_dict": Own(STATE), "model": STATE}}), "'state_dict' is an"),
+    "the same further in": (lambda: saved({"model": {"state_dict": Own(STATE), "model": STATE}}), "'state_dict' is"),
     "masks of one's own": (lambda: saved({"state_dict": STATE, "masks": Settings()}), "'masks' is an object of"),
     "a tensor of numbers of one's own": (
         lambda: described(b"\x80\x02}U\x01wctorch._utils\n_rebuild_tensor_v2\n(cmine\nNumbers\n)RK\x00))tRs."),

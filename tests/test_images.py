@@ -169,6 +169,15 @@ def progressive(scans, side=1000):
     return data[:end] + data[last:end] * (scans - data.count(b"\xff\xda")) + data[end:]
 
 
+def behind_restarts(scans, side=1000):
+    """Return a JPEG whose scans seem to be within a segment, by a code that libjpeg passes over at restarts."""
+    data = file_of(Image.new("L", (side, side)), "JPEG", progressive=True)
+    first = data.index(b"\xff\xda")
+    one, restarts = data[first : first + 10], b"\xff\xdd\0\4\0\1"
+    segment = b"\xff\2" + struct.pack(">H", 10 * (scans - 1)) + one * (scans - 1)
+    return data[:first] + restarts + one + segment + b"\xff\xd9"
+
+
 def interlaced(side):
     """Return an interlaced PNG of RGB, by the seven passes of its specification (section 8.2)."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -180,10 +189,10 @@ def interlaced(side):
     return png(side, side, data=b"".join(rows), interlace=1)
 
 
-def run_lengths(side):
-    """Return a BMP of 4 bits a pixel, each line a run after a run."""
+def run_lengths(side, ends=0):
+    """Return a BMP of 4 bits a pixel, each line a run after a run; ends: of lines without pixels."""
     row = b"\xff\x12" * (side // 255) + bytes([side % 255, 0x12]) + b"\0\0"
-    palette, body = b"".join(bytes([grey] * 3 + [0]) for grey in range(16)), row * side + b"\0\1"
+    palette, body = b"".join(bytes([grey] * 3 + [0]) for grey in range(16)), row * side + b"\0\0" * ends + b"\0\1"
     head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 4, 2, len(body), 0, 0, 16, 0) + palette
     return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(body), 0, 0, 14 + len(head)) + head + body
 
@@ -220,6 +229,10 @@ def test_the_worst_of_small_files_take_no_longer_than_their_pixels(data, tmp_pat
 
 LONG = {
     "scans": (lambda: progressive(10_000), "it has 10,000 scans; expected at most 100 of 1,000,000 pixels"),
+    "scans behind restarts": (
+        lambda: behind_restarts(3000),
+        "it has 3,000 scans; expected at most 100 of 1,000,000 pixels",
+    ),
     "scans of a large image": (
         lambda: progressive(90, 5000),
         "it has 90 scans; expected at most 85 of 25,000,000 pixels",
@@ -227,6 +240,14 @@ LONG = {
     "run lengths": (
         lambda: run_lengths(5000),
         "it has 25,000,000 pixels; expected at most 16,777,216 in a BMP of its kind",
+    ),
+    "run lengths of nothing": (
+        lambda: run_lengths(100, ends=10**6),
+        "it has 2,000,520 bytes; expected at most 105,536 of 10,000 pixels in run lengths",
+    ),
+    "comments": (
+        lambda: b"P3 2 2 255\n" + b"#\n" * 10**6 + b"0 " * 12,
+        "it has 1,000,000 signs of comments; expected at most 1,000",
     ),
     "numbers as text": (
         lambda: b"P3 5000 5000 255 0",

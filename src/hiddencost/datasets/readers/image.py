@@ -11,6 +11,7 @@
 | transparent pixels | put on white |
 | no pixels, too many of them, a side 100 times the other, a gigabyte | refused |
 | what takes long: a JPEG of many scans; run lengths in a BMP, or a PPM not of 255, of over 2^24 pixels | refused |
+| and: a BMP of many runs without pixels, a PPM of many comments | refused |
 | a pipe, a device, a folder | refused, without waiting for it |
 
 Nothing is handed to another program: Pillow would let Ghostscript run a PostScript file of any name.
@@ -37,10 +38,14 @@ MOST_PIXELS = 2**27  # up to 16 bytes each, with the file: jobs.cost.OWN_IMAGE
 MOST_STRETCHED = 100  # longer to shorter side: a line of pixels, resized by its shorter side, fills any memory
 # of a JPEG, as libtiff allows in a TIFF; Pillow writes 10. Each passes over all pixels, and may have few bytes
 MOST_SCANS, MOST_DECODED = 100, 2**31  # and the pixels of all scans
-MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # of a JPEG, before the length of what it marks
+MARKER = re.compile(rb"\xff([^\x00-\xbf\xd0-\xd7\xff])")  # of a JPEG, before the length of what it marks
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"  # of ITU-T T.81, table B.1
-IN_PYTHON = {"bmp_rle", "ppm", "ppm_plain"}  # Pillow's decoders of a microsecond a sample
+IN_PYTHON = {"bmp_rle", "ppm", "ppm_plain"}  # Pillow's decoders that take a sample, or a run, at a time
 MOST_IN_PYTHON = 2**24  # pixels
+# of a BMP of run lengths, where ends of lines may follow each other without a pixel: a run and such an end, for each
+# pixel, and for what is around them
+MOST_OF_RUNS, AROUND_RUNS = 4, 2**16
+MOST_COMMENTS = 1000  # of a PPM of numbers as text: Pillow copies up to a megabyte for each
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0, section 3
 UPRIGHT = "turned upright, by the orientation in EXIF"
 
@@ -95,10 +100,15 @@ def check_size(width: int, height: int) -> None:
 def _check_time(image: Image.Image, data: bytes) -> None:
     """Raise ValueError for an image that would be decoded for long: the others' time is bounded by their pixels."""
     pixels, tiles = image.width * image.height, getattr(image, "tile", [])
-    if tiles and tiles[0][0] in IN_PYTHON and pixels > MOST_IN_PYTHON:
+    decoder = tiles[0][0] if tiles else None
+    if decoder in IN_PYTHON and pixels > MOST_IN_PYTHON:
         raise ValueError(
             f"it has {pixels:,} pixels; expected at most {MOST_IN_PYTHON:,} in a {image.format} of its kind"
         )
+    if decoder == "bmp_rle" and len(data) > (most := MOST_OF_RUNS * pixels + AROUND_RUNS):
+        raise ValueError(f"it has {len(data):,} bytes; expected at most {most:,} of {pixels:,} pixels in run lengths")
+    if decoder == "ppm_plain" and (comments := data.count(b"#")) > MOST_COMMENTS:
+        raise ValueError(f"it has {comments:,} signs of comments; expected at most {MOST_COMMENTS:,}")
     if image.format in ("JPEG", "MPO"):
         scans, most = _scans(data), min(MOST_SCANS, MOST_DECODED // pixels)
         if scans > most:
@@ -106,7 +116,9 @@ def _check_time(image: Image.Image, data: bytes) -> None:
 
 
 def _scans(data: bytes) -> int:
-    """Return how many scans a JPEG has, as libjpeg finds them (jdmarker.c, next_marker)."""
+    """Return how many scans a JPEG has, as libjpeg finds them (jdmarker.c, next_marker and jpeg_resync_to_restart).
+
+    Codes below those of frames have no length: within a scan it passes over them, and elsewhere refuses the file."""
     place, scans = 2, 0
     while (found := MARKER.search(data, place)) and found[1] != END_OF_IMAGE:
         scans += found[1] == START_OF_SCAN

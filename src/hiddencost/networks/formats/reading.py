@@ -120,12 +120,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, StoredTensor]:
 
 
 def _check_unread(content: Mapping[Any, Any], chosen: str, path: Path) -> None:
-    """Raise ContentError if what is not read would be the weights in place of those under `chosen`, or their masks."""
+    """Raise ContentError if what is not read comes before the weights under `chosen`, or may be their masks."""
     unread = {key: value.kind for key, value in content.items() if isinstance(value, Unread)}
     for key in (*NESTED[: NESTED.index(chosen)], *MASKS):
         if key in unread:
             raise ContentError(
-                f"{key!r} is an object of {unread[key]}, which is not read; expected a dictionary of tensors, or none "
+                f"{key!r} is an object of {unread[key]}, which is not read; expected a dictionary of tensors or none "
                 f"beside {chosen!r}"
             )
     if unread:

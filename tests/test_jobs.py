@@ -4,6 +4,7 @@ As Snakemake does, a job is held to run again where the set of its params' texts
 """
 
 import os
+import re
 from copy import deepcopy
 from inspect import signature
 from itertools import product
@@ -54,8 +55,8 @@ UPSTREAM = {
 SETTINGS = {
     "fetch_checkpoint": (checkpoints.fetch_checkpoint, checkpoints.DOWNLOAD),
     "import_checkpoint": (checkpoints.import_checkpoint, checkpoints.IMPORTED),
-    "compress": (checkpoints.compress, ("compression", "control")),
-    "verify_backbone": (checkpoints.verify_backbone, ("sparsity_tolerance", "photos_top1", "photos")),
+    "compress": (checkpoints.compress, checkpoints.COMPRESSED),
+    "verify_backbone": (checkpoints.verify_backbone, checkpoints.VERIFIED),
     "fetch_dataset": (datasets.fetch_dataset, checkpoints.DOWNLOAD),
     "prepare_dataset": (datasets.prepare_dataset, datasets.PREPARED_KEYS),
     "train": (training.train, training.params("train")),
@@ -415,7 +416,10 @@ def test_a_folder_of_upstream_images_that_is_gone_leaves_what_was_trained_on_it(
         return [upstream.products(of, name) for name in ("own", "ticket")]
 
     before = settings(call(trained_on_a_folder))
-    assert [len(each) for each in before] == [1, 4]  # the dense one, two rounds and the state to rewind to
+    assert [len(each) for each in before] == [
+        3,
+        10,
+    ]  # files of the dense one, of two rounds, and the state to rewind to
     Path("images").rename("unmounted")
     for _ in range(2):
         now = call(trained_on_a_folder)
@@ -439,6 +443,12 @@ READ = {
     "the state to rewind to, deleted": lambda config: Path(
         "results/quickstart/upstream/own/rewind/epoch1/seed0.state"
     ).unlink(),
+    "weights of a training, deleted": lambda config: Path(
+        "results/quickstart/upstream/own/dense/0/seed0/weights.safetensors"
+    ).unlink(),
+    "masks of a training, deleted": lambda config: Path(
+        "results/quickstart/upstream/own/dense/0/seed0/masks.safetensors"
+    ).unlink(),
 }
 
 
@@ -449,6 +459,30 @@ def test_what_has_to_read_a_folder_of_upstream_images_that_is_gone_is_a_line(cal
     line = f"^config.yaml: upstream own: there is no {Path.cwd()}/images; expected it, as results/.* has to be made$"
     with pytest.raises(StudyError, match=line):
         away.refuse_unmade(now)
+
+
+@pytest.mark.parametrize("rules", ["checkpoints", "upstream"])
+def test_rules_of_networks_have_the_params_that_their_products_are_held_against(rules):
+    stated = re.findall(r"params_of\((.*?)\)", Path(ROOT, f"workflow/rules/{rules}.smk").read_text())
+    assert stated
+    assert not [each for each in stated if '"' in each]  # names of their own, of which `away` does not know
+
+
+@pytest.mark.parametrize("file", layout.NETWORK_FILES)
+def test_an_import_that_a_training_on_a_folder_starts_from_is_held_whole(call, trained_on_a_folder, file):
+    def edit(config):
+        trained_on_a_folder(config)
+        del config["upstream"][0]["architecture"]
+        config["upstream"][0]["checkpoint"] = "mobilenetv2"
+
+    for backbone in ("own", "ticket"):
+        for made in away._made(call(edit), "own", backbone):
+            make(*made)
+    Path("images").rename("unmounted")
+    away.refuse_unmade(call(edit))
+    Path(layout.IMPORTED.format(checkpoint="mobilenetv2"), file).unlink()
+    with pytest.raises(StudyError, match=f"expected it, as resources/backbones/mobilenetv2/{file} has to be made$"):
+        away.refuse_unmade(call(edit))
 
 
 def test_colours_and_seeds_ask_for_no_folder_of_upstream_images(call, trained_on_a_folder):

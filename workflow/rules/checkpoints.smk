@@ -86,7 +86,7 @@ rule compress:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(checkpoints.compress, "compression", "control"),
+        **params_of(checkpoints.compress, *checkpoints.COMPRESSED),
         code=code("compress"),
     message:
         "Making backbone {wildcards.backbone}"
@@ -113,7 +113,7 @@ rule verify_backbone:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(checkpoints.verify_backbone, "sparsity_tolerance", "photos_top1", "photos"),
+        **params_of(checkpoints.verify_backbone, *checkpoints.VERIFIED),
         code=code("verify_backbone"),
     message:
         "Verifying backbone {wildcards.backbone}: sparsity, masks, photos"

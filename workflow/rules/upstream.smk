@@ -60,7 +60,7 @@ rule rewind_point:
         mem_mb=amount(resources.upstream_memory),
         runtime=amount(resources.upstream_runtime),
     params:
-        **params_of(upstream.rewind, *upstream.TRAINING, "until"),
+        **params_of(upstream.rewind, *upstream.REWINDING),
         code=code("sparsify"),
     message:
         "Training {wildcards.upstream} up to epoch {wildcards.rewind_epoch}, to rewind to"
@@ -87,7 +87,7 @@ rule verify_trained:
         mem_mb=amount(resources.network_memory),
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(checkpoints.verify_trained, "sparsity_tolerance", "upstream_top1"),
+        **params_of(checkpoints.verify_trained, *checkpoints.VERIFIED_TRAINED),
         code=code("verify_trained"),
     message:
         "Verifying backbone {wildcards.backbone}: sparsity, masks, upstream test images"

@@ -52,13 +52,13 @@ def _of_upstream_folders(call: Call) -> Iterator[tuple[str, str, list[Made]]]:
 
 
 def _made(call: Call, network: str, backbone: str) -> Iterator[Made]:
-    for start in upstream.start(call, network)[-1:]:
+    for start in upstream.start(call, network):
         checkpoint = call.study.trained_here(network).checkpoint or ""
         yield start, "import_checkpoint", checkpoints.import_checkpoint(call, checkpoint), checkpoints.IMPORTED
     for product, settings in upstream.products(call, backbone).items():
-        yield product, "sparsify", settings, (*upstream.TRAINING, *(["until"] if "until" in settings else []))
+        yield product, "sparsify", settings, upstream.REWINDING if "until" in settings else upstream.TRAINING
     for file in layout.NETWORK_FILES:
         path = f"{call.path(layout.BACKBONE, backbone=backbone)}/{file}"
-        yield path, "compress", checkpoints.compress(call, backbone), ("compression", "control")
+        yield path, "compress", checkpoints.compress(call, backbone), checkpoints.COMPRESSED
     verification = call.path(layout.VERIFICATION, backbone=backbone)
-    yield verification, "verify_trained", checkpoints.verify_trained(call), ("sparsity_tolerance", "upstream_top1")
+    yield verification, "verify_trained", checkpoints.verify_trained(call), checkpoints.VERIFIED_TRAINED

@@ -8,8 +8,12 @@ from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
 
 (PHOTOS,) = catalog.photos()
-DOWNLOAD = ("files", "attempt")  # params of rules that fetch: see `downloads.settings`
+# params of rules
+DOWNLOAD = ("files", "attempt")  # of those that fetch: see `downloads.settings`
 IMPORTED = (*CheckpointLayout.model_fields, "files", "reader_code")
+COMPRESSED = ("compression", "control")
+VERIFIED = ("sparsity_tolerance", "photos_top1", "photos")
+VERIFIED_TRAINED = ("sparsity_tolerance", "upstream_top1")
 
 
 def fetched_checkpoint(call: Call, checkpoint: str) -> str:

@@ -9,7 +9,17 @@ from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, folder_name, rou
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
-TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
+TRAINING = (
+    "checkpoint",
+    "architecture",
+    "start",
+    "data",
+    "image_size",
+    "seed",
+    "sparsify",
+    *RECIPE,
+)  # params of rules
+REWINDING = (*TRAINING, "until")
 
 
 @cache
@@ -102,7 +112,7 @@ def rewind(call: Call, upstream: str, rewind_epoch: str, upstream_seed: str) -> 
 
 
 def products(call: Call, backbone: str) -> dict[str, dict]:
-    """Return the settings of all trainings that a backbone stands on, by a file that each makes."""
+    """Return the settings of all trainings that a backbone stands on, by the files that they make."""
     name = call.study.backbone(backbone).checkpoint
     settings, seed = call.study.backbone(backbone).training()
     made = {}
@@ -112,7 +122,7 @@ def products(call: Call, backbone: str) -> dict[str, dict]:
         for state in rewind_point(call, *wildcards):
             epoch = SPARSIFIERS[needed["algorithm"]].rewind_epoch(needed) if needed else 0
             made[state] = rewind(call, name, str(epoch), str(seed))
-        made[trained_network(call, name, needed, seed)[-1]] = sparsify(call, *wildcards)
+        made |= dict.fromkeys(trained_network(call, name, needed, seed), sparsify(call, *wildcards))
     return made
 
 

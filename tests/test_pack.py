@@ -158,6 +158,14 @@ def test_the_batch_size_of_the_test_scores_anew_and_trains_nothing(pack, monkeyp
     pd.testing.assert_frame_equal(rows().drop(columns=changed), before.drop(columns=changed))
 
 
+def test_each_metric_that_depends_on_the_batch_size_of_the_test_says_of_which_it_is(pack, monkeypatch):
+    monkeypatch.setitem(METRICS, "batches", Metric("Batches", lambda one: one.batch_size, by_batch=True))
+    trainer = Trainer()
+    for size in (16, 60):
+        complete(pack, request(("flm", 9), recipe=RECIPE | {"test_batch_size": size}), "out.parquet", trainer)
+        assert rows()[["batches", "batches_batch_size", "ece_published_batch_size"]].values.tolist() == [[size] * 3]
+
+
 def test_a_new_metric_scores_what_is_stored_and_trains_nothing(pack, monkeypatch, caplog):
     caplog.set_level("INFO")
     trainer = Trainer()
@@ -447,6 +455,18 @@ def test_scores_of_unchanged_metrics_stay_where_another_device_rounds_otherwise(
     complete(pack, request(("flm", 1), metrics="m3"), "out.parquet", trainer)
     pd.testing.assert_frame_equal(rows(), after)
     assert "does not give it finite logits: its scores stay" in caplog.text
+    # once, where the batch size of the test is another, too
+    for _ in range(2):
+        complete(
+            pack, request(("flm", 1), metrics="m3", recipe=RECIPE | {"test_batch_size": 60}), "out.parquet", trainer
+        )
+    assert len(trainer.predicted) == 3
+    assert rows()["ece_published_batch_size"].tolist() == [16], "what its score is of"
+    trainer.factor = 3.0
+    complete(pack, request(("flm", 1), metrics="m4", recipe=RECIPE | {"test_batch_size": 60}), "out.parquet", trainer)
+    assert rows()["ece_published_batch_size"].tolist() == [60]
+    assert rows()["ece_published"].tolist() != after["ece_published"].tolist()
+    assert rows()["accuracy"].tolist() == after["accuracy"].tolist()
 
 
 def test_no_two_packs_share_the_file_of_their_runs_under_way():

@@ -12,7 +12,7 @@ from hiddencost.files import atomic, canonical, read_json
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import cells
 from hiddencost.results.intervals import paired_interval
-from hiddencost.runs.metrics import METRICS
+from hiddencost.runs.metrics import METRICS, batch_columns
 from hiddencost.runs.packfile import AXES, stored_request
 from hiddencost.study.recipes import recipe_of_run
 
@@ -67,7 +67,8 @@ def run_columns() -> list[str]:
         *OF_STUDY[len(COUNTERPARTS) :],
         *("seed", "status", "reason", "n_train", "classes", "classes_short", "n_test"),
         *METRICS,
-        *("ece_published_batch_size", "train_seconds", "images_per_second", "device", "precision"),
+        *batch_columns().values(),
+        *("train_seconds", "images_per_second", "device", "precision"),
         *("python", "torch", "torchvision", "timm", "recipe", "run"),
     ]
 

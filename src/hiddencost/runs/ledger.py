@@ -26,6 +26,7 @@ class Result(BaseModel):
         training: how it was trained and on what (`pack.timing`), and what determined it beside its request.
         scores: its metrics and reliability bins, see `metrics.evaluate`; none of a run that diverged.
         metrics: digest of the code that scored it, see `metrics.digest`.
+        test_batch_size: images a batch of the test that it was last scored for.
         scored_by: the same a column of scores, see `metrics.digests`.
     """
 
@@ -36,6 +37,7 @@ class Result(BaseModel):
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     metrics: str = ""
+    test_batch_size: int | None = None
     scored_by: dict[str, str] = {}
 
     def row(self) -> dict[str, Any]:

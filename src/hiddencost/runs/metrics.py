@@ -34,7 +34,7 @@ class Predictions:
     Attributes:
         logits: float64 [N, K] over the target classes, finite, on the CPU.
         labels: int64 [N], each in 0..K-1.
-        batch_size: images a batch, which `ece_published` alone depends on.
+        batch_size: images a batch, see `Metric.by_batch`.
     """
 
     logits: "Tensor"
@@ -81,6 +81,7 @@ class Metric:
         unit: of what is shown, of a difference too.
         higher_is_better: whether more of it is better.
         paired: whether tables hold its difference from the dense network, paired by seed: a cost of compression.
+        by_batch: whether it depends on how many images a batch of the test has.
         as_published: the name of what the paper's code computes in its place, of another scale: verdicts compare its
             sign alone.
     """
@@ -91,6 +92,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = False
     paired: bool = False
+    by_batch: bool = False
     title: str = ""
     as_published: str = ""
 
@@ -231,7 +233,7 @@ METRICS: dict[str, Metric] = {
         title="Expected calibration error",
         as_published="ece_published",
     ),
-    "ece_published": Metric("ECE as published (of logits)", published_ece),
+    "ece_published": Metric("ECE as published (of logits)", published_ece, by_batch=True),
     "temperature": Metric("Temperature fitted on held-out test images", temperature),
     "ece_before_scaling": Metric("ECE before temperature scaling", ece_before_scaling, percent=True, unit="points"),
     "ece_scaled": Metric(
@@ -250,6 +252,12 @@ METRICS: dict[str, Metric] = {
     ),
     "kl_uniform": Metric("KL divergence of the prediction from uniform", kl_uniform, unit="nats"),
 }
+
+
+def batch_columns() -> dict[str, str]:
+    """Return the column that says of which batch size of the test a metric is, by the name of each of which it
+    matters."""
+    return {name: f"{name}_batch_size" for name, metric in METRICS.items() if metric.by_batch}
 
 
 def digests() -> dict[str, str]:
@@ -282,17 +290,18 @@ def evaluate(logits: "Tensor", labels: "Tensor", test_batch_size: int) -> dict:
     Args:
         logits: [N, K], for label mapping the K mapped ones.
         labels: int64 [N], each in 0..K-1.
-        test_batch_size: images a batch, of `ece_published` alone.
+        test_batch_size: images a batch, see `Metric.by_batch`.
 
     Returns:
-        The value of each of METRICS by name; and `bin_count`, `bin_confidence`, `bin_accuracy`, see
+        The value of each of METRICS by name; `batch_columns`; and `bin_count`, `bin_confidence`, `bin_accuracy`, see
         `calibration_bins`.
 
     Raises:
         ValueError: if a logit is not finite.
     """
     predictions = predictions_of(logits, labels, test_batch_size)
-    return {name: metric.compute(predictions) for name, metric in METRICS.items()} | predictions.bins
+    scores = {name: metric.compute(predictions) for name, metric in METRICS.items()}
+    return scores | dict.fromkeys(batch_columns().values(), test_batch_size) | predictions.bins
 
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> dict[str, list]:

@@ -23,12 +23,12 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.networks.manifest import Manifest
 from hiddencost.runs import ledger, not_run, packfile
 from hiddencost.runs.ledger import Result
-from hiddencost.runs.metrics import digests, evaluate
+from hiddencost.runs.metrics import batch_columns, digests, evaluate
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import recipe_of_run
 
 log = logging.getLogger(__name__)
-OF_SCORES = "test_batch_size"  # of a recipe
+OF_SCORES = "test_batch_size"  # of a recipe, and of a result
 VERSIONS = ("torch", "torchvision", "timm")
 
 
@@ -191,11 +191,12 @@ def _train(
 
 def _scored_so(result: Result, request: PackRequest) -> bool:
     """Say whether a result was scored by the metrics, and for the batch size of the test, that a request states."""
-    return result.metrics == request.metrics and _same_batches(result, request)
+    asked = _asked_of_scores(request)
+    return result.model_dump(include=set(asked)) == asked
 
 
-def _same_batches(result: Result, request: PackRequest) -> bool:
-    return result.scores["ece_published_batch_size"] == request.recipe[OF_SCORES]
+def _asked_of_scores(request: PackRequest) -> dict[str, Any]:
+    return {"metrics": request.metrics, OF_SCORES: request.recipe[OF_SCORES]}
 
 
 def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRequest) -> None:
@@ -205,14 +206,14 @@ def _score_anew(job: Job, dataset: prepared.Dataset, runs: Runs, request: PackRe
     stored = ((run, ledger.read(request.ledger, run)[0]) for run in runs)
     for run, logits in job.predict(dataset, runs, stored):
         learned, before = ledger.read(request.ledger, run)
+        is_same_batch = before.test_batch_size == request.recipe[OF_SCORES]
+        valid = {one: code for one, code in before.scored_by.items() if is_same_batch or one not in batch_columns()}
         after = scored(before.training, logits, labels, request)
         if after.status != before.status:
             log.warning("%s: another device does not give it finite logits: its scores stay as they are", run)
-            after = before.model_copy(update={"metrics": request.metrics})
-        digests_before = before.scored_by.items()
-        same = {column: before.scores[column] for column, _ in after.scored_by.items() & digests_before}
-        if not _same_batches(before, request):
-            same.pop("ece_published", None)
+            # with what was asked, so that it is not asked again and again
+            after = before.model_copy(update=_asked_of_scores(request) | {"scored_by": valid})
+        same = {column: before.scores[column] for column, _ in after.scored_by.items() & valid.items()}
         ledger.record(request.ledger, run, learned, after.model_copy(update={"scores": after.scores | same}))
 
 
@@ -259,13 +260,12 @@ def scored(training: dict[str, Any], logits: Tensor, labels: Tensor, request: Pa
         training: how it was trained.
         logits: over the target classes, [N, K].
         labels: int64 [N].
-        request: the pack's, whose recipe has the batch size of `metrics.ece_published`.
+        request: the pack's, whose recipe has the batch size of the test.
     """
     if not logits.isfinite().all():
         return Result(status="diverged", reason="a test logit is not finite", training=training)
-    batch_size = request.recipe[OF_SCORES]
-    scores = evaluate(logits, labels, batch_size) | {"ece_published_batch_size": batch_size}
-    return Result(status="ok", training=training, scores=scores, metrics=request.metrics, scored_by=digests())
+    scores = evaluate(logits, labels, request.recipe[OF_SCORES])
+    return Result(status="ok", training=training, scores=scores, scored_by=digests(), **_asked_of_scores(request))
 
 
 def timing(seconds: float, images: int, device: torch.device, precision: str) -> dict:

@@ -17,10 +17,12 @@ from conftest import ROOT
 from stubbed_project import CONFIG as SMALL
 
 from hiddencost import catalog, digest
+from hiddencost.compression import photos
 from hiddencost.files import write_json
 from hiddencost.jobs import (
     away,
     checkpoints,
+    cost,
     datasets,
     downloads,
     ending,
@@ -38,6 +40,7 @@ from hiddencost.messages import StudyError
 from hiddencost.runs import not_run, packfile
 from hiddencost.sources import LOCK, Source, download_digest
 from hiddencost.study.load import load_study
+from hiddencost.upstream import gate
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL | {"study": "quickstart"}
 DATASET = "cifar10-part"
@@ -620,6 +623,23 @@ def test_time_and_memory_grow_with_the_attempt(call):
         for attempt in (1, 2)
     ]
     assert asked[1] == (2 * asked[0][0], 2 * asked[0][1])
+
+
+def test_the_gate_asks_for_the_time_and_memory_of_its_looks_and_of_the_dense_network(call):
+    assert 1 + len(photos.VIEWS) + len(photos.NORMALISATIONS) == cost.LOOKS
+    assert cost.TEST_IMAGES == gate.IMAGES
+    of = read_call(yaml.safe_load((ROOT / "studies/clip.yaml").read_text()), "clip.yaml", "snakemake")
+    a_look = 20 * 2 * 84.871 * (336 / 224) ** 2 / 25 / 60  # minutes
+    for name, looks in (("clip-coco-dense", 11), ("clip-upop2x", 12)):
+        assert 0 <= resources.verify_runtime(of, name, 1) - (10 + looks * a_look) < 1
+    assert resources.verify_runtime(of, "clip-upop2x", 2) == 2 * resources.verify_runtime(of, "clip-upop2x", 1)
+    dense, halved = (resources.verify_memory(of, name, 1) for name in ("clip-coco-dense", "clip-upop2x"))
+    alone = resources.network_memory(of, "clip-upop2x", 1)
+    assert (dense, halved) == (resources.network_memory(of, "clip-coco-dense", 1), alone + 3 * 1712)
+    verification, own = CONFIG["verification"] | {"upstream_top1": 20}, [{"name": "own", "checkpoint": "own"}]
+    of = call(lambda c: c.update(upstream=[UPSTREAM], backbones=own, verification=verification))
+    resources.count_arithmetic(of)  # 0.041 GMACs an image of 32 pixels
+    assert resources.verify_trained_runtime(of, "own", 1) == 11
 
 
 def test_a_call_ends_with_what_it_made_or_with_the_studys_conclusion(call):

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from hiddencost import catalog
+from hiddencost.compression import gate
 from hiddencost.compression.gate import mask_violations, verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import NORMALISATIONS, VIEWS, Recognised, imagenet_photos
@@ -190,11 +191,27 @@ def test_a_compressed_network_whose_answers_have_nothing_to_do_with_the_dense_on
     assert correct == 20  # of which the photos alone say nothing
     assert "its logits for the ImageNet photos correlate with those of the dense network by" in told
 
+    right = dense.weight.clone()
+    for wrong in (
+        right.roll(1, 1),
+        right.index_fill(1, torch.tensor([5]), float("nan")),
+    ):  # it is the dense one's fault
+        dense.weight = wrong
+        assert doubts(compressed, **more) == (20, [])
+    dense.weight = right
+
     def refused(folder):
         raise ValueError("the download failed")
 
     monkeypatch.setattr(backbones, "load", refused)
     assert doubts(compressed, **more) == (20, [])
+
+
+def test_a_network_that_knows_too_few_photos_is_told_how_it_would_know_more():
+    few, doubt = "5 of 20 photos classified rightly, at least 12 expected", "it knows the photos better otherwise"
+    for correct, least, reasons in ((5, 12, [few, doubt]), (12, 12, [doubt])):
+        assert gate._image_violations(Recognised(correct, 20, "photos", least, [doubt])) == reasons
+    assert gate._image_violations(Recognised(5, 20, "photos", 12)) == [few]
 
 
 def test_the_random_control_is_exempt_by_declaration_and_another_random_network_is_not(make, photos, threads):

@@ -110,8 +110,8 @@ rule verify_backbone:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=amount(resources.network_memory),
-        runtime=amount(resources.short_runtime),
+        mem_mb=amount(resources.verify_memory),
+        runtime=amount(resources.verify_runtime),
     params:
         **params_of(checkpoints.verify_backbone, *checkpoints.VERIFIED),
         code=code("verify_backbone"),

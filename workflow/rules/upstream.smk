@@ -85,7 +85,7 @@ rule verify_trained:
         "../../envs/hiddencost.yaml"
     resources:
         mem_mb=amount(resources.network_memory),
-        runtime=amount(resources.short_runtime),
+        runtime=amount(resources.verify_trained_runtime),
     params:
         **params_of(checkpoints.verify_trained, *checkpoints.VERIFIED_TRAINED),
         code=code("verify_trained"),

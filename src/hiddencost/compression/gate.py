@@ -104,10 +104,9 @@ def _share_violations(manifest: Manifest, masked: dict, measured: dict | None, t
 
 
 def _image_violations(known: Recognised) -> list[str]:
-    if known.correct >= known.least:
-        return list(known.doubts)
-    comma = "," if "," in known.of else ""
-    return [f"{known.correct} of {known.count} {known.of}{comma} classified rightly, at least {known.least} expected"]
+    few, comma = known.correct < known.least, "," if "," in known.of else ""
+    count = f"{known.correct} of {known.count} {known.of}{comma} classified rightly, at least {known.least} expected"
+    return [*([count] if few else []), *known.doubts]
 
 
 def mask_violations(

@@ -77,7 +77,8 @@ def imagenet_photos(
         path: of the wheel that holds the photos.
         layout: how they are in it. A network says which class each is of, as `Family.photo_classifier` asks it.
         least: how many it must know.
-        dense: the folder of the dense backbone that it is compared with. One that cannot be used says nothing.
+        dense: the folder of the dense backbone that it is compared with. One that cannot be used, or knows fewer
+            photos itself, says nothing.
         views: what is done to photos, by what messages call it.
         normalisations: mean and deviation of each colour, by what messages call them.
     """
@@ -98,7 +99,9 @@ def imagenet_photos(
                 )
         if dense is not None and correct >= TELLING * len(truth):
             with suppress(ValueError):  # what is wrong with the dense network its own verification says
-                doubts += _unlike(answers, _answers_of(dense, path, layout), photos_of)
+                of_dense, its_truth = _answers_of(dense, path, layout)
+                if of_dense.isfinite().all() and _known(of_dense, its_truth)[0] >= least:
+                    doubts += _unlike(answers, of_dense, photos_of)
         return Recognised(correct, layout.count, photos_of, least, doubts)
 
     return recognise
@@ -115,11 +118,12 @@ def _asked(
     return classifier, photos, torch.tensor(labels)
 
 
-def _answers_of(folder: str | Path, path: str | Path, layout: PhotosLayout) -> Tensor:
-    """Return the logits of a backbone's network for the photos. Raises ValueError where it has none."""
+def _answers_of(folder: str | Path, path: str | Path, layout: PhotosLayout) -> tuple[Tensor, Tensor]:
+    """Return the logits of a backbone's network for the photos, and their labels among its classes. Raises ValueError
+    where it has none."""
     network, _, manifest = backbones.load(folder)
-    classifier, photos, _ = _asked(network, manifest, path, layout)
-    return _answers(classifier, photos, manifest.preprocessing)
+    classifier, photos, truth = _asked(network, manifest, path, layout)
+    return _answers(classifier, photos, manifest.preprocessing), truth
 
 
 @torch.inference_mode()

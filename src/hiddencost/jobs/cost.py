@@ -26,6 +26,7 @@ FEATURES = 2048  # of an image, float32
 # time; one that asks for too much may wait for days.
 START = 10  # minutes: reading files from a network, importing PyTorch, measuring how a network runs fastest
 GPU_RATE = 5_000  # GFLOP/s: a third of the fp32 peak of a V100, an old GPU by now
+CPU_RATE = 25  # GFLOP/s of one core: a third of the fp32 peak of one with AVX2 at 2.4 GHz
 PROBE_RATE = 5_000  # images/s on one core
 RESIZE_RATE = 100  # images/s on one core
 # Memory in MB. A process with PyTorch; with CUDA it maps its libraries and pins buffers.
@@ -36,6 +37,10 @@ OWN_IMAGE = 2148  # the largest of the user's own that is read, see datasets.rea
 READERS, READER = 4, 600  # worker processes that read images for a GPU, and what each takes
 IMAGENET = 1_281_167  # training images of an upstream folder, as long as nobody has counted: ImageNet-1k's
 DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
+# What the gate shows a network: photos, as declared, in `compression.photos.VIEWS` and by NORMALISATIONS; or of those
+# that a network was trained with here, `upstream.gate.IMAGES`
+LOOKS, TEST_IMAGES = 11, 1000
+READ = 3  # copies of a network that answers and no more: its weights as read and as parameters, and masks
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
 
@@ -129,6 +134,11 @@ def minutes(seconds: float, attempt: int) -> int:
     return math.ceil(START + seconds / 60) * 2 ** (attempt - 1)
 
 
+def answer_seconds(images: int, checkpoint: NetworkEntry, side: int) -> float:
+    """Return how long a network may take for so many images of a side, in pixels, on one core."""
+    return images * 2 * (checkpoint.gmacs or GMACS) * (side / 224) ** 2 / CPU_RATE
+
+
 def train_seconds(
     study: Study,
     backbone: Backbone,
@@ -189,9 +199,10 @@ def training_images_mb(dataset: DatasetEntry, size: int) -> float:
     return _counts(dataset).train * 3 * size**2 / 1e6
 
 
-def network_mb(checkpoint: NetworkEntry) -> int:
-    """Return the memory to import, compress or verify a network."""
-    return math.ceil(PROCESS["cpu"] + 1000 + COPIES * weights_mb(checkpoint))
+def network_mb(checkpoint: NetworkEntry, dense: NetworkEntry | None = None) -> int:
+    """Return the memory to import, compress or verify a network; dense: one that is held beside it."""
+    beside = READ * weights_mb(dense) if dense else 0
+    return math.ceil(PROCESS["cpu"] + 1000 + COPIES * weights_mb(checkpoint) + beside)
 
 
 def prepare_mb(dataset: DatasetEntry) -> int:

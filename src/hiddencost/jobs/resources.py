@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from hiddencost import catalog
 from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepared import PreparedReport
-from hiddencost.jobs import cost, datasets
+from hiddencost.jobs import checkpoints, cost, datasets
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import to_run
 from hiddencost.jobs.upstream import arithmetic, gflop
@@ -61,8 +62,38 @@ def import_memory(call: Call, checkpoint: str, attempt: int) -> int:
 
 
 def network_memory(call: Call, backbone: str, attempt: int) -> int:
-    """Return the memory to compress a network or verify it."""
+    """Return the memory to compress a network, or verify one that is trained here."""
     return cost.network_mb(_network(call, backbone)) * attempt
+
+
+def _dense(call: Call, backbone: str) -> str | None:
+    """Return the name of the dense backbone that the gate holds one's answers against, if there is one."""
+    has_one = checkpoints.dense_network(call, backbone)
+    return call.study.dense_of(call.study.backbone(backbone)) if has_one else None
+
+
+def verify_memory(call: Call, backbone: str, attempt: int) -> int:
+    """Return the memory to verify a published network, beside the dense one that it is held against."""
+    dense = _dense(call, backbone)
+    return cost.network_mb(_network(call, backbone), _network(call, dense) if dense else None) * attempt
+
+
+def verify_runtime(call: Call, backbone: str, attempt: int) -> int:
+    """Return the time to verify a published network, on photos of 224 pixels, or of its own side."""
+    count, dense = catalog.photos()[checkpoints.PHOTOS].count, _dense(call, backbone)
+    looks = [(backbone, cost.LOOKS), *([(dense, 1)] if dense else [])]
+    sides = [max(224, call.study.canvas(call.study.backbone(name))) for name, _ in looks]
+    seconds = [
+        cost.answer_seconds(number * count, _network(call, name), side)
+        for (name, number), side in zip(looks, sides, strict=True)
+    ]
+    return cost.minutes(sum(seconds), attempt)
+
+
+def verify_trained_runtime(call: Call, backbone: str, attempt: int) -> int:
+    """Return the time to verify a network that is trained here, on images as it was trained with."""
+    side = call.study.trained_here(call.study.backbone(backbone).checkpoint).image_size
+    return cost.minutes(cost.answer_seconds(cost.TEST_IMAGES, _network(call, backbone), side), attempt)
 
 
 def prepare_runtime(call: Call, dataset: str, attempt: int) -> int:

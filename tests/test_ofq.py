@@ -13,13 +13,16 @@ from itertools import product
 import pytest
 import timm
 import torch
-from torch import nn
 from torchvision.models.swin_transformer import SwinTransformer
 
 from hiddencost.catalog import checkpoint, checkpoints
 from hiddencost.catalog.entries import CheckpointLayout
+from hiddencost.compression.controls import random_network, shuffle
+from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
+from hiddencost.compression.photos import Recognised
 from hiddencost.files import sha256_file, write_json
-from hiddencost.networks import architectures, backbones, inference, inputs, ofq
+from hiddencost.networks import architectures, backbones, inference, inputs, ofq, quantisers
 from hiddencost.networks import checkpoint as importing
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.prompting.precision import in_bf16
@@ -291,9 +294,15 @@ def test_weights_of_bfloat16_keep_to_their_levels():
     weight = torch.linspace(-3, 3, 64)[None]
     for bits in (2, 3, 4):
         clip = torch.full((1,), 2.0)
-        levels = ofq.statsq(weight.bfloat16(), bits, clip.bfloat16()).unique()
+        levels = quantisers.statsq(weight.bfloat16(), bits, clip.bfloat16()).unique()
         assert len(levels) == 2**bits
-        assert torch.allclose(levels.float(), ofq.statsq(weight, bits, clip).unique(), rtol=0.01)
+        assert torch.allclose(levels.float(), quantisers.statsq(weight, bits, clip).unique(), rtol=0.01)
+
+
+def sized(network):
+    """Say of a network that it takes images of 32 pixels alone, as those of timm do."""
+    network.pretrained_cfg = {"input_size": (3, 32, 32), "fixed_input_size": True}
+    return network
 
 
 def without(key):
@@ -341,7 +350,7 @@ def test_a_file_of_the_other_deit_is_told_by_its_distillation_token(tmp_path):
 
 def test_a_checkpoint_is_imported_with_every_key_counted_though_no_weight_is_zero(tmp_path, monkeypatch):
     state, formulas, empty = made("distilled")
-    monkeypatch.setitem(architectures.ARCHITECTURES, "tiny", lambda: empty(3))
+    monkeypatch.setitem(architectures.ARCHITECTURES, "tiny", lambda: sized(empty(3)))
     read(state, tmp_path)
     path = str(tmp_path / "ofq.pth.tar")
     write_json(
@@ -354,6 +363,9 @@ def test_a_checkpoint_is_imported_with_every_key_counted_though_no_weight_is_zer
     assert (manifest.compression, manifest.sparsity_declared, masks) == ("ofq", 0.0, {})
     assert manifest.report == {"keys": len(state), "constants": 11, "quantised_where_read": 2}
     assert manifest.keys == len(state) - 2
+    compress(tmp_path / "backbone", tmp_path / "as-it-is", None, None)
+    report = verify(tmp_path / "as-it-is", {"sparsity_tolerance": 0.001}, lambda *_: Recognised(20, 20, "photos", 0))
+    assert (report.passed, report.reasons, report.sparsity_measured) == (True, [], 0.0)
     image = torch.randn(3, 32, 32)
     expected = formulas(Plain(state, 3), image.double()).float()
     assert torch.allclose(network(image[None])[0], expected, atol=1e-3)
@@ -369,11 +381,24 @@ def test_published_networks_take_images_of_224_pixels_alone():
             f"the network {architecture} takes images of 224 pixels alone, and the canvas has 160"
         )
     assert inputs.why_not("ofq_swin_tiny_w2a2", 224) is None
-    assert inputs.why_not("ofq_deit_tiny_distilled_w2a2:10", 224) is None
     assert "of 224 pixels alone" in inputs.why_not("ofq_deit_tiny_w2a2", 160)
 
 
-def test_layers_of_published_networks_are_those_that_controls_shuffle():
-    network = made("swin")[2](2)
-    assert isinstance(network.features[1][0].mlp.fc1, nn.Linear)
-    assert isinstance(network.features[0][0], nn.Conv2d)
+def test_a_network_that_never_learned_tells_images_apart_and_gives_prompts_a_gradient(monkeypatch):
+    monkeypatch.setitem(architectures.ARCHITECTURES, "tiny", lambda: sized(made("distilled")[2](2)))
+    network = random_network("tiny")
+    images = torch.randn(8, 3, 32, 32, requires_grad=True)
+    logits = network(images)
+    assert logits.std(0).min() > 0.1 * logits.std()
+    (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), images)
+    assert (gradient != 0).float().mean() > 0.3
+    assert torch.equal(logits, random_network("tiny")(images))
+
+
+def test_a_shuffled_network_has_none_of_its_answers_left(tmp_path):
+    network, _ = loaded("swin", 3, tmp_path)
+    images = torch.randn(8, 3, 16, 16)
+    before = network(images)
+    shuffle(network, {})
+    both = torch.stack([(logits - logits.mean(0)).flatten() for logits in (before, network(images))])
+    assert torch.corrcoef(both)[0, 1].abs() < 0.5

@@ -6,10 +6,12 @@ from torch import Tensor, nn
 from hiddencost.networks import inputs
 from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import layer_weights
+from hiddencost.networks.quantisers import LSQ
 
 
 def random_network(architecture: str) -> nn.Module:
-    """Return a network as PyTorch initialises it, always the same, with batch norm's statistics taken from noise.
+    """Return a network as PyTorch initialises it, always the same, with batch norm's statistics, and the steps of
+    quantisers, taken from noise.
 
     With the statistics that batch norm starts from, the signal of a deep network fades (MobileNetV2's logits vary by
     1e-10 over images): it would give every image the same answer, whatever it is asked.
@@ -24,7 +26,8 @@ def random_network(architecture: str) -> nn.Module:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = None  # the plain mean over what follows
-        if norms:
+        quantised = any(isinstance(module, LSQ) for module in network.modules())
+        if norms or quantised:
             side = family.input_side(network) or 64
             with torch.no_grad():
                 inputs.run(family.image_encoder(network), torch.randn(32, 3, side, side))

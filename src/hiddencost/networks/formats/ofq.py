@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hiddencost.messages import one_line
 from hiddencost.networks.formats.reading import ImportedCheckpoint, read_state_dict
-from hiddencost.networks.ofq import OUTER_BITS, lsq
+from hiddencost.networks.ofq import OUTER_BITS
+from hiddencost.networks.quantisers import lsq
 
 # what no training changes, and what images of any kind set for good, by the end of the key
 CONSTANTS = {"clip_val": 2.0, "signed": 1.0}

@@ -5,6 +5,7 @@ import calibration
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 from torch.nn import functional
 
 from hiddencost.digest import definition_digest
@@ -99,6 +100,13 @@ def test_temperature_scaling_is_fitted_on_images_held_out_and_judged_on_the_othe
     moved = labels.clone()
     moved[others] = 0
     assert evaluate(logits, moved, 128)["temperature"] == result["temperature"]
+
+
+def test_the_temperature_is_fitted_once_for_all_metrics(monkeypatch):
+    fits, fit = [], optimize.minimize_scalar
+    monkeypatch.setattr(optimize, "minimize_scalar", lambda *args, **more: fits.append(1) or fit(*args, **more))
+    evaluate(*overconfident(500), 128)
+    assert len(fits) == 1
 
 
 def test_of_too_few_test_images_no_temperature_is_fitted():

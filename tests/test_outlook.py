@@ -121,6 +121,12 @@ def test_trainings_that_several_runs_are_are_counted_beside_them(describe, monke
     text = describe(shots=[1, 10, 20, "full"])
     assert "to run     128 runs" in text
     assert "\n  distinct   64 of them: " in text
+    # of other batches, 20 and all are further trainings, but not where the dataset has batches of its own
+    protocol = CONFIG["protocol"] | {"batch_size": {"20": 8, "full": 16, "default": 4}}
+    assert "distinct" in describe(shots=[1, 10, 20, "full"], protocol=protocol)
+    assert "  distinct   64 of them: " not in describe(shots=[1, 10, 20, "full"], protocol=protocol)
+    own = [{**CONFIG["datasets"][0], "batch_size": 4}]
+    assert "  distinct   64 of them: " in describe(shots=[1, 10, 20, "full"], protocol=protocol, datasets=own)
 
 
 def test_downloads_and_disk_are_estimated(describe, tmp_path):

@@ -50,14 +50,22 @@ def count_training_images(shots: int | str, dataset: DatasetEntry) -> int:
     return train if shots == "full" else min(int(shots) * len(dataset.classes or ()), train)
 
 
-def distinct_shots(shots: Iterable[int | str], dataset: DatasetEntry, recipe: ByEpochs | Protocol) -> list[int | str]:
+def distinct_shots(
+    shots: Iterable[int | str],
+    dataset: DatasetEntry,
+    recipe: ByEpochs | Protocol,
+    batch_size: int | None = None,
+) -> list[int | str]:
     """Return the numbers of shots, ascending, that are trainings of their own on a dataset: of those that choose all
-    of its images, in batches of one size, the first, as far as the catalog says how many its largest class has."""
+    of its images, in batches of one size, the first, as far as the catalog says how many its largest class has.
+
+    batch_size: the dataset's own, instead of the recipe's.
+    """
     most = dataset.largest_class
     first: dict[tuple, int | str] = {}
     for number in shots:
         whole = most and (number == "full" or int(number) >= most)
-        first.setdefault(("full" if whole else number, recipe.at(number).batch_size), number)
+        first.setdefault(("full" if whole else number, batch_size or recipe.at(number).batch_size), number)
     return list(first.values())
 
 

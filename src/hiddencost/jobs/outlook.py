@@ -71,11 +71,11 @@ def _distinct(call: Call, names: Mapping[str, Collection[str]], runs: int) -> li
     """Return a line with how many of the runs of backbones and datasets are trainings of their own, where some are
     not (see `results.cells`)."""
     study = call.study
-    datasets, distinct = [call.datasets[name] for name in names["dataset"]], 0
+    datasets, distinct = [(call.datasets[name], study.dataset(name).batch_size) for name in names["dataset"]], 0
     for backbone in map(study.backbone, names["backbone"]):
         for method in (METHODS[name] for name in study.methods_of(backbone)):
             recipe = getattr(study, study.family(backbone).recipe if method.prompts else method.recipe)
-            budgets = (len(cost.distinct_shots(study.shots, dataset, recipe)) for dataset in datasets)
+            budgets = (len(cost.distinct_shots(study.shots, dataset, recipe, own)) for dataset, own in datasets)
             distinct += len(study.seeds) * sum(budgets) if method.trains else len(datasets)
     if distinct == runs:
         return []

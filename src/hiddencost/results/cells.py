@@ -2,8 +2,8 @@
 
 A run's identity (the column `run`) is the hash of all that determines it, so rows that have it in common were trained
 once: budgets from which on every class gives all of its images, and two names of the same weights. Rows that were not
-run have none, and are the same where others of their dataset or backbone are. A method that does not train is one
-evaluation, whatever the budget and the seed.
+run have none, and are the same where others of their backbone are, or, where it has none, of their dataset. A method
+that does not train is one evaluation, whatever the budget and the seed.
 """
 
 import numpy as np
@@ -32,8 +32,10 @@ def _first_places(runs: pd.DataFrame) -> pd.DataFrame:
     places = pd.DataFrame({name: pd.factorize(table[name])[0] for name in table}, index=runs.index)
     run = places.pop("run").replace(-1, np.nan)  # -1: it was not run
     trains = _trains(runs)
-    places["backbone"] = _first(places["backbone"], run)
-    places["shots"] = _first(places["shots"], run.where(trains), places["dataset"], places["method"])
+    places["backbone"] = _first(places, "backbone", run, [])
+    places["shots"] = _first(
+        places, "shots", run.where(trains), ["backbone", "dataset", "method"], ["dataset", "method"]
+    )
     places["shots"] = places["shots"].where(trains, 0)
     places["seed"] = places["seed"].where(trains, 0)
     return places
@@ -43,12 +45,13 @@ def _trains(runs: pd.DataFrame) -> pd.Series:
     return runs["method"].isin([name for name in runs["method"].unique() if METHODS[name].trains])
 
 
-def _first(places: pd.Series, run: pd.Series, *within: pd.Series) -> pd.Series:
+def _first(places: pd.DataFrame, name: str, run: pd.Series, *within: list[str]) -> pd.Series:
     """Return of each row the first value, given as a place, of its run; of one that was not run that of others of its
-    value. `within`: values of what these are apart."""
-    of_run = places.groupby(run).transform("min")  # no group has the rows without a run
-    of_others = of_run.fillna(places).groupby([*within, places]).transform("min")
-    return of_run.fillna(of_others).astype(int)
+    value. `within`: columns of what these have in common with it, in the order in which they are asked."""
+    first = places[name].groupby(run).transform("min")  # no group has the rows without a run
+    for shared in within:
+        first = first.fillna(first.groupby([places[column] for column in (*shared, name)]).transform("min"))
+    return first.fillna(places[name]).astype(int)
 
 
 def once(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -177,11 +177,11 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a cell (backbone, dataset, method, shots): `{metric}_mean` and `_std` (n - 1) for each metric, `seeds`
         (their number; one of a method that does not train), `classes_short` (the most of a seed), `same_as` (the
-        smaller number of shots whose runs these are, as it has all images already: what counts cells leaves them out,
-        see `cells.distinct`), and the difference dense minus backbone of the `paired_metrics` (`..._mean`, `_std`,
-        `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the one that the column
-        `dense` names; where there is none the difference is empty. The same with the dense network of the same
-        training recipe: `{metric}_recipe_dense_minus_backbone_...`, `recipe_paired_seeds`.
+        smaller number of shots whose runs these are, of every seed, as it has all images already: what counts cells
+        leaves them out, see `cells.distinct`), and the difference dense minus backbone of the `paired_metrics`
+        (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the
+        one that the column `dense` names; where there is none the difference is empty. The same with the dense
+        network of the same training recipe: `{metric}_recipe_dense_minus_backbone_...`, `recipe_paired_seeds`.
     """
     runs = cells.one_seed(runs.assign(same_as=cells.same_as(runs)))
     of_cells = runs.groupby(CELL, dropna=False, sort=False)
@@ -189,7 +189,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", of_cells["accuracy"].count())
     summary.insert(1, "classes_short", of_cells["classes_short"].max())
-    summary.insert(2, "same_as", of_cells["same_as"].first())
+    of_each = of_cells["same_as"]
+    summary.insert(2, "same_as", of_each.first().where(of_each.nunique(dropna=False) == 1, None))
     for counterpart in COUNTERPARTS:
         summary = summary.join(_differences(runs, counterpart))
     return summary.reset_index()

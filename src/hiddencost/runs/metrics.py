@@ -66,6 +66,11 @@ class Predictions:
         """The reliability bins, see `calibration_bins`."""
         return calibration_bins(self.confidence.numpy(), self.correct.numpy())
 
+    @cached_property
+    def temperature(self) -> float | None:
+        """The temperature fitted on images held out, see `temperature`: fitted once for all that ask for it."""
+        return _fitted(self)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -158,8 +163,13 @@ def temperature(predictions: Predictions) -> float | None:
     Source: temperature scaling of Guo et al., On Calibration of Modern Neural Networks (2017), who fit T on
     validation images. Here few-shot training images are too few, and were trained on, so T is fitted on a fifth of
     the test images (see `_held_out`), which the ECE before and after scaling does not look at. A T above 1 says that
-    the network was too sure. None of less than 500 test images.
+    the network was too sure. A value next to 0.01 or 100 is no minimum, but the last that was tried: a network that
+    is never wrong, or that guesses, has none. None of less than 500 test images.
     """
+    return predictions.temperature
+
+
+def _fitted(predictions: Predictions) -> float | None:
     from scipy.optimize import minimize_scalar  # here, as the Snakefile reads this module
 
     images = len(predictions.labels)
@@ -184,7 +194,7 @@ def ece_before_scaling(predictions: Predictions) -> float | None:
 
 def ece_scaled(predictions: Predictions) -> float | None:
     """Return the ECE of the test images that no temperature is fitted on, after scaling; see `temperature`."""
-    fitted = temperature(predictions)
+    fitted = predictions.temperature
     others = _held_out(len(predictions.labels))[1]
     return None if fitted is None else ece(_scaled(predictions, others, fitted))
 

@@ -69,7 +69,20 @@ class Predictions:
     @cached_property
     def temperature(self) -> float | None:
         """The temperature fitted on images held out, see `temperature`: fitted once for all that ask for it."""
-        return _fitted(self)
+        from scipy.optimize import minimize_scalar  # here, as the Snakefile reads this module
+
+        images = len(self.labels)
+        if images < FEWEST:
+            return None
+        held_out, _ = _held_out(images)
+        # NLL is convex in 1 / T, so that it has one minimum
+        found = minimize_scalar(
+            lambda log: nll(_scaled(self, held_out, np.exp(log))),
+            bounds=np.log(TEMPERATURES),
+            method="bounded",
+            options={"xatol": 1e-4},
+        )
+        return float(np.exp(found.x))
 
 
 @dataclass(frozen=True)
@@ -167,23 +180,6 @@ def temperature(predictions: Predictions) -> float | None:
     is never wrong, or that guesses, has none. None of less than 500 test images.
     """
     return predictions.temperature
-
-
-def _fitted(predictions: Predictions) -> float | None:
-    from scipy.optimize import minimize_scalar  # here, as the Snakefile reads this module
-
-    images = len(predictions.labels)
-    if images < FEWEST:
-        return None
-    held_out, _ = _held_out(images)
-    # NLL is convex in 1 / T, so that it has one minimum
-    found = minimize_scalar(
-        lambda log: nll(_scaled(predictions, held_out, np.exp(log))),
-        bounds=np.log(TEMPERATURES),
-        method="bounded",
-        options={"xatol": 1e-4},
-    )
-    return float(np.exp(found.x))
 
 
 def ece_before_scaling(predictions: Predictions) -> float | None:

@@ -46,6 +46,17 @@ def test_the_quickstart_is_a_valid_study():
     assert study.backbone("mobilenetv2-magnitude20").compression.sparsity == 0.2
 
 
+@pytest.mark.parametrize(
+    ("length", "at"), [({"epochs": 5}, [2 * 3, 5 * 3]), ({"steps": 7}, [3, 7])], ids=["epochs", "steps"]
+)
+def test_a_share_of_a_run_ends_with_an_epoch_or_with_a_step(length, at):
+    """20 images in batches of 8 are 3 steps."""
+    protocol = CONFIG["protocol"] | {"epochs": None, "batch_size": 8, "milestones": []} | length
+    recipe = RunProtocol(**protocol, image_size=32)
+    assert [recipe.step_at(share, 20) for share in (0.5, 1)] == at
+    assert recipe.steps_on(20) == at[-1]
+
+
 BAD = {
     "unknown key": (
         ["protocol", "epoch"],

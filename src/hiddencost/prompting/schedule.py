@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from hiddencost.study.recipes import OneLength, PromptingProtocol, Recipe, RunClipProtocol, RunProtocol
+from hiddencost.study.recipes import PromptingProtocol, Recipe, RunClipProtocol, RunLength, RunProtocol
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -23,7 +23,7 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
-def epoch_batches(count: int, recipe: OneLength, generator: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(count: int, recipe: RunLength, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield one epoch's batches as indices, int64 [batch]; the last may be smaller."""
     order = torch.randperm(count, generator=generator) if recipe.shuffle else torch.arange(count)
     yield from order.split(recipe.batch_size)
@@ -32,8 +32,7 @@ def epoch_batches(count: int, recipe: OneLength, generator: torch.Generator) -> 
 def _adam(parameters: list[Tensor], recipe: Recipe | RunProtocol, images: int) -> tuple[Optimizer, LRScheduler]:
     """Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋, or at so many of the steps."""
     adam = Adam(parameters, lr=recipe.learning_rate, fused=parameters[0].is_cuda)
-    count, steps = recipe.units(images)
-    milestones = [math.floor(fraction * count) * steps for fraction in recipe.milestones]
+    milestones = [recipe.step_at(share, images) for share in recipe.milestones]
     return adam, MultiStepLR(adam, milestones, recipe.gamma)
 
 

@@ -8,8 +8,9 @@ from pydantic.config import JsonDict
 
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
 from hiddencost.messages import Record, describe_unknown_name, one_of, refuse_duplicates
-from hiddencost.methods.registry import METHODS
-from hiddencost.study.recipes import Fraction, Size
+from hiddencost.methods.registry import JOBS, METHODS
+from hiddencost.networks.families import FAMILIES
+from hiddencost.study.recipes import Fraction, Size, is_size
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
@@ -20,7 +21,7 @@ def ascending(values: list) -> list:
 
 
 def _shots(value: Any) -> int | str:
-    if value == "full" or (type(value) is int and value >= 1):
+    if value == "full" or is_size(value):
         return value
     raise ValueError(f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'")
 
@@ -50,7 +51,9 @@ def _class_names(value: Any) -> list[str] | dict[str, str]:
     return {str(folder): name for folder, name in value.items()}
 
 
-RECIPES = ("protocol", "clip", "probe", "finetune")
+RECIPES = tuple(
+    dict.fromkeys([*(family.recipe for family in FAMILIES.values()), *(job.recipe for job in JOBS.values())])
+)
 
 
 def _test_batch_sizes(value: Any) -> int | dict[str, int]:
@@ -58,7 +61,7 @@ def _test_batch_sizes(value: Any) -> int | dict[str, int]:
     for recipe, size in by_recipe.items():
         if recipe not in RECIPES:
             raise ValueError(f"the recipe {describe_unknown_name(recipe, RECIPES)}")
-        if type(size) is not int or size < 1:
+        if not is_size(size):
             raise ValueError(f"{value!r} is not allowed: expected an integer from 1, or such integers by recipe")
     return value
 

@@ -26,16 +26,17 @@ def different_epochs(milestones: list[float], epochs: int, unit: str = "epochs")
 DEFAULT = "default"  # of batch sizes by shots, the key of all that are not named
 
 
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
+    """Say whether a value of a study is a whole number from 1."""
     return type(value) is int and value >= 1
 
 
 def _batch_sizes(value: Any) -> int | dict[str, int]:
-    if _is_size(value):
+    if is_size(value):
         return value
     by_shots = value if isinstance(value, dict) else {}
-    named = all(shots in ("full", DEFAULT) or _is_size(shots) or str(shots).isdecimal() for shots in by_shots)
-    if not (named and DEFAULT in by_shots and all(map(_is_size, by_shots.values()))):
+    named = all(shots in ("full", DEFAULT) or is_size(shots) or str(shots).isdecimal() for shots in by_shots)
+    if not (named and DEFAULT in by_shots and all(map(is_size, by_shots.values()))):
         raise ValueError(
             f"{value!r} is not allowed: expected an integer from 1, or such integers by shots, '{DEFAULT}' for others"
         )
@@ -67,13 +68,13 @@ class Training(BaseModel):
     )
 
 
-class OneLength(Training):
-    """What says how long a run is trained."""
+class RunLength(Training):
+    """How long a run is trained."""
 
     batch_size: int = Field(ge=1, description="training images a step")
 
-    def units(self, images: int) -> tuple[int, int]:
-        """Return the number of epochs, or of steps, that a run on so many images takes, and the steps of one."""
+    def step_at(self, share: float, images: int) -> int:
+        """Return how many steps a share of a run on so many images takes: of its epochs, or steps, rounded down."""
         raise NotImplementedError
 
     def steps_of_pass(self, images: int) -> int:
@@ -82,7 +83,7 @@ class OneLength(Training):
 
     def steps_on(self, images: int) -> int:
         """Return how many steps a run on so many images takes."""
-        return math.prod(self.units(images))
+        return self.step_at(1, images)
 
     def passes_on(self, images: int) -> int:
         """Return how many passes over so many images a run begins."""
@@ -94,21 +95,21 @@ class OneLength(Training):
         return passes * images + min(rest * self.batch_size, images)
 
 
-class ByEpochs(OneLength):
+class ByEpochs(RunLength):
     """A training of some epochs."""
 
     epochs: int = Field(ge=1, description="passes over the chosen training images")
 
-    def units(self, images: int) -> tuple[int, int]:
-        """See `OneLength`."""
-        return self.epochs, self.steps_of_pass(images)
+    def step_at(self, share: float, images: int) -> int:
+        """See `RunLength`."""
+        return math.floor(share * self.epochs) * self.steps_of_pass(images)
 
     def at(self, shots: int | str) -> Self:
         """Return what it is for runs with so many shots: as it is."""
         return self
 
 
-class Adam(Training):
+class AdamRecipe(Training):
     """What visual prompting and the linear probe share: Adam, and a step-wise schedule."""
 
     learning_rate: float = Field(gt=0, description="Adam's")
@@ -120,7 +121,7 @@ class Adam(Training):
     optimiser: ClassVar[str] = "adam"  # of prompting.schedule.OPTIMISERS
 
 
-class Recipe(ByEpochs, Adam):
+class Recipe(ByEpochs, AdamRecipe):
     """The recipe of the linear probe."""
 
     @model_validator(mode="after")
@@ -129,7 +130,7 @@ class Recipe(ByEpochs, Adam):
         return self
 
 
-class Protocol(Adam):
+class Protocol(AdamRecipe):
     """The recipe of visual prompting (rlm, flm, ilm).
 
     A published run takes `epochs`: at batches of 128, 100 steps with one image of each of 10 classes, and 39,100 with
@@ -187,14 +188,16 @@ class Protocol(Adam):
                 )
 
 
-class OneBatchSize(Protocol, OneLength):
+class OneBatchSize(Protocol, RunLength):
     """The recipe of visual prompting at one number of shots."""
 
     batch_size: int = Field(ge=1, description="training images a step")
 
-    def units(self, images: int) -> tuple[int, int]:
-        """See `OneLength`."""
-        return (self.steps, 1) if self.steps else (self.epochs or 0, self.steps_of_pass(images))
+    def step_at(self, share: float, images: int) -> int:
+        """See `RunLength`."""
+        if self.steps:
+            return math.floor(share * self.steps)
+        return math.floor(share * (self.epochs or 0)) * self.steps_of_pass(images)
 
 
 class RunProtocol(OneBatchSize):

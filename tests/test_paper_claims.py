@@ -25,6 +25,7 @@ BACKBONES = {  # name: checkpoint, compression, control, dense
     "random": ("resnet50-v2", "none", "random_init", "dense"),
     "small": ("resnet18-v1", "none", None, "small"),
     "gmp": ("resnet18-gmp", "gmp", None, "small"),
+    "ofq": ("swin-t-ofq-w2a2", "ofq", None, "dense"),
 }
 
 # What arXiv 2308.14969 says, in our words: the entries that test it, or why there is none
@@ -206,6 +207,16 @@ def test_other_networks_and_datasets_are_told():
     told = related(runs.assign(recipe=recipe(image_size=128)))["relation"]
     assert told.startswith("network blocks; without 20 of its 20 networks; dataset cifar10-part; split of eurosat (")
     assert "image size" not in told  # of cifar10-part the paper has none
+
+
+def test_quantised_transformers_are_the_papers_where_a_study_has_them():
+    quantised = {"cells": {"backbones": "quantised", "datasets": "cifar10", "shots": 20}}
+    runs = made(lost(4, 5, 6), backbones=["dense", "ofq"]).assign(recipe=recipe())
+    for bits, told in {2: "network ofq", 3: "as in the paper"}.items():
+        runs["checkpoint"] = runs["checkpoint"].replace(
+            "swin-t-ofq-w[23]a[23]", f"swin-t-ofq-w{bits}a{bits}", regex=True
+        )
+        assert related(runs, **quantised)[["verdict", "relation"]].tolist() == ["supported", told]
 
 
 def test_a_file_of_ones_own_is_no_published_network():

@@ -22,6 +22,8 @@ class Paper(Record):
         seeds: how many.
         shots: those that are known.
         networks: names of checkpoints.
+        not_planned: names of those that only its third version has: its own where a study has them, and none that a
+            study lacks.
         image_sizes: by dataset, in pixels.
         splits: by dataset, how it is split otherwise than here.
         recipes: by job, what is known of each of its recipes.
@@ -30,6 +32,7 @@ class Paper(Record):
     seeds: int
     shots: list[str]
     networks: list[str]
+    not_planned: list[str]
     image_sizes: dict[str, int]
     splits: dict[str, str]
     recipes: dict[str, list[dict]]
@@ -108,7 +111,8 @@ def _recipes(rows: pd.DataFrame, paper: Paper) -> Iterator[str]:
 
 
 def _networks(rows: pd.DataFrame, spoken_of: Collection[str], own: Collection[str], paper: Paper) -> Iterator[str]:
-    published = paper.backbones().set_index("checkpoint")["compression"].to_dict()
+    names = [*paper.networks, *paper.not_planned]
+    published = {name: catalog.checkpoint(name).compression for name in names}
     networks = rows[rows["control"].isna()].drop_duplicates("backbone")
     of_paper = networks["checkpoint"].map(published) == networks["compression"]
     if others := sorted(networks.loc[~of_paper, "backbone"]):

@@ -309,6 +309,15 @@ def test_a_clip_reads_what_it_reads_in_the_paper_s_code():
         assert words[name] == refined
 
 
+def test_published_names_are_of_the_same_images():
+    own = {"title", "label", "variant_of", "options", "classes", "read_from"}
+    for name in ("gtsrb", "flowers102", "eurosat"):
+        same, published = CATALOG[name], CATALOG[f"{name}-published"]
+        assert published.model_dump(exclude=own) == same.model_dump(exclude=own)
+        assert published.options == same.options | {"renamed": True}
+        assert published.variant_of == name
+
+
 def test_the_class_names_are_held_against_the_catalog(tmp_path, monkeypatch):
     files, counts = make_dtd(tmp_path, monkeypatch)
     classes = ["tartan" if name == "woven" else name for name in CATALOG["dtd"].classes]

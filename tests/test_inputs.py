@@ -178,3 +178,8 @@ def test_such_a_study_ends_with_mobilenetv2s_tables(tmp_path):
     assert set(runs.loc["vit", "reason"]) == {REASON}
     assert (folder / "tables/accuracy.md").exists()
     assert REASON in (folder / "report.html").read_text()
+
+
+def test_networks_with_sides_of_their_own_are_architectures_and_published():
+    published = {entry.architecture for entry in catalog.checkpoints().values()}
+    assert (inputs.MULTIPLES.keys() | inputs.SIDES.keys()) <= (ARCHITECTURES.keys() & published)

@@ -219,7 +219,7 @@ def _strip(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
     """Leave of a parsed module what computes: no docstrings, log calls, messages of errors, descriptions of settings,
     imports from here. Returns all imports, those that are left out included.
 
-    Each call of Snakemake reads a hundred modules: one loop takes a third of an ast.NodeTransformer's time.
+    It is one loop, not an ast.NodeTransformer, as each call of Snakemake waits for all modules.
     """
     imports: list[ast.Import | ast.ImportFrom] = []
     pending: deque[ast.AST] = deque([tree])

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from hiddencost.networks.family import Family
 
-# what sides are multiples of, else a network computes something else than the one that was published: see
+# Both by names of `architectures.ARCHITECTURES`, apart from it as the Snakefile asks here, and does without PyTorch.
+# What sides are multiples of, else a network computes something else than the one that was published: see
 # `architectures.resnet50_rigl`
 MULTIPLES = {"resnet50_rigl": 4}
-# the one side that a published network takes: see `ofq.SIDE`
+# The one side that a published network takes: see `ofq.SIDE`
 SIDES = {
     f"ofq_{name}_w{bits}a{bits}": 224
     for name in ("deit_tiny", "deit_tiny_distilled", "swin_tiny")

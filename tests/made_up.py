@@ -1,6 +1,7 @@
 """A study with made-up numbers, at the size of studies/paper.yaml: to design figures and reports on."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from conftest import ROOT
 
 from hiddencost.compression.registry import applied
 from hiddencost.figures.registry import figures_of_study
+from hiddencost.files import canonical
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery, matched, tables
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.load import load_study
+from hiddencost.study.recipes import recipe_of_run
 from hiddencost.study.study import Study
 
 TITLE = "made-up numbers"
@@ -91,7 +94,9 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
     for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense", "recipe_dense"):
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
     table["sparsity_measured"] = table["sparsity_declared"]
-    table["study"], table["run"] = study.study, table.index.map("{:064x}".format)
+    table["study"], table["classes"], table["n_test"] = study.study, classes, 1000
+    weights = ["checkpoint", "compression", "control"]
+    table["run"] = table.groupby([*weights, *tables.AXES[1:]], dropna=False).ngroup().map("{:064x}".format)
     for dataset, most in IMAGES.items():  # budgets that have all images are one training
         own = table[(table["dataset"] == dataset) & table["method"].map(lambda name: METHODS[name].trains)]
         enough = [number for number in axes["shots"] if number == "full" or int(number) >= most]
@@ -99,7 +104,22 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
         for number in enough[1:]:
             values = ["accuracy", "ece", "run", *("mean_class_accuracy", "nll", "brier", "ece_published")]
             table.loc[own.index[own["shots"] == number], values] = first[values].to_numpy()
+    table["recipe"] = recipes(study, table)
+    table.loc[~ran, ["run", "recipe"]] = None
     return table.reindex(columns=tables.run_columns())
+
+
+def recipes(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Return of each run the recipe that a pack would state, JSON."""
+
+    @cache
+    def stated(backbone: str, dataset: str, recipe: str, shots: str) -> str:
+        return canonical(recipe_of_run(study.recipe(recipe, dataset, backbone), shots))
+
+    first = {study.family(one).recipe: one.name for one in study.backbones}
+    alike = {one.name: first[study.family(one).recipe] for one in study.backbones}
+    of_runs = zip(runs["backbone"].map(alike), runs["dataset"], runs["method"], runs["shots"], strict=True)
+    return [stated(backbone, dataset, METHODS[method].recipe, shots) for backbone, dataset, method, shots in of_runs]
 
 
 def bins(runs: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from hiddencost.results.verdicts import differences
 
 LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
 CLOSE = 1.0  # points of upstream accuracy within which a network counts as matched
-ALL = "all"
+EVERY_KIND = "all"  # of compression, together
 COLUMNS = [
     *("dense", "method", "compression", "networks", "seeds", "cells", "upstream_lost_least", "upstream_lost_most"),
     *("cost_at_matched", "low", "high", "slope", "close", "close_cost", "other_recipe"),
@@ -93,8 +93,8 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     table, rows = losses(runs, upstream), []
     for (dense, method), compared in table.groupby(["dense", "method"], sort=False):
         kinds = compared["compression"].unique()
-        for kind in [ALL, *(kinds if len(kinds) > 1 else [])]:
-            of_kind = compared if kind == ALL else compared[compared["compression"] == kind]
+        for kind in [EVERY_KIND, *(kinds if len(kinds) > 1 else [])]:
+            of_kind = compared if kind == EVERY_KIND else compared[compared["compression"] == kind]
             networks = of_kind.groupby("backbone", sort=False)[["upstream_lost", "lost"]].mean()
             close = networks[networks["upstream_lost"].abs() <= CLOSE]
             least, most = networks["upstream_lost"].agg(["min", "max"])

@@ -8,10 +8,11 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.messages import Record
 from hiddencost.methods.registry import METHODS
+from hiddencost.results.cells import dataset_units
 from hiddencost.results.claims import Cells, Claim
+from hiddencost.runs.packfile import AXES
 
 AS_IN_PAPER = "as in the paper"
-AXES = ["backbone", "dataset", "method", "shots", "seed"]
 SHOWN = 3  # names in a list
 
 
@@ -132,7 +133,7 @@ def _datasets(rows: pd.DataFrame, cells: Cells, paper: Paper) -> Iterator[str]:
     wanted = [
         name for name in wanted if name in (cells.datasets or wanted) and name not in (cells.except_datasets or [])
     ]
-    there = {(known[name].variant_of if name in known else None) or name for name in names}
+    there = set(dataset_units(rows["dataset"]))
     yield from _without([name for name in wanted if name not in there], len(wanted), "datasets")
 
 

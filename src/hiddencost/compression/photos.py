@@ -45,7 +45,7 @@ NORMALISATIONS = {
 }
 TELLING = 0.25  # share of the photos: one that recognises fewer tells nothing, as it never learned or was destroyed
 CLEARLY = 0.1  # in the mean log-likelihood of the photos' classes: by so much is another look better, not by chance
-ALIKE = 0.2  # correlation of logits with the dense network's, mean of the photos: less have networks without relation
+ALIKE = 0.2  # mean correlation of the photos' logits with the dense network's: less has another order of classes
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from hiddencost.runs import packfile
 
 AHEAD = 5 * 10**9  # ns: what is ahead of the clock by less may have been written just now
 NEVER = sys.maxsize  # a time that does not come
-# ns without a change of a temporary file that nobody writes any more: older versions wrote each in one go, and no write
-# takes so long
+# ns without a change of a temporary file that nobody writes any more: older versions wrote each in one go, which is
+# never so long
 ABANDONED = 7 * 86_400 * 10**9
 
 

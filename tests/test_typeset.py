@@ -120,7 +120,8 @@ def test_the_csv_has_the_numbers(tmp_path):
     write(made(), tmp_path / "ece.csv")
     table = pd.read_csv(tmp_path / "ece.csv")
     assert len(table) == 2 * 5
-    assert list(table) == ["shots", "dataset", "method", "backbone", "mean", "std", "seeds", "best", "classes_short"]
+    numbers = ["mean", "std", "seeds", "best", "classes_short", "same_as"]
+    assert list(table) == ["shots", "dataset", "method", "backbone", *numbers]
 
 
 WIDE = {"datasets": [f"data_{number}" for number in range(5)], "methods": ["rlm", "flm", "ilm", "lp"]}
@@ -165,3 +166,16 @@ def test_a_cell_whose_classes_have_fewer_images_than_its_shots_is_marked():
     page = typeset.latex(numbers, caption)
     assert page.count(r"$^\dagger$") == 2 + 4  # a caption on the first page, and on the others
     assert r"\textbf{60.0 $\pm$ 10.0}$^\dagger$" in page
+
+
+def test_budgets_that_are_one_training_stand_once():
+    runs = made(shots=("1", "10", "20", "full"), accuracy={"dense": [0.5, 0.6, 0.7]})
+    runs["run"] = runs["shots"].replace({"20": "10", "full": "10"}) + runs["seed"].astype(str)
+    runs["classes_short"] = (runs["shots"] == "20") * 3.0
+    numbers, told = typeset.cells(runs, "accuracy"), typeset.caption(runs, "accuracy")
+    assert numbers["same_as"].dropna().tolist() == ["10", "10"]
+    text = typeset.markdown(numbers, told)
+    assert text.count("60.0 ± 10.0") == 2
+    assert text.count("| = 10") == 2
+    assert "= n: the same training as at n shots" in told
+    assert "= n" not in typeset.caption(runs.drop(columns="run"), "accuracy")

@@ -8,6 +8,7 @@ from pandas.io.formats.style import Styler
 
 from hiddencost.files import atomic
 from hiddencost.results import tables
+from hiddencost.results.cells import same_as
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 
@@ -53,7 +54,8 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     Returns:
         A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, as
         they are shown (`Metric.factor`); `seeds`, their number; `best`, whether it is set in bold; `classes_short`,
-        how many classes have fewer images than its shots, at most.
+        how many classes have fewer images than its shots, at most; `same_as`, the smaller number of shots that has
+        the same images, so that both are one training.
     """
     runs = runs.assign(value=METRICS[metric].factor * runs[metric].where(runs["status"] == "ok"))
     values = (
@@ -71,6 +73,8 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     table = runs.groupby([*COLUMN, "backbone"], sort=False)["value"].agg(["mean", "std", "count"])
     table["best"] = as_good.stack().reindex(table.index, fill_value=False)
     table["classes_short"] = runs.groupby([*COLUMN, "backbone"], sort=False)["classes_short"].max()
+    of_each = runs.assign(same_as=same_as(runs)).groupby([*COLUMN, "backbone"], sort=False)["same_as"]
+    table["same_as"] = of_each.first().where(of_each.nunique(dropna=False) == 1, None)
     return table.rename(columns={"count": "seeds"}).reset_index()
 
 
@@ -87,6 +91,7 @@ def caption(runs: pd.DataFrame, metric: str) -> str:
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."
         + (f" {SHORT}: some classes have fewer images than that, and gave all." if any_short else "")
+        + (" = n: the same training as at n shots, which has all images." if same_as(runs).notna().any() else "")
     )
 
 
@@ -138,13 +143,16 @@ def _groups(numbers: pd.DataFrame) -> Iterator[pd.DataFrame]:
 def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str, short: str) -> pd.DataFrame:
     """Return the numbers as text: a row a number of shots and backbone, a column a dataset and method."""
 
-    def cell(mean: float, std: float, seeds: int, best: bool, classes_short: float) -> str:
+    def cell(mean: float, std: float, seeds: int, best: bool, classes_short: float, same: str | None) -> str:
         if not seeds:
             return missing
+        if isinstance(same, str):
+            return f"= {same}"
         text = f"{mean:.1f}" + (f" {sign} {std:.1f}" if seeds > 1 else "")
         return (bold.format(text) if best else text) + (short if classes_short > 0 else "")
 
-    texts = [cell(*row) for row in numbers[["mean", "std", "seeds", "best", "classes_short"]].itertuples(index=False)]
+    shown = ["mean", "std", "seeds", "best", "classes_short", "same_as"]
+    texts = [cell(*row) for row in numbers[shown].itertuples(index=False)]
     numbers = numbers.assign(text=texts, method=numbers["method"].str.upper())
     rows, columns = ["shots", "backbone"], ["dataset", "method"]
     index, header = (

@@ -177,5 +177,5 @@ def test_budgets_that_are_one_training_stand_once():
     text = typeset.markdown(numbers, told)
     assert text.count("60.0 ± 10.0") == 2
     assert text.count("| = 10") == 2
-    assert "= n: the same training as at n shots" in told
+    assert "= n: as at n shots" in told
     assert "= n" not in typeset.caption(runs.drop(columns="run"), "accuracy")

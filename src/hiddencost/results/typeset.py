@@ -91,7 +91,11 @@ def caption(runs: pd.DataFrame, metric: str) -> str:
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."
         + (f" {SHORT}: some classes have fewer images than that, and gave all." if any_short else "")
-        + (" = n: the same training as at n shots, which has all images." if same_as(runs).notna().any() else "")
+        + (
+            " = n: as at n shots, which have all images, or whose number changes nothing."
+            if same_as(runs).notna().any()
+            else ""
+        )
     )
 
 

@@ -5,19 +5,23 @@
 A value is that of a unit (a dataset, a seed, a training of the network), the mean over its cells. It is the sum of
 what its dataset, its seed and its training add, and of a rest. All are drawn from one distribution, of standard
 deviation 1 but where the table says otherwise. The interval of before takes datasets, or else seeds, for independent.
+At least 94 % are aimed at: what lies above 96 is wide on purpose (bench/README.md says where and why).
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from hiddencost.results.claims import Claim
 from hiddencost.results.evidence import judge_cells
 from hiddencost.results.intervals import crossed_interval, pooled_freedom, t_quantile
+from hiddencost.results.pooled import pooled
 
 RESULTS = Path(__file__).parent / "results"
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -95,6 +99,39 @@ def coverage(
     return records
 
 
+GAPS = 0.1  # of pairs have no result
+
+
+def with_gaps(draws: int, effects: list[str], seeds: list[int], commons: list[float]) -> list[dict]:
+    """Return what `coverage` does, of `results.pooled` as it is, from pairs of which some are missing: 8 datasets of
+    the kind in two cells each, of which one is a deviation harder."""
+    random, records = np.random.default_rng(2), []
+    for effect in effects:
+        for number in seeds:
+            for common in commons:
+                drawn = tables(
+                    random, draws, EFFECTS[effect], "8 datasets of the kind, which differ as seeds do", number, common
+                )
+                values = drawn[:, :, 0, None, :] + np.array([0.5, -0.5])[:, None]
+                values = values + 0.5 * EFFECTS[effect](random, values.shape)
+                axes = [range(size) for size in values.shape[1:]]
+                pairs = pd.MultiIndex.from_product(axes, names=["dataset", "shots", "seed"]).to_frame(index=False)
+                pairs = pairs.astype({"dataset": str}).assign(method="ilm", family="f", network="n", backbone="n")
+                ends = []
+                for one in values:
+                    there = random.random(one.size) >= GAPS
+                    _, bounds, _ = pooled(pairs[there].assign(difference=one.ravel()[there]), fixed=False)
+                    ends.append(bounds)
+                low, high = np.transpose(ends)
+                now = {
+                    "now": 100 * float(((low <= 0) & (high >= 0)).mean()),
+                    "now_width": float(np.median(high - low)),
+                }
+                design = f"the same in 2 cells, {GAPS:.0%} of pairs missing ({draws:,} draws)"
+                records.append({"design": design, "effects": effect, "seeds": number, "common": common} | now)
+    return records
+
+
 # of cells, each its true effect in standard deviations of a seed: none of these verdicts is true
 VERDICTS: dict[str, tuple[dict, str, Callable[[int], np.ndarray]]] = {
     "every: supported, one cell at the bound": ({"of": "every"}, "supported", lambda cells: far(cells, 1)),
@@ -111,10 +148,25 @@ VERDICTS: dict[str, tuple[dict, str, Callable[[int], np.ndarray]]] = {
         "contradicted",
         lambda cells: -far(cells, cells // 2 + 1),
     ),
+    "every, within: supported, one cell at a bound": (
+        {"of": "every", "within": 100},
+        "supported",
+        lambda cells: 100 - far(cells, 1),
+    ),
+    "every, within a half: contradicted, all cells at a bound": (
+        {"of": "every", "within": 0.5},
+        "contradicted",
+        lambda cells: np.resize([0.5, -0.5], cells),
+    ),
     "no order: supported, one cell above, others at 0": (
         {"order": "none"},
         "supported",
         lambda cells: far(cells, cells - 1),
+    ),
+    "no order: contradicted, half above, others at 0": (
+        {"order": "none"},
+        "contradicted",
+        lambda cells: far(cells, cells - cells // 2),
     ),
 }
 
@@ -124,25 +176,29 @@ def far(cells: int, at_bound: int) -> np.ndarray:
     return np.repeat([0.0, 100.0], [at_bound, cells - at_bound])
 
 
-def false_verdicts(draws: int, numbers: list[int], effects: list[str], seeds: list[int]) -> list[dict]:
-    """Return how often a verdict on cells that is not true is given, in %; a record a case."""
+def false_verdicts(
+    draws: int, numbers: list[int], effects: list[str], seeds: list[int], commons: list[float]
+) -> list[dict]:
+    """Return how often a verdict on cells that is not true is given, in %; a record a case, and of what is skewed the
+    same with the tail on the other side."""
     random, records = np.random.default_rng(1), []
     for name, (quantified, verdict, truth) in VERDICTS.items():
-        bound = {} if "order" in quantified else {"more_than": 0}
+        bound = {} if {"order", "within"} & set(quantified) else {"more_than": 0}
         claim = Claim(text="", source="", measure="accuracy_lost", **quantified, **bound)
-        for effect in effects:
-            for cells in numbers:
-                for number in seeds:
-                    drawn = EFFECTS[effect](random, (draws, number, cells)) + truth(cells)
-                    judged = [
-                        judge_cells(
-                            claim, pd.DataFrame({"mean": one.mean(0), "std": one.std(0, ddof=1), "count": number}), ""
-                        )[0]
-                        for one in drawn
-                    ]
-                    found = 100 * judged.count(verdict) / draws
-                    records.append({"case": name, "effects": effect, "cells": cells, "seeds": number, "false": found})
+        sided = [(effect, tail) for effect in effects for tail in ((1,) if effect == "normal" else (1, -1))]
+        for (effect, tail), cells, number, common in product(sided, numbers, seeds, commons):
+            drawn = EFFECTS[effect](random, (draws, number, cells))
+            drawn = truth(cells) + tail * (drawn + common * EFFECTS[effect](random, (draws, number, 1)))
+            given = [judge_cells(claim, cells_of(one), "")[0] for one in drawn]
+            record = {"case": name, "effects": effect + (", tail below" if tail < 0 else ""), "cells": cells}
+            records.append(record | {"seeds": number, "common": common, "false": 100 * given.count(verdict) / draws})
     return records
+
+
+def cells_of(drawn: np.ndarray) -> pd.DataFrame:
+    """Return of [seeds, cells] what `judge_cells` asks of cells."""
+    skew = stats.skew(drawn, bias=False)
+    return pd.DataFrame({"mean": drawn.mean(0), "std": drawn.std(0, ddof=1), "count": len(drawn), "skew": skew})
 
 
 def text(intervals: list[dict], verdicts: list[dict], draws: tuple[int, int]) -> str:
@@ -152,14 +208,16 @@ def text(intervals: list[dict], verdicts: list[dict], draws: tuple[int, int]) ->
         "Common: the standard deviation of what a seed adds to all datasets alike.\n\n"
         "| design | effects | seeds | common | before | width | now | width |\n|---|---|---|---|---|---|---|---|\n"
     )
-    row = "| {design} | {effects} | {seeds} | {common:g} | {before:.1f} | {before_width:.2f} "
-    row += "| {now:.1f} | {now_width:.2f} |"
-    rows = [row.format(**record) + "\n" for record in intervals]
+    row = "| {design} | {effects} | {seeds} | {common:g} | {before} | {now:.1f} | {now_width:.2f} |\n"
+    before = ("{before:.1f} | {before_width:.2f}".format(**one) if "before" in one else "– | –" for one in intervals)
+    rows = [row.format(**record | {"before": old}) for record, old in zip(intervals, before, strict=True)]
     cells = (
-        f"\nHow often a verdict on cells is given that is not true, in %, of {draws[1]:,} draws; 5 are allowed.\n\n"
-        "| verdict | effects | cells | seeds | given |\n|---|---|---|---|---|\n"
+        f"\nHow often a verdict on cells is given that is not true, in %, of {draws[1]:,} draws; 2.5 are allowed "
+        "where effects are normal, of two bounds 5. Common: as above, of all cells.\n\n"
+        "| verdict | effects | cells | seeds | common | given |\n|---|---|---|---|---|---|\n"
     )
-    of_cells = ["| {case} | {effects} | {cells} | {seeds} | {false:.1f} |\n".format(**record) for record in verdicts]
+    row = "| {case} | {effects} | {cells} | {seeds} | {common:g} | {false:.1f} |\n"
+    of_cells = [row.format(**record) for record in verdicts]
     return head + "".join(rows) + cells + "".join(of_cells)
 
 
@@ -167,15 +225,16 @@ def main() -> None:
     """Draw, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--draws", type=int, default=20_000, help="of each case of intervals; of verdicts a twentieth"
+        "--draws", type=int, default=10_000, help="of each case of intervals; of verdicts, and with gaps, a fiftieth"
     )
     draws = parser.parse_args().draws
     intervals = coverage(draws, list(DESIGNS), list(EFFECTS), [3, 5], [0.0, 1.0])
-    verdicts = false_verdicts(draws // 20, [9, 64], [*EFFECTS][::2], [3, 5])
+    intervals += with_gaps(draws // 50, [*EFFECTS][::2], [3], [0.0, 1.0])
+    verdicts = false_verdicts(draws // 50, [9, 64], [*EFFECTS][::2], [3, 5], [0.0, 1.0])
     RESULTS.joinpath("coverage.json").write_text(
         json.dumps({"intervals": intervals, "verdicts": verdicts}, indent=1) + "\n"
     )
-    RESULTS.joinpath("coverage.md").write_text(text(intervals, verdicts, (draws, draws // 20)))
+    RESULTS.joinpath("coverage.md").write_text(text(intervals, verdicts, (draws, draws // 50)))
 
 
 if __name__ == "__main__":

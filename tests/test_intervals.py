@@ -12,6 +12,8 @@ from hiddencost.results.intervals import (
     band_reach,
     crossed_interval,
     filled,
+    moved_back,
+    moved_out,
     paired_interval,
     pooled_freedom,
     t_quantile,
@@ -21,12 +23,25 @@ from hiddencost.results.pooled import pooled
 coverage = runpy.run_path(str(ROOT / "bench/coverage.py"))  # a package has the name, too
 
 
-@pytest.mark.parametrize("confidence", [0.95, 0.99])
-def test_the_interval_of_paired_differences_is_that_of_the_paired_t_test(confidence):
+def test_the_interval_of_paired_differences_is_that_of_the_paired_t_test():
     differences = [0.11, 0.03, 0.14, 0.02]
     mean, std, count = (pd.Series([value]) for value in (np.mean(differences), np.std(differences, ddof=1), 4))
-    ends = [end.item() for end in paired_interval(mean, std, count, confidence)]
-    assert ends == pytest.approx(list(stats.ttest_1samp(differences, 0).confidence_interval(confidence)))
+    ends = [end.item() for end in paired_interval(mean, std, count)]
+    assert ends == pytest.approx(list(stats.ttest_1samp(differences, 0).confidence_interval(0.95)))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.1, 0.2, 0.3, 4.0], [5.0, 4.0, -3.0], [1.0, 2.0, 3.0], [1.0, 3.0]])
+def test_of_skewed_differences_it_is_the_interval_of_a_claim(values):
+    of = pd.Series(values)
+    ends = paired_interval(*(pd.Series([getattr(of, what)()]) for what in ("mean", "std", "count", "skew")))
+    assert np.concatenate(ends) == pytest.approx(np.concatenate(crossed_interval(of.to_numpy()[None])))
+
+
+@pytest.mark.parametrize("skewness", [-1.0, 0.0, 0.3, 1.0])
+def test_a_test_moves_back_what_the_interval_moves_out(skewness):
+    quantiles = np.array([0.0, 0.5, 4.3])
+    assert moved_back(moved_out(quantiles, skewness), skewness) == pytest.approx(quantiles)
+    assert (np.diff(moved_back(np.linspace(-3, 3, 50), skewness)) > 0).all()
 
 
 def test_there_is_no_interval_of_one_difference_nor_of_equal_ones():

@@ -5,22 +5,23 @@ import pandas as pd
 from scipy.special import stdtr
 
 from hiddencost.results.claims import Claim
-from hiddencost.results.intervals import CONFIDENCE, ROUNDING
+from hiddencost.results.intervals import CONFIDENCE, ROUNDING, moved_back, skewness_of_mean
 
-RISK = 1 - CONFIDENCE
+RISK = (1 - CONFIDENCE) / 2  # as of either side of an interval
 
 
 def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, str]:
     """Return what cells say of a claim, and how many say it.
 
-    A cell is tested by Student's t over its seeds, one-sided, against each bound that a claim has. It proves nothing
-    with one seed, nor with seeds that are the same. `surely`, of one cell among k, is by Holm's procedure (1979): the
-    chance of one false among all is at most 5 %. Each verdict is wrong with a chance of at most 5 % where what seeds
-    add to a cell is normal. Where it is skewed, few seeds err on the side of the tail: log-normal by 1.8, in 12 to
-    30 % (bench/results/coverage.md).
+    A cell is tested by Student's t over its seeds against each bound that a claim has, one-sided at 2.5 %, and moved
+    back where they are skewed, so that it decides as its 95 % interval does (see `intervals.moved_out`): of a single
+    cell all verdicts are that of the mean. It proves nothing with one seed, nor with seeds that are the same.
+    `surely`, of one cell among k, is by Holm's procedure (1979): the chance of one false among all is at most 2.5 %.
+    So is that of each verdict, or at most 5 % where two bounds can err, where what seeds add to a cell is normal.
+    Where it is skewed, few seeds err on the side of the tail: how often, bench/results/coverage.md has.
 
-    - every. Supported: each cell is otherwise at no more than 5 % (the intersection-union test: Berger, 1982), so its
-      one-sided 95 % bound lies where the claim holds. Contradicted: a cell is surely otherwise. Not refuted: neither,
+    - every. Supported: each cell is otherwise at no more than 2.5 % (the intersection-union test: Berger, 1982), so
+      its interval's end lies where the claim holds. Contradicted: a cell is surely otherwise. Not refuted: neither,
       but the mean's interval and each cell's mean lie where the claim holds; this is no evidence for each of them.
     - some. Supported: in a cell it surely holds. Contradicted: each cell is otherwise (intersection-union).
     - most. Supported: more than half hold; contradicted: half or more are otherwise; both by Simes' test of a partial
@@ -30,7 +31,8 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
 
     Args:
         claim: what is claimed.
-        cells: a row a cell: `mean`, `std` (n - 1) and `count` of its differences over seeds, in points.
+        cells: a row a cell: `mean`, `std` (n - 1), `count` and `skew` of its differences over seeds, in points, as
+            pandas gives them.
         of_mean: the verdict on the mean over all cells, which decides a claim of the mean.
 
     Returns:
@@ -40,8 +42,7 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
     mean, number = cells["mean"], len(cells)
     (over_lower, under_lower), (over_upper, under_upper) = (p_values(cells, bound) for bound in claim.bounds)
     holds = np.maximum(over_lower, under_upper)
-    # beyond one of two bounds: where these are close, both tests err
-    otherwise = np.minimum(1, np.minimum(under_lower, over_upper) * (1 if np.isinf(claim.bounds).any() else 2))
+    otherwise = np.minimum(under_lower, over_upper)  # where two bounds are close, both tests err
     surely_holds, surely_not = holm(holds), holm(otherwise)
     if claim.order:
         return _of_order(holds, otherwise), (
@@ -54,14 +55,14 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
         note = f"holds in {number - misses} of {number} cells, surely in {surely_holds}; {note}" if note else ""
     match claim.of:
         case "every":
-            verdict = _verdict(max(holds) <= RISK, surely_not > 0)
+            verdict = _of_tests(max(holds) <= RISK, surely_not > 0)
             if verdict == "undecided" and not misses and of_mean == "supported":
                 verdict = "not refuted"
         case "some":
-            verdict = _verdict(surely_holds > 0, max(otherwise) <= RISK)
+            verdict = _of_tests(surely_holds > 0, max(otherwise) <= RISK)
         case "most":
             half = number // 2
-            verdict = _verdict(
+            verdict = _of_tests(
                 p_of_at_least(half + 1, holds) <= RISK, p_of_at_least(number - half, otherwise) <= RISK
             )
         case _:
@@ -75,29 +76,36 @@ def _of_order(above: np.ndarray, below: np.ndarray) -> str:
     one_sign = (p_of_at_least(most, above) <= RISK and not surely_below) or (
         p_of_at_least(most, below) <= RISK and not surely_above
     )
-    return _verdict(surely_above and surely_below, one_sign)
+    return _of_tests(surely_above and surely_below, one_sign)
 
 
-def _verdict(supported: bool, contradicted: bool) -> str:
+def _of_tests(supported: bool, contradicted: bool) -> str:
     return "supported" if supported else "contradicted" if contradicted else "undecided"
 
 
 def p_values(cells: pd.DataFrame, bound: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the p-values of each cell's mean being above a bound, and below it, by Student's t.
 
-    Both are 1 where nothing spreads. Of a bound that is none, infinite, they are 0 and 1.
+    They are below 2.5 % where the cell's 95 % interval (see `intervals.paired_interval`) lies above the bound, or
+    below it. Both are 1 where nothing spreads. Of a bound that is none, infinite, they are 0 and 1.
     """
-    mean, std, count = (cells[name].to_numpy(float) for name in ("mean", "std", "count"))
+    if np.isinf(bound):
+        above = np.full(len(cells), float(bound > 0))
+        return above, 1 - above
+    mean, std, count, skew = (cells[name].to_numpy(float) for name in ("mean", "std", "count", "skew"))
     spread = (count > 1) & (std > ROUNDING)
     error = np.where(spread, std, 1) / np.sqrt(np.maximum(count, 1))
-    below = stdtr(np.maximum(count - 1, 1), (mean - bound) / error)
-    tested = spread | np.isinf(bound)
-    return np.where(tested, 1 - below, 1.0), np.where(tested, below, 1.0)
+    skewness = np.where(spread, skewness_of_mean(skew, count), 0)
+    above, below = (
+        stdtr(np.maximum(count - 1, 1), -moved_back(side * (mean - bound) / error, -side * skewness))
+        for side in (1, -1)
+    )
+    return np.where(spread, above, 1.0), np.where(spread, below, 1.0)
 
 
 def holm(p_values: np.ndarray) -> int:
     """Return how many hypotheses Holm's procedure rejects (Scandinavian Journal of Statistics 6, 1979), with a chance
-    of at most 5 % of any false one, however they depend on one another."""
+    of at most 2.5 % of any false one, however they depend on one another."""
     rejected = np.sort(p_values) * np.arange(len(p_values), 0, -1) <= RISK
     return len(p_values) if rejected.all() else int(rejected.argmin())
 

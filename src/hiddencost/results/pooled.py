@@ -80,13 +80,15 @@ def pooled(pairs: pd.DataFrame, fixed: bool) -> tuple[float, tuple[float, float]
 
 
 def _replicates(found: pd.DataFrame) -> pd.Series:
-    """Return each pair's upstream seed where all networks have several, and the sides of a pair the same; else 0."""
+    """Return each pair's upstream seed where all networks have the same ones, two or more, and so have the sides of a
+    pair; else 0: crossed is only what has its seeds in common."""
     seeds = found[[name for name in found if name.startswith("upstream_seed")]]
     same = len(seeds.columns) and seeds.notna().all(axis=None) and (seeds.nunique(axis=1) == 1).all()
     if not same:
         return pd.Series(0, found.index)
     several = seeds.iloc[:, 0].groupby([found[name] for name in found if name.startswith("network")]).nunique()
-    return seeds.iloc[:, 0] if several.min() > 1 else pd.Series(0, found.index)
+    crossed = several.min() == seeds.iloc[:, 0].nunique() > 1
+    return seeds.iloc[:, 0] if crossed else pd.Series(0, found.index)
 
 
 def _units(found: pd.DataFrame) -> np.ndarray:

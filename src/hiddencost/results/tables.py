@@ -207,7 +207,7 @@ def _differences(runs: pd.DataFrame, counterpart: str) -> pd.DataFrame:
         paired[name] = paired[f"{metric}_dense"] - paired[metric]
         of_cells = paired.groupby(CELL, dropna=False, sort=False)[name]
         mean, std, count = of_cells.mean(), of_cells.std(), of_cells.count()
-        low, high = paired_interval(mean, std, count)
+        low, high = paired_interval(mean, std, count, of_cells.skew())
         found |= {f"{name}_mean": mean, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
         if metric == "accuracy":  # others may have none of a run: of few test images no temperature is fitted
             found[counterpart.replace("dense", "paired_seeds")] = count

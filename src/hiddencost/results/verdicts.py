@@ -10,7 +10,7 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.results import relation, tables
-from hiddencost.results.cells import numbers, once
+from hiddencost.results.cells import dataset_units, numbers, once
 from hiddencost.results.chance import surely_above
 from hiddencost.results.claims import Cells, Claim, compared_measures
 from hiddencost.results.evidence import judge_cells
@@ -20,17 +20,17 @@ from hiddencost.runs.metrics import METRICS
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = {  # and what they mean, for a reader
-    "supported": "of a claim of the mean, the whole 95 % interval lies where the claim holds; of every cell, each "
-    "cell's one-sided bound does; of most or some, so many surely hold; of no order, cells surely lie on either side",
+    "supported": "of a claim of the mean, the whole 95 % interval lies where the claim holds; of every cell, that of "
+    "each cell does; of most or some, so many surely hold; of no order, cells surely lie on either side",
     "not refuted": "claimed of every cell: each mean lies where the claim holds, but not each cell is sure",
-    "contradicted": "the whole interval lies where the claim does not hold; of every cell, one surely does; of most "
-    "or some, so many surely do; of no order, most surely lie on one side",
+    "contradicted": "the whole interval lies where the claim does not hold; of every cell, one surely does; of some, "
+    "every cell does; of most, at least half do; of no order, most surely lie on one side",
     "undecided": "neither",
-    "at chance": "no network compared is surely better than guessing, so nothing is said of the claim",
+    "at chance": "in no cell is a network compared surely better than guessing, so nothing is said of the claim",
     "not run": "no cell of the claim is in the study, or has a result",
 }
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
-AXES = {  # of claims: the columns of runs
+COLUMN_OF = {  # axes of claims: the columns of runs
     "backbones": "backbone",
     "datasets": "dataset",
     "except_datasets": "dataset",
@@ -61,8 +61,8 @@ def judge(
 
     A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
     interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
-    order, `evidence.judge_cells` says. Where all that is compared is no better than guessing (see `chance`), it says
-    nothing of the claim: at chance.
+    order, `evidence.judge_cells` says. A cell in which no network compared is surely better than guessing (see
+    `chance`) is no evidence of these; where all are such, a study says nothing of any claim: at chance.
 
     Args:
         runs: a row a run, as in runs.parquet.
@@ -75,15 +75,16 @@ def judge(
         A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
         `pooled.pooled`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a
         backbone, dataset, method and shots with another) have a result; and a `note`: what is missing, whether the
-        interval holds the published effect, what it speaks for, how many cells are otherwise, how many are at chance,
-        and what the ECE of the paper's code would have said; and `relation`, in what the cells differ from the
-        paper's.
+        interval holds the published effect, what it speaks for, how many cells are at chance, how many of the others
+        are otherwise, and what the ECE of the paper's code would have said; and `relation`, in what the cells differ
+        from the paper's.
     """
     paper = paper or Paper.model_validate(catalog.load("paper"))
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
     runs = runs.assign(
         replaced=runs["checkpoint"].isin(published),
-        budgets=runs["shots"].groupby(numbers(runs)).transform(",".join),  # those of which a run is the result
+        number=(number := numbers(runs)),
+        budgets=number.map(runs["shots"].groupby(number).agg(",".join)),  # those of which a run is the result
     )
     judged = [{"claim": name} | _judged(runs, claim, paper, own) for name, claim in claims.items()]
     return pd.DataFrame(judged, columns=COLUMNS)
@@ -95,20 +96,14 @@ def count(verdicts: pd.Series) -> str:
 
 
 def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]) -> dict:
-    column, sign = compared_measures()[claim.measure]
+    column, _ = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
-    pairs, metric = judged.pop("pairs"), METRICS[column]
+    rows, as_published = judged.pop("rows"), METRICS[column].as_published
     judged |= {"text": claim.text, "published": claim.published, "source": claim.source, "relation": None}
-    if len(pairs):
-        rows, of_pair = relation.compared(runs, pairs, with_dense=sign is not None)
+    if rows is not None:
         judged["relation"] = relation.relation(rows, claim, _spoken_of(claim, paper), own, paper)
-        cells = pairs.groupby(_cell(pairs), dropna=False).ngroup()
-        if guessed := (~surely_above(rows, of_pair.map(cells))).sum():
-            judged["notes"].append(f"at chance in {guessed} of {judged['cells']} cells")
-        if not surely_above(rows, pd.Series(0, rows.index)).all():
-            judged["verdict"] = "at chance"
-        elif metric.as_published and 0 in (claim.more_than, claim.less_than):
-            published = _test(runs, claim, metric.as_published)
+        if judged["verdict"] != "at chance" and as_published and 0 in (claim.more_than, claim.less_than):
+            published = _test(runs, claim, as_published)
             differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
             judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
     return judged | {"note": "; ".join(judged.pop("notes"))}
@@ -135,10 +130,10 @@ def _in_words(judged: dict) -> str:
 def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     compared = differences(runs, claim, column)
     cells = compared.groupby(_cell(compared), dropna=False)
-    cells = cells["difference"].agg(["mean", "std", "count"])
+    cells = cells["difference"].agg(["mean", "std", "count", "skew"])
     pairs, ran = compared.dropna(subset="difference"), cells[cells["count"] > 0]
-    judged: dict[str, Any] = {"verdict": "not run", "effect": None, "low": None, "high": None, "cells": len(ran)}
-    judged["pairs"] = pairs
+    judged: dict[str, Any] = {"verdict": "not run", "effect": None, "low": None, "high": None}
+    judged |= {"cells": len(ran), "rows": None}
     if not len(ran):
         missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
         return judged | {"notes": [missing]}
@@ -149,17 +144,25 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     judged["verdict"] = "undecided"
     if bounds:
         judged["low"], judged["high"] = bounds
-        judged["verdict"] = _verdict(claim, *bounds)
+        judged["verdict"] = _of_interval(claim, *bounds)
         if claim.published is not None:
             holds = "holds" if bounds[0] <= claim.published <= bounds[1] else "does not hold"
             notes.append(f"the interval {holds} the published value")
     notes.append(speaks_for)
-    judged["verdict"], of_cells = judge_cells(claim, ran, judged["verdict"])
+    with_dense = compared_measures()[claim.measure][1] is not None
+    judged["rows"], of_pair = relation.compared(runs, pairs, with_dense)
+    cell = pairs.groupby(_cell(pairs), dropna=False).ngroup()  # its row of `ran`
+    above = surely_above(judged["rows"], of_pair.map(cell)).to_numpy()
+    if not above.all():
+        notes.append(f"at chance in {(~above).sum()} of {len(ran)} cells")
+    if not above.any():
+        return judged | {"verdict": "at chance", "notes": notes}
+    judged["verdict"], of_cells = judge_cells(claim, ran[above], judged["verdict"])
     notes += [of_cells] if of_cells else []
     return judged | {"notes": notes}
 
 
-def _verdict(claim: Claim, low: float, high: float) -> str:
+def _of_interval(claim: Claim, low: float, high: float) -> str:
     """Return where an interval lies: wholly where the claim holds, wholly where it does not, or on both sides."""
     below, above = claim.bounds
     if below < low and high < above:
@@ -182,7 +185,8 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     """
     metric, sign = compared_measures()[claim.measure]
     values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
-        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"), run=numbers(runs)
+        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"),
+        run=runs["number"] if "number" in runs else numbers(runs),  # `judge` has counted them
     )
     values = values.merge(networks(runs), left_on="backbone", right_index=True)
     if sign:
@@ -193,7 +197,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     values = values[_mask(runs, values, claim.cells)]
     if claim.left is None or claim.right is None:
         return once(values)
-    named = [AXES[axis] for axis in claim.left.named]
+    named = [COLUMN_OF[axis] for axis in claim.left.named]
     shared = [axis for axis in (*PAIRED, "method", "shots") if axis not in named]
     shared += NETWORK if "backbone" not in named else []
     if "backbone" in named and claim.networks == "same":
@@ -211,7 +215,10 @@ def _mask(runs: pd.DataFrame, values: pd.DataFrame, cells: Cells) -> pd.Series:
         named = [any(_is(backbone, kind) for kind in cells.backbones) for _, backbone in backbones.iterrows()]
         mask &= values["backbone"].isin(backbones.loc[named, "backbone"])
     for axis in cells.named - {"backbones"}:
-        listed = values[AXES[axis]].isin([str(value) for value in getattr(cells, axis)])
+        column, names = values[COLUMN_OF[axis]], [str(value) for value in getattr(cells, axis)]
+        listed = column.isin(names)
+        if COLUMN_OF[axis] == "dataset":  # a name stands for the variants of it, too
+            listed |= dataset_units(column).isin(names)
         mask &= ~listed if axis == "except_datasets" else listed
     return mask
 

@@ -14,7 +14,7 @@ from hiddencost.figures import style
 from hiddencost.results import gallery
 from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.gallery import COMPRESSED, StudyFigure
-from hiddencost.results.matched import ALL, LOST
+from hiddencost.results.matched import EVERY_KIND, LOST
 from hiddencost.results.pooled import pooled
 from hiddencost.results.verdicts import differences
 
@@ -55,7 +55,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     )
     points = _points(runs, lost, kept, backbones)
     at_matched = tables["matched"].dropna(subset="cost_at_matched")
-    at_matched = at_matched[(at_matched["compression"] == ALL) & at_matched["dense"].isin(points["dense"])]
+    at_matched = at_matched[(at_matched["compression"] == EVERY_KIND) & at_matched["dense"].isin(points["dense"])]
     colours, markers = _colours(points), _markers(points)
     (left, right), (bottom, top) = _limits(points, at_matched["cost_at_matched"])
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)

@@ -141,7 +141,7 @@ EDITS = {
     "a line of the training's log, and the text of an error": (
         lambda p: (
             replace(p, "src/hiddencost/runs/pack.py", "runs to train,", "runs are to be trained,"),
-            replace(p, "src/hiddencost/study/recipes.py", "fall on the epochs", "are the epochs"),
+            replace(p, "src/hiddencost/study/recipes.py", "fall on the {unit}", "are the {unit}"),
         ),
         {},
         [],
@@ -631,9 +631,9 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
 
 
 def test_a_wrong_claim_stops_before_any_job_with_a_line(project):
-    replace(project, "src/hiddencost/catalog/claims.yaml", "more_than: 50", "more: 50")
+    replace(project, "src/hiddencost/catalog/claims.yaml", "more_than: 50", "more_then: 50")
     _, output = snakemake(project, "--dry-run", status=1)
-    assert "claims.yaml: gmp-pets: more: the key 'more' is unknown; did you mean 'more_than'?" in output
+    assert "claims.yaml: gmp-pets: more_then: the key 'more_then' is unknown; did you mean 'more_than'?" in output
     assert "Traceback" not in output
 
 

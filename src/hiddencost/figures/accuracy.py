@@ -82,7 +82,7 @@ def _reach(cells: pd.DataFrame) -> tuple[float, float]:
     most = np.nanmax([cells["value"].abs().max(), 1.0])
     ends = cells["value"] - cells["reach"].fillna(0), cells["value"] + cells["reach"].fillna(0)
     low, high = np.nanmin([ends[0].min(), -0.1 * most]), np.nanmax([ends[1].max(), 0.1 * most])
-    return 1.05 * max(low, -1.4 * most), 1.05 * min(high, 1.4 * most)
+    return 1.05 * max(low, -2 * most), 1.05 * min(high, 2 * most)
 
 
 def _draw(

@@ -122,7 +122,7 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
     compared = summary[summary["backbone"].isin([*compressed, *controls])]
     _scale(figure, axes, compared, (limit, settings["palette"]), cost, decimals)
     note = style.missing_note(int(compared["cost"].isna().sum()), len(compared)) + style.short_note(summary)
-    what = f"hidden cost in {cost.title}, paired means; first row of a dataset: the dense network, in %{note}"
+    what = f"hidden cost in {cost.title}, paired means; first row: dense, in %{note}"
     style.title(figure, content, what, settings)
     return figure
 

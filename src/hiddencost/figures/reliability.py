@@ -51,7 +51,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     gap = np.nanmax([pooled["gap"].abs().max(), 5.0])
     low, high = min(pooled["gap"].min(), -0.2 * gap), max(pooled["gap"].max(), 0.2 * gap)
     next(iter(panels.values())).set_ylim(*(np.nan_to_num([low, high], nan=5.0) * 1.05 if len(pooled) else (-5, 5)))
-    figure.supylabel("accuracy minus confidence (points); below 0: overconfident", size=8)
+    figure.supylabel("accuracy minus confidence (points)\nbelow 0: overconfident", size=8)
     figure.legend(handles=style.network_handles(content.backbones, looks), loc="outside lower center", ncols=6)
     seeds = finished["seed"].nunique()
     note = f"{seeds} seed{'s' if seeds != 1 else ''}; areas: share of test images"

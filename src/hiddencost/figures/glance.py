@@ -18,15 +18,8 @@ from hiddencost.results.matched import EVERY_KIND, LOST
 from hiddencost.results.pooled import pooled
 from hiddencost.results.verdicts import differences
 
-COLOURS = [
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#882255",
-]  # a kind of compression; Okabe and Ito's and Tol's
+# a kind of compression; Okabe and Ito's and Tol's
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL_COLOUR = "0.45"
 MATCHED: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}

@@ -29,8 +29,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     runs, bins = runs[runs["shots"] == shots], bins[bins["shots"] == shots]
     methods, finished = style.order(runs, "method"), style.finished(runs)
     roles = gallery.DENSE, gallery.COMPRESSED
-    ran = set(finished["backbone"])
-    names = [name for role in roles for name in gallery.names_in_role(content.backbones, role) if name in ran]
+    of_roles = [name for role in roles for name in gallery.names_in_role(content.backbones, role)]
+    names = [name for name in of_roles if name in set(finished["backbone"])]
     looks = style.looks(content.backbones, names)
     figure, panels = style.grid(datasets, methods, settings, sharey=True)
     pooled = pool(bins[bins["backbone"].isin(names)], ["dataset", "method", "backbone"])
@@ -55,10 +55,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     figure.legend(handles=style.network_handles(content.backbones, looks), loc="outside lower center", ncols=6)
     seeds = finished["seed"].nunique()
     note = f"{seeds} seed{'s' if seeds != 1 else ''}; areas: share of test images"
-    shown = runs[
-        runs["backbone"].isin(gallery.names_in_role(content.backbones, roles[0]))
-        | runs["backbone"].isin(gallery.names_in_role(content.backbones, roles[1]))
-    ]
+    shown = runs[runs["backbone"].isin(of_roles)]
     note += style.missing_note(int((shown["status"] != "ok").sum()), len(shown), "runs")
     short = [style.named(name, settings) for name in style.order(runs[runs["classes_short"] > 0], "dataset")]
     note += f"; some classes of {', '.join(short)} have fewer images, and give all" if short else ""

@@ -9,16 +9,8 @@ from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, folder_name, rou
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
-TRAINING = (
-    "checkpoint",
-    "architecture",
-    "start",
-    "data",
-    "image_size",
-    "seed",
-    "sparsify",
-    *RECIPE,
-)  # params of rules
+# params of rules
+TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
 REWINDING = (*TRAINING, "until")
 
 

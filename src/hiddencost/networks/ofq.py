@@ -122,9 +122,8 @@ class Attention(nn.Module):
         v = self.move_v_aft(self.quan_a_v_fn(self.move_v_b4(v))).unflatten(2, (self.heads, -1)).transpose(1, 2)
         q, k = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.q, self.k))  # [heads, inner, width]
         both = self.qk_quant((q.transpose(1, 2) @ k).flatten(0, 1))  # [heads * width, width]
-        keys = self.move_qkx_b4(functional.linear(x, both)).unflatten(
-            2, (self.heads, -1)
-        )  # [N, tokens, heads, width]
+        # [N, tokens, heads, width]
+        keys = self.move_qkx_b4(functional.linear(x, both)).unflatten(2, (self.heads, -1))
         keys = self.quan_a_qkx_fn(keys.flatten(1, 2)).unflatten(1, (-1, self.heads)).flatten(2)
         keys = self.move_qkx_aft(keys).unflatten(2, (self.heads, -1))
         logits = self.placed(torch.einsum("bnc,bmhc->bhnm", x, keys) * self.scale)

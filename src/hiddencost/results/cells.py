@@ -8,6 +8,7 @@ that does not train is one evaluation, whatever the budget and the seed.
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import SeriesGroupBy
 
 from hiddencost import catalog
 from hiddencost.methods.registry import METHODS
@@ -31,17 +32,18 @@ def _first_places(runs: pd.DataFrame) -> pd.DataFrame:
     table = runs.reindex(columns=[*AXES, "run"])
     places = pd.DataFrame({name: pd.factorize(table[name])[0] for name in table}, index=runs.index)
     run = places.pop("run").replace(-1, np.nan)  # -1: it was not run
-    trains = _trains(runs)
+    trained = trains(runs)
     places["backbone"] = _first(places, "backbone", run, [])
     places["shots"] = _first(
-        places, "shots", run.where(trains), ["backbone", "dataset", "method"], ["dataset", "method"]
+        places, "shots", run.where(trained), ["backbone", "dataset", "method"], ["dataset", "method"]
     )
-    places["shots"] = places["shots"].where(trains, 0)
-    places["seed"] = places["seed"].where(trains, 0)
+    places["shots"] = places["shots"].where(trained, 0)
+    places["seed"] = places["seed"].where(trained, 0)
     return places
 
 
-def _trains(runs: pd.DataFrame) -> pd.Series:
+def trains(runs: pd.DataFrame) -> pd.Series:
+    """Return of each row whether its method trains."""
     return runs["method"].isin([name for name in runs["method"].unique() if METHODS[name].trains])
 
 
@@ -79,7 +81,7 @@ def one_seed(runs: pd.DataFrame) -> pd.DataFrame:
     Args:
         runs: a row a run, as in runs.parquet.
     """
-    ran = runs.assign(seed=runs["seed"].where(_trains(runs), 0))
+    ran = runs.assign(seed=runs["seed"].where(trains(runs), 0))
     ran = ran.sort_values("status", key=lambda status: status != "ok", kind="stable")
     return ran.drop_duplicates(AXES).sort_index()
 
@@ -89,6 +91,15 @@ def same_as(runs: pd.DataFrame) -> pd.Series:
     does; of a method that does not train the first number of shots."""
     first = pd.Series(runs["shots"].unique()[_first_places(runs)["shots"]], runs.index)
     return first.where(first != runs["shots"], None)
+
+
+def copies(of_cells: SeriesGroupBy) -> pd.Series:
+    """Return of each cell its `same_as`: the smaller number of shots whose runs these are, of every seed; else None.
+
+    Args:
+        of_cells: `same_as` of runs, by cell.
+    """
+    return of_cells.first().where(of_cells.nunique(dropna=False) == 1, None)
 
 
 def distinct(summary: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +116,7 @@ def shots_labels(summary: pd.DataFrame) -> dict[str, str]:
     Returns:
         Such as {"5": "5", "10": "10 = all"}, where each class has 10 images and the study asks for more, too.
     """
-    trained = summary[_trains(summary)]
+    trained = summary[trains(summary)]
     copied = set(trained["same_as"].dropna())
     return {shots: f"{shots} = {ALL}" if shots in copied else shots for shots in distinct(trained)["shots"].unique()}
 

@@ -9,9 +9,8 @@ from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
-SKEW = (
-    1.5  # what the skewness of few values is multiplied by, as it understates theirs (bench/coverage.py); 1 of three
-)
+# what the skewness of few values is multiplied by, as it understates theirs (bench/coverage.py); 1 of three
+SKEW = 1.5
 PASSES = 200  # of an additive fit; it ends with the first that moves nothing
 Numbers = TypeVar("Numbers", float, pd.Series, np.ndarray)
 

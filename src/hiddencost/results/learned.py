@@ -56,10 +56,11 @@ def write(runs: str | Path, settings: dict, paths: dict[str, str]) -> None:
         paths: of the files, by the fields of `Learned` and "upstream".
     """
     stated = ({name: gallery.ShownBackbone(**shown) for name, shown in group} for group in settings["groups"])
-    groups = [gallery.with_measured_sparsity(group, pd.read_parquet(runs)) for group in stated]
+    table = pd.read_parquet(runs)
+    groups = [gallery.with_measured_sparsity(group, table) for group in stated]
     sources = {name: partial(_sources, backbone) for name, backbone in settings["backbones"].items()}
     prompts = {name: backbone["prompt"] for name, backbone in settings["backbones"].items()}
-    learned = read_learned(pd.read_parquet(runs), settings["ledger"], settings["prepared"], groups, sources, prompts)
+    learned = read_learned(table, settings["ledger"], settings["prepared"], groups, sources, prompts)
     images: dict[str, dict[str, Any]] = {"prompts": learned.prompts, "examples": learned.examples}
     for name, arrays in images.items():
         with atomic(paths[name]) as temporary:

@@ -8,7 +8,7 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.messages import Record
 from hiddencost.methods.registry import METHODS
-from hiddencost.results.cells import dataset_units
+from hiddencost.results.cells import dataset_units, trains
 from hiddencost.results.claims import Cells, Claim
 from hiddencost.runs.packfile import AXES
 
@@ -95,7 +95,7 @@ def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: 
 
 def _recipes(rows: pd.DataFrame, paper: Paper) -> Iterator[str]:
     found: dict[tuple[str, str], list] = {}
-    trained = rows[rows["method"].map(lambda name: METHODS[name].trains) & rows["recipe"].notna()]
+    trained = rows[trains(rows) & rows["recipe"].notna()]
     for method, dataset, recipe in trained[["method", "dataset", "recipe"]].drop_duplicates().to_numpy():
         stated = json.loads(recipe)
         known = paper.recipes.get(METHODS[method].job, [])

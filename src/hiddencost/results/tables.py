@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from hiddencost.files import atomic, canonical, read_json
-from hiddencost.methods.registry import METHODS
 from hiddencost.results import cells
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS, batch_columns
@@ -140,8 +139,7 @@ def _classes(runs: pd.DataFrame, splits: str) -> pd.DataFrame:
 
     of_runs = [counts(*run) for run in runs[["dataset", "seed", "shots"]].itertuples(index=False, name=None)]
     columns = pd.DataFrame(of_runs, index=runs.index, columns=["classes", "classes_short"], dtype=float)
-    trains = runs["method"].map(lambda name: METHODS[name].trains)
-    return columns.assign(classes_short=columns["classes_short"].where(trains, 0.0))
+    return columns.assign(classes_short=columns["classes_short"].where(cells.trains(runs), 0.0))
 
 
 def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:
@@ -189,8 +187,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", of_cells["accuracy"].count())
     summary.insert(1, "classes_short", of_cells["classes_short"].max())
-    of_each = of_cells["same_as"]
-    summary.insert(2, "same_as", of_each.first().where(of_each.nunique(dropna=False) == 1, None))
+    summary.insert(2, "same_as", cells.copies(of_cells["same_as"]))
     for counterpart in COUNTERPARTS:
         summary = summary.join(_differences(runs, counterpart))
     return summary.reset_index()

@@ -8,7 +8,7 @@ from pandas.io.formats.style import Styler
 
 from hiddencost.files import atomic
 from hiddencost.results import tables
-from hiddencost.results.cells import same_as
+from hiddencost.results.cells import copies, same_as
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 
@@ -74,7 +74,7 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     table["best"] = as_good.stack().reindex(table.index, fill_value=False)
     table["classes_short"] = runs.groupby([*COLUMN, "backbone"], sort=False)["classes_short"].max()
     of_each = runs.assign(same_as=same_as(runs)).groupby([*COLUMN, "backbone"], sort=False)["same_as"]
-    table["same_as"] = of_each.first().where(of_each.nunique(dropna=False) == 1, None)
+    table["same_as"] = copies(of_each)
     return table.rename(columns={"count": "seeds"}).reset_index()
 
 

@@ -422,8 +422,9 @@ def test_where_disks_of_ones_own_are_away_figures_are_drawn_and_nothing_is_train
     )
     change(lambda c: c["upstream"][0]["recipe"].update(epochs=500))
     _, output = snakemake(project, "--dry-run", "--configfile", "own.yaml", status=1)
-    gone = f"there is no {project}/disk/images; expected it, as results/own/upstream/own/"
-    assert f"own.yaml: upstream own: {gone}dense/0/seed0/manifest.json has to be made\n" in output
+    weights = "results/own/upstream/own/dense/0/seed0/weights.safetensors"
+    gone = f"there is no {project}/disk/images; expected it, as {weights} has to be made"
+    assert f"own.yaml: upstream own: {gone}\n" in output
 
 
 @pytest.mark.slow

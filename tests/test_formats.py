@@ -801,6 +801,7 @@ PLACES = {
     "pypi": r"[\w.-]+==[\w.]+",
     "npm": r"[\w./-]+@[\w.]+",
     "hf": r"[\w.-]+/[\w.-]+",
+    "seafile": r"https://[\w./-]+/d/\w+",
 }
 
 
@@ -844,7 +845,8 @@ def test_every_checkpoint_of_the_catalog_is_complete_and_agrees_with_itself(real
     assert len(files) == len(set(files))
     expected = {"resnet18-v1", "resnet34-v1", "resnet50-v1", "resnet50-v2", "resnet50-keras", "mobilenetv2"}
     expected |= {f"resnet50-acdc{level}" for level in (80, 90, 95, 98)}
-    expected |= {f"resnet50-rigl{level}" for level in (80, 90, 95)} | {"resnet18-gmp", "resnet34-gmp"}
+    expected |= {f"resnet50-rigl{level}{kind}" for level in (80, 90, 95) for kind in ("", "-1x", "-uniform")}
+    expected |= {"resnet18-gmp", "resnet34-gmp"}
     assert expected | {f"resnet50-lth{state}" for state in range(1, 11)} <= entries.keys()
 
 

@@ -43,6 +43,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.prompting.described",
         "hiddencost.runs.ledger",
         "hiddencost.runs.packfile",
+        "hiddencost.seafile",
         "hiddencost.sources",
         "hiddencost.yaml_file",
     }

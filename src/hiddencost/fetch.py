@@ -25,7 +25,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
-from hiddencost import contents
+from hiddencost import contents, seafile
 from hiddencost.files import atomic, refuse_of_a_moment, scratch, sha256_file, write_json
 from hiddencost.messages import Record, one_line
 from hiddencost.sources import Source, SourceFile, first_uses
@@ -187,6 +187,8 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
     path = temporary / "file"
     if source.url is not None:
         return _download(source.url, part, file)
+    if source.seafile is not None:
+        return _download(_shared(source, temporary), part, file)
     if source.path is not None:
         if not (local := _local(source.path, root)).is_file():
             if os.path.isabs(source.path):  # the user's own, which the plan has seen: no result
@@ -218,6 +220,19 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SourceError(f"{package.name} is broken: {error}") from error
     return path
+
+
+def _shared(source: Source, temporary) -> str:
+    """Return the address of a file in a shared folder."""
+    part, listing = temporary / "listing", SourceFile(name="listing")
+    try:
+        return seafile.address(
+            str(source.seafile), str(source.file), lambda url: _download(url, part, listing).read_bytes()
+        )
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+    finally:
+        _discard(part)
 
 
 def _wheel(requirement, temporary) -> Path:

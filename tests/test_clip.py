@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import reference
 import tiny_clip
@@ -168,8 +169,6 @@ def test_logits_are_scaled_cosines_in_full_precision_also_behind_a_bf16_tower(ne
 
 
 def clip_tokens(architecture, texts):
-    import open_clip
-
     return open_clip.get_tokenizer(model.configuration_of(architecture))(texts)
 
 
@@ -300,6 +299,51 @@ def test_what_is_not_upops_layout_is_refused(tmp_path, network, architecture, sp
 def test_the_uncompressed_network_of_upop_is_not_narrower(tmp_path, network):
     torch.save(upop_file(dict(network.state_dict())), tmp_path / "dense.pth")
     assert READERS["upop"]({"weights": tmp_path / "dense.pth"}).widths == {}
+
+
+# ------------------------------------------------------------------------------------------------- TinyCLIP
+
+
+def tinyclip_file(state):
+    """What TinyCLIP's manually inherited networks are published as: OpenCLIP's names, behind the prefix of
+    DistributedDataParallel (src/open_clip/model.py, convert_to_new_checkpoint, reads them so)."""
+    return {"epoch": 6, "name": "exp_name", "state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}
+
+
+def test_tinyclips_are_read_and_held_against_the_towers_that_they_are_smaller_than(tmp_path, network, architecture):
+    (tmp_path / "config").mkdir()
+    wide = {**tiny_clip.MODEL_CONFIG["vision_cfg"], "width": 192}
+    (tmp_path / "config/wide.json").write_text(json.dumps(tiny_clip.MODEL_CONFIG | {"vision_cfg": wide}))
+    open_clip.add_model_config(tmp_path / "config")
+    torch.save(tinyclip_file(network.state_dict()), path := tmp_path / "tiny.pt")
+    files = {"weights": {"path": str(path), "sha256": clip_digest(path)}}
+    write_json(tmp_path / "fetched.json", {"failed": None, "files": files})
+    told = ENTRY | {"architecture": architecture, "compression": "tinyclip", "sparsity": None}
+    told |= {"narrowed_from": "clip/wide"}
+    import_checkpoint("tiny", CheckpointLayout.model_validate(told), tmp_path / "fetched.json", tmp_path / "in")
+    made, masks, manifest = backbones.load(tmp_path / "in")
+    assert masks == {}
+    assert all(torch.equal(made.state_dict()[key], tensor) for key, tensor in network.state_dict().items())
+    dense, own = (
+        sum(one.tensor.numel() for one in layer_weights(each).values()) for each in (build.build("clip/wide"), made)
+    )
+    compress(tmp_path / "in", tmp_path / "out", None, None)
+    result = verify(tmp_path / "out", GATE, lambda *_: Recognised(20, 20, "photos", 0))
+    assert result.passed, result.reasons
+    assert result.sparsity_measured == pytest.approx(1 - own / dense) == manifest.sparsity_declared
+
+
+@pytest.mark.parametrize(("size", "image", "text"), [("61M-32-Text-29M", 61, 29), ("40M-32-Text-19M", 40, 19)])
+def test_tinyclips_towers_have_as_many_weights_as_their_names_say(size, image, text):
+    """Texts are counted without the embeddings of tokens; they go through CLIP's own vocabulary."""
+    with torch.device("meta"):
+        made = build.build(f"clip/TinyCLIP-ViT-{size}")
+    counts = {name: parameter.numel() for name, parameter in made.named_parameters()}
+    of_image = sum(count for name, count in counts.items() if name.startswith("visual."))
+    of_text = sum(counts.values()) - of_image - counts["token_embedding.weight"] - 1
+    assert (of_image / 1e6, of_text / 1e6) == (pytest.approx(image, abs=1), pytest.approx(text, abs=1))
+    tokens = clip_tokens(f"clip/{model.vocabulary_of(f'TinyCLIP-ViT-{size}')}", ["a photo of a cat."])
+    assert tokens.shape == (1, 77)
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "weights.safetensors", "open_clip_model"])

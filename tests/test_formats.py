@@ -21,7 +21,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from hiddencost import catalog
-from hiddencost.compression.photos import imagenet_photos
+from hiddencost.compression.gate import verify
+from hiddencost.compression.make import compress
+from hiddencost.compression.photos import Recognised, imagenet_photos
+from hiddencost.compression.registry import PUBLISHED
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.files import sha256_file, write_json
 from hiddencost.networks import architectures, backbones, build
@@ -793,6 +796,139 @@ def test_published_networks_know_the_photos_no_better_in_any_other_look(
         assert not known.doubts, name
 
 
+# Public networks beside the paper's
+
+
+def torch_load_expects(checkpoint):
+    """The architecture's keys without batch norm's counters, as PyTorch 1.1's files may have them."""
+    return {key: tensor for key, tensor in checkpoint.items() if not key.endswith("num_batches_tracked")}
+
+
+def distiller_checkpoint(pruned, masks):
+    """What Distiller's save_checkpoint writes (distiller/apputils/checkpoint.py), masks of the schedule beside."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.001, momentum=0.9)
+    return {
+        "epoch": 90,
+        "state_dict": {f"module.{key}": tensor for key, tensor in pruned.items()},
+        "arch": "resnet50",
+        "is_parallel": True,
+        "dataset": "imagenet",
+        "optimizer_state_dict": optimizer.state_dict(),
+        "optimizer_type": type(optimizer),
+        "compression_sched": {"masks_dict": {f"module.{key}": masks.get(key) for key in pruned}},
+        "extras": {"best_top1": 75.944, "best_epoch": 90},
+    }
+
+
+def test_degirums_networks_are_read_and_their_masks_taken_from_zeros(state50, tmp_path):
+    """Their first layers are dense, their classifier is pruned, too."""
+    masks = {key: mask for key, mask in random_masks(state50).items() if not key.startswith(("conv1", "layer1"))}
+    pruned = product(state50, masks)
+    for file in (torch_load_expects(pruned), distiller_checkpoint(pruned, masks)):
+        network, kept, manifest = imported(tmp_path, "resnet50-agp70", {"weights": file})
+        assert_is_product(network, kept, state50, masks)
+        assert not kept["fc.weight"].all()
+        assert kept["layer1.0.conv1.weight"].all()
+        assert (manifest.compression, manifest.sparsity_declared) == ("gmp", 0.7066)
+        over = measure_sparsity(network, family_of("resnet50"), "conv1", kept)[manifest.sparsity_over]
+        weights = [tensor for key, tensor in pruned.items() if tensor.dim() in (2, 4)]
+        assert over == pytest.approx(sum(int((t == 0).sum()) for t in weights) / sum(t.numel() for t in weights))
+
+
+def str_network(state):
+    """A state dict of STR's ResNet-50 (models/resnet.py): thresholds beside the weights, the classifier a convolution
+    without bias."""
+    trained = {}
+    for index, (key, tensor) in enumerate((k, t) for k, t in state.items() if k != "fc.bias"):
+        weight = tensor.dim() in (2, 4)
+        trained[f"module.{key}"] = tensor[:, :, None, None] if tensor.dim() == 2 else tensor
+        if weight:
+            layer = key.removesuffix("weight")
+            trained[f"module.{layer}sparseThreshold"] = torch.full([1, 1], -1.0 + 0.01 * index)
+    return trained
+
+
+def str_dense(trained):
+    """What STR's --dense-conv-model makes of it (main.py, pretrained): sparseFunction of weights and thresholds."""
+    return {
+        key: tensor
+        if (s := trained.get(f"{key.rpartition('.')[0]}.sparseThreshold")) is None
+        else torch.sign(tensor) * torch.relu(torch.abs(tensor) - torch.sigmoid(s))
+        for key, tensor in trained.items()
+        if "sparseThreshold" not in key
+    }
+
+
+def test_strs_networks_are_the_same_with_thresholds_and_without(state50, tmp_path):
+    signs = torch.Generator().manual_seed(2)
+    signed = {
+        key: (tensor - 0.5) * torch.randn(tensor.shape, generator=signs).sign() if tensor.dim() in (2, 4) else tensor
+        for key, tensor in state50.items()
+    }
+    trained = str_network(signed)
+    dense = str_dense(trained)
+    assert sum("sparseThreshold" in key for key in trained) == 54
+    for state in (trained, dense):
+        file = {"epoch": 0, "arch": "ResNet50", "state_dict": state}
+        network, kept, manifest = imported(tmp_path, "resnet50-str81", {"weights": file})
+        for key, tensor in torch_load_expects(network.state_dict()).items():
+            wanted = torch.zeros(1000) if key == "fc.bias" else dense[f"module.{key}"].reshape(tensor.shape)
+            assert torch.equal(tensor, wanted), key
+            if key in kept:
+                assert torch.equal(kept[key], tensor != 0)
+        assert len(kept) == 54
+        assert (manifest.compression, manifest.sparsity_over) == ("str", "convolutions_and_classifier")
+    first = "module.layer1.0.conv1"
+    refused = {
+        "layer1.0.conv1.sparseThreshold has shape [2], expected one number beside layer1.0.conv1.weight": trained
+        | {f"{first}.sparseThreshold": torch.ones(2)},
+        "sparseThreshold has shape [1, 1], expected one number beside layer9.weight": trained
+        | {"module.layer9.sparseThreshold": torch.ones(1, 1)},
+        "fc.weight is of shape [1000, 128], expected a convolution of 1 x 1": trained
+        | {"module.fc.weight": torch.ones(1000, 128)},
+        "unexpected key layer1.0.conv1.sparseWeight": trained | {f"{first}.sparseWeight": torch.ones(1)},
+    }
+    for message, state in refused.items():
+        assert message in refusal(tmp_path, "resnet50-str81", {"weights": {"state_dict": state}})
+
+
+def test_networks_pruned_in_structure_are_held_against_the_dense_architecture(tmp_path, real_networks):
+    """timm publishes the narrower network; what it lacks of the dense one's convolutions counts as removed."""
+    name = "efficientnet-b1-pruned"
+    entry = catalog.checkpoint(name)
+    save_file(build.build(entry.architecture).state_dict(), path := tmp_path / "model.safetensors")
+    report = {"weights": {"path": str(path), "sha256": sha256_file(path)}}
+    write_json(tmp_path / "fetched.json", {"failed": None, "files": report})
+    import_checkpoint(name, entry, tmp_path / "fetched.json", tmp_path / "in")
+    with torch.device("meta"):
+        own, dense = (
+            sum(m.weight.numel() for m in timm.create_model(one).modules() if isinstance(m, nn.Conv2d))
+            for one in ("efficientnet_b1_pruned", "tf_efficientnet_b1")
+        )
+    compress(tmp_path / "in", tmp_path / "out", None, None)
+    result = verify(tmp_path / "out", {"sparsity_tolerance": 0.005}, lambda *_: Recognised(20, 20, "photos", 0))
+    assert result.passed, result.reasons
+    assert result.sparsity_measured == pytest.approx(1 - own / dense)
+    assert result.sparsity_declared == pytest.approx(result.sparsity_measured)
+    assert 0.2 < result.sparsity_measured < 0.4
+    compress(tmp_path / "in", tmp_path / "random", None, "random_init")
+    assert backbones.load(tmp_path / "random")[2].whole is None
+    compress(tmp_path / "in", tmp_path / "twice", {"algorithm": "magnitude", "sparsity": 0.5}, None)
+    with pytest.raises(ValueError, match="its layers are narrower already; expected a dense network"):
+        backbones.load(tmp_path / "twice")
+
+
+def test_a_compressed_network_of_a_library_goes_by_its_name_of_the_catalog():
+    """As a model of the library it would be a dense one."""
+    for name, own in {
+        "efficientnet_b1_pruned.in1k": "efficientnet-b1-pruned",
+        "efficientnet_es_pruned.in1k": "-agp75",
+    }.items():
+        with pytest.raises(ValueError, match=rf"timm-{name}' is compressed \(\w+\); expected it by its name .*{own}"):
+            catalog.checkpoint(f"timm-{name}")
+    assert catalog.checkpoint("timm-tf_efficientnet_b1.ap_in1k").compression == "none"
+
+
 # The catalog
 
 
@@ -821,7 +957,7 @@ def check_entry(entry):
     assert (entry.canvas is not None) == (entry.preprocessing.resize is not None) == (entry.sparsity_over == "towers")
     assert (entry.compression in ("none", "ofq")) == (entry.sparsity == 0)
     assert (entry.compression == "none") == (entry.dense is None)
-    assert entry.compression in ("none", "acdc", "rigl", "gmp", "lth", "upop", "ofq")
+    assert entry.compression in ("none", *PUBLISHED)
     assert entry.upstream_top1 is None or 50 < entry.upstream_top1 < 90
     assert 0.01 < entry.gmacs < 100
     assert entry.weights_mb is None or 100 < entry.weights_mb < 10_000

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from hiddencost import yaml_file
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
+from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import Model, validate
 
@@ -50,6 +50,14 @@ def _entries(name: str, model: type[Model]) -> dict[str, Model]:
     return {key: validate(model, entry, f"{file_of(name)}: {key}") for key, entry in load(name).items()}
 
 
+def _check_not_compressed(name: str, entry: CheckpointEntry) -> None:
+    for own, known in checkpoints().items():
+        if known.compression != UNCOMPRESSED and known.files["weights"].sources == entry.files["weights"].sources:
+            raise ValueError(
+                f"checkpoint {name!r} is compressed ({known.compression}); expected it by its name {own}"
+            )
+
+
 @cache
 def checkpoint(name: str) -> CheckpointEntry:
     """Return a checkpoint's entry.
@@ -59,11 +67,14 @@ def checkpoint(name: str) -> CheckpointEntry:
             pretrained CLIP of open_clip, in small letters, whose entries are made from the library's own.
 
     Raises:
-        ValueError: there is none of that name; with the names that are near.
+        ValueError: there is none of that name; with the names that are near. Or a library's model is one that the
+            catalog knows as compressed, which the library does not say.
     """
     for prefix, library in LIBRARIES.items():
         if name.startswith(prefix):
-            return library.entry(name.removeprefix(prefix))
+            entry = library.entry(name.removeprefix(prefix))
+            _check_not_compressed(name, entry)
+            return entry
     if name not in checkpoints():
         near = get_close_matches(name, checkpoints())
         raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or {ANY}")

@@ -28,6 +28,9 @@ class CheckpointLayout(Record, strict=True):
     """What an imported checkpoint depends on."""
 
     architecture: str
+    narrowed_from: str | None = Field(
+        None, description="of a network that was pruned in structure, and is narrower by name: its dense architecture"
+    )
     format: str = Field(description="a name of hiddencost.networks.formats.registry.READERS")
     preprocessing: Preprocessing
     stem: str | None = Field(description="the network's first convolution; none: found where it is built")

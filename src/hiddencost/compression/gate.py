@@ -41,8 +41,7 @@ def verify(
     except ValueError as error:
         return failed(folder, str(error))
     family, stem = family_of(manifest.architecture), manifest.stem
-    narrower = manifest.widths
-    removed = family.count_removed_weights(network, manifest.architecture) if narrower else 0
+    removed = family.count_removed_weights(network, manifest.whole)
     measured = measure_sparsity(network, family, stem, removed=removed)
     masked = measure_sparsity(network, family, stem, masks, removed)
     settings_here = manifest.compression_settings or {}

@@ -51,7 +51,9 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
             network, masks = replaced.apply(network, masks, manifest.architecture)
             if not replaced.keeps_weights:
                 over = family.sparsity_over
-                manifest = manifest.replace(sparsity_declared=0.0, sparsity_over=over, widths=None)
+                manifest = manifest.replace(
+                    sparsity_declared=0.0, sparsity_over=over, widths=None, narrowed_from=None
+                )
         elif made_here and settings and made_here.quantises:
             made_here.apply(network, family, settings)
         elif made_here:
@@ -70,7 +72,7 @@ def _prune(
     network: nn.Module, family: Family, manifest: Manifest, compression: OneShotCompression
 ) -> dict[str, Tensor]:
     """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune."""
-    if manifest.widths:
+    if manifest.whole:
         raise ValueError(f"{manifest.compression}: its layers are narrower already; expected a dense network")
     zeros = count_zeros(family.prunable_weights(network))
     masks = compression.apply(network, family, manifest.compression_settings or {})

@@ -234,7 +234,10 @@ PUBLISHED: dict[str, CompressionKind] = {
     "rigl": CompressionKind("rigl", "RigL"),
     "gmp": CompressionKind("gmp", "GMP"),
     "lth": CompressionKind("lth", "LT"),
+    "str": CompressionKind("str", "STR"),
+    "knapsack": CompressionKind("knapsack", "knapsack pruning"),
     "upop": CompressionKind("upop", "UPop"),
+    "tinyclip": CompressionKind("tinyclip", "TinyCLIP"),
     "ofq": CompressionKind("ofq", "OFQ", quantises=True),
 }
 

@@ -43,12 +43,14 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
     try:
         files = fetched_files(fetched)
         state, masks, counts, widths = READERS[layout.format](files)
+        narrower = {"widths": widths, "narrowed_from": layout.narrowed_from}
         network = family.build(layout.architecture, widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
         _check_numbers(network, state, str(files["weights"]))
         parameters, over = dict(network.named_parameters()), layout.sparsity_over
         weights = [parameters[key] for key in family.sparsity_groups(network, layout.stem)[over]]
-        narrowed = family.count_removed_weights(network, layout.architecture) if widths else 0
+        manifest = manifest.replace(**{key: value for key, value in narrower.items() if value})
+        narrowed = family.count_removed_weights(network, manifest.whole)
         zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = zeros / (narrowed + sum(weight.numel() for weight in weights))
         if layout.compression != UNCOMPRESSED and layout.sparsity != 0 and not sparsity:  # 0: of one that rounds
@@ -65,8 +67,6 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
     if layout.sparsity is None:
         log.warning("%s: no sparsity is published for it: what the file has is taken as declared", name)
         manifest = manifest.replace(sparsity_declared=sparsity)
-    if widths:
-        manifest = manifest.replace(widths=widths)
     backbones.save(folder, network.state_dict(), masks, manifest.replace(keys=keys, report=counts))
 
 

@@ -180,15 +180,16 @@ class Family(ABC):
     def layer_keys(self, network: nn.Module) -> dict[str, str]:
         """Return the key of the weight of each layer whose sparsity is measured by itself, by the layer's name."""
 
-    def count_removed_weights(self, network: nn.Module, architecture: str) -> int:
-        """Return how many of its prunable weights a network lacks, where its blocks are narrower than its
-        architecture's."""
+    def count_removed_weights(self, network: nn.Module, whole: str | None) -> int:
+        """Return how many prunable weights of the architecture `whole` a network lacks, being narrower; None: 0."""
         import torch
 
+        if whole is None:
+            return 0
         with torch.device("meta"):
-            whole = self.build(architecture)
+            dense = self.build(whole)
         in_whole, in_network = (
-            sum(weight.tensor.numel() for weight in self.prunable_weights(one).values()) for one in (whole, network)
+            sum(weight.tensor.numel() for weight in self.prunable_weights(one).values()) for one in (dense, network)
         )
         return in_whole - in_network
 

@@ -27,6 +27,7 @@ class Manifest(Record):
         upstream: of a network that a study has trained: how.
         classes: of a network that a study has trained: the names of its source classes.
         widths: of blocks that are narrower than the architecture's, see `clip.model.build`.
+        narrowed_from: the dense architecture, where the architecture is itself the narrower one.
         keys: number of tensors.
         report: what its format's reader has counted.
         weights_sha256, masks_sha256: of its files.
@@ -49,6 +50,7 @@ class Manifest(Record):
     upstream: dict[str, Any] | None = None
     classes: list[str] | None = None
     widths: dict[str, list[int]] | None = None
+    narrowed_from: str | None = None
     keys: int | None = None
     report: dict[str, Any] | None = None
     weights_sha256: str | None = None
@@ -68,6 +70,11 @@ class Manifest(Record):
     def write(self, folder: str | Path) -> None:
         """Write it into a backbone's folder, atomically."""
         write_json(Path(folder) / "manifest.json", self.model_dump(exclude_unset=True))
+
+    @property
+    def whole(self) -> str | None:
+        """The architecture of which the network lacks weights, as it is narrower; None where it has them all."""
+        return self.narrowed_from or (self.architecture if self.widths else None)
 
     @property
     def sha256(self) -> dict[str, str]:

@@ -16,13 +16,17 @@ QUICK = 1.702  # of QuickGELU
 CONVOLUTION_OF = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "1": "0"}  # of a batch norm, in CLIP's ResNets
 OpenClip = Any  # a network of open_clip, or a block of one: an nn.Module, of a library without types
 Widths = dict[str, list[int]]  # of a block by its name: [of an attention head, of the MLP]
+TINIER_THAN = "ViT-B-32"  # open_clip's, from whose weights those of TinyCLIP were taken
+# TinyCLIP's, which open_clip lacks: the width of the image tower, the layers of the text tower
+# (github.com/wkcn/TinyCLIP, src/open_clip/model_configs)
+TINY = {"TinyCLIP-ViT-61M-32-Text-29M": (640, 9), "TinyCLIP-ViT-40M-32-Text-19M": (512, 6)}
 
 
 def build(name: str, widths: Widths | None = None) -> nn.Module:
     """Return a CLIP of open_clip, randomly initialised, in evaluation mode.
 
     Args:
-        name: of open_clip's configurations.
+        name: of open_clip's configurations, or of TINY.
         widths: of those blocks that are narrower than the configuration says, as UPop makes them.
 
     Raises:
@@ -41,6 +45,10 @@ def build(name: str, widths: Widths | None = None) -> nn.Module:
 def _config(name: str) -> dict:
     import open_clip
 
+    if name in TINY:
+        config = open_clip.get_model_config(TINIER_THAN)
+        config["vision_cfg"]["width"], config["text_cfg"]["layers"] = TINY[name]
+        return config
     if name not in open_clip.list_models():  # other names it would ask of a hub, or of a folder
         raise ValueError(f"architecture {f'clip/{name}'!r}: open_clip has no such configuration")
     config = open_clip.get_model_config(name)
@@ -56,6 +64,11 @@ def _config(name: str) -> dict:
 def configuration_of(architecture: str) -> str:
     """Return the name of a configuration, which an architecture has behind clip/."""
     return architecture.removeprefix("clip/")
+
+
+def vocabulary_of(name: str) -> str:
+    """Return the name of the configuration of open_clip that has the tokenizer of another."""
+    return TINIER_THAN if name in TINY else name
 
 
 def image_size(network: OpenClip) -> int:

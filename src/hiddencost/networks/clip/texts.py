@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hiddencost.files import atomic, canonical
-from hiddencost.networks.clip.model import OpenClip, TextClassifier, scale, text_classifier
+from hiddencost.networks.clip.model import OpenClip, TextClassifier, scale, text_classifier, vocabulary_of
 from hiddencost.networks.clip.words import class_words
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def embed(
     import open_clip
 
     device = network.logit_scale.device
-    tokens, embeddings = open_clip.get_tokenizer(name)(list(texts)), []
+    tokens, embeddings = open_clip.get_tokenizer(vocabulary_of(name))(list(texts)), []
     for batch in tokens.split(BATCH[device.type]):
         embeddings.append(functional.normalize(network.encode_text(batch.to(device)).float(), dim=1).cpu())
         progress(len(batch))

@@ -52,6 +52,8 @@ READERS: dict[str, Reader] = {
         "ist": "ist",
         "rigl": "rigl",
         "sparseml": "sparseml",
+        "zeros": "zeros",
+        "str": "str_",
         "lth": "lth",
         "keras": "keras",
         "efficientnet_lite": "efficientnet_lite",

@@ -11,6 +11,7 @@ from hiddencost.messages import StudyError, validate
 from hiddencost.results import claims, evidence, typeset, verdicts
 from hiddencost.results.cells import numbers
 from hiddencost.results.claims import Claim
+from hiddencost.results.pooled import networks
 from hiddencost.runs.metrics import METRICS, Metric
 
 # name: checkpoint, compression, control, dense
@@ -172,12 +173,13 @@ def test_a_dataset_that_is_named_stands_for_its_variants():
         assert set(verdicts.differences(runs, one, "accuracy")["dataset"]) == expected
 
 
-def test_runs_are_numbered_once_for_all_claims(monkeypatch):
+def test_runs_are_numbered_and_networks_told_once_for_all_claims(monkeypatch):
     """Of the paper's grid, once for each of 53 claims took ten seconds."""
     calls = []
     monkeypatch.setattr(verdicts, "numbers", lambda runs: calls.append(1) or numbers(runs))
+    monkeypatch.setattr(verdicts, "networks", lambda runs: calls.append(2) or networks(runs))
     verdicts.judge(made(lost(4, 5, 6)), {name: claim() for name in "abc"})
-    assert len(calls) == 1
+    assert sorted(calls) == [1, 2]
 
 
 def test_a_mean_weighs_families_and_not_files():
@@ -420,6 +422,13 @@ def test_a_claim_of_every_cell_is_rarely_supported_where_one_is_otherwise():
 
 def test_of_a_single_cell_nothing_is_counted():
     assert "otherwise" not in judged(made(lost(-4, -5, -6)))["note"]
+
+
+def test_of_several_cells_of_which_one_is_not_at_chance_that_one_is_counted():
+    runs = by_cell(-9, -5)
+    runs.loc[runs["shots"] == "2", ["accuracy", "mean_class_accuracy"]] = 0.1
+    note = judged(runs, of="every")["note"]
+    assert note.endswith("at chance in 1 of 2 cells; otherwise in 1 of 1 cells, surely in 1")
 
 
 def test_cells_that_do_not_spread_prove_nothing():

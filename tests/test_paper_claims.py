@@ -11,8 +11,9 @@ from conftest import ROOT
 from hiddencost import catalog
 from hiddencost.files import canonical
 from hiddencost.results import claims, verdicts
-from hiddencost.results.chance import surely_above
+from hiddencost.results.chance import p_values, surely_above
 from hiddencost.results.claims import Claim
+from hiddencost.results.evidence import RISK, holm
 from hiddencost.results.relation import Paper
 from hiddencost.study.load import load_study
 
@@ -101,36 +102,52 @@ def test_the_most_and_the_lowest_of_three_are_so_against_each_of_the_others():
 
 
 def runs_of(accuracies, classes=10, n_test=1000, **more):
-    """Runs of one cell, with these accuracies by seed."""
-    told = {"dataset": "cifar10", "classes": classes, "n_test": n_test} | more
-    return pd.DataFrame([told | {"seed": s, "mean_class_accuracy": a} for s, a in enumerate(accuracies)])
+    """Runs of arms, with these accuracies by arm and seed."""
+    arm, seed = np.indices(np.shape(accuracies)).reshape(2, -1)
+    told = {"backbone": "b", "dataset": "cifar10", "method": "ilm", "classes": classes, "n_test": n_test} | more
+    return pd.DataFrame(told | {"shots": arm, "seed": seed, "mean_class_accuracy": np.ravel(accuracies)})
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "n_test", "above"),
+    ("accuracies", "more", "expected"),
     [
-        ((0.10, 0.11, 0.09), 1000, False),
-        ((0.08, 0.12, 0.13), 10_000, False),  # as random mappings scatter, beyond what images do
-        ((0.12, 0.121, 0.122), 1000, True),
-        ((0.2, 0.5, 0.8), 1000, True),  # of three seeds the t bound is below 10 %
-        ((0.27, 0.4), 500, True),  # of two, the t bound is
-        ((0.11,), 500, False),
-        ((0.13,), 500, False),  # as may be, of a mapping that has one of ten classes right by luck
-        ((0.3,), 500, True),
-        ((0.11, 0.11, 0.11), 500, False),  # the same, whatever the seed
+        ((0.10, 0.11, 0.09), {}, False),
+        ((0.08, 0.12, 0.13), {"n_test": 10_000}, False),  # as random mappings scatter, beyond what images do
+        ((0.12, 0.121, 0.122), {}, True),
+        ((0.2, 0.5, 0.8), {}, True),  # of three seeds the t bound is below 10 %
+        ((0.27, 0.4), {"n_test": 500}, True),  # of two, the t bound is
+        ((0.11, 0.11, 0.11), {"n_test": 500}, False),  # the same, whatever the seed
+        # a single seed is held against what its test images tell
+        ((0.6,), {}, True),
+        ((0.6,), {"method": "rlm"}, True),
+        ((0.11,), {"n_test": 500}, False),
+        ((0.13,), {"n_test": 500}, True),
+        ((0.13,), {"n_test": 100}, False),
+        ((0.9,), {"classes": 2, "n_test": 20, "method": "lp"}, True),  # never, of two classes
+        # a mapping that is drawn at random may have one of ten classes right by luck, or both of two
+        ((0.2, 0.25), {"method": "rlm"}, False),
+        ((0.9,), {"classes": 2, "method": "rlm"}, False),
+        ((0.9, 0.91, 0.9), {"classes": 2, "method": "rlm"}, True),
+        ((0.0, 0.0), {}, False),
     ],
 )
-def test_at_chance_is_what_is_not_surely_above_it(accuracies, n_test, above):
-    runs = runs_of(accuracies, n_test=n_test)
-    assert surely_above(runs, pd.Series(0, runs.index)).tolist() == [above]
-    assert surely_above(runs.assign(classes=np.nan), pd.Series(0, runs.index)).all()
+def test_at_chance_is_what_is_not_surely_above_it(accuracies, more, expected):
+    runs = runs_of([accuracies], **more)
+    assert surely_above(runs).tolist() == [expected] * len(accuracies)
+    assert surely_above(runs.assign(classes=np.nan)).all()
 
 
-def test_networks_that_guess_are_rarely_said_not_to():
-    generator = np.random.default_rng(0)
-    runs = pd.concat([runs_of(generator.binomial(500, 0.1, 3) / 500, n_test=500) for _ in range(2000)])
-    runs = runs.reset_index(drop=True)
-    assert surely_above(runs, runs.index.to_series() // 3).mean() < 0.06
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_networks_that_guess_are_rarely_said_not_to(seeds):
+    """Any of 20 arms of a study."""
+    found = p_values(runs_of(np.random.default_rng(0).binomial(500, 0.1, (2000, seeds)) / 500, n_test=500))
+    assert (found <= RISK).mean() < 0.06
+    assert np.mean([holm(study) > 0 for study in found.to_numpy().reshape(100, 20)]) < 0.06
+
+
+def test_however_many_guess_what_does_not_is_found():
+    runs = runs_of([*np.full((200, 3), 0.1), (0.3, 0.25, 0.5)])
+    assert surely_above(runs).tolist() == [False] * 600 + [True] * 3
 
 
 def made(accuracy, backbones=("dense", "acdc80"), datasets=("cifar10",), methods=("ilm",), shots=("20",)):
@@ -168,6 +185,25 @@ def test_a_comparison_of_two_networks_at_chance_says_nothing():
     two = at((0.41, 0.405, 0.4), (0.098, 0.094, 0.09))
     assert two["verdict"] == "supported"
     assert "at chance" not in two["note"]
+
+
+def test_an_arm_at_chance_hides_none_above_it():
+    """The mean of all networks and methods of a cell was held against chance: one that fell far below it (a network
+    that always says the wrong class), or many at it, made a cell "at chance" where another was at 30 %."""
+
+    def accuracy(backbone, dataset, method, shots, seed):
+        if method == "ilm":
+            return 0.3 + 0.002 * seed if backbone == "dense" else 0.0
+        return 0.1 + (-0.01, 0, 0.01)[seed] * (1 if backbone == "dense" else 0.5)
+
+    runs = made(accuracy, methods=("ilm", "lp"))
+    found = verdicts.judge(runs, {"ilm": claim(cells={"methods": "ilm"}), "lp": claim(cells={"methods": "lp"})})
+    assert found["verdict"].tolist() == ["supported", "at chance"]
+    # of a difference of differences each must be of one that does not guess
+    sides = {"cells": {"backbones": "acdc"}, "left": {"methods": "lp"}, "right": {"methods": "ilm"}}
+    assert related(runs, **sides)["verdict"] == "at chance"
+    sides["cells"] = {"backbones": "dense"}
+    assert related(runs, **sides, measure="accuracy")["verdict"] == "contradicted"
 
 
 def test_cells_at_chance_are_no_evidence_of_cells():
@@ -218,18 +254,18 @@ def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
     assert related(runs, cells=cells)["relation"] == "as in the paper"
     other = runs.assign(recipe=recipe(epochs=2, canvas=112, milestones=[0.5]))
     assert related(other, cells=cells)["relation"] == (
-        "canvas 112 (224); epochs 2 (100); milestones [0.5] ([0.5, 0.72])"
+        "canvas 112 (paper: 224); epochs 2 (paper: 100); milestones [0.5] (paper: [0.5, 0.72])"
     )
     by_steps = runs.assign(recipe=recipe(epochs=None, steps=500))
-    assert related(by_steps, cells=cells)["relation"] == "epochs other (100)"
+    assert related(by_steps, cells=cells)["relation"] == "epochs none (paper: 100)"
     few = related(runs[(runs["seed"] < 2) & runs["shots"].isin(["1", "20"])], cells=cells)
-    assert few["relation"] == "without 2, full shots; 2 seeds (3)"
+    assert few["relation"] == "without 2 shots and all images; 2 seeds (paper: 3)"
     # what no cell of the claim used does not count
     beside = pd.concat([runs, made(lost(4, 5, 6), methods=["flm"]).assign(recipe=recipe(epochs=2))])
     assert related(beside, cells=cells)["relation"] == "as in the paper"
     assert related(runs, cells=cells | {"shots": [20, 50]})["relation"] == "without 50 shots"
     assert related(runs, cells={"backbones": "acdc", "datasets": ["cifar10", "dtd"]})["relation"] == (
-        "without resnet50-acdc90, resnet50-acdc98; without dtd"
+        "without resnet50-acdc90 and resnet50-acdc98; without dtd"
     )
     assert related(runs, cells={"backbones": "gmp"})["relation"] is None
 
@@ -237,14 +273,15 @@ def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
 def test_other_networks_and_datasets_are_told():
     runs = made(lost(4, 5, 6), backbones=["dense", "blocks", "old", "random"], datasets=["cifar10-part", "eurosat"])
     told = related(runs.assign(recipe=recipe(image_size=128)))["relation"]
-    assert told.startswith("network blocks; without 20 of its 20 networks; dataset cifar10-part; split of eurosat (")
+    networks, parts = "other network: blocks; none of the paper's 20 networks", "other dataset: cifar10-part"
+    assert told.startswith(f"{networks}; {parts}; split of eurosat (paper: test images are trained on)")
     assert "image size" not in told  # of cifar10-part the paper has none
 
 
 def test_quantised_transformers_are_the_papers_where_a_study_has_them():
     quantised = {"cells": {"backbones": "quantised", "datasets": "cifar10", "shots": 20}}
     runs = made(lost(4, 5, 6), backbones=["dense", "ofq"]).assign(recipe=recipe())
-    for bits, told in {2: "network ofq", 3: "as in the paper"}.items():
+    for bits, told in {2: "other network: ofq", 3: "as in the paper"}.items():
         runs["checkpoint"] = runs["checkpoint"].replace(
             "swin-t-ofq-w[23]a[23]", f"swin-t-ofq-w{bits}a{bits}", regex=True
         )
@@ -289,10 +326,9 @@ def test_a_budget_that_is_another_by_name_alone_is_there():
 
 
 @pytest.mark.parametrize(("seeds", "rate"), [(1, 0.01), (2, 0.06), (3, 0.06)])
-def test_mappings_that_scatter_around_chance_are_no_better_than_it(seeds, rate):
+def test_random_mappings_that_scatter_around_chance_are_no_better_than_it(seeds, rate):
     """Guesses of 10 classes that scatter by 1.5 points, where 10,000 images scatter by 0.3: 37 % of one seed, 14 % of
     two were "surely" better."""
     excess = np.random.default_rng(0).normal(0, 0.015, (1000, seeds))
-    runs = pd.concat([runs_of(0.1 + one, n_test=10_000) for one in excess], keys=range(1000)).reset_index(level=0)
-    runs = runs.reset_index(drop=True)
-    assert surely_above(runs, runs["level_0"]).mean() <= rate
+    found = p_values(runs_of(0.1 + excess, n_test=10_000, method="rlm"))
+    assert (found <= RISK).mean() <= rate

@@ -57,6 +57,10 @@ def test_a_share_of_a_run_ends_with_an_epoch_or_with_a_step(length, at):
     assert recipe.steps_on(20) == at[-1]
 
 
+EXPECTED = {
+    **{"backbone": "mobilenetv2-dense", "dataset": "cifar10-part", "method": "lp", "shots": 1},
+    **{"accuracy": 50.0, "source": "s"},
+}
 BAD = {
     "unknown key": (
         ["protocol", "epoch"],
@@ -258,8 +262,23 @@ BAD = {
     ),
     "an expectation of nothing": (
         ["expectations"],
-        [{"backbone": "x", "dataset": "cifar10-part", "method": "lp", "shots": 1, "accuracy": 50.0, "source": "s"}],
+        [EXPECTED | {"backbone": "x"}],
         "expectations[0].backbone: 'x' is unknown; allowed: mobilenetv2-dense",
+    ),
+    "an expectation of a method that the study lacks": (
+        ["expectations"],
+        [EXPECTED | {"method": "ft"}],
+        "expectations[0].method: 'ft' is unknown; allowed: rlm, flm, ilm, lp",
+    ),
+    "an expectation of shots that the study lacks": (
+        ["expectations"],
+        [EXPECTED, EXPECTED | {"shots": 3}],
+        "expectations[1].shots: 3 is unknown; allowed: 1, 20",
+    ),
+    "an expectation that is a share of 1": (
+        ["expectations"],
+        [EXPECTED | {"accuracy": 0.35}],
+        "expectations[0].accuracy: 0.35; expected per cent, and no share of 1 (35, where it is one)",
     ),
     "infinity": (["protocol", "learning_rate"], float("inf"), "protocol.learning_rate: inf is not allowed: "),
 }

@@ -1,44 +1,66 @@
-"""Chance: whether networks did better than by guessing."""
+"""Chance: which runs surely do better than guessing."""
 
+import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import betainc, stdtr
 
-from hiddencost.results.intervals import ROUNDING, t_quantile
+from hiddencost.methods.registry import METHODS
+from hiddencost.results.evidence import holm
+from hiddencost.results.intervals import ROUNDING
 
-ONE_SIDED = 0.9  # the level of a two-sided interval whose lower end is a one-sided 95 % bound
-SEVERAL = 3  # seeds, from which on all above chance are more than luck of their mappings
+ARM = ["backbone", "dataset", "method", "shots"]  # of runs that differ in their seeds alone
+SEVERAL = 3  # seeds, from which on all above chance are more than luck of the mappings that they draw
 
 
-def surely_above(runs: pd.DataFrame, groups: pd.Series) -> pd.Series:
-    """Say which groups of runs are, each taken together, surely better than guessing.
+def surely_above(runs: pd.DataFrame) -> pd.Series:
+    """Say which runs are of an arm (a backbone, dataset, method and number of shots) that is surely no guess.
 
-    What is held against 1 / K of K classes is the mean accuracy over classes (`mean_class_accuracy`): a network that
-    always guesses alike does not exceed it either, however many test images a class has. Of each seed its mean over
-    datasets is taken. A group is surely above where the mean over seeds is, by its one-sided 95 % bound (Student's
-    t); or where each seed is, by that of its test images (binomial, as a normal distribution, as if classes had the
-    same number of them): seeds that scatter far above chance are no guesses either. One seed or two show nothing of
-    how far mappings scatter, which may move all images of a class alike: in place of images their K classes count.
+    By Holm's procedure (see `evidence.holm`) any of the arms given that guesses is said to be none with a chance of
+    about 2.5 %.
 
     Args:
-        runs: a row a run that has a result: `dataset`, `seed`, `mean_class_accuracy`, `classes` (K) and `n_test`.
-        groups: of each run.
+        runs: a row a run that has a result, none twice, see `p_values`.
 
     Returns:
-        Bool by group; True, too, where K is not known.
+        Bool by run; True, too, where it is not known how many classes there are.
     """
-    chance, several = 1 / runs["classes"], runs["seed"].groupby(groups).transform("nunique") >= SEVERAL
-    units = pd.DataFrame(
-        {
-            "excess": runs["mean_class_accuracy"] - chance,
-            "variance": chance * (1 - chance) / runs["n_test"].where(several, runs["classes"]),
-            "group": groups,
-            **{name: runs[name] for name in ("seed", "dataset")},
-        }
-    )
-    of_seed = units.groupby(["group", "seed", "dataset"]).mean().groupby(["group", "seed"])  # same test images
-    excess, error = of_seed["excess"].mean(), of_seed["variance"].sum() ** 0.5 / of_seed.size()
-    by_images = (excess > ndtri((1 + ONE_SIDED) / 2) * error).groupby("group").all()
-    mean, std, count = (excess.groupby("group").agg(what) for what in ("mean", "std", "count"))
-    freedom = (count - 1).where((count > 1) & (std > ROUNDING))
-    by_seeds = mean > t_quantile(freedom, ONE_SIDED) * std / count**0.5
-    return by_images | by_seeds | mean.isna()
+    found = p_values(runs).dropna()
+    guesses = found.index[found.rank(method="first") > holm(found.to_numpy())]
+    return ~_arms(runs).isin(guesses)
+
+
+def p_values(runs: pd.DataFrame) -> pd.Series:
+    """Return of each arm how likely guesses are to do as well.
+
+    What is held against 1 / K of K classes is the mean accuracy over classes (`mean_class_accuracy`): a network that
+    always guesses alike does not exceed it either, however many test images a class has. There are two tests, of
+    which the surer counts: of the mean over seeds, by Student's t; and of each seed by its test images (binomial, as
+    if classes had the same number of them), whose least sure seed counts. A single seed has the second alone. Several
+    that scatter far above chance pass it, too, and guesses hardly ever.
+
+    One seed or two show nothing of how far mappings scatter that are drawn at random, without a look at what the
+    network predicts (RLM-VP). Such a mapping may have all images of a class right by luck, so there the K classes
+    count in place of the images, and of two or three classes nothing is sure.
+
+    Args:
+        runs: a row a run that has a result, none twice: `ARM`, `seed`, `mean_class_accuracy`, `classes` (K) and
+            `n_test`.
+
+    Returns:
+        By number of the arm, in the order of the runs; NaN where K is not known.
+    """
+    arm = _arms(runs)
+    blind = [name for name, method in METHODS.items() if method.prompts and not method.maps_by_predictions]
+    few = runs["method"].isin(blind) & (runs["seed"].groupby(arm).transform("nunique") < SEVERAL)
+    trials, chance = runs["n_test"].where(~few, runs["classes"]), 1 / runs["classes"]
+    right = np.floor(runs["mean_class_accuracy"] * trials + ROUNDING).clip(lower=1)  # of none, too, P is near 1
+    of_images = pd.Series(betainc(right, trials - right + 1, chance), runs.index)  # P(X >= right) of a binomial X
+    excess = (runs["mean_class_accuracy"] - chance).groupby(arm)
+    mean, std, count = excess.mean(), excess.std(), excess.count()
+    spread = (count > 1) & (std > ROUNDING)
+    of_seeds = stdtr((count - 1).clip(lower=1), -mean * count**0.5 / std.where(spread, 1))
+    return np.minimum(of_images.groupby(arm).max(), of_seeds.where(spread, 1.0)).where(mean.notna())
+
+
+def _arms(runs: pd.DataFrame) -> pd.Series:
+    return runs.groupby(ARM, sort=False).ngroup()

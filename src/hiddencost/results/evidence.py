@@ -36,7 +36,7 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
         of_mean: the verdict on the mean over all cells, which decides a claim of the mean.
 
     Returns:
-        The verdict, and for a note, how many cells are otherwise, empty of one cell.
+        The verdict, and for a note, how many cells are otherwise.
     """
     below, above = claim.bounds
     mean, number = cells["mean"], len(cells)
@@ -50,9 +50,9 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
             f"below in {(mean < -ROUNDING).sum()}, surely in {surely_not}"
         )
     misses = ((mean <= below + ROUNDING) | (above - ROUNDING <= mean)).sum()
-    note = f"otherwise in {misses} of {number} cells, surely in {surely_not}" if number > 1 else ""
+    note = f"otherwise in {misses} of {number} cells, surely in {surely_not}"
     if claim.of in ("some", "most"):
-        note = f"holds in {number - misses} of {number} cells, surely in {surely_holds}; {note}" if note else ""
+        note = f"holds in {number - misses} of {number} cells, surely in {surely_holds}; {note}"
     match claim.of:
         case "every":
             verdict = _of_tests(max(holds) <= RISK, surely_not > 0)

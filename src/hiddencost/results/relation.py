@@ -1,7 +1,7 @@
 """How the cells of a claim relate to the paper's: recipe, networks, datasets, budgets and seeds."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 
 import pandas as pd
 
@@ -45,7 +45,7 @@ class Paper(Record):
         return pd.DataFrame(rows, columns=["backbone", "checkpoint", "compression", "control"])
 
 
-def compared(runs: pd.DataFrame, pairs: pd.DataFrame, with_dense: bool) -> tuple[pd.DataFrame, pd.Series]:
+def compared(runs: pd.DataFrame, pairs: pd.DataFrame, with_dense: bool) -> pd.DataFrame:
     """Return the runs that a claim compares.
 
     Args:
@@ -54,22 +54,23 @@ def compared(runs: pd.DataFrame, pairs: pd.DataFrame, with_dense: bool) -> tuple
         with_dense: whether each run of a pair is compared with that of its dense backbone.
 
     Returns:
-        Rows of runs, once for each pair that they are in; and of each the pair, by its label.
+        Rows of runs, once for each pair that they are in, with `pair`, its label, and `difference`: of those of a
+        pair that have it in common, one is taken from the other.
     """
     sides = ["_left", "_right"] if any(name.endswith("_left") for name in pairs) else [""]
     parts = []
     for side in sides:
         names = {axis: axis if axis in pairs else f"{axis}{side}" for axis in (*AXES, "dense")}
-        keys = pd.DataFrame({axis: pairs[name] for axis, name in names.items()}).assign(pair=pairs.index)
-        parts.append(keys[[*AXES, "pair"]])
+        keys = pd.DataFrame({axis: pairs[name] for axis, name in names.items()})
+        keys = keys.assign(pair=pairs.index, difference=side if with_dense else "")
+        parts.append(keys.drop(columns="dense"))
         if with_dense:
-            parts.append(keys.assign(backbone=keys["dense"])[[*AXES, "pair"]])
-    rows = pd.concat(parts).merge(runs, on=AXES)
-    return rows, rows.pop("pair")
+            parts.append(keys.assign(backbone=keys["dense"]).drop(columns="dense"))
+    return pd.concat(parts).merge(runs, on=AXES)
 
 
 def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: Collection[str], paper: Paper) -> str:
-    """Say how the cells of a claim differ from the paper's, each difference with the paper's value in brackets.
+    """Say how the cells of a claim differ from the paper's, values with the paper's in brackets.
 
     Args:
         rows: the runs that it compares, see `compared`; `recipe` is the one by which each was trained, `budgets` the
@@ -89,7 +90,7 @@ def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: 
         *_budgets(rows, claim, paper),
     ]
     if (seeds := rows["seed"].nunique()) < paper.seeds:
-        parts.append(f"{seeds} seed{'s' if seeds > 1 else ''} ({paper.seeds})")
+        parts.append(f"{seeds} seed{'s' if seeds > 1 else ''} (paper: {paper.seeds})")
     return "; ".join(parts) or AS_IN_PAPER
 
 
@@ -104,11 +105,11 @@ def _recipes(rows: pd.DataFrame, paper: Paper) -> Iterator[str]:
             expected["image_size"] = paper.image_sizes[dataset]
         for key, value in expected.items():
             # a recipe that has no such key, such as one of steps and no epochs, is another
-            is_stated = "other" if stated.get(key) is None else stated[key]
+            is_stated = "none" if stated.get(key) is None else stated[key]
             if is_stated != value and is_stated not in (seen := found.setdefault((key, str(value)), [])):
                 seen.append(is_stated)
     for (key, value), others in found.items():
-        yield f"{key.replace('_', ' ')} {' or '.join(map(str, others))} ({value})"
+        yield f"{key.replace('_', ' ')} {' or '.join(map(str, others))} (paper: {value})"
 
 
 def _networks(rows: pd.DataFrame, spoken_of: Collection[str], own: Collection[str], paper: Paper) -> Iterator[str]:
@@ -117,38 +118,42 @@ def _networks(rows: pd.DataFrame, spoken_of: Collection[str], own: Collection[st
     networks = rows[rows["control"].isna()].drop_duplicates("backbone")
     of_paper = networks["checkpoint"].map(published) == networks["compression"]
     if others := sorted(networks.loc[~of_paper, "backbone"]):
-        yield f"network{'s' if len(others) > 1 else ''} {_some(others)}"
+        yield f"other network{'s' if len(others) > 1 else ''}: {_some(others)}"
     there = set(networks.loc[of_paper, "checkpoint"])
     yield from (f"{name} is a file of one's own" for name in sorted(there & set(own)))
-    yield from _without([name for name in spoken_of if name not in there], len(spoken_of), "networks")
+    yield from _without(there, spoken_of, "networks")
 
 
 def _datasets(rows: pd.DataFrame, cells: Cells, paper: Paper) -> Iterator[str]:
     names = sorted(rows["dataset"].unique())
     if others := [name for name in names if name not in paper.image_sizes]:
-        yield f"dataset{'s' if len(others) > 1 else ''} {_some(others)}"
-    yield from (f"split of {name} ({paper.splits[name]})" for name in names if name in paper.splits)
+        yield f"other dataset{'s' if len(others) > 1 else ''}: {_some(others)}"
+    yield from (f"split of {name} (paper: {paper.splits[name]})" for name in names if name in paper.splits)
     known = catalog.datasets()
     wanted = [name for name in paper.image_sizes if not known[name].variant_of]
     wanted = [
         name for name in wanted if name in (cells.datasets or wanted) and name not in (cells.except_datasets or [])
     ]
-    there = set(dataset_units(rows["dataset"]))
-    yield from _without([name for name in wanted if name not in there], len(wanted), "datasets")
+    yield from _without(set(dataset_units(rows["dataset"])), wanted, "datasets")
 
 
 def _budgets(rows: pd.DataFrame, claim: Claim, paper: Paper) -> Iterator[str]:
     sides = [side for side in (claim.cells, claim.left, claim.right) if side and side.shots]
     wanted = [str(shots) for side in sides for shots in side.shots or []] or paper.shots
     there = {shots for together in rows["budgets"].unique() for shots in together.split(",")}
-    yield from _without([shots for shots in wanted if shots not in there], len(wanted), "budgets")
+    called = {shots: {"1": "1 shot", "full": "all images"}.get(shots, f"{shots} shots") for shots in wanted}
+    yield from _without({called.get(shots) for shots in there}, list(called.values()), "budgets")
 
 
-def _without(missing: list[str], of: int, what: str) -> Iterator[str]:
+def _without(there: Container, wanted: Collection[str], what: str) -> Iterator[str]:
+    """Say what of the paper's is missing: by name where it is little, else how much there is."""
+    missing = [name for name in wanted if name not in there]
     if 0 < len(missing) <= SHOWN:
-        yield f"without {', '.join(missing)}{' shots' if what == 'budgets' else ''}"
+        *first, last = missing
+        yield f"without {', '.join(first)} and {last}" if first else f"without {last}"
     elif missing:
-        yield f"without {len(missing)} of its {of} {what}"
+        found = len(wanted) - len(missing)
+        yield f"{f'only {found}' if found else 'none'} of the paper's {len(wanted)} {what}"
 
 
 def _some(names: list[str]) -> str:

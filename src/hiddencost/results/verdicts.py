@@ -26,7 +26,7 @@ VERDICTS = {  # and what they mean, for a reader
     "contradicted": "the whole interval lies where the claim does not hold; of every cell, one surely does; of some, "
     "every cell does; of most, at least half do; of no order, most surely lie on one side",
     "undecided": "neither",
-    "at chance": "in no cell is a network compared surely better than guessing, so nothing is said of the claim",
+    "at chance": "in no cell does what is compared surely do better than guessing, so nothing is said of the claim",
     "not run": "no cell of the claim is in the study, or has a result",
 }
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
@@ -61,8 +61,9 @@ def judge(
 
     A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
     interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
-    order, `evidence.judge_cells` says. A cell in which no network compared is surely better than guessing (see
-    `chance`) is no evidence of these; where all are such, a study says nothing of any claim: at chance.
+    order, `evidence.judge_cells` says. A cell that compares two of which neither surely does better than guessing
+    (see `chance`) is no evidence of these, nor is one of a difference of differences where one of them is so; where
+    all cells are such, a study says nothing of any claim: at chance.
 
     Args:
         runs: a row a run, as in runs.parquet.
@@ -81,13 +82,20 @@ def judge(
     """
     paper = paper or Paper.model_validate(catalog.load("paper"))
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
-    runs = runs.assign(
-        replaced=runs["checkpoint"].isin(published),
-        number=(number := numbers(runs)),
-        budgets=number.map(runs["shots"].groupby(number).agg(",".join)),  # those of which a run is the result
-    )
+    runs = counted(runs.assign(replaced=runs["checkpoint"].isin(published)))
+    runs["budgets"] = runs["number"].map(runs["shots"].groupby(runs["number"]).agg(",".join))  # whose result it is
+    ran = runs[runs["status"] == "ok"].drop_duplicates("number")
+    runs["above"] = runs["number"].isin(ran.loc[surely_above(ran), "number"])
     judged = [{"claim": name} | _judged(runs, claim, paper, own) for name, claim in claims.items()]
     return pd.DataFrame(judged, columns=COLUMNS)
+
+
+def counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with what `differences` asks of them, once for many claims: the `number` of each (see
+    `cells.numbers`), and what `pooled.networks` tells of its backbone."""
+    of_networks = networks(runs)
+    runs = runs.drop(columns=of_networks.columns, errors="ignore").join(of_networks, on="backbone")
+    return runs.assign(number=numbers(runs))
 
 
 def count(verdicts: pd.Series) -> str:
@@ -150,15 +158,17 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
             notes.append(f"the interval {holds} the published value")
     notes.append(speaks_for)
     with_dense = compared_measures()[claim.measure][1] is not None
-    judged["rows"], of_pair = relation.compared(runs, pairs, with_dense)
-    cell = pairs.groupby(_cell(pairs), dropna=False).ngroup()  # its row of `ran`
-    above = surely_above(judged["rows"], of_pair.map(cell)).to_numpy()
+    rows = judged["rows"] = relation.compared(runs, pairs, with_dense)
+    # a difference of two that guess is none, nor is what a side of two such adds
+    above = rows.groupby(["pair", "difference"])["above"].any().groupby("pair").all()
+    above = above.groupby(pairs.groupby(_cell(pairs), dropna=False).ngroup()).all().to_numpy()  # by row of `ran`
     if not above.all():
         notes.append(f"at chance in {(~above).sum()} of {len(ran)} cells")
     if not above.any():
         return judged | {"verdict": "at chance", "notes": notes}
     judged["verdict"], of_cells = judge_cells(claim, ran[above], judged["verdict"])
-    notes += [of_cells] if of_cells else []
+    if len(ran) > 1:
+        notes.append(of_cells)
     return judged | {"notes": notes}
 
 
@@ -174,7 +184,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     """Return what a claim compares.
 
     Args:
-        runs: a row a run, as in runs.parquet.
+        runs: a row a run, as in runs.parquet, or as `counted` returns it.
         claim: says which cells, and of what measure.
         column: of runs, whose values are compared, in the unit of the claim's metric.
 
@@ -184,11 +194,10 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
         does not.
     """
     metric, sign = compared_measures()[claim.measure]
-    values = runs[["backbone", "dense", "dataset", "method", "shots", "seed"]].assign(
-        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"),
-        run=runs["number"] if "number" in runs else numbers(runs),  # `judge` has counted them
+    runs = runs if "family" in runs else counted(runs)
+    values = runs[["dense", "dataset", "method", "shots", "seed", *NETWORK]].assign(
+        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"), run=runs["number"]
     )
-    values = values.merge(networks(runs), left_on="backbone", right_index=True)
     if sign:
         keys = ["dense", "dataset", "method", "shots", "seed"]
         dense = values.rename(columns={"dense": "own", "backbone": "dense"})[[*keys, "difference", "run"]]

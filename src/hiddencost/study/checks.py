@@ -206,7 +206,10 @@ def check_references(study: Study) -> None:
         *(
             (f"expectations[{index}].{key}", getattr(expectation, key), allowed)
             for index, expectation in enumerate(study.expectations)
-            for key, allowed in (("backbone", backbones), ("dataset", datasets))
+            for key, allowed in (
+                *(("backbone", backbones), ("dataset", datasets)),
+                *(("method", study.methods), ("shots", study.shots)),
+            )
         ),
         *(
             (f"figures.{key}[{index}]", name, allowed)
@@ -222,6 +225,21 @@ def check_references(study: Study) -> None:
     for where, name, allowed in references:
         if name not in allowed:
             raise ValueError(f"{where}: {describe_unknown_name(name, allowed)}")
+
+
+def check_expectations(study: Study) -> None:
+    """Published accuracies are of methods that serve their backbones, and in per cent."""
+    for index, expectation in enumerate(study.expectations):
+        if expectation.method not in (served := study.methods_of(study.backbone(expectation.backbone))):
+            raise ValueError(
+                f"expectations[{index}].method: {expectation.method} is not run on {expectation.backbone}; expected "
+                f"one of {', '.join(served)}"
+            )
+        if 0 < expectation.accuracy < 1:
+            raise ValueError(
+                f"expectations[{index}].accuracy: {expectation.accuracy:g}; expected per cent, and no share of 1 "
+                f"({100 * expectation.accuracy:g}, where it is one)"
+            )
 
 
 def _published_names(study: Study) -> set[str]:
@@ -247,4 +265,5 @@ CHECKS = (
     check_class_counts,
     check_recipes,
     check_references,
+    check_expectations,
 )

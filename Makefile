@@ -42,7 +42,7 @@ test-slurm:
 
 test-browser: install
 	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
-	$(BIN)/python -m pytest tests/test_report.py
+	$(BIN)/python -m pytest tests/test_report.py -m browser
 
 lint: install
 	$(BIN)/ruff check .

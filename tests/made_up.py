@@ -1,6 +1,7 @@
 """A study with made-up numbers, at the size of studies/paper.yaml: to design figures and reports on."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -189,25 +190,35 @@ def upstream(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float})
 
 
-def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], dict[str, Path], dict]:
-    """Write the tables of the paper's study with made-up numbers; return its figures, the tables and the settings."""
+def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], Callable[[str], Path], dict]:
+    """Make up the paper's study; return its figures, what writes a table by its name and returns the file, and the
+    settings. A table is made when it is first asked for: some take seconds."""
     study = paper()
     datasets = [one.name for one in study.datasets]
     checkpoints = {one.checkpoint: study.checkpoint_entry(one.checkpoint).label for one in study.backbones}
     known = {name: label for name, label in checkpoints.items() if label}
     figures = figures_of_study(stated(study), datasets, study.methods, {}, known)
-    made = runs(study)
-    reached = upstream(study)
-    written = {"runs": made, "bins": bins(made), "upstream": reached, **learned(study, made, sources)}
-    written |= {"matched": matched.matched(made, reached)}
-    files = {name: folder / f"{name}.parquet" for name in written}
-    files |= {name: folder / f"{name}.csv" for name in ("summary", "upstream", "matched")}
-    for name, table in (written | {"summary": tables.summarise(made)}).items():
-        tables.write(table, files[name])
-    for name, arrays in zip(("prompts", "examples"), images(study, figures, made), strict=True):
-        files[name] = folder / f"{name}.npz"
-        np.savez(files[name], **arrays)
+    made, reached = runs(study), upstream(study)
+    of_mappings = cache(lambda: learned(study, made, sources))
+    of_images = cache(lambda: dict(zip(("prompts", "examples"), images(study, figures, made), strict=True)))
+    making = {
+        **{"runs": lambda: made, "bins": lambda: bins(made), "summary": lambda: tables.summarise(made)},
+        **{"upstream": lambda: reached, "matched": lambda: matched.matched(made, reached)},
+        **{"mappings": lambda: of_mappings()["mappings"], "remapped": lambda: of_mappings()["remapped"]},
+        **{"prompts": lambda: of_images()["prompts"], "examples": lambda: of_images()["examples"]},
+    }
+    formats = dict.fromkeys(("summary", "upstream", "matched"), "csv") | dict.fromkeys(("prompts", "examples"), "npz")
+
+    @cache
+    def file(name: str) -> Path:
+        path, table = folder / f"{name}.{formats.get(name, 'parquet')}", making[name]()
+        if isinstance(table, dict):
+            np.savez(path, **table)
+        else:
+            tables.write(table, path)
+        return path
+
     settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
     settings["labels"] = {name: study.dataset_entry(name).label for name in datasets}
     settings["classes"] = {name: len(study.dataset_entry(name).classes) for name in datasets}
-    return figures, files, settings
+    return figures, file, settings

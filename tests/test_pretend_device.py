@@ -422,6 +422,7 @@ class Step(NamedTuple):
     syncs: list[str]
 
 
+@cache
 def steps(methods, batch_size, cover) -> list[Step]:
     """Return each step of nine runs, or six, from the first on: what has been between two calls of `progress`."""
     for one in vars(engine).values():

@@ -436,6 +436,7 @@ def column(table, number):
     return table.locator(f"tbody tr td:nth-child({number}), tbody tr th:nth-child({number})").all_inner_texts()
 
 
+@pytest.mark.browser
 def test_it_loads_draws_and_fits_its_width(page):
     assert page.locator(".panel svg").count() == 0  # none is in view yet
     assert see(page, "curves") == 2
@@ -453,6 +454,7 @@ def test_it_loads_draws_and_fits_its_width(page):
     assert page.locator("img:not([alt])").count() == 0
 
 
+@pytest.mark.browser
 def test_filters_change_what_is_drawn(page):
     see(page, "curves")
     # 4 backbones with results, 3 methods, 3 budgets, of two data sets; one cell lost a seed and keeps two
@@ -475,6 +477,7 @@ def test_filters_change_what_is_drawn(page):
     assert see(page, "curves") == 1
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("page", [1280], indirect=True)
 def test_the_measure_changes_what_is_drawn(page):
     see(page, "curves")
@@ -489,6 +492,7 @@ def test_the_measure_changes_what_is_drawn(page):
     assert see(page, "costs") == 0
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("page", [1280], indirect=True)
 def test_the_costs_are_those_of_the_summary(page, page_file):
     see(page, "costs")
@@ -508,6 +512,7 @@ def test_the_costs_are_those_of_the_summary(page, page_file):
     assert sorted(texts) == sorted([*wanted, *["–"] * 3])
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("page", [1280], indirect=True)
 def test_tables_sort(page):
     cells = page.locator("#cells")
@@ -527,6 +532,7 @@ def test_tables_sort(page):
     assert column(claims, 3) == ["−5.00 points", "+5.00 points"]
 
 
+@pytest.mark.browser
 def test_the_policy_stops_a_request(page_file, browser):
     """The guard itself: what the page may not ask for is not asked for."""
     reached = []

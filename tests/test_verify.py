@@ -296,14 +296,6 @@ def test_the_stem_is_left_out_where_papers_leave_it_out():
     assert (left_out["convolutions"], left_out["convolutions_without_stem"]) == (1 / 8, 1 / 4)
 
 
-def test_every_checkpoint_of_the_catalog_names_its_stem():
-    stems = {(entry.architecture, entry.stem) for entry in catalog.checkpoints().values()}
-    for architecture, stem in stems:
-        with torch.device("meta"):  # some are large
-            network = build.build(architecture)
-        assert isinstance(network.get_submodule(stem), torch.nn.Conv2d)
-
-
 # What one-shot compression leaves of MobileNetV2, of 18 photos that it classifies when dense (measured, two to each
 # side for other machines' rounding): the depthwise layers bear little, so much depends on what they are spared.
 @pytest.mark.parametrize(

@@ -274,7 +274,15 @@ def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path, monkeypa
     for name in ("made", "stale"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
-    monkeypatch.setattr(outlook, "trainings", lambda call: {"made": 1e6, "stale": 9e6, "third": 9e6})
+    trained = {"made": ("one", 1e6), "stale": ("one", 9e6), "third": ("one", 9e6)}
+    monkeypatch.setattr(outlook, "trainings", lambda call: trained)
+    monkeypatch.setattr(outlook.upstream, "arithmetic", lambda call, name: (0.1, 1_000_000))
+    before = describe(planned=["stale/manifest.json"])
+    assert "  upstream   3 trainings, of which 1 are there; the others: 18 PFLOP,\n" in before
+    assert " 1.0 h of a GPU that trains at 5 TFLOP/s (assumed)\n  downloads" in before
+    trained["fourth"] = ("two", 9e6)
     text = describe(planned=["stale/manifest.json"])
-    assert "  upstream   3 trainings, of which 1 are there; the others: 18 PFLOP,\n" in text
-    assert " 1.0 h of a GPU that trains at 5 TFLOP/s (assumed)" in text
+    assert " (assumed)\n               one (2): 1.0 h\n               two (1): 30 min\n" in text
+    # beside 70 MB of what is published, 5 MB each
+    assert "networks 85.0 MB" in before
+    assert "networks 90.0 MB" in text

@@ -23,6 +23,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
+from hiddencost.study.made import made_entry
 from hiddencost.study.parts import TargetDataset
 from hiddencost.study.study import Study
 
@@ -75,7 +76,21 @@ class Call:
     def published(self) -> dict[str, CheckpointEntry]:
         """The catalog's entries of the checkpoints that backbones are, or are trained from."""
         names = self.study.published_checkpoints(self.study.backbones)
-        return {name: self.study.published_entry(name) for name in sorted(names)}
+        return {name: self._published_entry(name) for name in sorted(names)}
+
+    def _published_entry(self, name: str) -> CheckpointEntry:
+        """Return the entry of a checkpoint, of another study's network where one stands for it and is there."""
+        entry, folder = self.study.published_entry(name), self.study.made_network(name)
+        if not folder:
+            return entry
+        try:
+            asked, look = ["made", name, folder], partial(made_entry, entry, folder)
+            return self._seen(f"paths.{name}", folder, asked, CheckpointEntry, look)
+        except FileNotFoundError:
+            why = entry.unavailable or f"no study has made the network {one_line(folder)} yet"
+            return entry.model_copy(update={"unavailable": why})
+        except ValueError as error:
+            raise ValueError(f"paths.{name}: {error}") from None
 
     @cached_property
     def checkpoints(self) -> dict[str, NetworkEntry]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.datasets.prepare import sized
-from hiddencost.jobs import cost, rates
+from hiddencost.jobs import cost, rates, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out, pack_table, packs, to_run
 from hiddencost.jobs.layout import PACK
@@ -14,6 +14,8 @@ from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
 from hiddencost.methods.registry import JOBS, METHODS, run_by
+
+TRAINED_BYTES = 5  # of a weight of a network that the study trains: a float32, and its mask
 
 
 def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_time: int | None) -> str:
@@ -137,16 +139,22 @@ def _short_of_images(call: Call) -> list[str]:
     return lines
 
 
-def _upstream(trains_upstream: Mapping[str, float], planned: Collection[str]) -> str:
+def _upstream(trains_upstream: Mapping[str, tuple[str, float]], planned: Collection[str]) -> str:
     """Return the line of the networks that the study trains: see `upstream.trainings`."""
-    manifests = {Path(folder, "manifest.json"): gflop for folder, gflop in trains_upstream.items()}
-    left = [gflop for path, gflop in manifests.items() if not path.exists() or str(path) in planned]
-    return (
+    manifests = {Path(folder, "manifest.json"): one for folder, one in trains_upstream.items()}
+    left = [one for path, one in manifests.items() if not path.exists() or str(path) in planned]
+    total, by_network = sum(gflop for _, gflop in left), dict[str, list[float]]()
+    for name, gflop in left:
+        by_network.setdefault(name, []).append(gflop)
+    text = (
         f"  upstream   {len(manifests)} trainings, of which {len(manifests) - len(left)} are there; the others: "
-        f"{sum(left) / 1e6:,.3g} PFLOP,\n"
-        f"             {rates.duration(sum(left) / cost.GPU_RATE)} of a GPU that trains at "
+        f"{total / 1e6:,.0f} PFLOP,\n"
+        f"             {rates.duration(total / cost.GPU_RATE)} of a GPU that trains at "
         f"{cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
     )
+    for name, each in by_network.items() if len(by_network) > 1 else ():
+        text += f"\n               {name} ({len(each)}): {rates.duration(sum(each) / cost.GPU_RATE)}"
+    return text
 
 
 def _size(count: float) -> str:
@@ -184,10 +192,12 @@ def _disk(call: Call) -> str:
     )
     weights = {
         name: max((file.size or 1e6 * (entry.weights_mb or 0) for file in entry.files.values()), default=0)
-        for name, entry in call.checkpoints.items()
+        for name, entry in call.published.items()
     }
-    imported = {backbone.checkpoint for backbone in backbones}
-    networks = sum(weights[name] for name in [*imported, *(backbone.checkpoint for backbone in backbones)])
+    trained = [name for name, _ in trainings(call).values()]
+    weights |= {name: TRAINED_BYTES * upstream.arithmetic(call, name)[1] for name in trained}
+    made = [*study.published_checkpoints(backbones), *trained, *(backbone.checkpoint for backbone in backbones)]
+    networks = sum(weights[name] for name in made)
     prompts = sum(METHODS[name].prompts for name in study.methods) * len(study.shots) * len(study.seeds)
     prompts *= len(names["dataset"]) * sum(3 * study.canvas(backbone) ** 2 * 4 for backbone in backbones)
     parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"

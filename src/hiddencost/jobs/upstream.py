@@ -83,7 +83,7 @@ def _training(call: Call, upstream: str, seed: str) -> dict:
     arrays = trained.dataset and call.prepared_folder(trained.dataset, trained.image_size)
     return {
         "checkpoint": trained.name,
-        "architecture": trained.architecture,
+        "architecture": call.checkpoints[upstream].architecture,
         "start": layout.IMPORTED.format(checkpoint=trained.checkpoint) if trained.checkpoint else None,
         # as `hiddencost.upstream.data.load` takes it
         "data": {"arrays": arrays} if arrays else call.upstream_folders[upstream],
@@ -135,9 +135,9 @@ def gflop(call: Call, checkpoint: str) -> float:
     return cost.upstream_gflop(trained.recipe.epochs, images, arithmetic(call, checkpoint)[0])
 
 
-def trainings(call: Call) -> dict[str, float]:
+def trainings(call: Call) -> dict[str, tuple[str, float]]:
     """Return the networks that the study trains and has not left out, those of the rounds of lottery tickets too: the
-    folder of each, with the GFLOP of its training."""
+    folder of each, with its name under `upstream` and the GFLOP of its training."""
     folders = {}
     for backbone in call.study.backbones:
         trained = call.study.upstream_network(backbone.checkpoint)
@@ -145,5 +145,5 @@ def trainings(call: Call) -> dict[str, float]:
             continue
         settings, seed = backbone.training()
         for needed in _trainings(settings):
-            folders[trained_folder(call, trained.name, needed, seed)] = gflop(call, trained.name)
+            folders[trained_folder(call, trained.name, needed, seed)] = trained.name, gflop(call, trained.name)
     return folders

@@ -53,7 +53,8 @@ class Study(Record):
         default_factory=dict,
         json_schema_extra=CLOSED,
         description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
-        "be downloaded: a path, or a path for each of its files",
+        "be downloaded: a path, or a path for each of its files; or {network: results/STUDY/backbones/NAME}, a "
+        "network that another study has made, left out as long as it is not there",
     )
     protocol: Protocol | None = Field(
         None, description="the recipe of visual prompting (rlm, flm, ilm), and the canvas of all methods, but on CLIP"
@@ -137,8 +138,16 @@ class Study(Record):
         return self.published_entry(name)
 
     def published_entry(self, name: str) -> CheckpointEntry:
-        """Return a checkpoint of the catalog, with the user's own files where the study has paths."""
-        return self._with_user_files(name, catalog.checkpoint(name))
+        """Return a checkpoint of the catalog, with the user's own files where the study has paths; see
+        `Call.published` where it has a network's folder."""
+        entry = catalog.checkpoint(name)
+        return entry if self.made_network(name) else self._with_user_files(name, entry)
+
+    def made_network(self, name: str) -> str | None:
+        """Return the folder of a network of another study that stands for a published checkpoint, None where there is
+        none: `paths` has it under `network`."""
+        paths = self.paths.get(name)
+        return _absolute(paths["network"]) if isinstance(paths, dict) and paths.keys() == {"network"} else None
 
     def dataset_entry(self, name: str) -> DatasetEntry:
         """Return a dataset of the catalog, with the user's own files where the study has paths."""

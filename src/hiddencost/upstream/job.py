@@ -12,7 +12,7 @@ class UpstreamJob(BaseModel):
 
     Attributes:
         checkpoint: its name in the study.
-        architecture: of a network from scratch; None where it starts from a checkpoint.
+        architecture: of the network, or of the checkpoint that it starts from.
         start: the folder of an imported checkpoint, or None.
         data: see `data.load`.
         image_size: side of the images that it sees, in pixels.

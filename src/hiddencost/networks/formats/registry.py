@@ -60,5 +60,6 @@ READERS: dict[str, Reader] = {
         "open_clip": "plain",
         "upop": "upop",
         "ofq": "ofq",
+        "made": "made",  # by another study here
     }.items()
 }

@@ -189,7 +189,7 @@ def test_what_the_paper_takes_of_remade_is_made_there_as_the_catalog_says():
 
 
 def test_the_tickets_of_remade_are_ten_states_of_20_percent_from_the_published_weights():
-    """VITA-Group/CV_LTH_Pre-training, main_imp_imagenet.py: --percent 0.2, rewound to the weights that it starts from."""
+    """VITA-Group/CV_LTH_Pre-training, main_imp_imagenet.py: --percent 0.2, rewound to the first weights."""
     remade = study("remade")
     states = [remade.backbone(f"resnet50-lth{state}") for state in range(1, 11)]
     assert [one.sparsify.sparsity for one in states] == lottery_levels(states[-1].sparsify.sparsity, 0.2)

@@ -129,6 +129,30 @@ def test_variables_that_tensorflow_wrote_are_read():
     assert "others/text" in others
 
 
+def test_a_checkpoint_of_tensorflow_1_is_read():
+    """Its index is whole; of its data, variables that are not `kept` are zeros (see tensorflow/write.py)."""
+    path, first = WRITTEN / "tensorflow1.tar.gz", ("policy/fully_connected/weights", "value/fully_connected/weights")
+
+    def kept(name):
+        last = name.startswith("network/rnn/value/fully_connected_2/")
+        return name.endswith(first) or last or not name.startswith(("memory/Variable_", "network/"))
+
+    tensors, others = read_archive(path, kept)
+    assert (len(tensors), len(others)) == (30, 36)
+    assert (tensors["global_step"].dtype, tensors["global_step"].item()) == (torch.int32, 2_000_000)
+    assert tensors["memory/Variable"].tolist() == [0] * 25
+    # as tf.train.load_checkpoint gives them
+    mean = tensors["normalize_observ/Variable_1"]
+    assert mean.tolist() == pytest.approx([2.3247158e-06, -1.1653919e-03, 3.1242928e-09, 1.2365485e-06], rel=1e-6)
+    weights = tensors["network/rnn/value/fully_connected/weights"]
+    assert weights.shape == (4, 200)
+    assert weights[0, :3].tolist() == pytest.approx([0.00883046, -0.02648722, -0.02326292], rel=1e-5)
+    with pytest.raises(
+        ValueError, match="damaged: the checksum of network/rnn/policy/fully_connected_1/biases is anoth"
+    ):
+        read_archive(path, lambda name: name == "network/rnn/policy/fully_connected_1/biases")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -2,7 +2,7 @@
 
     python3.11 -m venv /tmp/tensorflow && /tmp/tensorflow/bin/pip install tensorflow-cpu==2.15.1
     git clone https://github.com/google-research/rigl /tmp/rigl
-    /tmp/tensorflow/bin/python tests/tensorflow/write.py /tmp/rigl
+    /tmp/tensorflow/bin/python tests/tensorflow/write.py /tmp/rigl rex_gym-0.2.7.tar.gz
 
 `variables.tar.gz`: a variable of each kind, in two data files. `network.tar.gz` and `uniform.tar.gz`: RigL's own
 ResNet-50 (rigl/imagenet_resnet/resnet_model.py, unchanged), 64 times as narrow, pruned, with the logits that
@@ -10,6 +10,10 @@ TensorFlow computes of an image; of the second the stem is not pruned. What the 
 which TensorFlow 2 has not, is written out below, by TensorFlow 1.15's contrib/model_pruning/python/layers/layers.py
 and core_layers.py and contrib/framework/python/ops/variables.py. Weights are multiples of 1/8, which are exact and
 take little space.
+
+`tensorflow1.tar.gz`: of a checkpoint that TensorFlow 1 wrote in 2020, the policy standup/ol of rex-gym 0.2.7
+(github.com/nicrusso7/rex-gym, Apache-2.0, its source distribution on PyPI), the index as it is and the data with
+zeros in the place of its large variables.
 """
 
 import io
@@ -119,6 +123,21 @@ def value_of(name, shape, generator):
     return (generator.integers(-8, 9, shape) / 8).astype(np.float32)
 
 
+def cut_tensorflow1(distribution):
+    name = "rex_gym-0.2.7/rex_gym/policies/standup/ol/model.ckpt-2000000"
+    with tarfile.open(distribution) as source, tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for suffix in ("index", "data-00000-of-00001"):
+            paths[suffix] = Path(folder, f"model.ckpt-2000000.{suffix}")
+            paths[suffix].write_bytes(source.extractfile(f"{name}.{suffix}").read())
+        data = bytearray(paths["data-00000-of-00001"].read_bytes())
+        data[144:402544] = bytes(402544 - 144)  # memory/Variable_1 to the policy's first biases
+        data[405744:656968] = bytes(656968 - 405744)  # behind the policy's first weights, to before the value's
+        data[660168:907768] = bytes(907768 - 660168)  # behind these, to before the value's last layer
+        paths["data-00000-of-00001"].write_bytes(data)
+        pack("tensorflow1.tar.gz", folder, "standup/ol")
+
+
 def write_network(name, prune_first_layer):
     from rigl.imagenet_resnet import resnet_model
 
@@ -154,6 +173,7 @@ if __name__ == "__main__":
     tf.disable_v2_behavior()
     contrib()
     sys.path.insert(0, sys.argv[1])
+    cut_tensorflow1(sys.argv[2])
     write_variables()
     write_network("network.tar.gz", True)
     write_network("uniform.tar.gz", False)

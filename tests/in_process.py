@@ -4,6 +4,7 @@ figures, without Snakemake and without a download.
 For tests of what a study can be extended by: register something, name it in the study, call `run`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ STUDY = {
 
 @dataclass
 class Finished:
-    """A study that has run: `tables` by name, as figures read them, and the `figures`' PNG files by name."""
+    """A study that has run: `tables` by name, as figures read them, and the PNG files of drawn `figures` by name."""
 
     study: Study
     tables: dict[str, Path]
@@ -94,8 +95,8 @@ def import_tiny_network(folder: Path) -> None:
     backbones.save(folder, tiny_network().state_dict(), {}, manifest)
 
 
-def run(config: dict, folder: Path, monkeypatch) -> Finished:
-    """Run a study, STUDY with changes, in a folder, of which it makes the current one: packs, tables and figures.
+def run(config: dict, folder: Path, monkeypatch, figures: Iterable[str] = ()) -> Finished:
+    """Run a study, STUDY with changes, in a folder, of which it makes the current one: packs, tables and `figures`.
 
     With the settings that the workflow's rules have, and in its files, but for checkpoints and downloads: each
     backbone is made of `tiny_network`, and no photos are shown to it; each dataset is noise. The job `finetune` is
@@ -112,7 +113,7 @@ def run(config: dict, folder: Path, monkeypatch) -> Finished:
         make_dataset(call, dataset.name)
     packs = [train(call, job, **pack) for job in ("train", "probe") for pack in grid.packs(call, job)]
     written = write_tables(call, packs)
-    return Finished(call.study, written, draw_figures(call))
+    return Finished(call.study, written, draw_figures(call, figures))
 
 
 def make_backbone(call: Call, name: str) -> None:
@@ -177,9 +178,9 @@ def listed_figures(study: Study) -> dict[str, StudyFigure]:
     return results.figures(Call(study))
 
 
-def draw_figures(call: Call) -> dict[str, Path]:
-    """Draw the study's figures; return their files, by name."""
-    drawn = {name: Path(call.output, f"figures/{name}.png") for name in results.figures(call)}
+def draw_figures(call: Call, names: Iterable[str]) -> dict[str, Path]:
+    """Draw some figures of the study; return their files, by name."""
+    drawn = {name: Path(call.output, f"figures/{name}.png") for name in names}
     for name, file in drawn.items():
         settings = results.figure(call, name)
         content = StudyFigure.from_json(settings["figure"])

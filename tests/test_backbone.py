@@ -234,7 +234,11 @@ def test_keras_resnet50_strides_in_the_first_convolution():
 
 
 @pytest.mark.parametrize(
-    "architecture", ["resnet50_rigl", "resnet50_keras", "timm/resnet50", "timm/efficientnet_lite0", "timm/lcnet_050"]
+    "architecture",
+    [
+        *("resnet50_rigl", "resnet50_keras", "timm/efficientnet_lite0", "timm/lcnet_050"),
+        pytest.param("timm/resnet50", marks=pytest.mark.slow),
+    ],
 )
 def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, threads):
     torch.manual_seed(0)

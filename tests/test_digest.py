@@ -1,8 +1,7 @@
 """The digest of the code that a result stands on: what it follows, what counts, and what does not."""
 
 import ast
-import json
-import subprocess
+import builtins
 import sys
 
 import pytest
@@ -166,50 +165,42 @@ def followed(script, apart=()):
     return {module_name(path) for path in modules([script], apart)} - {None}
 
 
-IMPORTS = """
-import builtins, importlib, json, sys
-import torch, torchvision, pandas  # they load nothing of the package, and import for seconds
-
-loads = {}  # the modules of the package that each module's import statements load
-load = builtins.__import__
-
-def told(name, globals=None, locals=None, fromlist=(), level=0):
-    module = load(name, globals, locals, fromlist, level)
-    if name.split(".")[0] == "hiddencost":
-        parts = name.split(".")
-        names = [".".join(parts[: end + 1]) for end in range(len(parts))]
-        names += [f"{name}.{each}" for each in fromlist or ()]
-        of = (globals or {}).get("__name__")
-        loads.setdefault(of, set()).update(each for each in names if each in sys.modules)
-    return module
-
-builtins.__import__ = told
-for script, imports in json.load(sys.stdin).items():
-    exec(imports, {"__name__": script})
-print(json.dumps({name: sorted(modules) for name, modules in loads.items()}))
-"""
-
-
 @pytest.fixture(scope="module")
 def loaded():
     """The modules of the package that each script's imports load, and theirs, by the script's name."""
-    imports = {}
-    for script in SCRIPTS:
-        tree = ast.parse(script.read_text())  # its imports alone, wherever they stand
-        statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-        imports[script.stem] = "\n".join(map(ast.unparse, statements))
-    command = [sys.executable, "-c", IMPORTS]
-    done = subprocess.run(command, input=json.dumps(imports), capture_output=True, text=True, check=True)
-    loads = json.loads(done.stdout)
+    loads, load = {}, builtins.__import__  # what the import statements of each module load
+
+    def told(name, globals=None, locals=None, fromlist=(), level=0):
+        module = load(name, globals, locals, fromlist, level)
+        if name.split(".")[0] == "hiddencost":
+            parts = name.split(".")
+            names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+            names += [f"{name}.{each}" for each in fromlist or ()]
+            loads.setdefault((globals or {}).get("__name__"), set()).update(set(names) & sys.modules.keys())
+        return module
+
+    def imported():
+        return [name for name in sys.modules if name.split(".")[0] == "hiddencost"]
+
+    with pytest.MonkeyPatch.context() as patch:  # the package is imported anew, and what it was is put back
+        for name in imported():
+            patch.delitem(sys.modules, name)
+        patch.setattr(builtins, "__import__", told)
+        for script in SCRIPTS:
+            tree = ast.parse(script.read_text())  # its imports alone, wherever they stand
+            statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+            exec("\n".join(map(ast.unparse, statements)), {"__name__": script.stem})
+        for name in imported():
+            del sys.modules[name]
 
     def reached(name):
         found, pending = set(), [name]
         while pending:
-            pending += set(loads.get(pending.pop(), [])) - found
+            pending += loads.get(pending.pop(), set()) - found
             found |= set(pending)
         return found
 
-    return {script: reached(script) for script in imports}
+    return {script.stem: reached(script.stem) for script in SCRIPTS}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -771,7 +771,10 @@ def test_a_keras_package_without_a_layer_is_refused(keras_tensors, tmp_path):
         backbones.load_strictly(build.build("resnet50_keras"), state, "file.tgz")
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("resnet50-keras", 18), ("efficientnet-lite0", 17)])
+@pytest.mark.parametrize(
+    ("name", "at_least"),
+    [pytest.param("resnet50-keras", 18, marks=pytest.mark.slow), ("efficientnet-lite0", 17)],
+)
 def test_published_networks_of_the_registries_recognise_the_photos(
     name, at_least, downloads, photos, tmp_path, threads, real_networks
 ):

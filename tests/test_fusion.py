@@ -39,6 +39,16 @@ interpreter = pytest.param(
 )
 ACTIVATIONS = {"none": lambda x: x, "relu": functional.relu, "relu6": functional.relu6}
 SHAPES = [(1, 1, 1, 1), (1, 3, 5, 7), (3, 5, 4, 6), (2, 24, 7, 5), (1, 96, 5, 5), (1, 1025, 2, 1)]
+FEW = [
+    (1, 1, 1, 1),
+    (3, 5, 4, 6),
+    (1, 1025, 2, 1),
+]  # one value, a part of a block, more than one: the interpreter is slow
+PLACES = [
+    pytest.param(*device.values, shape, marks=device.marks, id=f"{shape}-{device.values[0]}")
+    for device, shapes in ((interpreter, FEW), (cuda, SHAPES))
+    for shape in shapes
+]
 
 
 @needs_triton
@@ -99,8 +109,7 @@ def applied(x, bias, residual, activation):
     return leaf, fusion._Fused.apply(leaf * 1, bias, residual, activation)
 
 
-@pytest.mark.parametrize("device", [interpreter, cuda])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("device", "shape"), PLACES)
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -17,9 +17,16 @@ RECIPE = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "b
 PROTOCOL = RunProtocol(**RECIPE, test_batch_size=8, canvas=96, image_size=32, mapping_interval=1, precision="fp32")
 
 
+def narrow():
+    """MobileNetV2 with few channels: what is measured and chosen here is of its layers."""
+    return torchvision.models.mobilenet_v2(width_mult=0.25).eval()
+
+
 @pytest.fixture(scope="module")
 def network():
-    return for_inference(random_network("mobilenet_v2"), CPU)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return for_inference(narrow(), CPU)
 
 
 @pytest.fixture
@@ -45,12 +52,13 @@ def choose(frozen, folder, memory=8e9, images_a_run=10):
 
 def test_all_ways_are_measured_once_and_the_one_of_least_arithmetic_is_taken(smaller, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(exactness.COVERS, "cpu", (0.0, 0.5, 0.99))
+    monkeypatch.setattr(measure, "GAIN", 0.95)
     caplog.set_level("INFO")
     chosen = choose(smaller, tmp_path)
     (file,) = tmp_path.iterdir()
     dense, *shared = read_json(file)["measured"]["10"]
     assert dense["cover"] is None
-    assert [way["cover"] for way in shared] == [0.5, 0.99]  # 0.0 saves too little
+    assert [way["cover"] for way in shared] == [0.5, 0.99]  # 0.0 saves too little, 4 %
     assert len({way["until"] for way in shared}) == 2
     assert all(way["bytes"] > 0 for way in (dense, *shared))
     assert shared[-1]["bytes"] < dense["bytes"]
@@ -101,14 +109,15 @@ def test_the_pack_is_cut_to_the_memory(frozen, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("architecture", "precision"),
     [
-        *(("mobilenet_v2", "fp32"), ("resnet18", "bf16"), ("resnet50", "fp32"), ("resnet50_rigl", "fp32")),
+        *(("mobilenet_v2", "fp32"), ("resnet18", "bf16"), ("resnet50_rigl", "fp32")),
         *(("timm/resnet26d", "fp32"), ("timm/mobilenetv3_small_050", "bf16")),
+        pytest.param("resnet50", "fp32", marks=pytest.mark.slow),
     ],
 )
-def test_sharing_is_accepted_wherever_it_is_exact(frozen, architecture, precision, caplog):
+def test_sharing_is_accepted_wherever_it_is_exact(smaller, architecture, precision, caplog):
     """With random weights, too, whose gradients differ between two right ways in bf16."""
     network = for_inference(random_network(architecture), CPU)
-    assert exactness.exact_covers(with_protocol(frozen._replace(network=network), precision=precision))
+    assert exactness.exact_covers(with_protocol(smaller._replace(network=network), precision=precision))
     assert "not used" not in caplog.text
 
 
@@ -195,7 +204,7 @@ def test_a_network_that_cannot_be_walked_takes_whole_canvases(smaller, tmp_path,
             return self.inner(x) if x.sum() < 1e9 else x
 
     caplog.set_level("INFO")
-    network = for_inference(Branching(torchvision.models.mobilenet_v2().eval()), CPU)
+    network = for_inference(Branching(narrow()), CPU)
     assert "batch norm is not folded, as torch.fx cannot walk the network: symbolically traced" in caplog.text
     assert choose(smaller._replace(network=network), tmp_path).cover is None
     assert "whole canvases, as torch.fx cannot walk the network" in caplog.text
@@ -209,7 +218,7 @@ def test_another_network_size_or_precision_is_measured_anew(frozen, tmp_path, mo
     kept(frozen._replace(network=other), tmp_path, monkeypatch, way(None, 1.0))
     assert len(list(tmp_path.iterdir())) == 5
     # neither the recipe nor the weights make a difference
-    again = for_inference(torchvision.models.mobilenet_v2().eval(), CPU)
+    again = for_inference(narrow(), CPU)
     kept(
         with_protocol(frozen._replace(network=again), learning_rate=1.0, epochs=7),
         tmp_path,

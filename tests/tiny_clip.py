@@ -18,6 +18,10 @@ MODEL_CONFIG = {
     "vision_cfg": {"image_size": CANVAS, "layers": 2, "width": 128, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
 }
+RESNET_CONFIG = MODEL_CONFIG | {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+}
 PREPROCESSING = {
     "mean": [0.48, 0.46, 0.41],
     "std": [0.27, 0.26, 0.28],
@@ -28,9 +32,11 @@ KEPT = {"visual": ([40, 64], [300, 200]), "text": ([20, 33], [256, 111])}  # of 
 
 
 def configure(folder: Path) -> str:
-    """Tell open_clip of the configuration, by a file in a folder, and return the architecture that names it."""
+    """Tell open_clip of the configuration, by a file in a folder, and return the architecture that names it; behind
+    it "-resnet" is one whose images are seen by a ResNet."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
+    (folder / "tiny-resnet.json").write_text(json.dumps(RESNET_CONFIG))
     open_clip.add_model_config(folder)
     return "clip/tiny"
 

@@ -16,7 +16,7 @@ from hiddencost.compression.photos import Recognised
 from hiddencost.jobs import grid, outlook, resources, results, upstream
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
-from hiddencost.networks import backbones, build, inputs
+from hiddencost.networks import backbones, build, heads, inputs
 from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.manifest import Manifest
@@ -48,6 +48,37 @@ def called(**changes):
 def test_why_a_network_does_not_take_a_canvas(architecture, side, why):
     found = inputs.why_not(architecture, side)
     assert (why in found) if why else found is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "number"),
+    [
+        ("timm/deit_tiny_distilled_patch16_224", 224, 2),
+        ("timm/deit_tiny_patch16_224", 224, 1),
+        ("timm/levit_128s", 224, 2),
+        ("timm/resnet18", 64, 1),
+        ("mobilenetv2", 64, 1),
+    ],
+)
+def test_heads_are_counted(architecture, side, number):
+    assert heads.heads(architecture, side) == number
+
+
+@pytest.mark.parametrize("architecture", [name for name in inputs.SIDES if name.endswith("w2a2")])
+def test_which_of_the_catalog_s_networks_have_two_heads_is_listed(architecture):
+    assert heads.heads(architecture, 224) == heads.count_heads(architecture, 224)
+
+
+def test_a_network_of_two_heads_is_left_out_where_a_method_would_exchange_one(tmp_path, monkeypatch):
+    """Its probe saw one of its tokens, was no classifier to load, and its fine-tuning ended in an error."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"backbones": [{"name": "deit", "checkpoint": "timm-deit_tiny_distilled_patch16_224.fb_in1k"}]}
+    settings |= {"protocol": QUICKSTART["protocol"] | {"canvas": 224}}
+    assert grid.left_out(called(**settings, methods=["ilm"]))["backbone"] == {}
+    assert grid.left_out(called(**settings))["backbone"] == {
+        "deit": "the network timm/deit_tiny_distilled_patch16_224.fb_in1k has 2 heads, of which lp would exchange "
+        "one: expected a study of it without lp"
+    }
 
 
 def test_a_head_that_is_not_the_last_linear_layer_is_told(monkeypatch):

@@ -219,7 +219,8 @@ def test_cells_at_chance_are_no_evidence_of_cells():
     found = verdicts.judge(runs, {"some": claim(**some), "mean": claim()}).set_index("claim")
     assert found.loc["some", "verdict"] == "contradicted"
     assert "at chance in 1 of 3 cells" in found.loc["some", "note"]
-    assert "otherwise in 2 of 2 cells, surely in 2" in found.loc["some", "note"]
+    told = "of the others: holds in none of 2 cells; otherwise in 2 of 2 cells, surely in 2"
+    assert told in found.loc["some", "note"]
     assert verdicts.judge(runs[runs["shots"] == "1"], {"c": claim(**some)})["verdict"].tolist() == ["at chance"]
 
 

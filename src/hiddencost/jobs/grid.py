@@ -8,6 +8,7 @@ from hiddencost.jobs import downloads, layout
 from hiddencost.jobs.call import Call
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks import inputs
+from hiddencost.networks.heads import heads
 from hiddencost.study.parts import Backbone
 from hiddencost.study.study import Study
 
@@ -34,7 +35,7 @@ def left_out(call: Call) -> dict[str, dict[str, str]]:
 
 def _why_backbone(call: Call, backbone: Backbone) -> str | None:
     """Return why a backbone is left out: for its checkpoint, for what this is trained from and on, or as its network
-    does not take the study's canvas."""
+    does not take the study's canvas, or has not the one head that its methods exchange."""
     study = call.study
     published, trained = study.published_checkpoint(backbone.checkpoint), study.upstream_network(backbone.checkpoint)
     if published and (why := downloads.why_left_out(call, "checkpoints", published, call.published[published])):
@@ -43,15 +44,21 @@ def _why_backbone(call: Call, backbone: Backbone) -> str | None:
         entry = call.datasets[trained.dataset]
         if why := downloads.why_left_out(call, "datasets", trained.dataset, entry):
             return why
-    canvas = study.canvas(backbone)
-    if not trained and (why := inputs.why_not_published(call.checkpoints[backbone.checkpoint].architecture, canvas)):
+    canvas, architecture = study.canvas(backbone), call.checkpoints[backbone.checkpoint].architecture
+    if not trained and (why := inputs.why_not_published(architecture, canvas)):
         return why
-    if published in catalog.checkpoints() or (trained and trained.image_size == canvas):
-        # those of the catalog take any other, and one that is trained on such images does, see `check.arithmetic`
-        return None
-    if published and call.published[published].canvas:
-        return None  # it is the network's own
-    return inputs.why_not(call.checkpoints[backbone.checkpoint].architecture, canvas)
+    # those of the catalog take any other, and one that is trained on such images does, see `check.arithmetic`
+    takes_it = published in catalog.checkpoints() or bool(trained and trained.image_size == canvas)
+    is_its_own = bool(published and call.published[published].canvas)
+    if not (takes_it or is_its_own) and (why := inputs.why_not(architecture, canvas)):
+        return why
+    exchanging = [name for name in study.methods_of(backbone) if not METHODS[name].prompts]
+    if exchanging and (number := heads(architecture, canvas)) > 1:
+        return (
+            f"the network {architecture} has {number} heads, of which {' and '.join(exchanging)} would exchange one: "
+            f"expected a study of it without {' and '.join(exchanging)}"
+        )
+    return None
 
 
 def to_run(call: Call) -> dict[str, list[str]]:

@@ -45,14 +45,13 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
     otherwise = np.minimum(under_lower, over_upper)  # where two bounds are close, both tests err
     surely_holds, surely_not = holm(holds), holm(otherwise)
     if claim.order:
-        return _of_order(holds, otherwise), (
-            f"above 0 in {(mean > ROUNDING).sum()} of {number} cells, surely in {surely_holds}, "
-            f"below in {(mean < -ROUNDING).sum()}, surely in {surely_not}"
-        )
+        above_0, below_0 = (mean > ROUNDING).sum(), (mean < -ROUNDING).sum()
+        note = f"above 0 {_counted(above_0, number, surely_holds)}; below 0 {_counted(below_0, number, surely_not)}"
+        return _of_order(holds, otherwise), note
     misses = ((mean <= below + ROUNDING) | (above - ROUNDING <= mean)).sum()
-    note = f"otherwise in {misses} of {number} cells, surely in {surely_not}"
+    note = f"otherwise {_counted(misses, number, surely_not)}"
     if claim.of in ("some", "most"):
-        note = f"holds in {number - misses} of {number} cells, surely in {surely_holds}; {note}"
+        note = f"holds {_counted(number - misses, number, surely_holds)}; {note}"
     match claim.of:
         case "every":
             verdict = _of_tests(max(holds) <= RISK, surely_not > 0)
@@ -68,6 +67,11 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
         case _:
             verdict = of_mean
     return verdict, note
+
+
+def _counted(cells: int, of: int, surely: int) -> str:
+    found = f"in {cells or 'none'} of {of} cell{'s' if of > 1 else ''}"
+    return f"{found}, surely in {surely or 'none'}" if cells else found
 
 
 def _of_order(above: np.ndarray, below: np.ndarray) -> str:

@@ -66,7 +66,8 @@ def pooled(pairs: pd.DataFrame, fixed: bool) -> tuple[float, tuple[float, float]
     effect, seeds = table.mean(), found.groupby("unit")["seed"].nunique()
     if fixed or len(table) == 1:
         table = table.mean(0, keepdims=True)
-        speaks_for = f"over {_range(seeds)} of {', '.join(sorted(found['dataset'].unique()))} alone"
+        *first, last = sorted(found["dataset"].unique())
+        speaks_for = f"over {_range(seeds)} of {' and '.join([*([', '.join(first)] if first else []), last])} alone"
     else:
         speaks_for = f"over {len(table)} datasets of the kind, {_range(seeds)} each"
     if table.shape[1] > 1:

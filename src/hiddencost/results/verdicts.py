@@ -143,8 +143,8 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     judged: dict[str, Any] = {"verdict": "not run", "effect": None, "low": None, "high": None}
     judged |= {"cells": len(ran), "rows": None}
     if not len(ran):
-        missing = f"none of {len(cells)} cells has a result" if len(cells) else "not in this study"
-        return judged | {"notes": [missing]}
+        missing = f"none of {len(cells)} cells has a result" if len(cells) > 1 else "its cell has no result"
+        return judged | {"notes": [missing if len(cells) else _why_not_there(runs, claim)]}
     notes = []
     if len(pairs) < len(compared):
         notes.append(f"{len(compared) - len(pairs)} of {len(compared)} pairs missing")
@@ -168,8 +168,19 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
         return judged | {"verdict": "at chance", "notes": notes}
     judged["verdict"], of_cells = judge_cells(claim, ran[above], judged["verdict"])
     if len(ran) > 1:
-        notes.append(of_cells)
+        notes.append(of_cells if above.all() else f"of the other{'s' if above.sum() > 1 else ''}: {of_cells}")
     return judged | {"notes": notes}
+
+
+def _why_not_there(runs: pd.DataFrame, claim: Claim) -> str:
+    """Say what of a claim is not in a study."""
+    missing = []
+    for side in filter(None, (claim.cells, claim.left, claim.right)):
+        for axis in sorted(side.named - {"except_datasets"}):
+            names = getattr(side, axis)
+            if not _mask(runs, runs, Cells.model_construct(**{axis: names})).any():
+                missing.append(f"of its {axis} none is {' or '.join(map(str, names))}")
+    return f"not in this study: {'; '.join(missing) or 'it has no two such runs to compare'}"
 
 
 def _of_interval(claim: Claim, low: float, high: float) -> str:

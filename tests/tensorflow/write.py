@@ -113,14 +113,17 @@ def contrib():
     sys.modules["tensorflow.contrib"].layers = sys.modules["tensorflow.contrib.layers"]
 
 
+def is_of_network(variable):
+    return "/" in variable.op.name and not variable.op.name.endswith(("Momentum", "threshold"))
+
+
 def value_of(name, shape, generator):
     """Return what a variable of the network holds."""
     kind = name.rpartition("/")[2]
     if kind == "mask":
         return (generator.random(shape) < 0.7).astype(np.float32)
-    if kind in ("gamma", "moving_variance"):
-        return (generator.integers(4, 12, shape) / 8).astype(np.float32)
-    return (generator.integers(-8, 9, shape) / 8).astype(np.float32)
+    first, last = {"weights": (-3, 8), "gamma": (2, 6), "moving_variance": (4, 12)}.get(kind, (-4, 8))
+    return (generator.integers(first, last + 1, shape) / 8).astype(np.float32)
 
 
 def cut_tensorflow1(distribution):
@@ -152,19 +155,24 @@ def write_network(name, prune_first_layer):
             prune_first_layer=prune_first_layer,
             data_format="channels_last",
         )
-        images = (np.arange(SIDE * SIDE * 3) * 37 % 256 / 128 - 1).astype(np.float32).reshape(1, SIDE, SIDE, 3)
-        logits = build(tf.constant(images), is_training=False)
+        pixels = (np.arange(SIDE * SIDE * 3) * 37 % 256 / 128 - 1).astype(np.float32).reshape(1, SIDE, SIDE, 3)
+        images = tf.placeholder(tf.float32, pixels.shape)
+        logits = build(images, is_training=False)
         tf.train.get_or_create_global_step()
         optimizer = tf.train.MomentumOptimizer(0.1, 0.9, use_nesterov=True)
         optimizer.minimize(tf.reduce_sum(logits))  # makes its slots
         answers = tf.get_variable("answers", logits.shape, trainable=False)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            for variable in tf.global_variables():
-                if "/" in variable.op.name and not variable.op.name.endswith(("Momentum", "threshold")):
-                    shape = variable.shape.as_list()
-                    variable.load(value_of(variable.op.name, shape, generator), session)
-            answers.load(session.run(logits), session)
+            given = {
+                tf.placeholder(tf.float32, one.shape): one for one in tf.global_variables() if is_of_network(one)
+            }
+            values = {place: value_of(one.op.name, one.shape.as_list(), generator) for place, one in given.items()}
+            session.run([one.assign(place) for place, one in given.items()], values)
+            answers.load(session.run(logits, {images: pixels}), session)
+            turned = session.run(logits, {images: pixels[:, ::-1, ::-1]})
+            difference = np.abs(turned - session.run(answers)).max() / np.ptp(turned)
+            assert difference > 0.01, "the network does not see its image"
             tf.train.Saver().save(session, f"{folder}/model.ckpt", global_step=3200000, write_meta_graph=False)
         pack(name, folder, "s80")
 

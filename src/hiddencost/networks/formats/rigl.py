@@ -23,8 +23,8 @@ SCOPE = "resnet_model/"
 BLOCKS = (3, 4, 6, 3)  # of each group
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 STEM, HEAD = "initial_conv", "final_dense"
-# of the training alone: what Momentum gathers, and what model_pruning compares with
-OF_TRAINING = re.compile(r".*/(Momentum|threshold)")
+# of the training alone: what Momentum gathers, and what model_pruning, of which later versions have gradients, compares
+OF_TRAINING = re.compile(r".*/(Momentum|threshold|gradient|old_weight|old_old_weight)")
 
 
 def convolutions() -> dict[str, str]:

@@ -23,7 +23,7 @@ SCOPE = "resnet_model/"
 BLOCKS = (3, 4, 6, 3)  # of each group
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 STEM, HEAD = "initial_conv", "final_dense"
-# of the training alone: what Momentum gathers, and what model_pruning, of which later versions have gradients, compares
+# of the training alone: what Momentum gathers, and what model_pruning compares, in later versions gradients, too
 OF_TRAINING = re.compile(r".*/(Momentum|threshold|gradient|old_weight|old_old_weight)")
 
 

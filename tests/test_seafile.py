@@ -11,6 +11,7 @@ from hiddencost.fetch import fetch_all
 from hiddencost.sources import Source
 
 TOKEN = "91de9650cfb54b77b7d1"
+LISTING = f"/api/v2.1/share-links/{TOKEN}/dirents/?path=%2F"
 BODY = b"weights of RigL" * 100
 FILES = {
     "/rigl_erk5x_80.pth": BODY,
@@ -99,19 +100,20 @@ def test_no_file_and_two_of_such_a_name_are_told(pattern, message, get):
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("status", "body", "message"),
     [
-        ((404, {}, b'{"error_msg": "Share link not found."}'), "404"),
-        ((403, {}, b'{"error_msg": "Permission denied."}'), "403"),
-        ((200, {"Content-Type": "text/html", "Content-Length": 6}, b"<html>"), "an html page instead of the file"),
-        ((200, {"Content-Length": 1}, b"{"), "gives no listing of a folder shared by Seafile"),
-        ((200, {"Content-Length": 2}, b"[]"), "gives no listing of a folder shared by Seafile"),
-        ((200, {"Content-Length": 19}, b'{"dirent_list": [5]'), "gives no listing of a folder shared by Seafile"),
-        ((200, {"Content-Length": 32}, b'{"dirent_list": [{"is_dir": 0}]}'), "gives no listing of a folder shared"),
+        (404, b'{"error_msg": "Share link not found."}', "404"),
+        (403, b'{"error_msg": "Permission denied."}', "403"),
+        (200, b"<html>", "an html page instead of the file"),
+        (200, b"{", "gives no listing of a folder shared by Seafile"),
+        (200, b"[]", "gives no listing of a folder shared by Seafile"),
+        (200, b'{"dirent_list": [5]}', "gives no listing of a folder shared by Seafile"),
+        (200, b'{"dirent_list": [{"is_dir": 0}]}', "gives no listing of a folder shared by Seafile"),
     ],
 )
-def test_what_is_no_listing_is_told(answer, message, get):
-    failed = get("a*", **{f"/api/v2.1/share-links/{TOKEN}/dirents/?path=%2F": answer})[1]["failed"]
+def test_what_is_no_listing_is_told(status, body, message, get):
+    headers = {"Content-Type": "text/html" if b"<" in body else "application/json", "Content-Length": len(body)}
+    failed = get("a*", **{LISTING: (status, headers, body)})[1]["failed"]
     assert message in failed
     assert "\n" not in failed
 
@@ -121,9 +123,26 @@ def test_folders_that_hold_themselves_end(get, monkeypatch):
     entry = {"is_dir": True, "folder_path": "/"}
     body = json.dumps({"dirent_list": [entry]}).encode()
     answer = (200, {"Content-Length": len(body)}, body)
-    server, report = get("a*", **{f"/api/v2.1/share-links/{TOKEN}/dirents/?path=%2F": answer})
+    server, report = get("a*", **{LISTING: answer})
     assert "0 files are called a*, expected 1; found none" in report["failed"]
     assert len(server.asked) == 5
+
+
+def test_other_bytes_of_the_same_weights_are_not_mixed(serve, tmp_path):
+    """Where the folder was first, it stays: an archive of another address comes too late (docs/networks.md)."""
+    answers = Responses()
+    server = serve(answers)
+    archive = {"url": f"{server.address}/s80erk5x.tar.gz"}
+    shared = {"seafile": f"{server.address}/d/{TOKEN}", "file": "rigl_erk5x_80.*"}
+    files = source_files({"weights": {"name": "net.ckpt", "sources": [archive, shared]}})
+    for _ in range(2):
+        report = fetch_all("net", files, tmp_path / "x", tmp_path / "lock.json")
+        assert report["files"]["weights"]["source"] == f"{server.address}/d/{TOKEN}, rigl_erk5x_80.*"
+        answers["/s80erk5x.tar.gz"] = (200, {"Content-Length": 7}, b"archive")
+        (tmp_path / "x/net.ckpt").unlink()
+    (tmp_path / "lock.json").unlink()
+    report = fetch_all("net", files, tmp_path / "x", tmp_path / "lock.json")
+    assert report["files"]["weights"]["source"] == archive["url"]
 
 
 @pytest.mark.parametrize(

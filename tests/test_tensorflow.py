@@ -459,6 +459,14 @@ def test_a_block_that_is_named_twice_and_keys_that_grow_are_refused(tmp_path):
         read_archive(archive(tmp_path / "a.tar", {INDEX: table([(b"a" * 5000, b"")])}, "w"), lambda name: True)
 
 
+def test_a_file_that_an_archive_has_twice_is_refused(tmp_path):
+    path = archive(tmp_path / "a.tar", small() | {f"./{INDEX}": small()[INDEX]}, "w")
+    with pytest.raises(
+        ValueError, match=r"a\.tar: not an archive of .*damaged one: \./model\.ckpt-1\.index is there twice"
+    ):
+        read_archive(path, lambda name: True)
+
+
 def test_an_archive_is_refused_where_it_is_cut_and_where_it_is_none(tmp_path):
     whole = archive(tmp_path / "a.tar.gz", small()).read_bytes()
     path = tmp_path / "part.tar.gz"

@@ -54,6 +54,8 @@ def unpacked(path: Path, is_wanted: Callable[[PurePosixPath], bool], what: str) 
                     wanted = member.isfile() and is_wanted(PurePosixPath(member.name))
                     if wanted and member.issparse():  # its size is a claim
                         raise tarfile.TarError(f"{member.name} is a sparse file")
+                    if wanted and PurePosixPath(member.name) in parts:
+                        raise tarfile.TarError(f"{member.name} is there twice")
                     if wanted and (packed := package.extractfile(member)):
                         parts[PurePosixPath(member.name)] = packed.read()
             while stream.read(1 << 20):  # to the end, where gzip's checksum is

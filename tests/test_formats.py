@@ -24,7 +24,7 @@ from hiddencost import catalog
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised, imagenet_photos
-from hiddencost.compression.registry import PUBLISHED
+from hiddencost.compression.registry import PUBLISHED, applied
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.files import sha256_file, write_json
 from hiddencost.networks import architectures, backbones, build
@@ -958,7 +958,8 @@ def check_entry(entry):
     assert all(bool(file.sources) == (entry.unavailable is None) for file in entry.files.values())
     assert entry.files.keys() == ({"weights", "mask"} if entry.format == "lth" else {"weights"})
     assert (entry.canvas is not None) == (entry.preprocessing.resize is not None) == (entry.sparsity_over == "towers")
-    assert (entry.compression in ("none", "ofq")) == (entry.sparsity == 0)
+    quantised = [kind.quantises for kind in applied(entry.compression)]
+    assert (quantised in ([], [True])) == (entry.sparsity == 0)
     assert (entry.compression == "none") == (entry.dense is None)
     assert entry.compression in ("none", *PUBLISHED)
     assert entry.upstream_top1 is None or 50 < entry.upstream_top1 < 90

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hiddencost.compression.photos import Recognised, fingerprint, fixed_outputs
-from hiddencost.compression.registry import COMPRESSIONS, CONTROLS
+from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, applied
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.compression.verification import KnownImages, VerificationReport
 from hiddencost.networks import backbones
@@ -46,7 +46,7 @@ def verify(
     masked = measure_sparsity(network, family, stem, masks, removed)
     settings_here = manifest.compression_settings or {}
     compression = COMPRESSIONS[settings_here["algorithm"]] if settings_here else None
-    quantised = compression is not None and compression.quantises
+    quantised = any(kind.quantises for kind in applied(manifest.compression))
     required = list(compression.pruned_weights(network, family, settings_here)) if compression else []
     required += with_masks(network, manifest)
     exempt = manifest.control is not None and CONTROLS[manifest.control].exempt

@@ -1,7 +1,6 @@
 """Compressions and controls: each with all that a study, the tables and the figures ask of it.
 
-A new one is a class here (or in a file of its own) and a line in `COMPRESSIONS` or `CONTROLS`. The Snakefile reads
-this file, so what needs PyTorch is imported where it is called.
+A new one is a class and a line in `COMPRESSIONS` or `CONTROLS`. For the Snakefile, PyTorch is imported where called.
 """
 
 import re
@@ -239,6 +238,7 @@ PUBLISHED: dict[str, CompressionKind] = {
     "upop": CompressionKind("upop", "UPop"),
     "tinyclip": CompressionKind("tinyclip", "TinyCLIP"),
     "ofq": CompressionKind("ofq", "OFQ", quantises=True),
+    "w8a8": CompressionKind("w8a8", "torchvision W8A8", quantises=True),
 }
 
 

@@ -1,7 +1,7 @@
 """Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has.
 
-These are ResNet-50 as TensorFlow's and Keras' published weights need it, ResNets for images of 32 pixels, and OFQ's
-quantised vision transformers (`ofq`).
+These are ResNet-50 as TensorFlow's and Keras' published weights need it, ResNets for images of 32 pixels, OFQ's
+quantised vision transformers (`ofq`), and torchvision's networks of 8 bits (`int8`).
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
-from hiddencost.networks import ofq
+from hiddencost.networks import int8, ofq
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -116,6 +116,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet18_cifar": resnet18_cifar,
     "resnet20_cifar": resnet20_cifar,
     **ofq.ARCHITECTURES,
+    **int8.ARCHITECTURES,
 }
 
 

@@ -1,4 +1,4 @@
-"""Quantisers of weights and activations, as quantisation-aware training learns them: LSQ, and OFQ's StatsQ.
+"""Quantisers of weights and activations: LSQ and OFQ's StatsQ, learned in training, and PyTorch's to 8 bits.
 
 Gradients pass a rounding as if it were none, and stop where a value was clamped. Steps are buffers: nothing here
 trains them. OFQ's code (github.com/nbasyl/OFQ, src/quantization/quantizer) scales the gradient of a step by a factor
@@ -43,6 +43,18 @@ def statsq(weight: Tensor, bits: int, clip: Tensor) -> Tensor:
     return _straight_through(exact, scale * levels).to(weight.dtype)
 
 
+def affine(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Return numbers as PyTorch's quint8 holds them: the nearest of 256 multiples of a scale, from -zero_point on.
+
+    Args:
+        x: any shape. Of bfloat16 it is computed in float32.
+        scale, zero_point: one number each, both floating-point.
+    """
+    step, zero = _precise(scale), _precise(zero_point)
+    counts = (_precise(x) / step).clamp(-zero, 255 - zero)
+    return (_straight_through(counts, counts.round()) * step).to(x.dtype)
+
+
 def _precise(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -54,13 +66,32 @@ def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
 
 torch.fx.wrap("lsq")  # what they ask of a tensor's type, torch.fx cannot follow
 torch.fx.wrap("statsq")
+torch.fx.wrap("affine")
 
 
-class LSQ(nn.Module):
+class Quantiser(nn.Module):
+    """A quantiser of activations. In training mode it takes its steps from the input: so networks with random weights
+    get theirs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.start_from(x.detach())
+        return self.quantised(x)
+
+    def start_from(self, x: Tensor) -> None:
+        """Take the steps from an input."""
+        raise NotImplementedError
+
+    def quantised(self, x: Tensor) -> Tensor:
+        """Return an input by the steps that there are."""
+        raise NotImplementedError
+
+
+class LSQ(Quantiser):
     """A quantiser by learned steps, `s`, one for each index of a dimension.
 
     In training mode the steps are those that the published code starts from, of the input: 2 mean(|x|) / sqrt(h), of
-    unsigned ones 4, where h is the largest count. So networks with random weights get theirs.
+    unsigned ones 4, where h is the largest count.
 
     Args:
         steps: their number.
@@ -75,16 +106,35 @@ class LSQ(nn.Module):
         self.behind, self.bits, self.signed_range = behind, bits, signed
         self.register_buffer("s", torch.ones(steps))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self._start_from(x.detach())
+    def quantised(self, x: Tensor) -> Tensor:
         return lsq(x, self.s.reshape(-1, *[1] * self.behind), self.bits, self.signed_range)
 
-    def _start_from(self, x: Tensor) -> None:
+    def start_from(self, x: Tensor) -> None:
         alone = x.ndim - 1 - self.behind
         every = [dimension for dimension in range(x.ndim) if len(self.s) == 1 or dimension != alone]
         factor, most = (2, 2 ** (self.bits - 1) - 1) if self.signed_range else (4, 2**self.bits - 1)
         self.s.copy_(factor * x.abs().mean(every).reshape(-1) / most**0.5)
+
+
+class Affine(Quantiser):
+    """A quantiser to quint8, see `affine`. In training mode its scale is that of PyTorch's observer of activations:
+    the input's range, with 0 in it, is 127 multiples."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros(()))
+
+    def quantised(self, x: Tensor) -> Tensor:
+        return affine(x, self.scale, self.zero_point)
+
+    def start_from(self, x: Tensor) -> None:
+        low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+        self.scale.copy_(((high - low) / 127).clamp(min=torch.finfo(torch.float32).eps))
+        self.zero_point.copy_((-low / self.scale).round())
 
 
 class ImageLSQ(LSQ):

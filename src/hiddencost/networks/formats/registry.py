@@ -60,6 +60,7 @@ READERS: dict[str, Reader] = {
         "open_clip": "plain",
         "upop": "upop",
         "ofq": "ofq",
+        "int8": "int8",
         "made": "made",  # by another study here
     }.items()
 }

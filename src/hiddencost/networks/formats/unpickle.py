@@ -12,7 +12,7 @@ What an instruction costs does not grow with the file: it may name what the file
 
 import pickletools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import torch
@@ -31,11 +31,12 @@ DTYPES = {
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
+    "torch.QInt8Storage": torch.int8,
 }
 OTHER_TYPE = "has a type that is not read; expected floats of 16 to 64 bits or integers"
+QUANTISED = "is quantised; expected what its dequantize() returns"
 BITS = "has a negative or conjugate bit; expected what resolve_neg() or resolve_conj() returns"
 OTHER_TENSORS = {
-    "torch._utils._rebuild_qtensor": "is quantised; expected what its dequantize() returns",
     "torch._utils._rebuild_sparse_tensor": "is sparse; expected what its to_dense() returns",
     "torch._utils._rebuild_meta_tensor_no_storage": "is of the device meta, without values",
     "torch._utils._rebuild_tensor_v3": OTHER_TYPE,
@@ -106,14 +107,25 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """How the integers of a quantised tensor are to be read: less `zero_point`, times `scale`, both for all of them,
+    or as tensors for each index of the dimension `axis`."""
+
+    scale: "float | StoredTensor"
+    zero_point: "int | StoredTensor"
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is not read yet, or the reason why it can't be."""
+    """A tensor that is not read yet, or the reason why it can't be. The numbers of a quantised one are integers."""
 
     storage: Storage | None
     offset: int = 0
     size: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     problem: str | None = None
+    quantised: Quantised | None = None
 
 
 class Machine:
@@ -226,6 +238,9 @@ class Machine:
             if not _counts(offset, *size, *stride):
                 raise ContentError("it describes a tensor without a size")
             return StoredTensor(storage, offset, size, stride, BITS if any(arguments[6:]) else None)
+        if name == "torch._utils._rebuild_qtensor":
+            plain = self.call(Name("torch._utils._rebuild_tensor"), arguments[:4])
+            return replace(plain, problem=QUANTISED, quantised=_quantised(arguments[4], plain.size))
         if name == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes, or of a class of its own
             function, kind, of_tensor = arguments[:3]
             if kind.text in TENSOR_CLASSES:
@@ -265,6 +280,17 @@ class Machine:
 
 def _counts(*values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _quantised(parameters: Any, size: tuple[int, ...]) -> Quantised | None:
+    """Return how a tensor is quantised, None where it is in no way that is read."""
+    match parameters:
+        case (Name(text="torch.per_tensor_affine"), float(scale), int(zero_point)):
+            return Quantised(scale, zero_point)
+        case (Name(text="torch.per_channel_affine"), StoredTensor() as scales, StoredTensor() as zeros, int(axis)):
+            if 0 <= axis < len(size) and scales.size == zeros.size == (size[axis],):
+                return Quantised(scales, zeros, axis)
+    return None
 
 
 def _name(module: Any, name: Any) -> Name:

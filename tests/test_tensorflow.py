@@ -251,12 +251,12 @@ def published():
     return variables
 
 
-def imported(path, folder, **changed):
-    """Import an archive as RigL's network of 80 %; returns backbones.load's network, masks and manifest."""
+def imported(path, folder, name="resnet50-rigl80", **changed):
+    """Import an archive as a checkpoint of the catalog; returns backbones.load's network, masks and manifest."""
     file = {"path": str(path), "sha256": sha256_file(path), "source": "test"}
     write_json(folder / "fetched.json", {"failed": None, "files": {"weights": file}})
-    entry = catalog.checkpoint("resnet50-rigl80").model_copy(update=changed)
-    import_checkpoint("resnet50-rigl80", entry, folder / "fetched.json", folder / "out")
+    entry = catalog.checkpoint(name).model_copy(update=changed)
+    import_checkpoint(name, entry, folder / "fetched.json", folder / "out")
     return backbones.load(folder / "out")
 
 
@@ -305,8 +305,13 @@ def dense_stem(variables):
     return left | {f"{STEM}/initial_conv/weights": variables[f"{STEM}/weights"]}
 
 
-def test_a_stem_that_was_not_pruned_needs_no_mask(published, tmp_path, threads):
-    network, masks, manifest = imported(archive(tmp_path / "a.tar", bundle(dense_stem(published)), "w"), tmp_path)
+@pytest.mark.parametrize(("name", "kind"), [("resnet50-rigl80", "rigl"), ("resnet50-gmp80-extended", "gmp")])
+def test_a_stem_that_was_not_pruned_needs_no_mask(name, kind, published, tmp_path, threads):
+    """State of Sparsity's "extended" networks have such a stem, too, and are held to no published sparsity."""
+    path = archive(tmp_path / "a.tar", bundle(dense_stem(published)), "w")
+    network, masks, manifest = imported(path, tmp_path, name)
+    assert manifest.compression == kind
+    assert manifest.sparsity_declared == pytest.approx(0.8, abs=0.01)
     assert manifest.report["masks"] == 53
     assert masks["initial_conv.conv.weight"].all()
     stem = torch.from_numpy(published[f"{STEM}/weights"]).permute(3, 2, 0, 1)

@@ -239,7 +239,7 @@ def test_what_was_not_run_is_missing_and_not_zero():
     assert (none["verdict"], none["note"]) == ("not run", "its cell has no result")
     lacking = {"cells": {"backbones": ["gmp", "rigl"], "datasets": "cifar10", "shots": 5}}
     assert judged(runs, **lacking)["note"] == (
-        "not in this study: of its backbones none is gmp or rigl; of its shots none is 5"
+        "not in this study: no backbone is gmp or rigl; no number of shots is 5"
     )
 
 

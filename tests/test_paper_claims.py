@@ -260,11 +260,11 @@ def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
     by_steps = runs.assign(recipe=recipe(epochs=None, steps=500))
     assert related(by_steps, cells=cells)["relation"] == "epochs none (paper: 100)"
     few = related(runs[(runs["seed"] < 2) & runs["shots"].isin(["1", "20"])], cells=cells)
-    assert few["relation"] == "without 2 shots and all images; 2 seeds (paper: 3)"
+    assert few["relation"] == "without shots 2 and full; 2 seeds (paper: 3)"
     # what no cell of the claim used does not count
     beside = pd.concat([runs, made(lost(4, 5, 6), methods=["flm"]).assign(recipe=recipe(epochs=2))])
     assert related(beside, cells=cells)["relation"] == "as in the paper"
-    assert related(runs, cells=cells | {"shots": [20, 50]})["relation"] == "without 50 shots"
+    assert related(runs, cells=cells | {"shots": [20, 50]})["relation"] == "without shots 50"
     assert related(runs, cells={"backbones": "acdc", "datasets": ["cifar10", "dtd"]})["relation"] == (
         "without resnet50-acdc90 and resnet50-acdc98; without dtd"
     )

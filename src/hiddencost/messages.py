@@ -36,6 +36,12 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def listed(names: Iterable[object], last: str) -> str:
+    """Return names as a sentence has them, such as "a, b or c", with `last` before the last."""
+    *first, final = map(str, names)
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
 def describe_unknown_name(name: object, allowed: Iterable[object]) -> str:
     """Say that a name is not one of those allowed, with the nearest of them."""
     names = [str(other) for other in allowed]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hiddencost.compression.registry import applied
+from hiddencost.messages import listed
 from hiddencost.results.cells import dataset_units
 from hiddencost.results.intervals import crossed_interval, filled
 
@@ -66,8 +67,7 @@ def pooled(pairs: pd.DataFrame, fixed: bool) -> tuple[float, tuple[float, float]
     effect, seeds = table.mean(), found.groupby("unit")["seed"].nunique()
     if fixed or len(table) == 1:
         table = table.mean(0, keepdims=True)
-        *first, last = sorted(found["dataset"].unique())
-        speaks_for = f"over {_range(seeds)} of {' and '.join([*([', '.join(first)] if first else []), last])} alone"
+        speaks_for = f"over {_range(seeds)} of {listed(sorted(found['dataset'].unique()), 'and')} alone"
     else:
         speaks_for = f"over {len(table)} datasets of the kind, {_range(seeds)} each"
     if table.shape[1] > 1:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterator
 import pandas as pd
 
 from hiddencost import catalog
-from hiddencost.messages import Record
+from hiddencost.messages import Record, listed
 from hiddencost.methods.registry import METHODS
 from hiddencost.results.cells import dataset_units, trains
 from hiddencost.results.claims import Cells, Claim
@@ -141,16 +141,14 @@ def _budgets(rows: pd.DataFrame, claim: Claim, paper: Paper) -> Iterator[str]:
     sides = [side for side in (claim.cells, claim.left, claim.right) if side and side.shots]
     wanted = [str(shots) for side in sides for shots in side.shots or []] or paper.shots
     there = {shots for together in rows["budgets"].unique() for shots in together.split(",")}
-    called = {shots: {"1": "1 shot", "full": "all images"}.get(shots, f"{shots} shots") for shots in wanted}
-    yield from _without({called.get(shots) for shots in there}, list(called.values()), "budgets")
+    yield from _without(there, wanted, "budgets", named="shots ")
 
 
-def _without(there: Container, wanted: Collection[str], what: str) -> Iterator[str]:
+def _without(there: Container, wanted: Collection[str], what: str, named: str = "") -> Iterator[str]:
     """Say what of the paper's is missing: by name where it is little, else how much there is."""
     missing = [name for name in wanted if name not in there]
     if 0 < len(missing) <= SHOWN:
-        *first, last = missing
-        yield f"without {', '.join(first)} and {last}" if first else f"without {last}"
+        yield f"without {named}{listed(missing, 'and')}"
     elif missing:
         found = len(wanted) - len(missing)
         yield f"{f'only {found}' if found else 'none'} of the paper's {len(wanted)} {what}"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
+from hiddencost.messages import listed
 from hiddencost.results import relation, tables
 from hiddencost.results.cells import dataset_units, numbers, once
 from hiddencost.results.chance import surely_above
@@ -37,6 +38,7 @@ COLUMN_OF = {  # axes of claims: the columns of runs
     "methods": "method",
     "shots": "shots",
 }
+CALLED = {"shots": "number of shots"}  # one value of an axis, where it is not called by its name less the s
 PAIRED = ["dataset", "seed"]
 
 
@@ -179,7 +181,7 @@ def _why_not_there(runs: pd.DataFrame, claim: Claim) -> str:
         for axis in sorted(side.named - {"except_datasets"}):
             names = getattr(side, axis)
             if not _mask(runs, runs, Cells.model_construct(**{axis: names})).any():
-                missing.append(f"of its {axis} none is {' or '.join(map(str, names))}")
+                missing.append(f"no {CALLED.get(axis, axis.removesuffix('s'))} is {listed(names, 'or')}")
     return f"not in this study: {'; '.join(missing) or 'it has no two such runs to compare'}"
 
 

@@ -33,7 +33,7 @@ test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest --numprocesses 2 -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow
 
 # the refusal where there is no root or no apt-get comes before the installation
 test-slurm:

@@ -15,6 +15,7 @@ from stubbed_project import NEW_BACKBONE, TRAINING, call, configure, nothing_to_
 
 pytestmark = pytest.mark.slow
 LOCKED = "Error: Directory cannot be locked."
+END = "results/small/conclusion.txt"  # of what is trained; figures and report have jobs that no fault here is of
 TRAINED = [f"{b} 1 {m} {n}" for b in ("dense", "pruned") for m in ("flm", "lp", "rlm") for n in (1, 2)]
 
 
@@ -39,7 +40,7 @@ def training(project):
     configure(project, lambda config: config["seeds"].append(1))
     (project / "slow").touch()
     with open(project / "first.log", "w") as output:  # no pipe, which jobs that outlive the call would hold open
-        process = call(project, stdout=output, start_new_session=True)
+        process = call(project, END, stdout=output, start_new_session=True)
     until(lambda: sum(" flm " in run for run in trained(project)) == 2, process)
     jobs = jobs_of(process)
     assert len(jobs) == 2
@@ -63,7 +64,7 @@ def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(pro
     assert trained(project) == half
     assert "Unlocked working directory." in snakemake(project, "--unlock")[1]
     assert left.exists()  # nothing is put in order without the lock
-    with call(project) as again:  # while the jobs of the killed call still train
+    with call(project, END) as again:  # while the jobs of the killed call still train
         until(lambda: len(jobs_of(again)) == 2, again)
         assert not left.exists()
         time.sleep(3)  # what would be trained twice has begun by now
@@ -72,7 +73,7 @@ def test_after_a_killed_call_unlock_is_asked_for_and_no_run_is_trained_twice(pro
     assert again.returncode == 0, output
     assert "24 of 24 runs of study small have a result." in output
     assert trained(project) == TRAINED
-    assert nothing_to_do(project)
+    assert nothing_to_do(project, END)
 
 
 def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, training):
@@ -81,9 +82,9 @@ def test_a_closed_terminal_leaves_no_lock_and_the_next_call_goes_on(project, tra
     assert training.wait(timeout=300) == 1
     (project / "slow").unlink()
     (project / "trained.log").unlink()
-    snakemake(project)
+    snakemake(project, END)
     assert not [run for run in trained(project) if run in half and " flm " not in run]
-    assert nothing_to_do(project)
+    assert nothing_to_do(project, END)
 
 
 def test_nohup_outlives_its_terminal(project):
@@ -91,7 +92,7 @@ def test_nohup_outlives_its_terminal(project):
     (project / "slow").touch()
     ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     with open(project / "first.log", "w") as output:
-        process = call(project, stdout=output, start_new_session=True, preexec_fn=ignore)
+        process = call(project, END, stdout=output, start_new_session=True, preexec_fn=ignore)
     until(lambda: sum(" flm " in run for run in trained(project)) == 2, process)
     os.killpg(process.pid, signal.SIGHUP)
     (project / "slow").unlink()
@@ -114,7 +115,7 @@ def test_a_second_call_of_a_study_stops_and_does_no_harm_and_none_listens(projec
     (project / "slow").unlink()
     assert training.wait(timeout=300) == 0, (project / "first.log").read_text()
     assert trained(project) == TRAINED
-    assert nothing_to_do(project)
+    assert nothing_to_do(project, END)
 
 
 def other_study(project):
@@ -126,21 +127,21 @@ def other_study(project):
 def test_two_studies_run_at_once_where_what_they_share_is_made(project, training):
     half = trained(project)
     (project / "slow").unlink()
-    other = call(project, *other_study(project))
+    other = call(project, "results/other/conclusion.txt", *other_study(project))
     output, _ = other.communicate(timeout=300)
     assert "12 of 12 runs of study other have a result." in output
     assert training.wait(timeout=300) == 0, (project / "first.log").read_text()
     assert len(trained(project)) == 24
     assert len(half) < 12
-    assert nothing_to_do(project)
-    assert nothing_to_do(project, *other_study(project))
+    assert nothing_to_do(project, END)
+    assert nothing_to_do(project, "results/other/conclusion.txt", *other_study(project))
 
 
 def test_a_study_that_needs_what_another_one_is_making_stops(project):
     configure(project, lambda config: config["protocol"].update(canvas=120))
     (project / "slow").touch()
     with open(project / "first.log", "w") as log:
-        first = call(project, stdout=log)
+        first = call(project, END, stdout=log)
     until(lambda: list((project / ".snakemake/locks").glob("*.output.lock")), first)
     _, output = snakemake(project, *other_study(project), status=1)
     assert LOCKED in output

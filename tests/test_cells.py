@@ -83,7 +83,7 @@ def test_copies_change_no_verdict_matched_cost_or_headline():
     asked["order"] = LOST.model_copy(update={"measure": "accuracy", **sides})
     pd.testing.assert_frame_equal(*(verdicts.judge(table, asked) for table in (runs, once)))
     pd.testing.assert_frame_equal(*(matched(table, TOP1) for table in (runs, once)))
-    assert headline(tables.summarise(runs)) == headline(tables.summarise(once))
+    assert headline(tables.summarise(runs), runs) == headline(tables.summarise(once), once)
 
 
 def test_a_claim_of_one_of_the_budgets_that_are_one_is_answered():
@@ -153,6 +153,7 @@ def test_names_of_the_same_weights_are_one_network():
     pd.testing.assert_frame_equal(*(verdicts.judge(runs, {"c": LOST}) for runs in (both, once)))
     top1 = pd.concat([TOP1, pd.DataFrame({"backbone": ["again"], "top1": [76.4]})])
     pd.testing.assert_frame_equal(matched(both, top1), matched(once, TOP1))
+    assert headline(tables.summarise(both), both) == headline(tables.summarise(once), once)
     # what failed has no identity; the name is known by the other runs
     both.loc[both["seed"] == 2, ["run", "status", "accuracy"]] = None, "not run", np.nan
     missing = verdicts.judge(both, {"c": LOST}).iloc[0]

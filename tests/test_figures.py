@@ -15,13 +15,13 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 
 from hiddencost.figures import draw, mapping, style
-from hiddencost.figures.draw import read_shown
+from hiddencost.figures.draw import rows_shown
 from hiddencost.figures.registry import FIGURES as KINDS
 from hiddencost.figures.registry import figures_of_study
 from hiddencost.methods import registry
 from hiddencost.results import gallery, matched
 from hiddencost.results.gallery import ShownBackbone
-from hiddencost.results.tables import AXES, summarise
+from hiddencost.results.tables import AXES, read, summarise
 from hiddencost.runs.metrics import METRICS
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
@@ -192,7 +192,8 @@ def test_a_dense_network_that_is_not_shown_leaves_the_others_compared(tables, tm
     assert (one.role, one.label) == ("compressed", "mine")
     assert listed["glance"].references == ["dense"]
     files = written(tables, tmp_path)
-    glance = {name: read_shown(files[name], listed["glance"], METHODS) for name in ("runs", "upstream", "matched")}
+    needed = ("runs", "upstream", "matched")
+    glance = {name: rows_shown(read(files[name]), listed["glance"], METHODS) for name in needed}
     axes = drawn_of(glance, listed["glance"]).axes
     assert [len(axis.containers) for axis in axes[:4]] == [1] * 4  # a point in each panel
 
@@ -332,7 +333,7 @@ def test_a_study_without_any_result_is_drawn(tables, tmp_path, name):
 
 def test_datasets_and_backbones_are_shown_in_the_order_of_the_figure(tables, tmp_path):
     listed = figures_of_study({name: BACKBONES[name] for name in ("pruned", "dense")}, ["two"], METHODS, {})
-    table = read_shown(written(tables, tmp_path)["summary"], listed["accuracy"], METHODS)
+    table = rows_shown(read(written(tables, tmp_path)["summary"]), listed["accuracy"], METHODS)
     assert style.order(table, "dataset") == ["two"]
     assert style.order(table, "backbone") == ["dense", "pruned"]  # the dense one first
     figure = replace(FIGURES["accuracy"], datasets=["two", "one"])
@@ -424,7 +425,7 @@ def test_budgets_that_have_all_images_are_drawn_once_and_called_all(tables):
 
 def test_a_study_chooses_methods_and_shots_of_its_figures(tables, tmp_path):
     files = written(tables, tmp_path)
-    summary = read_shown(files["summary"], FIGURES["accuracy"], ["ilm", "lp"])
+    summary = rows_shown(read(files["summary"]), FIGURES["accuracy"], ["ilm", "lp"])
     figure = drawn("accuracy", {"summary": summary}, methods=["ilm", "lp"], shots=[1, "full"])
     assert [axis.get_title() for axis in figure.axes[:2]] == ["ILM-VP", "linear probe"]
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["1", "full"]

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts
-from hiddencost.jobs import grid, outlook, rates, training
+from hiddencost.jobs import grid, layout, outlook, rates, training
 from hiddencost.jobs.call import read_call
 from hiddencost.runs import packfile
 from hiddencost.sources import Source, SourceFile
@@ -58,10 +58,10 @@ def call(tmp_path, monkeypatch):
 
 @pytest.fixture
 def describe(call, tmp_path):
-    def describe(device="CPU, 2 threads", gpus=0, at_a_time=None, planned=(), **changes):
+    def describe(device="CPU, 2 threads", gpus=0, at_a_time=None, planned=(), is_whole=True, **changes):
         bench = tmp_path / "throughput.json"
         bench.write_text(json.dumps([BENCH[0] | {"device": device}, BENCH[1]]))
-        return outlook.describe(call(**changes), planned, bench, gpus, at_a_time)
+        return outlook.describe(call(**changes), planned, bench, gpus, at_a_time, is_whole)
 
     return describe
 
@@ -138,6 +138,26 @@ def test_downloads_and_disk_are_estimated(describe, tmp_path):
     assert "0.0 MB in 1 files that are not here yet" in text
     # 150 images at 104 and at 112 pixels; the checkpoint once and for 4 backbones; 48 prompts
     assert "datasets 10.5 MB, networks 70.0 MB, prompts 7.2 MB" in text
+
+
+def test_a_call_that_makes_a_part_of_a_study_is_told_what_it_makes(describe, call):
+    of = call()
+    fetched, first = layout.FETCHED["checkpoints"].format("mobilenetv2"), of.study.backbones[0].name
+    text = describe(planned=[fetched], is_whole=False)
+    assert text.splitlines()[0] == "Study quickstart: of its 16 packs this call makes 0"
+    assert "  downloads  14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in text
+    assert "  disk       about 0.0 MB" in text
+    assert "  time       none" in text
+    assert "left out" not in text
+    pack = grid.pack_table(of, "train", {"backbone": first, "dataset": "cifar10-part", "seed": 0})
+    network = f"{of.path(layout.BACKBONE, backbone=first)}/manifest.json"
+    text = describe(planned=[pack, network], is_whole=False)
+    assert text.splitlines()[0] == "Study quickstart: of its 16 packs this call makes 1"
+    assert "  downloads  0.0 MB in 0 files" in text
+    assert "datasets 0.0 MB, networks 14.0 MB, prompts 0.9 MB" in text  # 6 of the 48 prompts
+    assert "(the longest job: " in text
+    make(of, "train", 0, code="another")
+    assert "stale" not in describe(is_whole=False)  # this call does not make it again
 
 
 @pytest.fixture

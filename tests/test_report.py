@@ -206,8 +206,8 @@ def test_the_summary_tells_what_was_asked_and_what_came_out(told):
 
 
 def test_headline_costs_are_means_over_the_cells_of_the_compressed():
-    summary = tables.summarise(made_up_runs())
-    prompting, probe = headline(summary)
+    runs = made_up_runs()
+    prompting, probe = headline(tables.summarise(runs), runs)
     assert prompting["method"] == "visual prompting"
     assert prompting["cells"] == 2 * 2 * 2 * 3  # the backbone that was not run has none
     assert prompting["cost"] == pytest.approx(7, abs=0.5)  # 4 points at 20 %, 10 at 50 %

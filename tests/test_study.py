@@ -80,8 +80,8 @@ BAD = {
     "no batch size for other shots": (
         ["protocol", "batch_size"],
         {1: 8},
-        "studies/mine.yaml: protocol.batch_size: {1: 8} is not allowed: expected an integer from 1, or such "
-        "integers by shots, 'default' for others",
+        "studies/mine.yaml: protocol.batch_size: {1: 8} is not allowed: 'default', of all other shots, is missing; "
+        "expected an integer from 1, or such integers by shots, 'default' for others",
     ),
     "a batch size by a word": (
         ["protocol", "batch_size"],
@@ -203,9 +203,24 @@ BAD = {
     "figures of a dataset that is not there": (
         ["figures", "datasets"],
         ["cifar11-part"],
-        "figures.datasets[0]: 'cifar11-part' is unknown; did you mean 'cifar10-part'?",
+        "figures.datasets[0]: the study has no 'cifar11-part'; did you mean 'cifar10-part'?",
     ),
-    "a label of nothing": (["figures", "labels"], {"vp": "VP"}, "figures.labels: 'vp' is unknown; "),
+    "figures of a method that the study has not": (
+        ["figures", "methods"],
+        ["ft"],
+        "studies/mine.yaml: figures.methods[0]: the study has no 'ft'; allowed: rlm, flm, ilm, lp",
+    ),
+    "figures of shots that the study has not": (
+        ["figures", "shots"],
+        [10],
+        "studies/mine.yaml: figures.shots[0]: the study has no 10; allowed: 1, 20",
+    ),
+    "figures of a backbone that the study has not": (
+        ["figures", "backbones"],
+        ["mobilenetv2-dens"],
+        "figures.backbones[0]: the study has no 'mobilenetv2-dens'; did you mean 'mobilenetv2-dense'? allowed: ",
+    ),
+    "a label of nothing": (["figures", "labels"], {"vp": "VP"}, "figures.labels: the study has no 'vp'; "),
     "a label that a legend would leave out": (
         ["figures", "labels"],
         {"ilm": "_ours"},
@@ -243,7 +258,7 @@ BAD = {
     "an unknown dense backbone": (
         ["backbones", 1, "dense"],
         "mobilenetv2-dens",
-        "backbones[1].dense: 'mobilenetv2-dens' is unknown; did you mean 'mobilenetv2-dense'?",
+        "backbones[1].dense: the study has no 'mobilenetv2-dens'; did you mean 'mobilenetv2-dense'?",
     ),
     "two origins of a dataset": (
         ["datasets", 0],
@@ -258,22 +273,22 @@ BAD = {
     "a path for what the study does not use": (
         ["paths"],
         {"resnet18-gmp": "a.pth"},
-        "paths: 'resnet18-gmp' is unknown; allowed: cifar10-part, mobilenetv2",
+        "paths: the study has no 'resnet18-gmp'; allowed: cifar10-part, mobilenetv2",
     ),
     "an expectation of nothing": (
         ["expectations"],
         [EXPECTED | {"backbone": "x"}],
-        "expectations[0].backbone: 'x' is unknown; allowed: mobilenetv2-dense",
+        "expectations[0].backbone: the study has no 'x'; allowed: mobilenetv2-dense",
     ),
     "an expectation of a method that the study lacks": (
         ["expectations"],
         [EXPECTED | {"method": "ft"}],
-        "expectations[0].method: 'ft' is unknown; allowed: rlm, flm, ilm, lp",
+        "expectations[0].method: the study has no 'ft'; allowed: rlm, flm, ilm, lp",
     ),
     "an expectation of shots that the study lacks": (
         ["expectations"],
         [EXPECTED, EXPECTED | {"shots": 3}],
-        "expectations[1].shots: 3 is unknown; allowed: 1, 20",
+        "expectations[1].shots: the study has no 3; allowed: 1, 20",
     ),
     "an expectation that is a share of 1": (
         ["expectations"],
@@ -511,6 +526,19 @@ def test_shots_are_sorted():
 def test_each_fault_has_its_line():
     config = edited(["shots"], [0]) | {"methods": ["vp"]}
     assert len(complaint(config).splitlines()) == 2
+
+
+def test_a_misspelt_key_is_told_once_and_first():
+    config = edited(["protocol", "mapping_interval"], None) | {"methods": ["vp"]}
+    config["protocol"] |= {"mapping_intervall": 1, "frame": 3}
+    told = [line.removeprefix("studies/mine.yaml: ").partition("; ")[0] for line in complaint(config).splitlines()]
+    assert told == [
+        "protocol.mapping_intervall: the key 'mapping_intervall' is unknown",  # so mapping_interval is not missing
+        "protocol.frame: the key 'frame' is unknown",
+        "methods[0]: 'vp' is unknown",
+    ]
+    del config["protocol"]["precision"]
+    assert "protocol.precision: the key is missing" in complaint(config)
 
 
 def test_the_schema_for_editors_is_the_one_that_is_checked():

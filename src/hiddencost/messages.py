@@ -44,10 +44,24 @@ def listed(names: Iterable[object], last: str) -> str:
 
 def describe_unknown_name(name: object, allowed: Iterable[object]) -> str:
     """Say that a name is not one of those allowed, with the nearest of them."""
+    return f"{name!r} is unknown; {_instead(name, allowed)}"
+
+
+def describe_absent_name(name: object, allowed: Iterable[object]) -> str:
+    """Say that a study does not have what a name, which may be known, stands for, with the nearest that it has."""
+    return f"the study has no {name!r}; {_instead(name, allowed)}"
+
+
+def _instead(name: object, allowed: Iterable[object]) -> str:
     names = [str(other) for other in allowed]
-    near = get_close_matches(str(name)[:100], names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{name!r} is unknown; {hint}allowed: {', '.join(names)}"
+    near = _nearest(name, names)
+    hint = f"did you mean {near!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+def _nearest(name: object, names: Iterable[str]) -> str | None:
+    near = get_close_matches(name[:100], names, n=1) if isinstance(name, str) else []
+    return near[0] if near else None
 
 
 def describe_mismatch(expected: Mapping[str, list[int]], given: Mapping[str, list[int]]) -> str:
@@ -114,8 +128,18 @@ def validate(model: type[Model], value: object, file: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [one_line(f"{file}: {_explain(model, problem)}") for problem in error.errors()]
+        problems = _misspelt_first(model, error.errors())
+        lines = [one_line(f"{file}: {_explain(model, problem)}") for problem in problems]
         raise StudyError("\n".join(lines)) from None
+
+
+def _misspelt_first(root: type[BaseModel], problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Return problems, unknown keys first, without the missing keys that they are misspelt for."""
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    places = [(problem["loc"][:-1], problem["loc"][-1]) for problem in unknown]
+    meant = {(*place, _nearest(key, _model_at(root, list(place)).model_fields)) for place, key in places}
+    others = [problem for problem in problems if problem["type"] != "extra_forbidden"]
+    return unknown + [one for one in others if one["type"] != "missing" or one["loc"] not in meant]
 
 
 def _explain(root: type[BaseModel], problem: ErrorDetails) -> str:

@@ -132,14 +132,31 @@
     observer.observe(plot);
   }
 
+  // What the number of shots of a cell is called; what trains nothing is the same at all.
+  function budget(cell) {
+    return axes.method[cell.method].trains ? axes.dataset[cell.dataset].budgets[cell.shots] : "all";
+  }
+
+  // The shots of a data set that are trainings of their own, in their order: each has its place, run or not.
+  function budgetsOf(d) {
+    const budgets = axes.dataset[d].budgets.filter((label) => label !== null);
+    return budgets.length ? budgets : ["all"];
+  }
+
+  function overShots(spec, domain) {
+    for (const { encoding } of spec.layer) if (encoding.x) encoding.x.scale = { domain };
+  }
+
   function drawCurves(chosen, picked, measure) {
     document.querySelector('.panels[data-kind="curves"]').classList.toggle("few", picked.dataset.length < 3);
     for (const d of picked.dataset) {
-      const own = chosen.filter((cell) => cell.dataset === d).map((cell) => {
+      const domain = budgetsOf(d);
+      const own = chosen.filter((cell) => cell.dataset === d).flatMap((cell) => {
         const [mean, std] = ["mean", "std"].map((one) => cell[`${measure.key}_${one}`]);
         const scaled = (value) => (value === null ? null : value * measure.factor);
         const ends = mean === null || std === null ? [null, null] : [-1, 1].map((side) => mean + side * std * cell.reach);
-        return { ...named(cell), value: scaled(mean), std: scaled(std), low: scaled(ends[0]), high: scaled(ends[1]) };
+        const drawn = { ...named(cell), value: scaled(mean), std: scaled(std), low: scaled(ends[0]), high: scaled(ends[1]) };
+        return axes.method[cell.method].trains ? [drawn] : domain.map((shots) => ({ ...drawn, shots }));
       });
       const { label, chance } = axes.dataset[d];
       if (!own.length) continue;
@@ -149,7 +166,7 @@
       }
       const line = measure.key === "accuracy" && chance !== null ? [{ value: chance }] : [];
       const unit = measure.unit ? `${measure.label} (${measure.unit})` : measure.label;
-      const short = axes.shots.filter((shots) => own.some((cell) => cell.classes_short && cell.shots === shots));
+      const short = domain.filter((shots) => own.some((cell) => cell.classes_short && cell.shots === shots));
       const note = short.length ? `some classes have fewer images than ${short.join(", ")} shots` : "";
       panel("curves", label, note, `${measure.label} on ${label} against shots`, { cells: own, chance: line }, (spec) => {
         const [rule, band, ...drawn] = spec.layer;
@@ -159,6 +176,7 @@
           ...drawn,
         ];
         for (const layer of spec.layer) layer.encoding.y.title = unit;
+        overShots(spec, domain);
         if (picked.dataset.length < 3) spec.height *= 1.4;
       });
     }
@@ -208,7 +226,10 @@
         });
         const [dataset, method] = [axes.dataset[d].label, axes.method[m].label];
         panel("costs", dataset, method, `Cost in ${measure.label} on ${dataset}, ${method}, by backbone and shots`,
-          { cells: marked }, (spec) => { spec.height = 24 * shown.length; });
+          { cells: marked }, (spec) => {
+            spec.height = 24 * shown.length;
+            overShots(spec, axes.method[m].trains ? budgetsOf(d) : ["all"]);
+          });
       }
     }
   }
@@ -231,7 +252,7 @@
     const { label, kind, shape } = backbone;
     return {
       ...cell, label, kind, shape, backbone: backbone.name, method: method.name, methodLabel: method.label,
-      shots: axes.shots[cell.shots],
+      shots: cell.shots === undefined ? null : budget(cell),
     };
   }
 
@@ -290,7 +311,7 @@
     ["Data set", plain("dataset")],
     ["Backbone", plain("backbone")],
     ["Method", plain("method")],
-    ["Shots", { value: (cell) => cell.shots, text: (cell) => axes.shots[cell.shots] + (cell.classes_short ? " †" : "") }],
+    ["Shots", { value: (cell) => cell.shots, text: (cell) => budget(cell) + (cell.classes_short ? " †" : "") }],
     ["Seeds", { value: (cell) => cell.seeds, text: (cell) => String(cell.seeds) }],
     ["Accuracy, %", spread("accuracy", 100, 1)],
     ["Cost in accuracy, points", cost("accuracy")],

@@ -126,8 +126,9 @@ def print_outlook():
     if workflow.dryrun:
         bench = ROOT / "bench/results/throughput.json"
         capacity = len(gpus()), workflow.resource_settings.nodes
+        planned, whole = (planned_files(), is_whole() and not CALL.partial) if workflow.dag else ((), True)
         with chdir(FOLDER):  # at the end Snakemake has left the one of --directory
-            print(outlook.describe(CALL, planned_files() if workflow.dag else (), bench, *capacity))
+            print(outlook.describe(CALL, planned, bench, *capacity, whole))
 
 
 if workflow.is_main_process:

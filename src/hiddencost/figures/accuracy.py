@@ -1,6 +1,6 @@
 """Accuracy, and what compression costs of it, against shots (figures 1 to 4 of the paper)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,24 @@ SPREAD = 0.5  # how much of the room of a number of shots its points take
 ROTATED = 6  # shots from which on they are written upwards
 
 
+class Panels(NamedTuple):
+    """What is drawn of a figure.
+
+    Attributes:
+        figure: the figure.
+        axes: its panels, by dataset and method.
+        handles: of its legend.
+        cells: what it shows: `value` and `reach`, the half width of its bar, in % or points, of `ran` seeds.
+        names: of the networks that are drawn.
+    """
+
+    figure: Figure
+    axes: dict[tuple[str, str], Axes]
+    handles: list[Line2D]
+    cells: pd.DataFrame
+    names: list[str]
+
+
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """Draw test accuracy; see `_draw`. A backbone without any result is left out.
 
@@ -26,21 +44,17 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    summary = style.chosen(tables["summary"], settings)
-    cells = _cells(summary, "accuracy_mean", "accuracy_std", "seeds")
-    names = style.networks(content.backbones, set(summary.loc[summary["seeds"] > 0, "backbone"]))
-    figure, panels, handles = _draw(cells, names, content, settings, sharey="row")
-    _mark_saturated(panels, tables["summary"], style.shots_of(summary))
     classes = settings["classes"]
-    for (dataset, _), axis in panels.items():
+    panels = _draw("accuracy", "seeds", list(content.backbones), tables, content, settings, sharey="row")
+    for (dataset, _), axis in panels.axes.items():
         if classes[dataset]:
             axis.axhline(100 / classes[dataset], **style.CHANCE)
         axis.set_ylim(bottom=0)
     if any(classes[dataset] for dataset in content.datasets):
-        handles.append(Line2D([], [], label="chance", **style.CHANCE))
-    figure.supylabel("test accuracy (%)", size=8)
-    _finish(figure, handles, summary, names, content, settings, f"accuracy, {_over(summary, 'seeds')}")
-    return figure
+        panels.handles.append(Line2D([], [], label="chance", **style.CHANCE))
+    panels.figure.supylabel("test accuracy (%)", size=8)
+    _finish(panels, content, settings, "accuracy, {over}")
+    return panels.figure
 
 
 def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
@@ -51,30 +65,17 @@ def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: d
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    summary = style.chosen(tables["summary"], settings)
-    difference = "accuracy_dense_minus_backbone"
-    cells = _cells(summary, f"{difference}_mean", f"{difference}_std", "paired_seeds")
     compared = [name for name, shown in content.backbones.items() if shown.role != gallery.DENSE]
     compared = [name for name in compared if content.backbones[name].trained] or compared
-    ran = set(summary.loc[summary["paired_seeds"] > 0, "backbone"]) & set(compared)
-    names = [name for name in style.networks(content.backbones, ran) if name in ran]
-    figure, panels, handles = _draw(cells, names, content, settings, sharey=True)
-    _mark_saturated(panels, tables["summary"], style.shots_of(summary))
-    shown = cells[cells["backbone"].isin(names)]
-    low, high = _reach(shown)
-    for axis in panels.values():
+    difference = "accuracy_dense_minus_backbone"
+    panels = _draw(difference, "paired_seeds", compared, tables, content, settings, sharey=True)
+    for axis in panels.axes.values():
         axis.axhline(0, color="black", lw=0.6)
-    next(iter(panels.values())).set_ylim(low, high)
-    figure.supylabel("dense minus compressed, accuracy (points)", size=8)
-    what = f"hidden cost in accuracy, paired by seed, {_over(summary, 'paired_seeds')}; above 0 compression costs"
-    _finish(figure, handles, summary[summary["backbone"].isin(compared)], names, content, settings, what)
-    return figure
-
-
-def _cells(summary: pd.DataFrame, mean: str, std: str, seeds: str) -> pd.DataFrame:
-    """Return a row a cell: `value` and `reach`, the half width of its bar, in % or points."""
-    width = summary[std] * band_reach(summary[seeds])
-    return summary.assign(value=100 * summary[mean], reach=100 * width)
+    next(iter(panels.axes.values())).set_ylim(*_reach(panels.cells[panels.cells["backbone"].isin(panels.names)]))
+    panels.figure.supylabel("dense minus compressed, accuracy (points)", size=8)
+    what = "hidden cost in accuracy, paired by seed, {over}; above 0 compression costs"
+    _finish(panels, content, settings, what)
+    return panels.figure
 
 
 def _reach(cells: pd.DataFrame) -> tuple[float, float]:
@@ -86,14 +87,25 @@ def _reach(cells: pd.DataFrame) -> tuple[float, float]:
 
 
 def _draw(
-    cells: pd.DataFrame, names: list[str], content: StudyFigure, settings: dict, **keywords: Any
-) -> tuple[Figure, dict[tuple[str, str], Axes], list[Line2D]]:
+    value: str, seeds: str, shown: list[str], tables: dict, content: StudyFigure, settings: dict, **keywords: Any
+) -> Panels:
     """Draw a panel a dataset and method, a line a network over the shots; where there is one number of shots, a panel
     a dataset, and points over the methods. A method that trains nothing is a horizontal, as shots do not change it.
 
-    Returns:
-        The figure, its panels by dataset and method, and the handles of its legend.
+    Args:
+        value: the columns of the summary, without `_mean` and `_std`.
+        seeds: the column with the number of seeds that it is of.
+        shown: names of the networks to draw, of which those with a result are.
+        tables: `summary`.
+        content: the figure's backbones and datasets.
+        settings: the study's `figures`, see `draw.draw`.
+        keywords: of `plt.subplots`.
     """
+    summary = style.chosen(tables["summary"], settings)
+    summary = summary[summary["backbone"].isin(shown)]
+    width = summary[f"{value}_std"] * band_reach(summary[seeds])
+    cells = summary.assign(value=100 * summary[f"{value}_mean"], reach=100 * width, ran=summary[seeds])
+    names = style.networks(content.backbones, set(cells.loc[cells["ran"] > 0, "backbone"]))
     methods, shots = style.order(cells, "method"), style.shots_of(cells)
     lines = style.looks(content.backbones, names)
     handles = style.network_handles(content.backbones, lines)
@@ -125,7 +137,8 @@ def _draw(
     handles += [
         Line2D([], [], label=style.named(flat, settings), color="black", **style.REFERENCE) for flat in constant
     ]
-    return figure, panels, handles
+    _mark_saturated(panels, tables["summary"], shots)
+    return Panels(figure, panels, handles, cells, names)
 
 
 def _label(axis: Axes, ticks: list[str], across: str) -> None:
@@ -144,21 +157,12 @@ def _mark_saturated(panels: dict[tuple[str, str], Axes], summary: pd.DataFrame, 
                 axis.text(place, 0.5, text, size=7, color="0.35", transform=axis.get_xaxis_transform(), va="center")
 
 
-def _over(summary: pd.DataFrame, seeds: str) -> str:
-    return style.over(int(np.nan_to_num(summary[seeds].max())))
-
-
-def _finish(
-    figure: Figure,
-    handles: list[Line2D],
-    summary: pd.DataFrame,
-    names: list[str],
-    content: StudyFigure,
-    settings: dict,
-    what: str,
-) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
-    note = style.missing_note(int((summary["seeds"] == 0).sum()), len(summary))
-    more = len(set(summary.loc[summary["seeds"] > 0, "backbone"]) - set(names))
+def _finish(panels: Panels, content: StudyFigure, settings: dict, what: str) -> None:
+    """Put legend and title around what is drawn; what: it is, with the number of seeds as `{over}`."""
+    cells = panels.cells
+    panels.figure.legend(handles=panels.handles, loc="outside lower center", ncols=6)
+    note = style.missing_note(int((cells["ran"] == 0).sum()), len(cells))
+    more = len(set(cells.loc[cells["ran"] > 0, "backbone"]) - set(panels.names))
     note += f"; {more} more levels of compression are not drawn" if more else ""
-    style.title(figure, content, what + note + style.short_note(summary), settings)
+    told = what.format(over=style.over(int(np.nan_to_num(cells["ran"].max()))))
+    style.title(panels.figure, content, told + note + style.short_note(cells), settings)

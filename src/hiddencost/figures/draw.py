@@ -34,15 +34,19 @@ def draw(
             `study`: it sets the scale that the study's figures share.
         outputs: paths that end in .png, .pdf or .svg.
     """
-    tables_shown = {name: read_shown(path, content, settings["methods"]) for name, path in files.items()}
-    for table in tables_shown.values():
-        if "sparsity_measured" in table:
-            assert isinstance(table, pd.DataFrame)
-            content = replace(content, backbones=gallery.with_measured_sparsity(content.backbones, table))
-    if "summary" in files:
-        tables_shown["study"] = tables.read(files["summary"])
+    given: dict[str, pd.DataFrame | dict[str, np.ndarray]] = {}
+    for name, path in files.items():
+        if Path(path).suffix == ".npz":
+            given[name] = arrays_shown(path, content)
+            continue
+        table = tables.read(path)
+        given[name] = shown = rows_shown(table, content, settings["methods"])
+        if "sparsity_measured" in shown:
+            content = replace(content, backbones=gallery.with_measured_sparsity(content.backbones, shown))
+        if name == "summary":
+            given["study"] = table
     with style.paper():
-        figure = resolve_name(content.drawn_by)(tables_shown, content, settings)
+        figure = resolve_name(content.drawn_by)(given, content, settings)
         figure.get_layout_engine().execute(figure)  # once, not again for each format
         figure.set_layout_engine("none")
         for output in outputs:
@@ -52,20 +56,13 @@ def draw(
                 figure.savefig(temporary, metadata=metadata)
 
 
-def read_shown(path: str | Path, content: StudyFigure, methods: list[str]) -> pd.DataFrame | dict[str, np.ndarray]:
-    """Read what a figure is drawn from.
+def rows_shown(table: pd.DataFrame, content: StudyFigure, methods: list[str]) -> pd.DataFrame:
+    """Return a table's rows of a figure's datasets and backbones and of these methods, in the figure's order."""
+    return style.in_order(table, [*content.backbones, *content.references], content.datasets, methods)
 
-    Args:
-        path: of a table, or of arrays (.npz).
-        content: says which datasets and backbones stay.
-        methods: those that stay.
 
-    Returns:
-        The table's rows of these, in the figure's order; or these arrays by name, and "gain".
-    """
-    path, backbones = Path(path), [*content.backbones, *content.references]
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            wanted = {"gain", *content.datasets, *backbones}
-            return {name: arrays[name] for name in arrays.files if name.split("/")[0] in wanted}
-    return style.in_order(tables.read(path), backbones, content.datasets, methods)
+def arrays_shown(path: str | Path, content: StudyFigure) -> dict[str, np.ndarray]:
+    """Return the arrays of a figure's datasets and backbones by name, and "gain"; path: of an .npz."""
+    wanted = {"gain", *content.datasets, *content.backbones}
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files if name.split("/")[0] in wanted}

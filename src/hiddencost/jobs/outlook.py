@@ -1,15 +1,15 @@
 """What a study asks of people and machines, before anything runs: runs, what is left out, downloads, disk, time."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sized
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import cost, rates, upstream
 from hiddencost.jobs.call import Call
-from hiddencost.jobs.grid import left_out, pack_table, packs, to_run
-from hiddencost.jobs.layout import PACK
+from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
+from hiddencost.jobs.layout import BACKBONE, FETCHED, IMPORTED, PACK
 from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
@@ -18,8 +18,10 @@ from hiddencost.methods.registry import JOBS, METHODS, run_by
 TRAINED_BYTES = 5  # of a weight of a network that the study trains: a float32, and its mask
 
 
-def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_time: int | None) -> str:
-    """Return the outlook of a study as a table in text.
+def describe(
+    call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_time: int | None, is_whole: bool = True
+) -> str:
+    """Return the outlook of a study as a table in text, or of the part of it that a call makes.
 
     Args:
         call: the call.
@@ -27,38 +29,43 @@ def describe(call: Call, planned: Collection[str], bench: Path, gpus: int, at_a_
         bench: throughput.json of `make bench`, whose rates stand in for those that no job has measured.
         gpus: how many there are here.
         at_a_time: how many jobs a scheduler gets, None without one.
+        is_whole: whether all of the study is asked for; else what is not among the planned files is not counted.
     """
-    study, remaining = call.study, packs_left(call, planned)
-    names = to_run(call)
+    planned = set(planned)
+    made = (lambda path: True) if is_whole else planned.__contains__
+    remaining = {
+        job: [(pack, why) for pack, why in each if made(pack_table(call, job, pack))]
+        for job, each in packs_left(call, planned).items()
+    }
+    count, left = sum(len(packs(call, job)) for job in PACK), sum(map(len, remaining.values()))
+    part = f"Study {call.study.study}: of its {count:,} packs this call makes {left:,}"
+    lines = _grid(call, count, count - left) if is_whole else [part]
+    lines += [*_stale(remaining), *(_left_out(call) if is_whole else [])]
+    trained = {folder: one for folder, one in trainings(call).items() if made(f"{folder}/manifest.json")}
+    if trained:
+        lines.append(_upstream(trained, planned))
+    times = rates.device_times(arithmetic_left(call, remaining), bench, gpus, at_a_time)
+    lines += [
+        f"  downloads  {_downloads(call, made)}",
+        f"  disk       {_disk(call, made)}",
+        "  time       " + ("beside upstream training " if trained else "") + ";\n             ".join(times),
+    ]
+    return "\n".join(lines)
+
+
+def _grid(call: Call, count: int, current: int) -> list[str]:
+    """Return the lines of a study's runs, which are so many packs, of which so many are current."""
+    study, names = call.study, to_run(call)
     total, runs = count_runs(call, names["backbone"], names["dataset"])
-    count = sum(len(packs(call, job)) for job in PACK)
-    current = count - sum(map(len, remaining.values()))
-    axes: dict[str, Sized] = {"backbones": study.backbones, "datasets": study.datasets, "methods": study.methods}
-    axes |= {"budgets": study.shots, "seeds": study.seeds}
-    grid = " x ".join(f"{len(values)} {axis}" for axis, values in axes.items())
+    words = {"shots": "budget"}
+    grid = " x ".join(f"{len(values)} {words.get(axis, axis)}s" for axis, values in axes(study).items())
     has_all = all(len(study.methods_of(backbone)) == len(study.methods) for backbone in study.backbones)
-    lines = [
+    return [
         f"Study {study.study}: {total:,} runs = {grid}"
         + ("" if has_all else ", less those of methods that are not there for a backbone"),
         f"  to run     {runs:,} runs in {count:,} packs, of which {current:,} are up to date",
         *_distinct(call, names, runs),
-        *_stale(remaining),
-        f"  left out   {total - runs:,} runs",
-        *_left_out(call),
     ]
-    lines += _short_of_images(call)
-    if alone := [backbone.name for backbone in study.backbones if not study.dense_of(backbone)]:
-        lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
-    trains_upstream = trainings(call)
-    if trains_upstream:
-        lines.append(_upstream(trains_upstream, planned))
-    times = rates.device_times(arithmetic_left(call, remaining), bench, gpus, at_a_time)
-    lines += [
-        f"  downloads  {_downloads(call)}",
-        f"  disk       {_disk(call)}",
-        "  time       " + ("beside upstream training " if trains_upstream else "") + ";\n             ".join(times),
-    ]
-    return "\n".join(lines)
 
 
 def count_runs(call: Call, backbones: Collection[str], datasets: Collection[str]) -> tuple[int, int]:
@@ -109,17 +116,20 @@ def _stale(remaining: Mapping[str, list[tuple[dict, str]]]) -> list[str]:
 
 
 def _left_out(call: Call) -> list[str]:
-    """Return a line for each reason to leave runs out, with the backbones or datasets that it is of."""
-    study, lines = call.study, []
-    every = {
-        "backbone": [backbone.name for backbone in study.backbones],
-        "dataset": [dataset.name for dataset in study.datasets],
-    }
-    for axis, reasons in left_out(call).items():
+    """Return the lines of what is not run, with each reason and the backbones or datasets that it is of, and of what
+    is not whole: budgets that have too few images, networks that have none to compare them with."""
+    study, every = call.study, axes(call.study)
+    reasons_of = left_out(call)
+    total, runs = count_runs(call, *to_run(call).values())
+    lines = [f"  left out   {total - runs:,} runs"]
+    for axis, reasons in reasons_of.items():
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in reasons if reasons[name] == reason]
-            _, runs = count_runs(call, *(every | {axis: names}).values())
+            _, runs = count_runs(call, *(names if other == axis else every[other] for other in reasons_of))
             lines.append(f"    {', '.join(names)} ({runs:,} runs): {reason}")
+    lines += _short_of_images(call)
+    if alone := [backbone.name for backbone in study.backbones if not study.dense_of(backbone)]:
+        lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
     return lines
 
 
@@ -161,45 +171,60 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _downloads(call: Call) -> str:
-    """Return what is to be downloaded for the backbones and datasets that are not left out."""
+def _downloads(call: Call, made: Callable[[str], bool]) -> str:
+    """Return what is to be downloaded for the backbones and datasets that are not left out; made: whether what a file
+    is for is counted."""
     study, names = call.study, to_run(call)
     used = study.published_checkpoints(map(study.backbone, names["backbone"]))
     images = {*names["dataset"], *(study.upstream_datasets() if trainings(call) else ())}
-    entries: list[tuple[str, str, CheckpointEntry | DatasetEntry]]
-    entries = [("checkpoints", name, call.published[name]) for name in sorted(used)]
-    entries += [("raw", name, call.datasets[name]) for name in sorted(images)]
+    entries: list[tuple[str, CheckpointEntry | DatasetEntry]]
+    entries = [(FETCHED["checkpoints"].format(name), call.published[name]) for name in sorted(used)]
+    entries += [(FETCHED["datasets"].format(name), call.datasets[name]) for name in sorted(images)]
     files = [
         file
-        for folder, name, entry in entries
+        for report, entry in entries
         for file in entry.files.values()
-        if not Path("resources", folder, name, file.name).exists() and not file.user_paths
+        if made(report) and not Path(report).with_name(file.name).exists() and not file.user_paths
     ]
     unknown = sum(file.size is None for file in files)
     text = f"{_size(sum(file.size or 0 for file in files))} in {len(files)} files that are not here yet"
     return text + (f", {unknown} of unknown size not counted" if unknown else "")
 
 
-def _disk(call: Call) -> str:
-    """Return the disk that arrays, networks and prompts take, of what is not left out."""
+def _disk(call: Call, made: Callable[[str], bool]) -> str:
+    """Return the disk that arrays, networks and prompts take, of what is not left out; made: see `_downloads`."""
     study, names = call.study, to_run(call)
     backbones = [study.backbone(name) for name in names["backbone"]]
+    trained = {folder: name for folder, (name, _) in trainings(call).items()}
+    images = {
+        (name, size)
+        for name in names["dataset"]
+        for backbone in backbones
+        for size in study.sizes(name, backbone).values()
+    }
+    images |= {(one.dataset, str(one.image_size)) for one in study.upstream if one.name in trained.values() and one.dataset}
     arrays = sum(
         counts.total * 3 * sized(size)[0] ** 2
-        for name in names["dataset"]
-        if (counts := call.datasets[name].counts)  # the user's own are counted when they are prepared
-        for size in {size for backbone in backbones for size in study.sizes(name, backbone).values()}
+        for name, size in images
+        # the user's own are counted when they are prepared
+        if (counts := call.datasets[name].counts) and made(f"{call.prepared_folder(name, size)}/dataset.json")
     )
     weights = {
         name: max((file.size or 1e6 * (entry.weights_mb or 0) for file in entry.files.values()), default=0)
         for name, entry in call.published.items()
     }
-    trained = [name for name, _ in trainings(call).values()]
-    weights |= {name: TRAINED_BYTES * upstream.arithmetic(call, name)[1] for name in trained}
-    made = [*study.published_checkpoints(backbones), *trained, *(backbone.checkpoint for backbone in backbones)]
-    networks = sum(weights[name] for name in made)
-    prompts = sum(METHODS[name].prompts for name in study.methods) * len(study.shots) * len(study.seeds)
-    prompts *= len(names["dataset"]) * sum(3 * study.canvas(backbone) ** 2 * 4 for backbone in backbones)
+    weights |= {name: TRAINED_BYTES * upstream.arithmetic(call, name)[1] for name in set(trained.values())}
+    folders = {IMPORTED.format(checkpoint=name): name for name in study.published_checkpoints(backbones)} | trained
+    folders |= {call.path(BACKBONE, backbone=one.name): one.checkpoint for one in backbones}
+    networks = sum(weights[name] for folder, name in folders.items() if made(f"{folder}/manifest.json"))
+    prompts = sum(
+        len([name for name in methods_of(study, job, pack["backbone"]) if METHODS[name].prompts])
+        * len(study.shots)
+        * (3 * study.canvas(study.backbone(pack["backbone"])) ** 2 * 4)
+        for job in PACK
+        for pack in packs(call, job)
+        if made(pack_table(call, job, pack))
+    )
     parts = f"datasets {_size(arrays)}, networks {_size(networks)}, prompts {_size(prompts)}"
     return f"about {_size(arrays + networks + prompts)}, beside the downloads: {parts}"
 

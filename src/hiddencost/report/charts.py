@@ -22,17 +22,17 @@ FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
 AXIS = {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "domainColor": "#666"}
 
 
-def panels(methods: list[str], shots: list[str], colours: dict[str, str], palette: list[str]) -> dict[str, dict]:
+def panels(methods: list[str], colours: dict[str, str], palette: list[str]) -> dict[str, dict]:
     """Return the specification of a panel of each kind.
 
     Args:
         methods: the study's, in its order.
-        shots: the study's, in its order.
         colours: #rrggbb of each method.
         palette: #rrggbb of costs, from the lowest to the highest.
 
     Returns:
-        By kind, each for the rows that the page gives it: `curves`, of cells (method, backbone, kind, shape, shots;
+        By kind, each for the rows that the page gives it, and for the numbers of shots, in their order, that it makes
+        the domain of each scale `x`: `curves`, of cells (method, backbone, kind, shape, shots;
         value, low, high), and `chance` (value), a line; `costs`, of cells (label, shots, value, text, note, strong;
         `share`, -1 to 1, of the colours' range, and `ink`, of the text); `reliability`, of bins (method, bin,
         confidence, accuracy, share).
@@ -43,8 +43,8 @@ def panels(methods: list[str], shots: list[str], colours: dict[str, str], palett
         legend=None,
     )
     return {
-        "curves": _panel(_curves(colour, shots)),
-        "costs": _panel(_costs(shots, palette)),
+        "curves": _panel(_curves(colour)),
+        "costs": _panel(_costs(palette)),
         "reliability": _panel(_reliability(colour)),
     }
 
@@ -54,14 +54,13 @@ def _panel(chart: Chart) -> dict:
     return chart.properties(width="container", height=HEIGHT).configure(**look).to_dict()
 
 
-def _axis_of_shots(shots: list[str]) -> alt.X:
-    # all budgets of the study, so that one that was not run leaves a gap
+def _axis_of_shots() -> alt.X:
     axis = alt.Axis(labelAngle=0, grid=False, title="shots (images per class)")
-    return alt.X("shots:O", scale=alt.Scale(domain=shots), axis=axis)
+    return alt.X("shots:O", axis=axis)
 
 
-def _curves(colour: alt.Color, shots: list[str]) -> Chart:
-    x = _axis_of_shots(shots)
+def _curves(colour: alt.Color) -> Chart:
+    x = _axis_of_shots()
     y = alt.Y("value:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5), scale=alt.Scale(zero=True, nice=True))
     cells = alt.Chart(alt.NamedData("cells"))
     common = {"x": x, "color": colour, "detail": alt.Detail("backbone:N")}
@@ -84,12 +83,12 @@ def _curves(colour: alt.Color, shots: list[str]) -> Chart:
     )
 
 
-def _costs(shots: list[str], palette: list[str]) -> Chart:
+def _costs(palette: list[str]) -> Chart:
     cells = alt.Chart(alt.NamedData("cells"))
     scale = alt.Scale(range=palette, domain=[-1, 1], interpolate="rgb", clamp=True)
     axis = alt.Axis(title=None, labelLimit=150, ticks=False, domain=False)
     encoding = {
-        "x": _axis_of_shots(shots),
+        "x": _axis_of_shots(),
         "y": alt.Y("label:N", sort=None, axis=axis),
         "tooltip": [
             alt.Tooltip("label:N", title="backbone"),

@@ -22,6 +22,7 @@ from PIL import Image
 
 from hiddencost.figures import style
 from hiddencost.files import atomic, canonical
+from hiddencost.methods.registry import METHODS
 from hiddencost.report import charts, provenance
 from hiddencost.report.summary import (
     LONG,
@@ -36,6 +37,7 @@ from hiddencost.report.summary import (
     warnings,
 )
 from hiddencost.results import gallery, tables
+from hiddencost.results.cells import distinct, shots_labels
 from hiddencost.results.intervals import band_reach
 from hiddencost.results.verdicts import VERDICTS
 from hiddencost.runs.metrics import METRICS
@@ -61,7 +63,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     recipes = provenance.recipes(runs, study)
     warned = warnings(runs, recipes, gates, state, results, output.parent)
     looks = study["figures"] | {"labels": settings["labels"]}
-    axes, formats = _axes(runs, looks, settings["classes"]), [*looks["formats"], "png"]
+    axes, formats = _axes(runs, summary, looks, settings["classes"]), [*looks["formats"], "png"]
     drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
     pages = root / "workflow/report"
     scripts = [_enclosed(_bundle()), (pages / "report.js").read_text()]
@@ -72,7 +74,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "labels": style.labels(looks),
         "verdicts": {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
         "words": list(VERDICTS.items()),
-        "headline": headline(summary),
+        "headline": headline(summary, runs),
         "costs": costs(summary, axes, upstream),
         "matched": to_records(matched),
         "best": best(summary),
@@ -124,8 +126,11 @@ def _bundle() -> str:
     return vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # its types want a snippet
 
 
-def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
-    """Return what the page filters by, in the study's order. settings: the study's `figures`."""
+def _axes(runs: pd.DataFrame, summary: pd.DataFrame, settings: dict, classes: dict) -> dict:
+    """Return what the page filters by, in the study's order. settings: the study's `figures`.
+
+    A dataset has `budgets`: what each number of shots is called, None of one that chooses the images of another.
+    """
     columns = runs.drop_duplicates("backbone").set_index("backbone")
     columns = columns[["checkpoint", "compression", "control", "sparsity_declared", "dense"]].astype(object)
     stated = columns.where(columns.notna(), None).to_dict("index")
@@ -140,26 +145,34 @@ def _axes(runs: pd.DataFrame, settings: dict, classes: dict) -> dict:
     first = [backbone["name"] for backbone in backbones if backbone["family"] == backbones[0]["family"]]
     visible = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)
+    budgets = {name: shots_labels(part) for name, part in summary.groupby("dataset", sort=False)}
+    shots = style.order(runs, "shots")
     return {
         "backbone": [backbone | {"shown": backbone["name"] in visible} for backbone in backbones],
         "dataset": [
             {"name": name, "label": named(name), "shown": True, "chance": classes[name] and 100 / classes[name]}
+            | {"budgets": [budgets[name].get(number) for number in shots]}
             for name in style.order(runs, "dataset")
         ],
         "method": [
             {"name": name, "label": named(name), "shown": True, "colour": colours[name]}
+            | {"trains": METHODS[name].trains}
             for name in style.order(runs, "method")
         ],
-        "shots": style.order(runs, "shots"),
+        "shots": shots,
     }
 
 
 def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict) -> dict:
-    """Return what the page draws: cells and bins, not the runs, of which there are more. settings: as in `_axes`."""
+    """Return what the page draws: cells, each training once, and bins, not the runs, of which there are more.
+
+    settings: as in `_axes`.
+    """
     metrics = [f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std")]
     paired = [f"{metric}_dense_minus_backbone" for metric in tables.paired_metrics()]
     pairs = [f"{difference}_{statistic}" for difference in paired for statistic in ("mean", "low", "high")]
     of_cell = ["backbone", "dataset", "method", "shots", "seeds", "paired_seeds", "classes_short"]
+    summary = distinct(summary)
     cells = summary[[*of_cell, *metrics, *pairs]].copy()
     cells["reach"] = band_reach(cells["seeds"])
     cells.loc[summary["backbone"] == summary["dense"], pairs] = None  # none costs something against itself
@@ -174,7 +187,7 @@ def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict)
         "palette": palette,
         "cells": _columns(cells, axes),
         "bins": _columns(pooled, axes),
-        "panels": charts.panels(list(colours), axes["shots"], colours, palette),
+        "panels": charts.panels(list(colours), colours, palette),
     }
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
-from hiddencost.results.cells import distinct, numbers
+from hiddencost.results.cells import distinct, distinct_pairs, numbers
 from hiddencost.runs.metrics import METRICS
 
 LONG = 1_000_000  # bytes of an image that is not kept exactly
@@ -30,20 +30,22 @@ def measures() -> list[dict]:
     ]
 
 
-def headline(summary: pd.DataFrame) -> list[dict]:
+def headline(summary: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
     """Return what compression costs in accuracy under prompting and under each other method.
 
     Args:
-        summary: the study's table.
+        summary: the study's table of cells.
+        runs: its table of runs, which tells cells of the same runs: budgets and names that stand for one.
 
     Returns:
         A row a `method`: its `cost`, the mean of the seed-paired differences over the `cells` of compressed
         backbones, in points, copies of a cell left out; in so many of these the 95 % interval lies `over` zero.
     """
-    name, summary = "accuracy_dense_minus_backbone", distinct(summary)
+    name = "accuracy_dense_minus_backbone"
     cells = summary[
         (summary["compression"] != UNCOMPRESSED) & summary["control"].isna() & (summary["paired_seeds"] > 0)
     ]
+    cells = distinct_pairs(cells, runs)
     names = {name: "visual prompting" if method.prompts else method.label for name, method in METHODS.items()}
     groups = cells["method"].map(names)
     return [

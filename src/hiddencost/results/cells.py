@@ -107,6 +107,21 @@ def distinct(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[summary["same_as"].isna()]
 
 
+def distinct_pairs(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return of the rows of a summary that compare the same runs the first: of budgets that choose the same images,
+    and of names of the same weights.
+
+    Args:
+        summary: a row a cell, with the name of the `dense` backbone that it is compared with.
+        runs: a row a run of the same study, in the order of the grid.
+    """
+    backbone, *axes = AXES[:-1]
+    cell_of = runs.assign(cell=numbers(runs)).drop_duplicates(AXES[:-1]).set_index(AXES[:-1])["cell"]
+    names = ([summary[which], *(summary[axis] for axis in axes)] for which in (backbone, "dense"))
+    pairs = [cell_of.reindex(pd.MultiIndex.from_arrays(of)).to_numpy() for of in names]
+    return summary[~pd.DataFrame(dict(enumerate(pairs)), summary.index).duplicated()]
+
+
 def shots_labels(summary: pd.DataFrame) -> dict[str, str]:
     """Return what to call the numbers of shots of one dataset, by each that is no copy of another.
 

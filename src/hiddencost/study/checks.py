@@ -6,7 +6,7 @@ from collections.abc import Collection
 from hiddencost import catalog
 from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.compression.registry import kinds
-from hiddencost.messages import describe_unknown_name
+from hiddencost.messages import describe_absent_name, describe_unknown_name
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.study.recipes import DEFAULT
@@ -224,7 +224,7 @@ def check_references(study: Study) -> None:
     ]
     for where, name, allowed in references:
         if name not in allowed:
-            raise ValueError(f"{where}: {describe_unknown_name(name, allowed)}")
+            raise ValueError(f"{where}: {describe_absent_name(name, allowed)}")
 
 
 def check_expectations(study: Study) -> None:

@@ -38,7 +38,9 @@ def _batch_sizes(value: Any) -> int | dict[str, int]:
     named = all(shots in ("full", DEFAULT) or is_size(shots) or str(shots).isdecimal() for shots in by_shots)
     if not (named and DEFAULT in by_shots and all(map(is_size, by_shots.values()))):
         raise ValueError(
-            f"{value!r} is not allowed: expected an integer from 1, or such integers by shots, '{DEFAULT}' for others"
+            f"{value!r} is not allowed: "
+            + (f"'{DEFAULT}', of all other shots, is missing; " if by_shots and DEFAULT not in by_shots else "")
+            + f"expected an integer from 1, or such integers by shots, '{DEFAULT}' for others"
         )
     sizes = {str(shots): size for shots, size in by_shots.items()}
     if len(sizes) < len(by_shots):

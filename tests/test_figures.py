@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
@@ -503,6 +504,30 @@ def test_all_maps_of_a_study_have_one_scale_that_all_compressed_networks_fit(tab
     assert "one scale for the study" in figure.axes[-1].get_xlabel()
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_map_of_one_column_has_its_words_within(tables, seeds):
+    runs = tables["runs"].query(f"dataset == 'one' and method == 'ilm' and shots == 'full' and seed < {seeds}")
+    summary = summarise(runs)
+    with style.paper():
+        figure = drawn_of({"summary": summary, "study": summary}, replace(FIGURES["heatmap"], datasets=["one"]))
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+    assert box.x0 >= -0.01
+    assert box.x1 <= figure.get_figwidth() + 0.01
+    assert ("would by chance" in figure.axes[-1].get_xlabel().replace("\n", " ")) == (
+        seeds == 3
+    )  # one has no interval
+
+
+def test_networks_and_not_methods_have_colours_and_grey_tells_them_apart(tables):
+    for kind in ("accuracy", "cost", "reliability", "glance"):
+        axis = drawn(kind, tables).axes[0]
+        title = axis.title if axis.title.get_text() else axis._left_title
+        assert title.get_color() == plt.rcParams["text.color"]
+    grey = [np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) for colour in ["black", *style.COLOURS]]
+    assert np.diff(grey).min() > 0.08
+
+
 def test_a_map_without_the_dense_network_counts_its_cells_as_missing(tables):
     gone = (tables["runs"]["backbone"] == "dense") & (tables["runs"]["dataset"] == "one")
     summary = summarise(tables["runs"].assign(accuracy=tables["runs"]["accuracy"].mask(gone)))
@@ -673,7 +698,15 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     axis = drawn_of(given, listed["glance"]).axes[0]
     joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
     assert joined == [pytest.approx([95, 90])]
-    assert "20 %" in texts(axis)
+    assert "magnitude 20 %" in texts(axis)
+
+
+@pytest.mark.parametrize(("spread", "beyond"), [(0.001, False), (0.3, True)])
+def test_the_glance_says_where_intervals_leave_its_axes(tables, spread, beyond):
+    runs = tables["runs"].query("dataset == 'one' and backbone != 'random'")
+    lost = (runs["backbone"] == "pruned") * (0.05 + spread * (runs["seed"] - 1))
+    figure = drawn("glance", tables | {"runs": runs.assign(accuracy=0.5 - lost)})
+    assert ("some intervals go on beyond the axes" in figure.get_suptitle().replace("\n", " ")) == beyond
 
 
 def test_the_cost_at_matched_upstream_accuracy_stands_on_the_right_edge_and_hides_no_point(tables):

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from hiddencost.compression.registry import CONTROLS, last_applied
@@ -24,7 +25,9 @@ MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are
 CONTROL_COLOUR = "0.45"
 MATCHED: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}
 DOT: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}  # in the legend
-NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7}
+# above bars, and told apart from them
+NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "zorder": 4}
+NOTE |= {"path_effects": [withStroke(linewidth=1.5, foreground="white")]}
 
 
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
@@ -58,15 +61,15 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
     )
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
-        _panel(axis, points[points["method"] == method], colours, markers)
+        _panel(axis, points[points["method"] == method], colours, markers, (left + right) / 2)
         _at_matched(axis, at_matched[at_matched["method"] == method], markers)
         axis.set(xlim=(start, right), ylim=(bottom, top))
         if start < left:
             axis.axvspan(start, left, color="0.95", lw=0, zorder=0)
             axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(left, right) if left <= tick <= right])
-        axis.set_title(style.named(method, settings), loc="left", color=style.colours(settings)[method])
+        axis.set_title(style.named(method, settings), loc="left")
         if number % 2 == 0:
-            axis.set_ylabel("downstream accuracy lost (points)")
+            axis.set_ylabel("accuracy lost (points)")
         if number + 2 >= len(axes):
             axis.set_xlabel("ImageNet photos kept (%)" if by_photos else "upstream accuracy kept (%)")
             axis.tick_params(labelbottom=True)
@@ -76,6 +79,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     note += "; of no compressed network the upstream accuracy is known" if by_photos else ""
+    on = points[~points["off"]]
+    note += "; some intervals go on beyond the axes" if (on["low"].min() < bottom or on["high"].max() > top) else ""
     style.title(figure, content, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
     return figure
 
@@ -131,16 +136,22 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     return handles
 
 
-def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
+def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict, middle: float) -> None:
+    """Draw the networks of a method; middle: of what was kept, beyond which text stands to the left of its point."""
     axis.axhline(0, color="black", lw=0.6)
     axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
+    labelled = 0
     for (_, kind, _), family in levels:
         family = family.sort_values("what", kind="stable")
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
         last = family.iloc[-1]
         if last["what"] and (len(family) > 1 or not last["strip"]):
-            axis.annotate(f"{100 * last['what']:.0f} %", (last["kept"], last["lost"]), (3, 3), **NOTE)
+            # with the kind, which colours alone do not tell in grey; above and below in turn, as points may be close
+            text, side = f"{kind} {100 * last['what']:.0f} %", "right" if last["kept"] > middle else "left"
+            place = (-3 if side == "right" else 3, -9 if labelled % 2 else 3)
+            axis.annotate(text, (last["kept"], last["lost"]), place, ha=side, **NOTE)
+            labelled += 1
     for point in points[~points["off"]].itertuples():
         colour = colours[point.kind]
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]

@@ -1,5 +1,6 @@
 """Hidden cost, in accuracy or calibration, over compression and shots (figure 6 of the paper and its siblings)."""
 
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ NAMES = 1.35  # inches, of the rows' names
 CELL = 0.5  # inches, of a map's column at most
 WIDE, NARROW = 0.32, 0.145  # inches that a number takes, with a decimal and without
 TYPE = 7  # points
+LETTERS = 20  # of that size, in an inch
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "size": TYPE, "in_layout": False}
 ENDS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100]  # of the colours' scale, in points
 ALONE = 3  # cells that a map of fewer has room for, for its title
@@ -198,7 +200,7 @@ def _block(
             axis.text(place + 0.5, rows.head + 0.55, number(value, decimals), size=TYPE, style="italic", **texts)
     short = set(cells.loc[cells["classes_short"] > 0, "shots"])
     for place in (place for place, name in enumerate(shots) if name in short):
-        axis.text(place + 0.92, rows.head + 0.4, SHORT, size=5.5, **texts)
+        axis.text(place + 0.92, rows.head + 0.4, SHORT, size=6.5, **texts)
 
 
 def number(value: float, decimals: int) -> str:
@@ -232,7 +234,9 @@ def _scale(
         colours, ax=axes, orientation="horizontal", shrink=0.5, aspect=aspect, pad=0.1 / figure.get_figheight()
     )
     mark, tested = "dot" if decimals is None else "bold", int(compared["tested"].sum())
-    said = f"{mark}: 95 % interval excludes 0, uncorrected (of {tested} cells {round(tested / 20)} would by chance)"
-    bar.set_label(f"{cost.scale}, one scale for the study\n{said}; hatched: no result", fontsize=TYPE)
+    said = f"{mark}: 95 % interval excludes 0, uncorrected (of {tested} cells {round(tested / 20)} would by chance); "
+    lines = [f"{cost.scale}, one scale for the study", (said if tested else "") + "hatched: no result"]
+    room = int(LETTERS * (figure.get_figwidth() - NAMES))  # it stands under the maps
+    bar.set_label("\n".join(line for text in lines for line in textwrap.wrap(text, room)), fontsize=TYPE)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=TYPE)

@@ -22,7 +22,8 @@ from hiddencost.results.gallery import ShownBackbone, StudyFigure
 from hiddencost.results.intervals import CONFIDENCE
 from hiddencost.results.typeset import SHORT
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # of compressed networks; Okabe and Ito's, told apart in grey
+# of compressed networks, each lighter than the one before, so that grey tells them apart; Okabe and Ito's and Tol's
+COLOURS = ["#0072B2", "#D55E00", "#CC79A7", "#DDAA33"]
 LEVELS = "viridis_r"  # of more of them, from the first to the last
 LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2))]
 MARKERS = ["s", "D", "^", "v"]
@@ -158,7 +159,7 @@ def grid(
     """Return a figure with a row a dataset and a column for each of `columns`, and its panels by these two.
 
     Where one of both is alone, the other takes as many rows as it needs. Titles are what methods and datasets are
-    called.
+    called, in black: colours are the networks' here.
 
     Args:
         datasets: names.
@@ -173,15 +174,14 @@ def grid(
     height = min(settings["panel_height"], (PAGE - 1.3) / rows)
     width = settings["width"] if abreast > 1 else min(settings["width"], 4.5)
     figure, axes = panels(len(keys), abreast, width, height, sharex=True, **keywords)
-    inks = colours(settings)
     for number, (axis, (dataset, column)) in enumerate(zip(axes, keys, strict=True)):
         if crossed:
             if number < abreast:
-                axis.set_title(named(column, settings), color=inks[column])
+                axis.set_title(named(column, settings))
             if number % abreast == 0:
                 axis.set_ylabel(named(dataset, settings))
         elif column and len(datasets) == 1 and len(columns) > 1:
-            axis.set_title(named(column, settings), color=inks[column])
+            axis.set_title(named(column, settings))
         else:
             axis.set_title(named(dataset, settings))
         axis.tick_params(axis="x", labelbottom=number + abreast >= len(keys))

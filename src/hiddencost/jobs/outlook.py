@@ -202,7 +202,9 @@ def _disk(call: Call, made: Callable[[str], bool]) -> str:
         for backbone in backbones
         for size in study.sizes(name, backbone).values()
     }
-    images |= {(one.dataset, str(one.image_size)) for one in study.upstream if one.name in trained.values() and one.dataset}
+    images |= {
+        (one.dataset, str(one.image_size)) for one in study.upstream if one.name in trained.values() and one.dataset
+    }
     arrays = sum(
         counts.total * 3 * sized(size)[0] ** 2
         for name, size in images

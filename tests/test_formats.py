@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import fetched
+import yaml
+from conftest import ROOT, fetched
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import prune
@@ -34,6 +35,7 @@ from hiddencost.networks.families import family_of
 from hiddencost.networks.formats.reading import read_state_dict
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.sources import Source
+from hiddencost.study.load import load_study
 
 BUILD = architectures.build
 
@@ -919,6 +921,20 @@ def test_networks_pruned_in_structure_are_held_against_the_dense_architecture(tm
     compress(tmp_path / "in", tmp_path / "twice", {"algorithm": "magnitude", "sparsity": 0.5}, None)
     with pytest.raises(ValueError, match="its layers are narrower already; expected a dense network"):
         backbones.load(tmp_path / "twice")
+
+
+def test_the_study_of_public_networks_has_the_dense_twin_of_each():
+    """Whatever their architectures are called, and none of them is given by path."""
+    study = load_study(yaml.safe_load((ROOT / "studies/public.yaml").read_text()), "public.yaml")
+    told = {one.name: study.declared(one) for one in study.backbones}
+    dense = {name: one["dense"] for name, one in told.items() if one["compression"] != "none"}
+    assert len(dense) > 15
+    for name, twin in dense.items():
+        assert told[twin]["compression"] == "none", name
+        assert told[twin]["checkpoint"] == catalog.checkpoint(told[name]["checkpoint"]).dense
+        assert not catalog.checkpoint(told[name]["checkpoint"]).unavailable
+    assert dense["efficientnet-b1-pruned"] == "efficientnet-b1-dense"
+    assert dense["mobilenetv2-int8"] == "mobilenetv2-dense"
 
 
 def test_a_compressed_network_of_a_library_goes_by_its_name_of_the_catalog():

@@ -228,6 +228,8 @@ def evaluate(logits, labels, test_batch_size):
     scores = dict.fromkeys(METRICS, 0.1) | {"accuracy": float(logits)}
     return scores | {"bin_count": [5], "bin_confidence": [0.5], "bin_accuracy": [0.4]}
 """
+# a job each: a kind of each table that figures are drawn from, and of each condition that a kind has
+KINDS = ["accuracy", "movement", "prompts", "glance"]
 LOCALLY = ["--cores", "2", "--scheduler", "greedy"]
 CONFIG = {
     "study": "small",
@@ -240,7 +242,7 @@ CONFIG = {
     ],
 }
 RESULTS = {
-    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 8, "report": 1, "conclude": 1}
+    **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 3, "report": 1, "conclude": 1}
 }
 TRAINING = {"train": 2, **RESULTS}
 RANDOM = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
@@ -258,6 +260,8 @@ def make_finished_project(project: Path) -> None:
     copy_project(project)
     for name, text in STUBS.items():
         (project / "src" / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
+    registry = project / "src/hiddencost/figures/registry.py"
+    registry.write_text(f"{registry.read_text()}\nFIGURES = {{name: FIGURES[name] for name in {KINDS}}}\n")
     metrics = project / "src/hiddencost/runs/metrics.py"
     metrics.write_text(metrics.read_text() + SCORES)
     replace(project, "src/hiddencost/runs/ledger.py", "from safetensors.torch", "from safetensors.numpy")

@@ -81,17 +81,17 @@ EDITS = {
     "all that was made touched, inputs after what was made of them": (touch_all_that_was_made, {}, []),
     "a colour, and what a backbone is called": (
         lambda p: configure(p, lambda c: c["figures"].update(colours={"flm": "#000000"}, labels={"pruned": "less"})),
-        {"figure": 8, "report": 1},
+        {"figure": 3, "report": 1},
         [],
     ),
     "a format of the figures": (
         lambda p: configure(p, lambda c: c["figures"].update(formats=["svg"])),
-        {"figure": 8, "report": 1},
+        {"figure": 3, "report": 1},
         [],
     ),
     "fewer backbones in the figures": (
         lambda p: configure(p, lambda c: c["figures"].update(backbones=["pruned"])),
-        {"learned": 1, "matched": 1, "figure": 8, "report": 1},
+        {"learned": 1, "matched": 1, "figure": 3, "report": 1},
         [],
     ),
     "a seed added": (
@@ -106,7 +106,7 @@ EDITS = {
     ),
     "a method added": (
         lambda p: configure(p, lambda c: c["methods"].append("ilm")),
-        {**TRAINING, "figure": 9},
+        {**TRAINING, "figure": 4},
         [f"{b} 0 ilm {n}" for b in ("dense", "pruned") for n in (1, 2)],
     ),
     "a backbone added": (
@@ -122,7 +122,7 @@ EDITS = {
     "a shots value removed": (lambda p: configure(p, lambda c: c["shots"].pop()), RESULTS, []),
     "a backbone removed": (
         lambda p: configure(p, lambda c: c["backbones"].pop()),
-        {**RESULTS, "figure": 4},  # the dense one alone has nothing to be compared with
+        {**RESULTS, "figure": 2},  # the dense one alone has nothing to be compared with
         [],
     ),
     "learning rate and gamma swapped": (
@@ -195,7 +195,7 @@ EDITS = {
     "an image of a prepared array zeroed, its times kept": (zero_an_image, {"prepare_dataset": 1, **NEW_SEED}, []),
     "the figures code": (
         lambda p: replace(p, "src/hiddencost/figures/style.py", '"font.size": 8', '"font.size": 9'),
-        {"figure": 8, "report": 1},
+        {"figure": 3, "report": 1},
         [],
     ),
     "the catalog's sha256 of a checkpoint": (
@@ -303,7 +303,7 @@ def test_figures_have_the_order_of_the_study(project):
     compression = {"algorithm": "magnitude", "sparsity": 0.3}
     another = {"name": "another", "checkpoint": "mobilenetv2", "compression": compression}
     configure(project, lambda c: c["backbones"].append(another))
-    figure = "results/small/figures/heatmap.png"
+    figure = "results/small/figures/accuracy.png"
     snakemake(project, figure)
     assert (project / figure).read_text().endswith(" dense pruned another")
 
@@ -463,7 +463,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     left.mkdir()
     ran, _ = snakemake(project, *figures)
     assert left.exists()  # nothing is put in order beside a call that runs
-    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 8, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 3, "figures": 1}
     table = (project / "results/small/partial/tables/runs.csv").read_text()
     assert table.count(",ok,") in (12, 14, 16)  # seed 0's, and seed 1's probes where they came first
     assert "not finished yet" in table
@@ -480,7 +480,7 @@ def test_a_partial_call_shows_the_study_so_far_beside_one_that_runs(project):
     assert nothing_to_do(project)
     # what is made later is seen; with all of it the state so far is the whole
     ran, output = snakemake(project, *figures)
-    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 8, "figures": 1}
+    assert ran == {"collect": 1, "learned": 1, "matched": 1, "figure": 3, "figures": 1}
     assert "Made: results/small/partial/" in output
     assert "Whether study small is complete, `snakemake` tells." in output
     assert "runs of study small have a result" not in output  # that is told of the whole study, in its own folder

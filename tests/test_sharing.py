@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from hiddencost.compression import controls
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting.border import BorderPrompt
 from hiddencost.prompting.maps import SharedMaps, paste, slide
@@ -174,6 +175,7 @@ POOLED = "AdaptiveAvgPool2d is not served"
     ("build", "ends"),
     [
         (torchvision.models.resnet18, rf"layer\d_\d_conv\d: {REACHED}"),
+        (lambda: controls.random_network("int8_resnet18"), rf"layer\d_\d_layers_conv\d_conv: {REACHED}"),
         pytest.param(torchvision.models.resnet50, rf"layer\d_\d_conv\d: {REACHED}", marks=pytest.mark.slow),
         (lambda: timm.create_model("resnet18"), rf"layer\d_\d_conv\d: {REACHED}"),
         (lambda: timm.create_model("resnet50d"), rf"layer\d_\d_conv\d: {REACHED}"),
@@ -185,7 +187,18 @@ POOLED = "AdaptiveAvgPool2d is not served"
         (torchvision.models.mobilenet_v3_small, f"features_1_block_1_avgpool: {POOLED}"),  # squeeze and excite
         (lambda: torchvision.models.VisionTransformer(96, 32, 2, 4, 64, 128), "getattr_1: getattr is not served"),
     ],
-    ids=["resnet18", "resnet50", "timm-resnet18", "timm-resnet50d", "mobilenetv2", "vgg", "densenet", "se", "vit"],
+    ids=[
+        "resnet18",
+        "int8",
+        "resnet50",
+        "timm-resnet18",
+        "timm-resnet50d",
+        "mobilenetv2",
+        "vgg",
+        "densenet",
+        "se",
+        "vit",
+    ],
 )
 def test_real_architectures_are_shared_as_far_as_they_can_be(build, ends, size, threads):
     torch.manual_seed(0)

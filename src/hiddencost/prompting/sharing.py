@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from hiddencost.networks.quantisers import affine
 from hiddencost.prompting.fusion import BiasActivation
 from hiddencost.prompting.maps import Range, SharedMaps, Window, add, cut, paste, slide, take, union
 from hiddencost.prompting.precision import Float32Conv2d
@@ -179,6 +180,7 @@ POINTWISE_MODULES = (
 POINTWISE_FUNCTIONS = {
     *(functional.relu, torch.relu, functional.relu6, functional.leaky_relu, functional.elu, functional.silu),
     *(functional.gelu, functional.hardswish, functional.hardtanh, torch.sigmoid, torch.tanh, functional.dropout),
+    affine,
 }
 
 

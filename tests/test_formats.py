@@ -897,6 +897,50 @@ def test_strs_networks_are_the_same_with_thresholds_and_without(state50, tmp_pat
         assert message in refusal(tmp_path, "resnet50-str81", {"weights": {"state_dict": state}})
 
 
+def nncf_checkpoint(state, masks, prefix, mask_name):
+    """What NNCF's examples/torch/classification/main.py saves: masks of filters, of convolutions and batch norms."""
+    stored = {f"module.{prefix}{key}": tensor for key, tensor in state.items()}
+    names = {layer: f"module.{prefix}{layer}.pre_ops.0.op.{mask_name}" for layer in masks}
+    return {
+        "epoch": 100,
+        "arch": "resnet18",
+        "state_dict": stored | {names[layer]: mask for layer, mask in masks.items()},
+        "compression_state": {"builder_state": {"filter_pruning": {}}, "ctrl_state": {}},
+        "acc1": 69.27,
+        "best_acc1": 69.27,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("nncf_module.", "_binary_filter_pruning_mask"), ("", "binary_filter_pruning_mask")]
+)
+def test_nncfs_filters_are_masked_with_their_batch_norm(prefix, name, state18, tmp_path):
+    layers = {"layer1.0.conv1": "layer1.0.bn1", "layer4.1.conv1": "layer4.1.bn1"}
+    masks = {}
+    for number, (convolution, norm) in enumerate(layers.items()):
+        mask = torch.ones(len(state18[f"{convolution}.weight"]))
+        mask[number :: 2 + number] = 0
+        masks |= {convolution: mask, norm: mask}
+    file = nncf_checkpoint(state18, masks, prefix, name)
+    network, kept, manifest = imported(tmp_path, "resnet18-nncf40", {"weights": file})
+    for key, tensor in torch_load_expects(network.state_dict()).items():
+        layer, _, parameter = key.rpartition(".")
+        mask = masks.get(layer, torch.ones(1)) if parameter in ("weight", "bias") else torch.ones(1)
+        expected = state18[key] * mask.reshape(-1, *[1] * (tensor.dim() - 1))
+        assert torch.equal(tensor, expected), key
+        if tensor.dim() == 4:
+            assert torch.equal(kept[key], expected != 0), key
+    assert (manifest.compression, manifest.report["masks"]) == ("nncf", 6)
+    assert 0 < manifest.sparsity_declared < 0.2  # none is published: measured
+    for message, changed in {
+        "a mask for layer9, of which there are no weights": {"layer9": torch.ones(4)},
+        "the mask of layer1.0.conv1.weight has shape [3], expected [4]": {"layer1.0.conv1": torch.ones(3)},
+        "the mask of layer1.0.bn1.weight has other values than 0 and 1": {"layer1.0.bn1": torch.full((4,), 0.5)},
+    }.items():
+        wrong = nncf_checkpoint(state18, masks | changed, prefix, name)
+        assert message in refusal(tmp_path, "resnet18-nncf40", {"weights": wrong})
+
+
 def test_networks_pruned_in_structure_are_held_against_the_dense_architecture(tmp_path, real_networks):
     """timm publishes the narrower network; what it lacks of the dense one's convolutions counts as removed."""
     name = "efficientnet-b1-pruned"

@@ -1,6 +1,7 @@
 """Compressions and controls: each with all that a study, the tables and the figures ask of it.
 
-A new one is a class and a line in `COMPRESSIONS` or `CONTROLS`. For the Snakefile, PyTorch is imported where called.
+A new one is a class here (or in a file of its own) and a line in `COMPRESSIONS` or `CONTROLS`. The Snakefile reads
+this file, so what needs PyTorch is imported where it is called.
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hiddencost.catalog.entries import UNCOMPRESSED
+from hiddencost.compression.kinds import PUBLISHED, CompressionKind
 from hiddencost.messages import describe_unknown_name
 
 if TYPE_CHECKING:
@@ -19,36 +21,6 @@ if TYPE_CHECKING:
     from hiddencost.networks.layers import Weight
 
 Settings = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class CompressionKind:
-    """A kind of compression, as tables and figures know it.
-
-    Attributes:
-        kind: its name, whatever its settings: figures and tables of costs are grouped by it.
-        heading: what figures write; None: what tables write, its `label`.
-        quantises: whether it rounds weights; the others set weights to zero.
-        shows_sparsity: whether figures write the sparsity beside it.
-    """
-
-    kind: str
-    heading: str | None = None
-    quantises: bool = field(default=False, kw_only=True)
-    shows_sparsity: bool = field(default=True, kw_only=True)
-
-    @property
-    def title(self) -> str:
-        """What figures write for all of the kind together."""
-        return self.heading or self.kind
-
-    def in_figures(self, label: str) -> str:
-        """Return what figures write for one that tables call by this label."""
-        return self.heading or label
-
-    def has_label(self, label: str) -> bool:
-        """Return whether a label, as tables write it, is of this kind."""
-        return label.split("-")[0] == self.kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +188,11 @@ COMPRESSIONS: dict[str, OneShotCompression] = {
         "magnitude", description="removes the smallest weights", defaults=GLOBAL, method="L1Unstructured"
     ),
     "random": Unstructured(
-        "random", "random pruning", description="any weights", defaults=GLOBAL, method="RandomUnstructured"
+        "random",
+        "random pruning",
+        description="any weights",
+        defaults=GLOBAL,
+        method="RandomUnstructured",
     ),
     "nm": NM(
         "nm", "N:M", description="all but the n largest of each m in a row", required=("n", "m"), shows_sparsity=False
@@ -225,20 +201,6 @@ COMPRESSIONS: dict[str, OneShotCompression] = {
     "quantise": Quantised(
         "quantised", description="none, but rounds all to `bits`", required=("bits",), quantises=True
     ),
-}
-
-# published networks, and those that a study trains itself
-PUBLISHED: dict[str, CompressionKind] = {
-    "acdc": CompressionKind("acdc", "AC/DC"),
-    "rigl": CompressionKind("rigl", "RigL"),
-    "gmp": CompressionKind("gmp", "GMP"),
-    "lth": CompressionKind("lth", "LT"),
-    "str": CompressionKind("str", "STR"),
-    "knapsack": CompressionKind("knapsack", "knapsack pruning"),
-    "upop": CompressionKind("upop", "UPop"),
-    "tinyclip": CompressionKind("tinyclip", "TinyCLIP"),
-    "ofq": CompressionKind("ofq", "OFQ", quantises=True),
-    "w8a8": CompressionKind("w8a8", "torchvision W8A8", quantises=True),
 }
 
 

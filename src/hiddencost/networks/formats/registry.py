@@ -54,6 +54,7 @@ READERS: dict[str, Reader] = {
         "sparseml": "sparseml",
         "zeros": "zeros",
         "str": "str_",
+        "nncf": "nncf",
         "lth": "lth",
         "keras": "keras",
         "efficientnet_lite": "efficientnet_lite",

@@ -21,7 +21,7 @@ from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")
-RECIPE = {"epochs": 3, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 10, "shuffle": False}
+RECIPE = {"epochs": 2, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 10, "shuffle": False}
 PROTOCOL = RunProtocol(
     **RECIPE, test_batch_size=8, canvas=published.CANVAS, image_size=32, mapping_interval=1, precision="fp32"
 )
@@ -36,7 +36,7 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
     loader = published.loader(images, labels, 10, CPU, shuffle=False)
     adam, scaler = torch.optim.Adam(prompt.parameters(), lr=0.01), published.scaler(CPU)
     mappings, losses = [], []
-    for _ in range(3):
+    for _ in range(2):
         mappings.append(published.map_labels(network, prompt, 10, loader))
         losses.append(published.train_epoch(network, prompt, adam, scaler, mappings[-1], loader)[0])
 
@@ -101,10 +101,10 @@ def test_an_epoch_of_ilm_is_its_steps_and_its_mapping_pass(monkeypatch, threads)
     engine = throughput.Engine("mobilenet_v2", 32, Plan(0.75))
     clock = Clock(engine.prompted)
     monkeypatch.setattr(throughput, "time", clock)
-    assert engine.epochs(("rlm",), 4) == 4 * clock.STEP
-    assert engine.epochs(("ilm",), 4) == 4 * clock.STEP + 4 * clock.MAPPING
+    assert engine.epochs(("rlm",), 2) == 2 * clock.STEP
+    assert engine.epochs(("ilm",), 2) == 2 * clock.STEP + 2 * clock.MAPPING
     # each method's steps, and ilm's mapping pass: it is not taken for flm
-    assert engine.epochs(throughput.METHODS, 4) == 3 * 4 * clock.STEP + 4 * clock.MAPPING
+    assert engine.epochs(throughput.METHODS, 2) == 3 * 2 * clock.STEP + 2 * clock.MAPPING
 
 
 class Clock:

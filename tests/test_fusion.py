@@ -424,7 +424,10 @@ def test_a_captured_step(name, device):
         assert (one - other).norm() < 0.01 * other.norm()  # rounding moves a few activations over the kink of a ReLU
 
 
-@pytest.mark.parametrize(("name", "cover"), [("resnet18", 0.99), ("resnet50", 0.5), ("mobilenet_v2", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "cover"),
+    [("resnet18", 0.99), pytest.param("resnet50", 0.5, marks=pytest.mark.slow), ("mobilenet_v2", 0.5)],
+)
 def test_a_fused_network_is_shared(name, cover, threads):
     network = scattered(build(name).double())
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)

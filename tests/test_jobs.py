@@ -10,6 +10,7 @@ from inspect import signature
 from itertools import product
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 import yaml
@@ -168,7 +169,7 @@ EDITS = {
         set(),
         {
             **{"compress": {"compression"}, "train": {"origin"}, "probe": {"origin"}, "collect": {"backbones"}},
-            **{"figure": {"figure.backbones"}, "learned": {"groups"}, "report": {"study"}},
+            **{"figure": {"figure.backbones"}, "learned": {"groups"}, "report": {"study", "labels"}},
         },
     ),
     "a backbone added": (
@@ -176,7 +177,7 @@ EDITS = {
         {"compress", "train", "probe"},
         {
             **{"collect": {"grid", "methods", "backbones"}, "learned": {"backbones", "groups"}},
-            **{"figure": {"figure.backbones"}, "report": {"study"}},
+            **{"figure": {"figure.backbones"}, "report": {"study", "labels"}},
         },
     ),
     "what the gate asks for": (
@@ -583,6 +584,19 @@ def test_rounds_of_lottery_tickets_start_from_the_round_before_and_the_rewound_s
     texts = values.texts(settings, upstream.TRAINING)
     assert texts["recipe.learning_rate"] == "recipe.learning_rate=0.1"
     assert values.read(texts) == settings
+
+
+def test_the_report_calls_figures_and_backbones_by_what_they_show():
+    """And none by the name of a file."""
+    of = results.report(Call(made_up.paper()))
+    titles = {name: title for name, title, _ in of["captions"]}
+    assert titles["accuracy-resnet50-acdc"] == "Accuracy against shots: ResNet-50 V2, AC/DC"
+    assert titles["cost-resnet18-gmp"] == "Hidden cost against shots: ResNet-18 V1, GMP, quantised"
+    assert titles["heatmap-resnet50-lth-page1"] == "Hidden cost, every level: ResNet-50 V2, LT, CIFAR-10 to DTD"
+    assert titles["glance"] == "Hidden cost at a glance"
+    assert len(set(titles.values())) == len(titles)
+    told = ("resnet50-dense", "resnet50-lth1", "resnet50-acdc80", "cifar10")
+    assert [of["labels"][name] for name in told] == ["ResNet-50 V2", "LT, state 1", "AC/DC 80 %", "CIFAR-10"]
 
 
 def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):

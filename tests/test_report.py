@@ -137,7 +137,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     settings["prepared"] = [
         str(folder / f"resources/datasets/{name}/{size}") for name in classes for size in (32, 64)
     ]
-    settings["captions"] = [[figure, f"What is shown. {HOSTILE}"] for figure in figures]
+    settings["captions"] = [[figure, f"Title of {figure}", f"What is shown. {HOSTILE}"] for figure in figures]
     names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
     write(Path("results/small/report.html"), names, settings, ROOT)
     return results / "report.html"
@@ -329,6 +329,7 @@ def test_a_figure_links_to_its_file_and_what_is_no_figure_of_the_study_is_told(f
     for earlier in ("accuracy.pdf", "accuracy.svg", "heatmap-one.png"):
         (folder / "results/small/figures" / earlier).touch()
     page = Text(make(folder).read_text())
+    assert "Title of accuracy" in page.sections["figures"]
     links = {one["href"] for tag, one in page.elements if tag == "a" and one["href"].startswith("figures/")}
     assert links == {"figures/accuracy.svg"}
     assert "figures/ holds other files, too" in page.sections["warnings"]

@@ -688,7 +688,7 @@ def test_another_study_replaces_the_quickstart_and_does_not_extend_it(project):
 def test_the_report_is_made_of_every_figure_with_its_caption_and_of_the_tables(finished):
     report = read_json(finished / "results/small/report.html")
     drawn = {path.stem for path in (finished / "results/small/figures").glob("*.png")}
-    assert {name for name, caption in report["settings"]["captions"] if caption} == drawn
+    assert {name for name, title, caption in report["settings"]["captions"] if title and caption} == drawn
     assert {"runs", "bins", "summary", "claims", "expectations", "upstream", "matched", "typeset", "figures"} == set(
         report["tables"]
     )

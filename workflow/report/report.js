@@ -34,7 +34,8 @@
 
   function fixed(value, digits, plus = "") {
     if (value === null) return "–";
-    return (value > 0 ? plus : "") + value.toFixed(digits).replace("-", "−");
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? text.replace("-", "") : (value > 0 ? plus : "") + text.replace("-", "−"); // zero has no sign
   }
 
   // Filter

@@ -43,6 +43,7 @@ CELL = 0.5  # inches, of a map's column at most
 WIDE, NARROW = 0.32, 0.145  # inches that a number takes, with a decimal and without
 TYPE = 7  # points
 LETTERS = 20  # of that size, in an inch
+NARROW_PAGE = 5  # inches
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "size": TYPE, "in_layout": False}
 ENDS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100]  # of the colours' scale, in points
 ALONE = 3  # cells that a map of fewer has room for, for its title
@@ -97,9 +98,8 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
     cell = min(CELL, (settings["width"] - NAMES) / count - 0.01)
     width = max(4.0, NAMES + count * (cell + 0.01))
     ratios = {"width_ratios": [cells + 0.3 for cells in room.values()]} if columns else {}
-    figure, axes = style.panels(
-        max(1, len(methods)), max(1, len(methods)), width, end * ROW + 0.7, sharey=True, **ratios
-    )
+    height = end * ROW + (0.7 if width > NARROW_PAGE else 1.2)  # there title and words take more lines
+    figure, axes = style.panels(max(1, len(methods)), max(1, len(methods)), width, height, sharey=True, **ratios)
     limit = _limit(tables["study"], cost)
     decimals = None if cell < NARROW else 1 if cell > WIDE else 0
     saturated = style.saturated(tables["summary"])

@@ -28,6 +28,7 @@ class FigureKind:
         a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
             are several figures. None: all stand on one.
         of_all: there is one, of all backbones, instead of one a group; it, too, compares.
+        title: what the report calls it; "" as it is called itself.
     """
 
     drawn_by: str
@@ -37,6 +38,7 @@ class FigureKind:
     compares: bool = False
     a_page: Callable[[int], int] | None = None
     of_all: bool = False
+    title: str = ""
 
     @property
     def module(self) -> str:
@@ -68,6 +70,7 @@ FIGURES = {
         "network of other weights.",
         compares=True,
         a_page=lambda networks: 8,
+        title="Hidden cost against shots",
     ),
     "accuracy": FigureKind(
         "hiddencost.figures.accuracy:draw",
@@ -76,6 +79,7 @@ FIGURES = {
         f"{LINES}Grey: controls. Points are means over seeds. {BARS} The dotted horizontal is chance; thin dashed "
         "horizontals are zero-shot accuracies, which need no training images.",
         a_page=lambda networks: 8,
+        title="Accuracy against shots",
     ),
     "heatmap": FigureKind(
         "hiddencost.figures.heatmap:draw_accuracy",
@@ -84,6 +88,7 @@ FIGURES = {
         "it helps.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
+        title="Hidden cost, every level",
     ),
     "calibration": FigureKind(
         "hiddencost.figures.heatmap:draw_calibration",
@@ -92,6 +97,7 @@ FIGURES = {
         f"the dense one, {MAPS} Red: calibration is worse; blue: better.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
+        title="Calibration, every level",
     ),
     "reliability": FigureKind(
         "hiddencost.figures.reliability:draw",
@@ -102,6 +108,7 @@ FIGURES = {
         "compressed ones. A point's area is the share of test images in its bin; bins with less than 1 % of the "
         "images are not shown.",
         a_page=lambda networks: 8,
+        title="Accuracy minus confidence",
     ),
     "mapping": FigureKind(
         "hiddencost.figures.mapping:draw",
@@ -113,6 +120,7 @@ FIGURES = {
         "both chose the same. The shares are of all target classes, means over seeds: where both networks chose "
         "alike and, to hold that against, where two seeds of the dense network did.",
         shows=lambda method: method.maps_by_predictions,
+        title="Label mappings",
     ),
     "movement": FigureKind(
         "hiddencost.figures.movement:draw",
@@ -121,6 +129,7 @@ FIGURES = {
         " the epoch before, mean over seeds, at the largest number of shots with a result. Bands are the 95 % t "
         "interval of that mean; of two seeds they span the two.",
         shows=lambda method: method.redraws,
+        title="How the label mapping moves",
     ),
     "prompts": FigureKind(
         "hiddencost.figures.prompts:draw",
@@ -129,6 +138,7 @@ FIGURES = {
         "compressed network with a result, at the largest number of shots, and the first seed, that both ran. Grey"
         " is where training began; the contrast of all borders is raised by the factor that the title names.",
         shows=lambda method: method.prompts,
+        title="Learned prompts",
     ),
     "glance": FigureKind(
         "hiddencost.figures.glance:draw",
@@ -146,6 +156,7 @@ FIGURES = {
         "panel. A star: cells of it are missing, so that its mean is not over the same as the others'.",
         compares=True,
         of_all=True,
+        title="Hidden cost at a glance",
     ),
 }
 

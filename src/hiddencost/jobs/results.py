@@ -6,6 +6,7 @@ from functools import cache
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
+from hiddencost.compression.registry import last_applied
 from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import canonical, sha256_text
@@ -13,9 +14,10 @@ from hiddencost.jobs import datasets, layout
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
 from hiddencost.jobs.training import packs_so_far, texts
+from hiddencost.methods.registry import METHODS
 from hiddencost.prompting import prompts
 from hiddencost.results import claims as stated_claims
-from hiddencost.results.gallery import StudyFigure
+from hiddencost.results.gallery import COMPRESSED, StudyFigure, describe_backbones, names_in_role
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.parts import Backbone, Figures
 
@@ -44,9 +46,14 @@ def figures(call: Call) -> dict[str, StudyFigure]:
     study, stated, select = call.study, stated_backbones(call), call.study.figures
     backbones = {name: stated[name] for name in select.backbones or stated}
     names = select.datasets or axes(study)["dataset"]
-    checkpoints = {one.checkpoint: call.checkpoints[one.checkpoint].label for one in study.backbones}
-    known = {name: label for name, label in checkpoints.items() if label}
+    known = checkpoint_labels(call)
     return figures_of_study(backbones, names, select.methods or study.methods, select.labels, known)
+
+
+def checkpoint_labels(call: Call) -> dict[str, str]:
+    """Return what checkpoints are called, by name, of those that have a label."""
+    labels = {one.checkpoint: call.checkpoints[one.checkpoint].label for one in call.study.backbones}
+    return {name: label for name, label in labels.items() if label}
 
 
 def labels(call: Call) -> dict[str, str]:
@@ -168,11 +175,32 @@ def report(call: Call) -> dict:
         "study": call.study.model_dump_json(exclude_none=True),
         "prepared": datasets.all_prepared(call),
         "classes": class_counts(call),
-        "labels": labels(call),
-        "captions": [[name, FIGURES[shown.kind].caption] for name, shown in figures(call).items()],
+        "labels": _names_of_backbones(call) | labels(call),
+        "captions": [[name, _heading(call, one), FIGURES[one.kind].caption] for name, one in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too
         "page": sha256_text("".join(part.read_text("utf-8") for part in parts)),
     }
+
+
+def _names_of_backbones(call: Call) -> dict[str, str]:
+    """Return what the report calls the backbones, which stand together in it, as figures of all of them do."""
+    shown = describe_backbones(stated_backbones(call), None, {}, checkpoint_labels(call))
+    return {name: one.label for name, one in shown.items() if name not in METHODS}
+
+
+def _heading(call: Call, figure: StudyFigure) -> str:
+    """Return what the report calls a figure: its kind, its network, how that is compressed, and the datasets of a
+    page of several."""
+    kind, named = FIGURES[figure.kind], labels(call)
+    if kind.of_all:
+        return kind.title or figure.kind
+    stated = [stated_backbones(call)[name] for name in names_in_role(figure.backbones, COMPRESSED)]
+    parts = [figure.title, *dict.fromkeys(last_applied(one["compression"]).title for one in stated)]
+    if len(figure.datasets) < len(call.study.figures.datasets or call.study.datasets):
+        ends = dict.fromkeys(named.get(name, name) for name in (figure.datasets[0], figure.datasets[-1]))
+        parts.append(" to ".join(ends))
+    told = ", ".join(part for part in parts if part)
+    return (kind.title or figure.kind) + (f": {told}" if told else "")
 
 
 def downloads_to_fetch(call: Call) -> list[str]:

@@ -52,9 +52,9 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     Args:
         output: of the page, beside which the study's tables/ and figures/ are.
         paths: of the tables of `TABLES` and, to be linked, of those `typeset`.
-        settings: the `study`, as JSON that keeps its order; `captions`, pairs of a figure's name and what it shows;
-            `classes`, the number of each dataset's (None if unknown), `labels`, what to write instead of names;
-            `prepared`, the folders of all images; `results`, the folder with backbones/, benchmarks/ and logs/.
+        settings: the `study`, as JSON that keeps its order; `captions`, the name, the title and the caption of each
+            figure; `classes`, the number of each dataset's (None if unknown); `labels`, what to write instead of
+            names; `prepared`, the folders of all images; `results`, that with backbones/, benchmarks/ and logs/.
         root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
@@ -64,7 +64,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
     warned = warnings(runs, recipes, gates, state, results, output.parent)
     looks = study["figures"] | {"labels": settings["labels"]}
     axes, formats = _axes(runs, summary, looks, settings["classes"]), [*looks["formats"], "png"]
-    drawn = {f"{name}.{form}" for name, _ in settings["captions"] for form in formats}
+    drawn = {f"{name}.{form}" for name, *_ in settings["captions"] for form in formats}
     pages = root / "workflow/report"
     scripts = [_enclosed(_bundle()), (pages / "report.js").read_text()]
     content = {
@@ -87,8 +87,8 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "gates": gates,
         "images_read": provenance.images_read(settings["prepared"]),
         "figures": [
-            {"name": name, "title": _title(name), "caption": caption} | _embedded(output.parent, name, formats[0])
-            for name, caption in settings["captions"]
+            {"name": name, "title": title, "caption": caption} | _embedded(output.parent, name, formats[0])
+            for name, title, caption in settings["captions"]
         ],
         "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
         "inputs": [
@@ -203,15 +203,14 @@ def _columns(table: pd.DataFrame, axes: dict) -> dict[str, list]:
     return columns
 
 
-def _title(figure: str) -> str:
-    return figure.replace("-", " ").replace("_", " ").capitalize()
-
-
 def _number(value: float | str | None, form: str = ".1f") -> str:
     """Format a number for a table; "–" stands for none, and a text stays."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return value if isinstance(value, str) else format(value, form).replace("-", "−")
+    if isinstance(value, str):
+        return value
+    text = format(value, form)
+    return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")  # zero has no sign
 
 
 def _duration(seconds: float) -> str:

@@ -14,11 +14,10 @@ def judge_cells(claim: Claim, cells: pd.DataFrame, of_mean: str) -> tuple[str, s
     """Return what cells say of a claim, and how many say it.
 
     A cell is tested by Student's t over its seeds against each bound that a claim has, one-sided at 2.5 %, and moved
-    back where they are skewed, so that it decides as its 95 % interval does (see `intervals.moved_out`): of a single
-    cell all verdicts are that of the mean. It proves nothing with one seed, nor with seeds that are the same.
-    `surely`, of one cell among k, is by Holm's procedure (1979): the chance of one false among all is at most 2.5 %.
-    So is that of each verdict, or at most 5 % where two bounds can err, where what seeds add to a cell is normal.
-    Where it is skewed, few seeds err on the side of the tail: how often, bench/results/coverage.md has.
+    back where they are skewed (see `p_values`): of a single cell all verdicts are that of the mean. It proves nothing
+    with one seed, nor with seeds that are the same. `surely`, of one cell among k, is by Holm's procedure (1979): the
+    chance of one false among all is at most 2.5 %. So is that of each verdict, or at most 5 % where two bounds can
+    err: how often verdicts are false, bench/results/coverage.md has.
 
     - every. Supported: each cell is otherwise at no more than 2.5 % (the intersection-union test: Berger, 1982), so
       its interval's end lies where the claim holds. Contradicted: a cell is surely otherwise. Not refuted: neither,
@@ -90,8 +89,10 @@ def _of_tests(supported: bool, contradicted: bool) -> str:
 def p_values(cells: pd.DataFrame, bound: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the p-values of each cell's mean being above a bound, and below it, by Student's t.
 
-    They are below 2.5 % where the cell's 95 % interval (see `intervals.paired_interval`) lies above the bound, or
-    below it. Both are 1 where nothing spreads. Of a bound that is none, infinite, they are 0 and 1.
+    They are moved back by the skewness of the cell's seeds or, where it is more to that side, by that of all cells
+    together: few seeds do not show theirs. So a p-value is below 2.5 % only where the cell's 95 % interval (see
+    `intervals.paired_interval`) lies above the bound, or below it, and of a single cell just there. Both are 1 where
+    nothing spreads. Of a bound that is none, infinite, they are 0 and 1.
     """
     if np.isinf(bound):
         above = np.full(len(cells), float(bound > 0))
@@ -99,12 +100,21 @@ def p_values(cells: pd.DataFrame, bound: float) -> tuple[np.ndarray, np.ndarray]
     mean, std, count, skew = (cells[name].to_numpy(float) for name in ("mean", "std", "count", "skew"))
     spread = (count > 1) & (std > ROUNDING)
     error = np.where(spread, std, 1) / np.sqrt(np.maximum(count, 1))
-    skewness = np.where(spread, skewness_of_mean(skew, count), 0)
+    told = spread & (count > 2)
+    skewness = skewness_of_mean(
+        [np.where(told, skew, 0), np.full(len(skew), _skewness_of_all(skew[told], std[told]))], count
+    )
     above, below = (
-        stdtr(np.maximum(count - 1, 1), -moved_back(side * (mean - bound) / error, -side * skewness))
+        stdtr(np.maximum(count - 1, 1), -moved_back(side * (mean - bound) / error, (-side * skewness).max(0)))
         for side in (1, -1)
     )
     return np.where(spread, above, 1.0), np.where(spread, below, 1.0)
+
+
+def _skewness_of_all(skew: np.ndarray, std: np.ndarray) -> float:
+    """Return the skewness of cells taken together, which have no scale in common: k3 by s^3, of a cell that spreads
+    far more than most as if it did so by twice the median, so that it does not decide for them."""
+    return np.average(skew, weights=np.minimum(std, 2 * np.median(std)) ** 3) if len(std) else 0.0
 
 
 def holm(p_values: np.ndarray) -> int:

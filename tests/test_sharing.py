@@ -175,7 +175,11 @@ POOLED = "AdaptiveAvgPool2d is not served"
     ("build", "ends"),
     [
         (torchvision.models.resnet18, rf"layer\d_\d_conv\d: {REACHED}"),
-        (lambda: controls.random_network("int8_resnet18"), rf"layer\d_\d_layers_conv\d_conv: {REACHED}"),
+        pytest.param(
+            lambda: controls.random_network("int8_resnet18"),
+            rf"layer\d_\d_layers_conv\d_conv: {REACHED}",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(torchvision.models.resnet50, rf"layer\d_\d_conv\d: {REACHED}", marks=pytest.mark.slow),
         pytest.param(lambda: timm.create_model("resnet18"), rf"layer\d_\d_conv\d: {REACHED}", marks=pytest.mark.slow),
         (lambda: timm.create_model("resnet50d"), rf"layer\d_\d_conv\d: {REACHED}"),

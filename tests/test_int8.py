@@ -14,10 +14,11 @@ from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised
 from hiddencost.files import sha256_file, write_json
-from hiddencost.networks import backbones, build, int8
+from hiddencost.networks import backbones, build, inference, int8
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.quantisers import affine
+from hiddencost.prompting.precision import in_bf16
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch calls what wrote the published files old
 
@@ -199,6 +200,22 @@ def test_numbers_are_rounded_as_pytorchs_are():
         made = affine(x, torch.tensor(scale), torch.tensor(float(zero)))
         assert ((made - expected).abs() > scale / 100).sum() < 10  # of 2001: what lies on a half
     assert affine(x.bfloat16(), torch.tensor(0.02), torch.tensor(0.0)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_in_bfloat16_scales_stay_the_files_and_levels_are_stored_to_its_precision(folded, imported):
+    network, _, _ = backbones.load(imported / "in")
+    scales = {name: buffer for name, buffer in network.named_buffers() if name.endswith("scale")}
+    computed = inference.for_inference(network, torch.device("cpu")) if folded else network
+    low = in_bf16(computed)
+    assert len(scales) > 20
+    for name, scale in scales.items():
+        assert torch.equal(low.get_buffer(name), scale), name
+    assert all(each.dtype == torch.bfloat16 for name, each in low.named_parameters() if not name.startswith("fc."))
+    x = torch.linspace(0, 5, 1000).bfloat16()
+    exact, stored = affine(x.float(), scales["conv1.rounding.scale"], torch.zeros(())), network.conv1.rounding(x)
+    assert torch.equal(stored, exact.bfloat16())
+    assert low(torch.randn(2, 3, 64, 64).bfloat16()).dtype == torch.float32
 
 
 def test_what_is_no_network_of_8_bits_is_refused(theirs, tmp_path):

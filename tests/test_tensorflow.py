@@ -348,6 +348,10 @@ def put(name, values):
             put(f"{STEM}/initial_conv/weights", [1]),
             "the weights of initial_conv are there twice, as resnet_model/initial",
         ),
+        (
+            lambda variables: dense_stem(variables) | {f"{STEM}/mask": np.float32([1])},
+            f"{STEM}/mask is there, but not its {STEM}/weights: of a dense initial_conv, it is {STEM}/initial_conv/",
+        ),
         (put(f"{STEM}/mask", [1, 0]), "the mask of initial_conv.conv.weight has shape [2], expected [2, 3, 7, 7]"),
         (
             put(f"{STEM}/mask", np.full((7, 7, 3, 2), 0.5)),
@@ -462,6 +466,19 @@ def test_a_block_that_is_named_twice_and_keys_that_grow_are_refused(tmp_path):
         read_archive(archive(tmp_path / "a.tar", files, "w"), lambda name: True)
     with pytest.raises(ValueError, match="an entry of its block at 5030 is longer than the block"):
         read_archive(archive(tmp_path / "a.tar", {INDEX: table([(b"a" * 5000, b"")])}, "w"), lambda name: True)
+    keys = [(b"", field(1, 1)), *((b"a" * 250 + number.to_bytes(3, "big"), b"") for number in range(2000))]
+    with pytest.raises(ValueError, match=r"model.ckpt-1.index: its keys take more than 8 times its \d+ bytes"):
+        read_archive(archive(tmp_path / "a.tar", {INDEX: table(keys, length=3000)}, "w"), lambda name: True)
+
+
+def test_the_block_of_metadata_is_checked_too(tmp_path):
+    files = small()
+    size = len(block([]))
+    meta = files[INDEX].index(block([]))
+    files[INDEX] = files[INDEX][:meta] + bytes([files[INDEX][meta] ^ 1]) + files[INDEX][meta + 1 :]
+    assert size == 13
+    with pytest.raises(ValueError, match=f"the checksum of its block at {meta} is another"):
+        read_archive(archive(tmp_path / "a.tar", files, "w"), lambda name: True)
 
 
 def test_a_file_that_an_archive_has_twice_is_refused(tmp_path):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from hiddencost.networks.layers import head_name, head_of
 
+EXACT = "s", "scale", "zero_point"  # steps of quantisers (`networks.quantisers`), by the names of their buffers
+
 
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return "fp32" or "bf16"; "auto" is bf16 where the device computes in it natively."""
@@ -49,6 +51,9 @@ class _FullHead(nn.Linear):
 def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
     """Return a copy of a network that computes in bfloat16 up to its classifier, which stays in float32.
 
+    Steps of quantisers stay as they are: rounded to bfloat16, a scale of 8 bits would move its last levels by up to
+    a step. torch.fx leaves no modules of their class, so that their buffers are known by name.
+
     Args:
         network: in float32.
         in_float32: names of convolutions that stay in it, too.
@@ -60,6 +65,10 @@ def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
         convolution = copy.deepcopy(network.get_submodule(name))
         convolution.__class__ = Float32Conv2d
         copied.set_submodule(name, convolution)
+    for name, buffer in network.named_buffers():
+        module, _, own = name.rpartition(".")
+        if own in EXACT:
+            setattr(copied.get_submodule(module), own, buffer)
     return copied
 
 

@@ -65,7 +65,7 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
     if not is_archive(path):
         return ist.read(files)
     expected = variables()
-    unpruned, weights = f"{SCOPE}{STEM}/{STEM}/weights", f"{SCOPE}{STEM}/weights"
+    unpruned, weights, mask = f"{SCOPE}{STEM}/{STEM}/weights", f"{SCOPE}{STEM}/weights", f"{SCOPE}{STEM}/mask"
     tensors, others = read_archive(path, lambda name: name in expected or name == unpruned)
     for name in others:  # what is outside the network's scope is of its training: counters, a learning rate
         if name.startswith(SCOPE) and not OF_TRAINING.fullmatch(name):
@@ -73,8 +73,10 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
     if unpruned in tensors:
         if weights in tensors:
             raise ValueError(f"{path}: the weights of {STEM} are there twice, as {unpruned} and as {weights}")
+        if mask in tensors:
+            raise ValueError(f"{path}: {mask} is there, but not its {weights}: of a dense {STEM}, it is {unpruned}")
         tensors[weights] = tensors.pop(unpruned)
-        del expected[f"{SCOPE}{STEM}/mask"]
+        del expected[mask]
     if missing := [name for name in expected if name not in tensors]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"{path}: the variable {missing[0]}{more} is missing, of RigL's ResNet-50")

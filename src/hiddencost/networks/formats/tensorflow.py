@@ -23,7 +23,8 @@ from hiddencost.networks.formats.archive import unpacked
 FOOTER, MAGIC = 48, 0xDB4775248B80FB57  # bytes; what the last eight of them say
 TRAILER = 5  # bytes behind a block: its type and its checksum
 PLAIN, SNAPPY = 0, 1  # types of blocks
-LONGEST_KEY = 4096  # bytes; a key may repeat the one before it
+LONGEST_KEY = 256  # bytes; RigL's longest has less than 100
+KEYS = 8  # bytes of keys for each of an index, at most: a key may repeat the one before it, which takes three bytes
 DIMENSIONS = 8  # of a tensor, at most; a convolution's weights have 4
 VERSION = 1  # of the format of bundles, the only one there is
 # tensorflow/core/framework/types.proto
@@ -126,16 +127,22 @@ def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
     if len(data) < FOOTER or int.from_bytes(data[-8:], "little") != MAGIC:
         raise _BundleError("it does not end as a TensorFlow index does: another file, or a part of one")
     footer = data[-FOOTER:-8]
-    _, place = _handle(footer, 0)  # the meta-index: empty
+    (offset, size), place = _handle(footer, 0)
+    for _ in _block(data, offset, size):  # metadata, of which there is none
+        pass
     (offset, size), _ = _handle(footer, place)
     pairs: list[tuple[bytes, bytes]] = []
-    end = 0
+    end, room = 0, KEYS * len(data)
     for _, value in _block(data, offset, size):
         (offset, size), _ = _handle(value, 0)
         if offset < end:  # each block once
             raise _BundleError(f"its block at {offset} begins before the end of the last")
         end = offset + size
-        pairs += _block(data, offset, size)
+        for key, value in _block(data, offset, size):
+            room -= len(key)
+            if room < 0:
+                raise _BundleError(f"its keys take more than {KEYS} times its {len(data)} bytes")
+            pairs.append((key, value))
     if not pairs or pairs[0][0]:
         raise _BundleError("it has no header")
     header = _fields(pairs[0][1])

@@ -158,7 +158,7 @@ def _upstream(trains_upstream: Mapping[str, tuple[str, float]], planned: Collect
         by_network.setdefault(name, []).append(gflop)
     text = (
         f"  upstream   {len(manifests)} trainings, of which {len(manifests) - len(left)} are there; the others: "
-        f"{total / 1e6:,.0f} PFLOP,\n"
+        f"{float(f'{total / 1e6:.3g}'):,g} PFLOP,\n"
         f"             {rates.duration(total / cost.GPU_RATE)} of a GPU that trains at "
         f"{cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
     )

@@ -29,7 +29,7 @@ def made_entry(entry: CheckpointEntry, folder: str) -> CheckpointEntry:
         raise ValueError(f"{folder}: compression is {found}; expected {entry.compression}")
     files = {key: SourceFile(name=name, sources=[Source(path=f"{folder}/{name}")]) for key, name in FILES.items()}
     stated = {
-        **{"preprocessing": manifest.preprocessing, "upstream_top1": manifest.upstream_top1},
+        **{"preprocessing": manifest.preprocessing, "stem": manifest.stem, "upstream_top1": manifest.upstream_top1},
         **{"sparsity": manifest.sparsity_declared, "sparsity_over": manifest.sparsity_over},
     }
     return entry.model_copy(update=stated | {"format": "made", "files": files, "unavailable": None})

@@ -351,6 +351,21 @@ def test_names_that_look_like_numbers_or_nothing_are_names(folder):
     assert re.search(r"2024 \d+\.\d \d+\.\d 3 nan linear probe full", best)
 
 
+def test_a_training_that_several_budgets_are_is_drawn_once_and_called_all(folder):
+    runs = made_up_runs().query("backbone != 'gone'").reset_index(drop=True)
+    runs["run"] = runs.index.map("{:064x}".format)
+    copied, first = ((runs["dataset"] == "two") & (runs["shots"] == shots) for shots in ("full", "10"))
+    same = ["run", "status", "reason", *METRICS]
+    runs.loc[copied, same] = runs.loc[first, same].to_numpy()
+    text = make(folder, runs).read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.+?)</script>', text)[1])
+    assert [one["budgets"] for one in data["axes"]["dataset"]] == [["1", "10", "full"], ["1", "10 = all", None]]
+    drawn = list(zip(data["cells"]["dataset"], data["cells"]["shots"], strict=True))
+    assert drawn.count((0, 2)) == 4 * 3
+    assert drawn.count((1, 1)) == 4 * 3
+    assert (1, 2) not in drawn
+
+
 def test_a_study_without_results_claims_or_figures_has_a_report(folder):
     runs = made_up_runs().assign(status="not run", reason="nothing yet", device=None, train_seconds=np.nan)
     runs[list(METRICS)] = np.nan

@@ -141,17 +141,19 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict, middl
     axis.axhline(0, color="black", lw=0.6)
     axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
-    labelled = 0
+    ends = []
     for (_, kind, _), family in levels:
         family = family.sort_values("what", kind="stable")
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
         last = family.iloc[-1]
         if last["what"] and (len(family) > 1 or not last["strip"]):
-            # with the kind, which colours alone do not tell in grey; above and below in turn, as points may be close
-            text, side = f"{kind} {100 * last['what']:.0f} %", "right" if last["kept"] > middle else "left"
-            place = (-3 if side == "right" else 3, -9 if labelled % 2 else 3)
-            axis.annotate(text, (last["kept"], last["lost"]), place, ha=side, **NOTE)
-            labelled += 1
+            ends.append(last)
+    for last in ends:
+        # with the kind, which colours alone do not tell in grey; of points that may be close the upper have it above
+        text, side = f"{last['kind']} {100 * last['what']:.0f} %", "right" if last["kept"] > middle else "left"
+        upper = last["lost"] >= np.median([one["lost"] for one in ends])
+        place = (-3 if side == "right" else 3, 3 if upper else -9)
+        axis.annotate(text, (last["kept"], last["lost"]), place, ha=side, **NOTE)
     for point in points[~points["off"]].itertuples():
         colour = colours[point.kind]
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]

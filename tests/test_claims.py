@@ -366,7 +366,7 @@ def test_a_claim_is_of_the_mean_of_every_cell_of_most_or_of_some(points, bound, 
 
 @pytest.mark.parametrize("bound", [{"more_than": 0}, {"less_than": 0}, {"within": 1.5}, {"within": 3}])
 @pytest.mark.parametrize("points", [(1, 2, 3.6), (0.4, 1, 1.5), (0.5, 1.5, 2.4), (2, 5, 5.2), (4, 4.1, 6), (3, 5)])
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("sign", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_of_a_single_cell_every_most_and_some_are_as_sure_as_the_mean(points, bound, sign):
     """ "every", "most" and "some" were "supported" where the mean, of the same three seeds, was "undecided"."""
     runs = made(lost(*(sign * point for point in points)), seeds=range(len(points)))

@@ -59,8 +59,10 @@ def small_remade():
         network.pop("folder")
         network |= {"architecture": RESNET} if from_scratch else {"checkpoint": MOBILENET}
         network |= {"dataset": UPSTREAM, "image_size": SIZE}
-        network["recipe"] |= {"epochs": 3, "batch_size": 50, "learning_rate": 0.05, "precision": "fp32"}
-        network["recipe"] |= {"warmup_epochs": 0} if from_scratch else {"milestones": [0.67]}
+        network["recipe"] |= {"epochs": 3, "batch_size": 50, "warmup_epochs": 0, "precision": "fp32"}
+        network["recipe"] |= (
+            {"learning_rate": 0.05} if from_scratch else {"learning_rate": 0.005, "milestones": [0.67]}
+        )
     fewer = {
         **{"resnet18-gmp": {"interval": 2}, "resnet50-acdc90": {"phase": 0.15}, "resnet50-rigl90": {"interval": 3}},
         "resnet50-rewound4": {"share": 0.5904, "rewind_epoch": 1},  # in one round

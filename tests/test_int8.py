@@ -218,10 +218,16 @@ def test_in_bfloat16_scales_stay_the_files_and_levels_are_stored_to_its_precisio
     assert low(torch.randn(2, 3, 64, 64).bfloat16()).dtype == torch.float32
 
 
+def without(state, name):
+    assert name in state
+    return {key: value for key, value in state.items() if key != name}
+
+
 def test_what_is_no_network_of_8_bits_is_refused(theirs, tmp_path):
     state = theirs["int8_resnet18"].state_dict()
     odd = torch.quantize_per_tensor(torch.ones(64), 0.1, 0, torch.qint8)
     packed = "fc._packed_params._packed_params"
+    kernel, scales, zeros = torch.zeros(64, 64, 3, 3), torch.ones(64), torch.zeros(64, dtype=torch.int64)
     cases = {
         "no tensor of it is quantised": {"conv1.weight": torch.ones(2)},
         "'epoch' is none": state | {"epoch": 3},
@@ -231,6 +237,21 @@ def test_what_is_no_network_of_8_bits_is_refused(theirs, tmp_path):
         "conv1.scale has shape [2], expected one number": state | {"conv1.scale": torch.ones(2)},
         f"{packed} is no pair of weight and bias": state | {packed: torch.ones(2)},
         "fc._packed_params.dtype is not torch.qint8": state | {"fc._packed_params.dtype": torch.float16},
+        "conv1.scale is 0, expected a positive number": state | {"conv1.scale": torch.zeros(())},
+        "conv1.scale is -0.1, expected a positive": state | {"conv1.scale": torch.tensor(-0.1)},
+        "conv1.scale is nan, expected a positive": state | {"conv1.scale": torch.tensor(float("nan"))},
+        "conv1.zero_point is 1000, expected a whole number from 0 to 255": state
+        | {"conv1.zero_point": torch.tensor(1000)},
+        "fc.zero_point is 0.5, expected a whole number": state | {"fc.zero_point": torch.tensor(0.5)},
+        "layer1.0.conv1.weight: its scale is -1, expected a positive": state
+        | {"layer1.0.conv1.weight": torch.quantize_per_channel(kernel, -scales, zeros, 0, torch.qint8)},
+        "layer1.0.conv1.weight: its scale is 0, expected a positive": state
+        | {"layer1.0.conv1.weight": torch.quantize_per_tensor(kernel, 0, 0, torch.qint8)},
+        "layer1.0.conv1.weight: its zero_point is 300, expected a whole number from -128 to 127": state
+        | {"layer1.0.conv1.weight": torch._make_per_channel_quantized_tensor(kernel.char(), scales, zeros + 300, 0)},
+        "layer1.0.conv1.weight is not quantised; expected all weights to be": state
+        | {"layer1.0.conv1.weight": kernel},
+        "no zero_point of the last map is in it": without(state, "layer4.1.add_relu.zero_point"),
         "no scale of the last map is in it": {key: value for key, value in state.items() if "layer4" not in key},
     }
     for message, content in cases.items():

@@ -13,7 +13,7 @@ take little space.
 
 `tensorflow1.tar.gz`: of a checkpoint that TensorFlow 1 wrote in 2020, the policy standup/ol of rex-gym 0.2.7
 (github.com/nicrusso7/rex-gym, Apache-2.0, its source distribution on PyPI), the index as it is and the data with
-zeros in the place of its large variables.
+zeros in the place of its large variables (LICENSE-rex-gym).
 """
 
 import io

@@ -34,14 +34,15 @@ SUMS = {
     r"(features\.\d+)\.skip_add": r"\1.after.rounding",
 }
 HEADS = {"fc": "fc", "classifier.1": "classifier"}
-BEFORE_POOLING = re.compile(r"(layer4\.\d\.after|features\.18)\.rounding\.scale")
+BEFORE_POOLING = re.compile(r"((?:layer4\.\d\.after|features\.18)\.rounding)\.(?:scale|zero_point)")
+WEIGHTS, ACTIVATIONS = (-128, 127), (0, 255)  # the integers of qint8 and of quint8
 
 
 def read(files: dict[str, Path]) -> ImportedCheckpoint:
     """Read a network, its weights as the numbers that they stand for, float32.
 
-    Raises ValueError, with file and key, if the file is damaged, holds something else than tensors, or a key or a
-    scale is not of such a network.
+    Raises ValueError, with file and key, if the file is damaged, holds something else than tensors, or a key, a scale
+    or a zero point is not of such a network: older files of PyTorch have no checksum of their own.
     """
     path = files["weights"]
     kinds: dict[str, Any] = {}
@@ -52,21 +53,25 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
         if key.endswith((OF_SCALES, OF_ZEROS)):
             continue
         name, parameter = key.rpartition(".")[::2]
-        if parameter in SCALE and (tensor.numel() != 1 or not tensor.isfinite().all()):
-            raise ValueError(f"{path}: {key} has shape {list(tensor.shape)}, expected one number")
+        if parameter in SCALE:
+            if tensor.numel() != 1:
+                raise ValueError(f"{path}: {key} has shape {list(tensor.shape)}, expected one number")
+            _check(f"{path}: {key}", parameter, tensor, ACTIVATIONS)
         if _is_unused(name, parameter, tensor):
             unused += 1
             continue
         if (ours := our_name(name, parameter)) is None:
             raise ValueError(f"{path}: unexpected key {key}; expected those of a ResNet or MobileNetV2 of 8 bits")
-        state[ours] = _dequantised(key, stored, kinds) if key in kinds else tensor.float()
+        if parameter == "weight" and key not in kinds:
+            raise ValueError(f"{path}: {key} is not quantised; expected all weights to be")
+        state[ours] = _dequantised(path, key, stored, kinds) if key in kinds else tensor.float()
         if parameter in SCALE:
             state[ours] = state[ours].reshape(())
-    last = max((key for key in state if BEFORE_POOLING.fullmatch(key)), default=None)
-    if last is None:
-        raise ValueError(f"{path}: no scale of the last map is in it")
+    last = max((match[1] for key in state if (match := BEFORE_POOLING.fullmatch(key))), default=None)
     for parameter in SCALE:  # the pooling keeps the scale of what it pools
-        state[f"avgpool.rounding.{parameter}"] = state.get(last.removesuffix("scale") + parameter, torch.zeros(()))
+        if f"{last}.{parameter}" not in state:
+            raise ValueError(f"{path}: no {parameter} of the last map is in it")
+        state[f"avgpool.rounding.{parameter}"] = state[f"{last}.{parameter}"]
     return ImportedCheckpoint(state, {}, {"keys": len(stored), "dequantised": len(kinds), "unused_scales": unused})
 
 
@@ -131,12 +136,26 @@ def _unpacked(content: Any) -> dict[str, Any]:
     return state
 
 
-def _dequantised(key: str, stored: dict[str, Tensor], kinds: dict[str, Any]) -> Tensor:
+def _dequantised(path: Path, key: str, stored: dict[str, Tensor], kinds: dict[str, Any]) -> Tensor:
     """Return the numbers that a quantised weight stands for, as its dequantize() does."""
     integers, quantised = stored[key], kinds[key]
     shape = [-1 if axis == quantised.axis else 1 for axis in range(integers.dim())]
-    scale, zero = (
-        stored[key + end].reshape(shape) if isinstance(part, StoredTensor) else torch.tensor(part)
-        for end, part in ((OF_SCALES, quantised.scale), (OF_ZEROS, quantised.zero_point))
-    )
-    return (integers.float() - zero.float()) * scale.float()
+    ends = {"scale": (OF_SCALES, quantised.scale), "zero_point": (OF_ZEROS, quantised.zero_point)}
+    parts = {}
+    for parameter, (end, part) in ends.items():
+        value = stored[key + end].reshape(shape) if isinstance(part, StoredTensor) else torch.tensor(part)
+        _check(f"{path}: {key}: its {parameter}", parameter, value, WEIGHTS)
+        parts[parameter] = value.float()
+    return (integers.float() - parts["zero_point"]) * parts["scale"]
+
+
+def _check(what: str, parameter: str, value: Tensor, integers: tuple[int, int]) -> None:
+    """Raise ValueError unless scales are positive, and zero points among the integers that values are stored as."""
+    low, high = integers
+    if parameter == "scale":
+        is_right, expected = (value > 0) & value.isfinite(), "a positive number"
+    else:
+        is_right = (value == value.round()) & (low <= value) & (value <= high)
+        expected = f"a whole number from {low} to {high}"
+    if not is_right.all():
+        raise ValueError(f"{what} is {value[~is_right].flatten()[0].item():g}, expected {expected}")

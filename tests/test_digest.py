@@ -8,6 +8,7 @@ import pytest
 
 from hiddencost import digest
 from hiddencost.digest import APART, NO_NUMBERS, PACKAGE, code_digest, module_name, modules, read_code
+from hiddencost.networks.own import OWN_MODULES
 
 SCRIPTS = sorted((PACKAGE.parents[1] / "workflow/scripts").glob("*.py"))
 A = '''"""Doc."""
@@ -226,6 +227,9 @@ def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_lat
         assert "hiddencost.runs.trained" not in counted[job]
         # of methods a run stands on its own, see `Method.digest`
         assert not {name for name in counted[job] if name.startswith("hiddencost.methods.")}
+    # and of architectures on its own, see `networks.own`
+    own = {"hiddencost.networks.quantisers", *OWN_MODULES.values()}
+    assert not {job for job, names in counted.items() if names & own}
     assert "hiddencost.prompting.engine" not in counted["probe"]
     assert "hiddencost.results.tables" in counted["collect"]
     assert not counted["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.pack"}

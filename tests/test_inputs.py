@@ -16,7 +16,7 @@ from hiddencost.compression.photos import Recognised
 from hiddencost.jobs import grid, outlook, resources, results, upstream
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
-from hiddencost.networks import backbones, build, heads, inputs
+from hiddencost.networks import backbones, build, heads, inputs, ofq
 from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.manifest import Manifest
@@ -214,4 +214,4 @@ def test_such_a_study_ends_with_mobilenetv2s_tables(tmp_path):
 
 def test_networks_with_sides_of_their_own_are_architectures_and_published():
     published = {entry.architecture for entry in catalog.checkpoints().values()}
-    assert (inputs.MULTIPLES.keys() | inputs.SIDES.keys()) <= (ARCHITECTURES.keys() & published)
+    assert (inputs.MULTIPLES.keys() | inputs.SIDES.keys()) <= ((ARCHITECTURES | ofq.ARCHITECTURES).keys() & published)

@@ -682,26 +682,33 @@ CLIP = {
 @pytest.mark.parametrize(
     ("edited", "stale"),
     [
-        ("prompting/border.py", {"dense"}),
+        ("prompting/border.py", {"dense", "int8"}),
         ("prompting/additive.py", {"clip"}),
-        ("prompting/prompt.py", {"dense", "clip"}),
-        ("prompting/engine.py", {"dense", "clip"}),
+        ("prompting/prompt.py", {"dense", "clip", "int8"}),
+        ("prompting/engine.py", {"dense", "clip", "int8"}),
         # the registries: another line trains nothing
         ("prompting/prompts.py", set()),
         ("study/protocols.py", set()),
         ("networks/families.py", set()),
+        ("networks/own.py", set()),
+        # modules of architectures
+        ("networks/int8.py", {"int8"}),
+        ("networks/quantisers.py", {"int8"}),
+        ("networks/ofq.py", set()),
+        ("networks/architectures.py", {"dense", "clip", "int8"}),
     ],
 )
-def test_a_run_stands_on_its_own_shape_of_prompt(call, monkeypatch, edited, stale):
+def test_a_run_stands_on_its_own_shape_of_prompt_and_architecture(call, monkeypatch, edited, stale):
     def edit(config):
         clip = {"name": "clip", "checkpoint": "openclip-vit-b-32.openai"}
-        config.update(backbones=[config["backbones"][0], clip], clip=CLIP, methods=["flm"])
+        int8 = {"name": "int8", "checkpoint": "resnet18-int8"}
+        config.update(backbones=[config["backbones"][0], clip, int8], clip=CLIP, methods=["flm"])
 
     def wanted():
         digest.code_digest.cache_clear()
         code.cache_clear()
         study = call(edit)
-        return {name: training.wanted(study, "train", name, DATASET, 0) for name in ("dense", "clip")}
+        return {name: training.wanted(study, "train", name, DATASET, 0) for name in ("dense", "clip", "int8")}
 
     real, file = digest.read_code, digest.PACKAGE / edited
     assert file.exists()
@@ -713,3 +720,15 @@ def test_a_run_stands_on_its_own_shape_of_prompt(call, monkeypatch, edited, stal
     digest.code_digest.cache_clear()
     code.cache_clear()
     assert {name for name in before if not before[name].stands_on_the_same(after[name])} == stale
+
+
+@pytest.mark.parametrize(("architecture", "has_module"), [("int8_resnet18", True), ("resnet20_cifar", False)])
+def test_a_training_stands_on_the_module_of_its_architecture(call, architecture, has_module):
+    def edit(config):
+        own = {"name": "own", "checkpoint": "own", "upstream_seed": 0}
+        config.update(upstream=[UPSTREAM | {"architecture": architecture}], backbones=[own])
+        config["verification"]["upstream_top1"] = 40
+
+    settings = upstream.sparsify(call(edit), "own", "dense", "0", "0")
+    assert ("network_code" in settings) == has_module
+    assert values.texts(settings, upstream.TRAINING)["network_code"].startswith("network_code=") == has_module

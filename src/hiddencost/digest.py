@@ -19,7 +19,8 @@ from hiddencost.files import canonical, sha256_text
 
 PACKAGE = Path(__file__).parent
 # Modules that no number depends on: they carry, keep, say or name what others compute. What they import is followed.
-# Entries of the catalog enter a result by their values, readers that a registry names as `further` files.
+# Entries of the catalog enter a result by their values, readers and modules of architectures that a registry names as
+# `further` files.
 NO_NUMBERS = frozenset(
     {
         "hiddencost.catalog",
@@ -39,6 +40,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.networks.families",
         "hiddencost.networks.formats.registry",
         "hiddencost.networks.manifest",
+        "hiddencost.networks.own",
         "hiddencost.prompting.prompts",
         "hiddencost.prompting.described",
         "hiddencost.runs.ledger",

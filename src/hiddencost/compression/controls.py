@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from hiddencost.networks import inputs
 from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import layer_weights
-from hiddencost.networks.quantisers import Quantiser
 
 
 def random_network(architecture: str) -> nn.Module:
@@ -26,7 +25,7 @@ def random_network(architecture: str) -> nn.Module:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = None  # the plain mean over what follows
-        quantised = any(isinstance(module, Quantiser) for module in network.modules())
+        quantised = any(hasattr(module, "start_from") for module in network.modules())  # see `quantisers.Quantiser`
         if norms or quantised:
             side = family.input_side(network) or 64
             with torch.no_grad():

@@ -6,6 +6,7 @@ from hiddencost.digest import code_digest
 from hiddencost.jobs import downloads, grid, layout, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
+from hiddencost.networks.own import own_files
 
 (PHOTOS,) = catalog.photos()
 # params of rules
@@ -33,9 +34,10 @@ def fetch_photos(call: Call) -> dict:
 
 def import_checkpoint(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on of its entry, which also holds titles, licences and citations;
-    `reader_code`: the digest of the code that reads its format."""
+    `reader_code`: the digest of the code that reads its format and, of a network with a module of its own, makes it.
+    """
     entry = call.published[checkpoint]
-    reader_code = code_digest(READERS[entry.format].file)
+    reader_code = code_digest(READERS[entry.format].file, *own_files(entry.architecture))
     return entry.layout().model_dump() | {"files": downloads.checksums(call, entry), "reader_code": reader_code}
 
 

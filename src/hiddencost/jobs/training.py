@@ -6,7 +6,7 @@ from typing import Any
 
 from hiddencost.digest import APART, code_digest
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import checkpoints, datasets, layout, values
+from hiddencost.jobs import checkpoints, datasets, layout, upstream, values
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, packs
 from hiddencost.methods.registry import JOBS, METHODS
@@ -96,7 +96,8 @@ def _network(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on, or a network that the study trains."""
     if trained := call.study.upstream_network(checkpoint):
         start = _network(call, trained.checkpoint) if trained.checkpoint else None
-        return {"trained": trained.model_dump(), "start": start}
+        own = upstream.network_code(call.checkpoints[checkpoint].architecture)
+        return {"trained": trained.model_dump(), "start": start} | own
     return checkpoints.import_checkpoint(call, checkpoint)
 
 

@@ -2,15 +2,17 @@
 
 from functools import cache
 
+from hiddencost.digest import code_digest
 from hiddencost.jobs import cost, layout
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out
+from hiddencost.networks.own import own_files
 from hiddencost.study.sparsifiers import SPARSIFIERS, Settings, folder_name, rounded_sparsity
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 
 RECIPE = tuple(f"recipe.{name}" for name in UpstreamRecipe.model_fields)
 # params of rules
-TRAINING = ("checkpoint", "architecture", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
+TRAINING = ("checkpoint", "architecture", "network_code", "start", "data", "image_size", "seed", "sparsify", *RECIPE)
 REWINDING = (*TRAINING, "until")
 
 
@@ -77,13 +79,20 @@ def rewind_point(call: Call, upstream: str, sparsifier: str, sparsity: str, upst
     return [call.path(layout.REWIND, rewind_epoch=epoch, upstream=upstream, upstream_seed=upstream_seed)]
 
 
+def network_code(architecture: str) -> dict[str, str]:
+    """Return the digest of the code that makes a network which has a module of its own; nothing of others."""
+    files = own_files(architecture)
+    return {"network_code": code_digest(*files)} if files else {}
+
+
 def _training(call: Call, upstream: str, seed: str) -> dict:
     """Return the settings of a training, for `hiddencost.upstream.training`."""
     trained = call.study.trained_here(upstream)
     arrays = trained.dataset and call.prepared_folder(trained.dataset, trained.image_size)
-    return {
+    architecture = call.checkpoints[upstream].architecture
+    return network_code(architecture) | {
         "checkpoint": trained.name,
-        "architecture": call.checkpoints[upstream].architecture,
+        "architecture": architecture,
         "start": layout.IMPORTED.format(checkpoint=trained.checkpoint) if trained.checkpoint else None,
         # as `hiddencost.upstream.data.load` takes it
         "data": {"arrays": arrays} if arrays else call.upstream_folders[upstream],

@@ -1,12 +1,13 @@
 """Networks with a head over their own classes, by name: torchvision's, timm's, and those that neither has.
 
-These are ResNet-50 as TensorFlow's and Keras' published weights need it, ResNets for images of 32 pixels, OFQ's
-quantised vision transformers (`ofq`), and torchvision's networks of 8 bits (`int8`).
+These are ResNet-50 as TensorFlow's and Keras' published weights need it, ResNets for images of 32 pixels, and those
+of modules of their own (`own`): OFQ's quantised vision transformers, torchvision's networks of 8 bits.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torchvision
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
-from hiddencost.networks import int8, ofq
+from hiddencost.networks.own import own_module
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -115,8 +116,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet50_keras": resnet50_keras,
     "resnet18_cifar": resnet18_cifar,
     "resnet20_cifar": resnet20_cifar,
-    **ofq.ARCHITECTURES,
-    **int8.ARCHITECTURES,
 }
 
 
@@ -124,8 +123,8 @@ def build(architecture: str) -> nn.Module:
     """Return a network, randomly initialised, in evaluation mode.
 
     Args:
-        architecture: a name of torchvision, one of ARCHITECTURES, or timm/NAME; with :K behind it, the network has K
-            classes.
+        architecture: a name of torchvision, one of ARCHITECTURES or of a module's own, or timm/NAME; with :K behind
+            it, the network has K classes.
 
     Raises:
         ValueError: there is no such network, or it cannot have another number of classes.
@@ -133,8 +132,10 @@ def build(architecture: str) -> nn.Module:
     name, _, count = architecture.partition(":")
     try:
         classes: dict[str, Any] = {"num_classes": int(count)} if count else {}
-        if name in ARCHITECTURES:
-            return ARCHITECTURES[name](**classes).eval()
+        module = own_module(name)
+        ours = import_module(module).ARCHITECTURES if module else ARCHITECTURES
+        if name in ours:
+            return ours[name](**classes).eval()
         if name.startswith("timm/"):
             import timm  # takes seconds, and only its own networks need it
 

@@ -9,7 +9,7 @@ def build(architecture: str, widths: dict | None = None) -> nn.Module:
     """Return a network, randomly initialised, in evaluation mode.
 
     Args:
-        architecture: a name of torchvision, one of this project (`architectures.ARCHITECTURES`), or timm/NAME; with
+        architecture: a name of torchvision, one of this project (`architectures`, `own`), or timm/NAME; with
             :K behind it, the network has K classes. clip/NAME is a CLIP, both towers of it.
         widths: of blocks that are narrower than the architecture says, of a family that has such.
 

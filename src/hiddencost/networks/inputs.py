@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hiddencost.networks.family import Family
 
-# Both by names of `architectures.ARCHITECTURES`, apart from it as the Snakefile asks here, and does without PyTorch.
+# Both by names of `architectures` and `own`, apart from them as the Snakefile asks here, and does without PyTorch.
 # What sides are multiples of, else a network computes something else than the one that was published: see
 # `architectures.resnet50_rigl`
 MULTIPLES = {"resnet50_rigl": 4}

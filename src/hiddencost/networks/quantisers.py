@@ -67,6 +67,7 @@ def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
 torch.fx.wrap("lsq")  # what they ask of a tensor's type, torch.fx cannot follow
 torch.fx.wrap("statsq")
 torch.fx.wrap("affine")
+affine.is_pointwise = True  # type: ignore[attr-defined]  # for `prompting.sharing`: no value stands on another's place
 
 
 class Quantiser(nn.Module):

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from hiddencost.networks.quantisers import affine
 from hiddencost.prompting.fusion import BiasActivation
 from hiddencost.prompting.maps import Range, SharedMaps, Window, add, cut, paste, slide, take, union
 from hiddencost.prompting.precision import Float32Conv2d
@@ -180,7 +179,6 @@ POINTWISE_MODULES = (
 POINTWISE_FUNCTIONS = {
     *(functional.relu, torch.relu, functional.relu6, functional.leaky_relu, functional.elu, functional.silu),
     *(functional.gelu, functional.hardswish, functional.hardtanh, torch.sigmoid, torch.tanh, functional.dropout),
-    affine,
 }
 
 
@@ -223,7 +221,7 @@ class SharedNetwork(fx.Interpreter):
 
     def call_function(self, target, args, kwargs):
         def shared(x, *rest, **kwargs) -> SharedMaps:
-            if target in POINTWISE_FUNCTIONS:
+            if target in POINTWISE_FUNCTIONS or getattr(target, "is_pointwise", False):  # a quantiser says so
                 border, patch = target(x.border, *rest, **kwargs), target(x.patch, *rest, **kwargs)
                 return replace(x, border=border, patch=patch, is_canvas=False)
             if target not in SLIDING:

@@ -124,8 +124,22 @@ def test_folders_that_hold_themselves_end(get, monkeypatch):
     body = json.dumps({"dirent_list": [entry]}).encode()
     answer = (200, {"Content-Length": len(body)}, body)
     server, report = get("a*", **{LISTING: answer})
-    assert "0 files are called a*, expected 1; found none" in report["failed"]
+    assert "has more than 5 folders, in which a* is looked for" in report["failed"]
     assert len(server.asked) == 5
+
+
+def test_a_folder_past_those_that_are_listed_might_have_the_name_twice(get, monkeypatch):
+    monkeypatch.setattr(seafile, "FOLDERS", 1)
+    assert "has more than 1 folders" in get("rigl_erk5x_80.pth")[1]["failed"]
+    monkeypatch.setattr(seafile, "FOLDERS", 2)
+    assert get("rigl_erk5x_80.pth")[1]["failed"] is None
+
+
+def test_a_listing_without_end_is_cut(get, monkeypatch):
+    monkeypatch.setattr(seafile, "LISTING", 100)
+    body = listing("/")
+    failed = get("gmp 80.pth", **{LISTING: (200, {"Content-Length": len(body)}, body)})[1]["failed"]
+    assert "more than the 100 bytes expected" in failed
 
 
 def test_other_bytes_of_the_same_weights_are_not_mixed(serve, tmp_path):

@@ -224,7 +224,7 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
 
 def _shared(source: Source, temporary) -> str:
     """Return the address of a file in a shared folder."""
-    part, listing = temporary / "listing", SourceFile(name="listing")
+    part, listing = temporary / "listing", SourceFile(name="listing", size=seafile.LISTING)  # more are refused
     try:
         return seafile.address(
             str(source.seafile), str(source.file), lambda url: _download(url, part, listing).read_bytes()

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlencode
 
 FOLDERS = 100  # that are listed, at most
+LISTING = 8_000_000  # bytes of a listing, at most
 
 
 def address(folder: str, pattern: str, get: Callable[[str], bytes]) -> str:
@@ -22,12 +23,14 @@ def address(folder: str, pattern: str, get: Callable[[str], bytes]) -> str:
         get: returns what is at an address.
 
     Raises:
-        ValueError: in one line: the answer is no listing, or not one file has such a name.
+        ValueError: in one line: an answer is no listing, there are too many folders, or not one file has the name.
     """
     host, _, token = folder.rpartition("/d/")
     pending, listed, found, others = ["/"], 0, list[str](), list[str]()
-    while pending and listed < FOLDERS:
+    while pending:
         listed += 1
+        if listed > FOLDERS:
+            raise ValueError(f"{folder} has more than {FOLDERS} folders, in which {pattern} is looked for")
         url = f"{host}/api/v2.1/share-links/{token}/dirents/?{urlencode({'path': pending.pop(0)})}"
         try:
             for entry in json.loads(get(url))["dirent_list"]:

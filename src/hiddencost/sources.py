@@ -47,8 +47,8 @@ class Source(Record, strict=True):
 class SourceFile(Record, strict=True):
     """A file that is published: its name here, how to know it, and where it is, in the order of trying.
 
-    All sources must give the same bytes. Without a sha256 or md5, the first download fixes what they are; a source
-    that gives the same weights in other bytes is then asked in vain where another one was first.
+    All sources must give the same bytes. Without a sha256 or md5, the first download fixes what they are: from then
+    on, a source that has the same weights in other bytes is refused.
     """
 
     name: str

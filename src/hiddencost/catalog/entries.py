@@ -52,7 +52,7 @@ class CheckpointEntry(CheckpointLayout, strict=True):
     dense: str | None = Field(None, description="the checkpoint of its dense counterpart")
     canvas: int | None = Field(None, description="of a CLIP: the side of its input, in pixels")
     gmacs: float | None = Field(
-        description="multiply-adds of the dense architecture for an image of 224 x 224, in 1e9; null: not counted yet"
+        description="multiply-adds of the architecture, zeros included, on 224 x 224 pixels, in 1e9; null: unknown"
     )
     weights_mb: float | None = Field(None, description="what weights take as float32, where no size is published")
     licence: str

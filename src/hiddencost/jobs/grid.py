@@ -34,8 +34,11 @@ def left_out(call: Call) -> dict[str, dict[str, str]]:
 
 
 def _why_backbone(call: Call, backbone: Backbone) -> str | None:
-    """Return why a backbone is left out: for its checkpoint, for what this is trained from and on, or as its network
-    does not take the study's canvas, or has not the one head that its methods exchange."""
+    """Return why a backbone is left out, None if it is not.
+
+    Its checkpoint, or what that is trained from or on, is not there; its network does not take the study's canvas; or
+    the network has two heads, where one of the study's methods exchanges the head.
+    """
     study = call.study
     published, trained = study.published_checkpoint(backbone.checkpoint), study.upstream_network(backbone.checkpoint)
     if published and (why := downloads.why_left_out(call, "checkpoints", published, call.published[published])):

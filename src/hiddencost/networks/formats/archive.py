@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 from hiddencost.messages import one_line
 
 GZIP = b"\x1f\x8b"  # what a compressed file begins with
-UNPACKED = (
-    20  # bytes for each of an archive, at most; weights are packed to a half at best, masks of 0 and 1 to a tenth
-)
+# bytes that one byte of an archive unpacks to, at most: of weights two, at best, and of masks, which are 0 and 1, ten
+UNPACKED = 20
 
 
 class _Stream(gzip.GzipFile):

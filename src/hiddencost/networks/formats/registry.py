@@ -1,7 +1,7 @@
 """Readers of published checkpoint formats, by name, a module each.
 
-A reader is imported when it reads, and no other module imports it: an imported checkpoint stands on the reader of its
-own format alone (`Reader.file`; RigL's reads those of IST, too). A new one is a module here and its line in READERS.
+A reader is imported when it reads: an imported checkpoint stands on the reader of its own format alone
+(`Reader.file`), with what that imports, as RigL's does IST's. A new one is a module here and its line in READERS.
 """
 
 from __future__ import annotations

@@ -306,3 +306,8 @@ def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path, monkeypa
     # beside 70 MB of what is published, 5 MB each
     assert "networks 85.0 MB" in before
     assert "networks 90.0 MB" in text
+
+
+@pytest.mark.parametrize(("gflop", "told"), [(12_345.0, "0.0123 PFLOP"), (1.2345e9, "1,230 PFLOP")])
+def test_small_trainings_are_not_rounded_to_nothing(gflop, told):
+    assert f"the others: {told}," in outlook._upstream({"results/small/upstream/a": ("a", gflop)}, ())

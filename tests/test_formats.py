@@ -883,6 +883,8 @@ def test_strs_networks_are_the_same_with_thresholds_and_without(state50, tmp_pat
                 assert torch.equal(kept[key], tensor != 0)
         assert len(kept) == 54
         assert (manifest.compression, manifest.sparsity_over) == ("str", "convolutions_and_classifier")
+    unpruned = {key: torch.ones(tensor.shape) for key, tensor in dense.items()}
+    assert not imported(tmp_path, "resnet50-str-dense", {"weights": {"state_dict": unpruned}})[1]  # no masks
     first = "module.layer1.0.conv1"
     refused = {
         "layer1.0.conv1.sparseThreshold has shape [2], expected one number beside layer1.0.conv1.weight": trained

@@ -8,6 +8,7 @@ import torch
 import yaml
 from conftest import ROOT
 from stubbed_project import CONFIG as SMALL
+from timm.data import ImageNetInfo
 from torch import nn
 
 from hiddencost.catalog.entries import Preprocessing
@@ -22,6 +23,7 @@ from hiddencost.networks import architectures, backbones
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.manifest import Manifest
 from hiddencost.study.load import load_study
+from hiddencost.study.made import FILES
 from hiddencost.study.sparsifiers import lottery_levels
 
 GMP = "results/remade/backbones/resnet18-gmp"
@@ -128,9 +130,64 @@ def test_a_network_that_was_there_and_is_gone_is_as_it_was_last_seen(call, caplo
     now = call()
     assert checkpoints.import_checkpoint(now, "resnet18-gmp") == before
     assert "resnet18-gmp" not in grid.left_out(now)["backbone"]
-    assert f"paths.resnet18-gmp: there is no {Path(GMP).absolute()} now: what was made of it is used" in caplog.text
+    gone = f"paths.resnet18-gmp: there is no {Path(GMP).absolute()}/manifest.json now"
+    assert f"{gone}: what was made of it is used" in caplog.text
     with pytest.raises(StudyError, match=r"^mine.yaml: paths.resnet18-gmp: there is no .* has to be made$"):
         away.refuse_unmade(now)
+
+
+def test_a_network_is_as_last_seen_while_its_study_makes_it_anew(call, caplog):
+    make()
+    Path(GMP, "verification.json").write_text("{}")  # stays when Snakemake removes what it makes again
+    before = checkpoints.import_checkpoint(call(), "resnet18-gmp")
+    for file in FILES.values():
+        Path(GMP, file).unlink()
+    now = call()
+    assert "gmp" not in grid.left_out(now)["backbone"]
+    assert checkpoints.import_checkpoint(now, "resnet18-gmp") == before
+    assert f"paths.resnet18-gmp: there is no {Path(GMP).absolute()}/manifest.json now" in caplog.text
+
+
+def test_tables_and_figures_have_the_sparsity_of_the_network(call):
+    assert results.stated_backbones(call())["gmp"]["sparsity_declared"] is None  # nobody knows the published one's
+    make()
+    asked = call()
+    assert results.stated_backbones(asked)["gmp"]["sparsity_declared"] == 0.85
+    assert {one.backbones["gmp"].sparsity for one in results.figures(asked).values()} == {0.85}
+
+
+def test_a_network_of_another_sparsity_than_the_catalog_states_is_a_line(call):
+    acdc = {"architecture": "resnet50", "compression": "acdc", "sparsity_over": "convolutions_and_classifier"}
+    given = {
+        "backbones": [{"name": "acdc80", "checkpoint": "resnet50-acdc80"}],
+        "paths": {"resnet50-acdc80": {"network": GMP}},
+    }
+    make(**acdc, sparsity_declared=0.8)
+    assert results.stated_backbones(call(**given))["acdc80"]["sparsity_declared"] == 0.8
+    make(**acdc, sparsity_declared=0.9)
+    with pytest.raises(StudyError, match=rf"^mine.yaml: paths.resnet50-acdc80: {Path(GMP).absolute()}: sparsity is "):
+        call(**given)
+
+
+def test_a_network_of_another_study_has_a_dense_one_of_its_recipe_in_that_study_alone(call):
+    study, backbone = call().study, call().study.backbone("gmp")
+    assert (study.dense_of(backbone), study.recipe_dense_of(backbone)) == ("dense", None)
+    both = call(paths=CONFIG["paths"] | {"resnet18-v1": {"network": "results/remade/backbones/resnet18-dense"}}).study
+    assert both.recipe_dense_of(backbone) == both.dense_of(backbone) == "dense"
+    published = call(paths={}).study
+    assert published.recipe_dense_of(backbone) == "dense"
+    other = call(paths={"resnet18-v1": {"network": "results/remade/backbones/resnet18-dense"}}).study
+    assert other.recipe_dense_of(backbone) is None
+
+
+def test_1000_classes_are_those_of_imagenet_in_order(call):
+    wnids = ImageNetInfo("imagenet-1k").label_names()
+    for classes in (wnids, [f"{number:04}" for number in range(1000)]):
+        make(classes=classes)
+        assert list(grid.left_out(call())["backbone"]) == ["lth8"]
+    make(classes=wnids[::-1])
+    with pytest.raises(StudyError, match=r"resnet18-gmp: its classes are n15075141 to n01440764; expected ImageNet"):
+        call()
 
 
 @pytest.mark.parametrize(
@@ -162,8 +219,15 @@ def test_a_network_that_failed_or_was_changed_is_none(call):
     why = read_json(imported(call()) / "manifest.json")["failed"]
     assert why == "the study that was to make it could not: the training diverged"
     make()
-    Path(GMP, "weights.safetensors").write_bytes(b"other")
-    assert "weights.safetensors: sha256 is " in read_json(imported(call()) / "manifest.json")["failed"]
+    Path(GMP, "weights.safetensors").write_bytes(b"other")  # as of a network that is made while it is fetched
+    with pytest.raises(OSError, match=r"weights.safetensors: sha256 is .* as .*manifest.json states; call again"):
+        imported(call())
+
+
+def test_masks_are_those_of_its_study(call):
+    make()
+    _, masks, _ = backbones.load(imported(call()))
+    assert list(masks) == ["conv2.weight"]  # none of conv1, which was not pruned
 
 
 def test_a_network_goes_with_no_other_file_and_stands_for_no_dataset(call):

@@ -23,7 +23,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream
 from hiddencost.study.load import load_study
-from hiddencost.study.made import made_entry
+from hiddencost.study.made import FILES, made_entry
 from hiddencost.study.parts import TargetDataset
 from hiddencost.study.study import Study
 
@@ -85,7 +85,9 @@ class Call:
             return entry
         try:
             asked, look = ["made", name, folder], partial(made_entry, entry, folder)
-            return self._seen(f"paths.{name}", folder, asked, CheckpointEntry, look)
+            # written last: other files of the folder stay when a network is made anew
+            manifest = f"{folder}/{FILES['manifest']}"
+            return self._seen(f"paths.{name}", manifest, asked, CheckpointEntry, look)
         except FileNotFoundError:
             why = entry.unavailable or f"no study has made the network {one_line(folder)} yet"
             return entry.model_copy(update={"unavailable": why})

@@ -37,7 +37,7 @@ def packs_to_collect(call: Call) -> list[str]:
 @cache
 def stated_backbones(call: Call) -> dict[str, dict]:
     """Return what is known of each backbone before it is made, by its name."""
-    return {backbone.name: call.study.declared(backbone) for backbone in call.study.backbones}
+    return {one.name: call.study.declared(one, call.checkpoints[one.checkpoint]) for one in call.study.backbones}
 
 
 @cache

@@ -172,11 +172,24 @@ class Study(Record):
 
     def dense_of(self, backbone: Backbone) -> str | None:
         """Return the name of the dense backbone that one is compared with, None where the study has none."""
-        return backbone.dense or self.recipe_dense_of(backbone)
+        return backbone.dense or self._dense_of_its_kind(backbone)
 
     def recipe_dense_of(self, backbone: Backbone) -> str | None:
         """Return the name of the dense backbone that was trained by the same recipe as one (its checkpoint without
-        compression, or that which the catalog names), None where the study has none."""
+        compression, or that which the catalog names), None where the study has none. Networks of another study have
+        such a one of that study alone."""
+        name = self._dense_of_its_kind(backbone)
+        if name and self._origin(self.backbone(name).checkpoint) == self._origin(backbone.checkpoint):
+            return name
+        return None
+
+    def _origin(self, checkpoint: str) -> str | None:
+        """Return where the networks are of the other study that has made a checkpoint, None of one that is
+        published."""
+        folder = self.made_network(checkpoint)
+        return os.path.dirname(folder) if folder else None
+
+    def _dense_of_its_kind(self, backbone: Backbone) -> str | None:
         trained = self.upstream_network(backbone.checkpoint)
         checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
         _, seed = backbone.training()
@@ -189,12 +202,16 @@ class Study(Record):
         )
         return next(dense, None)
 
-    def declared(self, backbone: Backbone) -> dict:
+    def declared(self, backbone: Backbone, entry: NetworkEntry | None = None) -> dict:
         """Return what is known of a backbone before it is made: `checkpoint`, `compression` ("none", or as tables
         name it), `control`, `sparsity_declared` (None where it is not), `dense` (see `dense_of`), `recipe_dense` (see
         `recipe_dense_of`), `network`, the name of the first backbone that is made alike, but for the upstream seed,
-        and this seed (None of one that the study does not train)."""
-        entry, made, sparsify = self.checkpoint_entry(backbone.checkpoint), backbone.compression, backbone.sparsify
+        and this seed (None of one that the study does not train).
+
+        entry: of its checkpoint, as `Call.checkpoints` has it; None: `checkpoint_entry`, which knows nothing of
+        networks of other studies."""
+        entry = entry or self.checkpoint_entry(backbone.checkpoint)
+        made, sparsify = backbone.compression, backbone.sparsify
         if sparsify:
             entry = entry.model_copy(update={"compression": sparsify.algorithm, "sparsity": sparsify.sparsity})
         settings, control = made.settings() if made else None, backbone.control

@@ -18,7 +18,8 @@ THRESHOLD = "sparseThreshold"
 
 
 def read(files: dict[str, Path]) -> ImportedCheckpoint:
-    """Read a ResNet of STR's, as trained or "dense compatible", with the masks of its zeros.
+    """Read a ResNet of STR's, as trained or "dense compatible", with the masks of its zeros; of the dense one
+    with none.
 
     Raises ValueError, with file and key, if the file is damaged, a threshold has no weight or another shape, or the
     classifier is no convolution.
@@ -39,7 +40,9 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
         raise ValueError(f"{path}: fc.weight is {found}, expected a convolution of 1 x 1")
     state["fc.weight"] = classifier[:, :, 0, 0]
     state.setdefault("fc.bias", torch.zeros(len(classifier)))  # without one, as --last-layer-dense is not set
-    return apply_masks(state, masks, path)
+    checkpoint = apply_masks(state, masks, path)
+    is_dense = all(mask.all() for mask in checkpoint.masks.values())
+    return checkpoint._replace(masks={}) if is_dense else checkpoint
 
 
 def _thresholded(weight: Tensor, threshold: Tensor) -> Tensor:

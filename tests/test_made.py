@@ -1,6 +1,7 @@
 """A network that another study has made, in the place of a checkpoint that nobody publishes."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,12 @@ def test_a_network_of_another_study_has_a_dense_one_of_its_recipe_in_that_study_
     assert published.recipe_dense_of(backbone) == "dense"
     other = call(paths={"resnet18-v1": {"network": "results/remade/backbones/resnet18-dense"}}).study
     assert other.recipe_dense_of(backbone) is None
+
+
+def test_claims_are_told_what_is_made_and_what_is_a_file_of_ones_own(call):
+    own = {"resnet18-gmp": "gmp.pth", "resnet50-lth8": {"network": TICKET}}
+    told = results.claims(replace(call(), study=call().study.model_copy(update={"paths": own})))
+    assert (told["own"], told["made"]) == (["resnet18-gmp"], ["resnet50-lth8"])
 
 
 def test_1000_classes_are_those_of_imagenet_in_order(call):

@@ -302,6 +302,30 @@ def test_a_file_of_ones_own_is_no_published_network():
     assert "own" not in related(runs, **of["gmp"])["relation"]
 
 
+def test_networks_that_a_study_here_made_in_place_of_published_ones_are_told_beside_the_verdict():
+    """studies/remade.yaml's GMP decided the claims on SparseZoo's."""
+    runs = made(lost(4, 5, 6), backbones=["dense", "acdc80", "small", "gmp"]).assign(recipe=recipe())
+
+    def told(kind, names):
+        claims = {"c": claim(cells={"backbones": kind})}
+        return verdicts.judge(runs, claims, made=names).iloc[0]
+
+    note = "with networks that a study here trained in place of published ones: supported, +5 (+2.52 to +7.48)"
+    for kind in ("gmp", "resnet18-gmp"):
+        assert told(kind, [])["verdict"] == "supported"
+        found = told(kind, ["resnet18-gmp"])
+        assert found["verdict"] == "not run"
+        assert found["note"] == f"not in this study: no backbone is {kind}; {note}"
+    both = told(["acdc", "gmp"], ["resnet18-gmp"])
+    assert (both["verdict"], both["cells"]) == ("supported", told("acdc", [])["cells"])
+    assert both["note"].endswith(note.partition(":")[0] + ": supported, +5 (+2.52 to +7.48)")
+    compressed = told("compressed", ["resnet18-gmp"])
+    assert (compressed["verdict"], "trained" in compressed["note"]) == ("supported", False)
+    assert compressed["relation"].startswith("trained by a study here: gmp; ")
+    runs.loc[runs["backbone"] == "gmp", "status"] = "not run"
+    assert "trained" not in told("gmp", ["resnet18-gmp"])["note"]
+
+
 def test_the_papers_study_is_the_one_that_is_planned():
     paper, study = (
         Paper.model_validate(catalog.load("paper")),

@@ -56,7 +56,7 @@ rule claims:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(results.claims, "claims", "paper", "own"),
+        **params_of(results.claims, "claims", "paper", "own", "made"),
         code=code("claims"),
     message:
         "Putting the claims to the test"

@@ -5,4 +5,4 @@ from hiddencost.results import verdicts
 log_to(snakemake.log[0])
 settings = values.read(snakemake.params)
 claims = dict(settings["claims"])
-verdicts.write(snakemake.input[0], claims, snakemake.output[0], settings["paper"], settings["own"])
+verdicts.write(snakemake.input[0], claims, snakemake.output[0], settings["paper"], settings["own"], settings["made"])

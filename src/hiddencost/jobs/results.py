@@ -83,11 +83,15 @@ def collect(call: Call) -> dict:
 
 def claims(call: Call) -> dict:
     """Return the claims, as pairs (the order is theirs, and a mapping as a param has none), the paper's study, which
-    the cells of each are held against, and the names of checkpoints of which the study has files of its own."""
+    the cells of each are held against, and the names of checkpoints of which the study has files of its own (`own`),
+    or networks of another study (`made`)."""
+    given = sorted(call.study.paths.keys() & catalog.checkpoints().keys())
+    made = [name for name in given if call.study.made_network(name)]
     return {
         "claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()],
         "paper": catalog.load("paper"),
-        "own": sorted(call.study.paths.keys() & catalog.checkpoints().keys()),
+        "own": [name for name in given if name not in made],
+        "made": made,
     }
 
 

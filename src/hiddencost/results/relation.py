@@ -69,7 +69,14 @@ def compared(runs: pd.DataFrame, pairs: pd.DataFrame, with_dense: bool) -> pd.Da
     return pd.concat(parts).merge(runs, on=AXES)
 
 
-def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: Collection[str], paper: Paper) -> str:
+def relation(
+    rows: pd.DataFrame,
+    claim: Claim,
+    spoken_of: Collection[str],
+    own: Collection[str],
+    made: Collection[str],
+    paper: Paper,
+) -> str:
     """Say how the cells of a claim differ from the paper's, values with the paper's in brackets.
 
     Args:
@@ -78,6 +85,7 @@ def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: 
         claim: what is claimed.
         spoken_of: names of those of the paper's networks that it speaks of.
         own: names of checkpoints whose files are the user's own.
+        made: of those in whose place are networks that another study made: others than the paper's.
         paper: what it is held against.
 
     Returns:
@@ -85,7 +93,7 @@ def relation(rows: pd.DataFrame, claim: Claim, spoken_of: Collection[str], own: 
     """
     parts = [
         *_recipes(rows, paper),
-        *_networks(rows, spoken_of, own, paper),
+        *_networks(rows, spoken_of, own, made, paper),
         *_datasets(rows, claim.cells, paper),
         *_budgets(rows, claim, paper),
     ]
@@ -112,10 +120,16 @@ def _recipes(rows: pd.DataFrame, paper: Paper) -> Iterator[str]:
         yield f"{key.replace('_', ' ')} {' or '.join(map(str, others))} (paper: {value})"
 
 
-def _networks(rows: pd.DataFrame, spoken_of: Collection[str], own: Collection[str], paper: Paper) -> Iterator[str]:
+def _networks(
+    rows: pd.DataFrame, spoken_of: Collection[str], own: Collection[str], made: Collection[str], paper: Paper
+) -> Iterator[str]:
     names = [*paper.networks, *paper.not_planned]
     published = {name: catalog.checkpoint(name).compression for name in names}
     networks = rows[rows["control"].isna()].drop_duplicates("backbone")
+    is_made = networks["checkpoint"].isin(made)
+    if trained := sorted(networks.loc[is_made, "backbone"]):
+        yield f"trained by a study here: {_some(trained)}"
+    networks = networks[~is_made]
     of_paper = networks["checkpoint"].map(published) == networks["compression"]
     if others := sorted(networks.loc[~of_paper, "backbone"]):
         yield f"other network{'s' if len(others) > 1 else ''}: {_some(others)}"

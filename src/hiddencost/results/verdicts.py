@@ -1,6 +1,6 @@
 """Verdicts: what a study's runs say of each claim."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ CALLED = {"shots": "number of shots"}  # one value of an axis, where it is not c
 PAIRED = ["dataset", "seed"]
 
 
-def write(runs: str | Path, claims: dict[str, dict], path: str | Path, paper: dict, own: list[str]) -> None:
+def write(
+    runs: str | Path, claims: dict[str, dict], path: str | Path, paper: dict, own: list[str], made: list[str]
+) -> None:
     """Write the verdicts on claims; see `judge`.
 
     Args:
@@ -51,13 +53,18 @@ def write(runs: str | Path, claims: dict[str, dict], path: str | Path, paper: di
         path: of the table of verdicts.
         paper: what catalog/paper.yaml holds.
         own: names of the catalog's checkpoints of which the study names files of its own.
+        made: of those in whose place it has networks of another study.
     """
     checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
-    tables.write(judge(pd.read_parquet(runs), checked, Paper.model_validate(paper), own), path)
+    tables.write(judge(pd.read_parquet(runs), checked, Paper.model_validate(paper), own, made), path)
 
 
 def judge(
-    runs: pd.DataFrame, claims: dict[str, Claim], paper: Paper | None = None, own: Collection[str] = ()
+    runs: pd.DataFrame,
+    claims: dict[str, Claim],
+    paper: Paper | None = None,
+    own: Collection[str] = (),
+    made: Collection[str] = (),
 ) -> pd.DataFrame:
     """Put each claim to the test on the runs of a study.
 
@@ -73,6 +80,8 @@ def judge(
         paper: the study that `relation` holds cells against; None: that of the catalog.
         own: names of checkpoints whose files are the user's own. They are no published networks, unless nobody can
             have those otherwise, as they cannot be downloaded.
+        made: names of checkpoints in whose place are networks that another study made. They are no published
+            networks either: what they say of a claim that names those is a note beside its verdict.
 
     Returns:
         A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
@@ -84,11 +93,11 @@ def judge(
     """
     paper = paper or Paper.model_validate(catalog.load("paper"))
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
-    runs = counted(runs.assign(replaced=runs["checkpoint"].isin(published)))
+    runs = counted(runs.assign(replaced=runs["checkpoint"].isin([*published, *made])))
     runs["budgets"] = runs["number"].map(runs["shots"].groupby(runs["number"]).agg(",".join))  # whose result it is
     ran = runs[runs["status"] == "ok"].drop_duplicates("number")
     runs["above"] = runs["number"].isin(ran.loc[surely_above(ran), "number"])
-    judged = [{"claim": name} | _judged(runs, claim, paper, own) for name, claim in claims.items()]
+    judged = [{"claim": name} | _judged(runs, claim, paper, own, made) for name, claim in claims.items()]
     return pd.DataFrame(judged, columns=COLUMNS)
 
 
@@ -105,18 +114,29 @@ def count(verdicts: pd.Series) -> str:
     return ", ".join(f"{(verdicts == verdict).sum()} {verdict}" for verdict in VERDICTS)
 
 
-def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]) -> dict:
+def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str], made: Collection[str]) -> dict:
     column, _ = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
     rows, as_published = judged.pop("rows"), METRICS[column].as_published
     judged |= {"text": claim.text, "published": claim.published, "source": claim.source, "relation": None}
     if rows is not None:
-        judged["relation"] = relation.relation(rows, claim, _spoken_of(claim, paper), own, paper)
+        judged["relation"] = relation.relation(rows, claim, _spoken_of(claim, paper), own, made, paper)
         if judged["verdict"] != "at chance" and as_published and 0 in (claim.more_than, claim.less_than):
             published = _test(runs, claim, as_published)
             differs = "differs" if published["verdict"] != judged["verdict"] else "agrees"
             judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
+    judged["notes"] += _of_made(runs, claim, column, made)
     return judged | {"note": "; ".join(judged.pop("notes"))}
+
+
+def _of_made(runs: pd.DataFrame, claim: Claim, column: str, made: Collection[str]) -> Iterator[str]:
+    """Say what comes of a claim that names published networks with those that a study here made in their place."""
+    taken = runs.assign(replaced=runs["replaced"] & ~runs["checkpoint"].isin(made))
+    sides = [Cells(backbones=side.backbones) for side in (claim.cells, claim.left, claim.right) if side]
+    if any((_mask(runs, runs, side) != _mask(taken, taken, side)).any() for side in sides):
+        judged = _test(taken, claim, column)
+        if judged["effect"] is not None:
+            yield f"with networks that a study here trained in place of published ones: {_in_words(judged)}"
 
 
 def _spoken_of(claim: Claim, paper: Paper) -> list[str]:

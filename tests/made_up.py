@@ -95,7 +95,7 @@ def runs(study: Study, missing: tuple[str, ...] = ("resnet50-lth10", "caltech101
     for column in ("checkpoint", "compression", "control", "sparsity_declared", "dense", "recipe_dense"):
         table[column] = table["backbone"].map({name: one[column] for name, one in told.items()})
     table["sparsity_measured"] = table["sparsity_declared"]
-    table["study"], table["classes"], table["n_test"] = study.study, classes, 1000
+    table["study"], table["classes"], table["n_test"], table["n_test_fewest"] = study.study, classes, 1000, 10
     weights = ["checkpoint", "compression", "control"]
     table["run"] = table.groupby([*weights, *tables.AXES[1:]], dropna=False).ngroup().map("{:064x}".format)
     for dataset, most in IMAGES.items():  # budgets that have all images are one training

@@ -51,7 +51,7 @@ def made(
         axes = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shot, "seed": seed}
         value = accuracy(backbone, dataset, method, shot, seed)
         scores = {"accuracy": value, "mean_class_accuracy": value, "ece": 0.1, "ece_published": 0.1}
-        rows.append(axes | told | scores | {"status": "ok", "classes": 10, "n_test": 1000, "recipe": None})
+        rows.append(axes | told | scores | {"status": "ok", "classes": 10, "n_test_fewest": 100, "recipe": None})
     return pd.DataFrame(rows)
 
 

@@ -67,7 +67,7 @@ SETTINGS = {
     "probe": (training.probe, training.params("probe")),
     "collect": (
         results.collect,
-        ("study", "grid", "methods", "backbones", "left_out", "expectations", "splits", "so_far"),
+        ("study", "grid", "methods", "backbones", "left_out", "expectations", "splits", "test_labels", "so_far"),
     ),
     "learned": (results.learned, ("ledger", "prepared", "groups", "backbones")),
     "figure": (results.figure, (*results.CONTENT, *results.STYLE)),

@@ -28,6 +28,7 @@ STUDY = tables.CollectedStudy(
     left_out={"backbone": {}, "dataset": {}},
     expectations=[],
     splits="splits/{dataset}/seed{seed}.json",
+    test_labels={"toy": "labels.npy"},
 )
 
 
@@ -96,6 +97,13 @@ def test_a_budget_above_what_a_class_has_is_told(packs, tmp_path):
     methods = {name: ["zs"] for name in ("dense", "pruned")}
     study = replace(study, grid=GRID | {"shots": [3], "method": ["zs"]}, methods=methods)
     assert set(tables.collect([tmp_path / "z.parquet"], study)["classes_short"]) == {0}
+
+
+def test_the_test_images_of_the_smallest_class_are_told(packs, tmp_path):
+    assert tables.collect(packs, STUDY)["n_test_fewest"].isna().all()
+    np.save(tmp_path / "labels.npy", np.array([0, 0, 0, 2, 2, 3, 3, 3]))  # of class 1 there is none
+    study = replace(STUDY, test_labels={"toy": str(tmp_path / "labels.npy")})
+    assert set(tables.collect(packs, study)["n_test_fewest"]) == {2}
 
 
 def test_the_runs_of_the_grid_are_collected_in_its_order(packs):

@@ -67,6 +67,14 @@ def test_the_best_is_sought_among_those_with_the_most_seeds():
     assert best(three=[0.5, 0.6, 0.7], twice=[None, 0.59, 0.72]) == {"three"}
 
 
+def test_a_method_that_does_not_train_is_one_evaluation():
+    """Its copies by seed were three seeds that do not differ, and each network was in bold."""
+    numbers = typeset.cells(made(methods=["zs"], accuracy={"clip": [0.6] * 3, "half": [0.2] * 3}), "accuracy")
+    assert numbers.loc[numbers["best"], "backbone"].tolist() == ["clip", "clip"]
+    assert set(numbers["seeds"]) == {1}
+    assert "±" not in typeset.markdown(numbers, "")
+
+
 def test_seeds_that_all_lie_as_far_behind_do_not_make_a_loss_certain():
     assert best(dense=[0.7, 0.8, 0.9], pruned=[0.5, 0.6, 0.7]) == {"dense", "pruned"}
     assert best(dense=[0.7, 0.8, 0.9], pruned=[0.5, 0.6, 0.701]) == {"dense"}

@@ -32,7 +32,7 @@ rule collect:
     params:
         **params_of(
             results.collect,
-            *("study", "grid", "methods", "backbones", "left_out", "expectations", "splits", "so_far"),
+            *("study", "grid", "methods", "backbones", "left_out", "expectations", "splits", "test_labels", "so_far"),
         ),
         code=code("collect"),
     message:

@@ -77,6 +77,9 @@ def collect(call: Call) -> dict:
         "left_out": left_out(call),
         "expectations": [expectation.model_dump() for expectation in call.study.expectations],
         "splits": call.path(layout.SPLIT, dataset="{dataset}", seed="{seed}"),
+        "test_labels": {
+            one.name: f"{datasets.first_prepared(call, one.name)}/test_labels.npy" for one in call.study.datasets
+        },
         "so_far": packs_so_far(call) if call.partial else None,
     }
 

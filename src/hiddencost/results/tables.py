@@ -6,6 +6,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hiddencost.files import atomic, canonical, read_json
@@ -45,6 +46,7 @@ class CollectedStudy:
         left_out: by `backbone` and `dataset`, the names of those without packs, and why: their rows are not run.
         expectations: published accuracies, see `against_published`.
         splits: path of the images that were drawn, with {dataset} and {seed}.
+        test_labels: paths of the arrays of the test images' labels, by dataset.
         so_far: where the study may still be running, the paths of the packs that there are, with their time stamps:
             what they do not hold is not run, either; None where it has ended.
     """
@@ -56,6 +58,7 @@ class CollectedStudy:
     left_out: Mapping[str, Mapping[str, str]]
     expectations: list[dict]
     splits: str
+    test_labels: Mapping[str, str]
     so_far: Mapping[str, int] | None = None
 
 
@@ -64,7 +67,7 @@ def run_columns() -> list[str]:
     return [
         *CELL,
         *OF_STUDY[len(COUNTERPARTS) :],
-        *("seed", "status", "reason", "n_train", "classes", "classes_short", "n_test"),
+        *("seed", "status", "reason", "n_train", "classes", "classes_short", "n_test", "n_test_fewest"),
         *METRICS,
         *batch_columns().values(),
         *("train_seconds", "images_per_second", "device", "precision"),
@@ -87,7 +90,8 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     Returns:
         A row a run of the grid, in its order: `run_columns` and `BIN_COLUMNS`. `classes` is the dataset's
         number of classes, `classes_short` of how many there are fewer training images than the run's shots, so that
-        they gave all; both empty where no images were drawn.
+        they gave all; both empty where no images were drawn. `n_test_fewest`: the test images of the class that has
+        the fewest; empty where there is no array of labels.
 
     Raises:
         ValueError: if a run of the grid is missing or there twice.
@@ -108,6 +112,8 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     runs = runs.reset_index(drop=True)
     # of these alone: a pack may hold methods that nobody knows any more
     runs[["classes", "classes_short"]] = _classes(runs, study.splits)
+    fewest = {name: _fewest(path) for name, path in study.test_labels.items()}
+    runs["n_test_fewest"] = runs["dataset"].map(fewest).astype(float)
     return runs.reindex(columns=run_columns() + BIN_COLUMNS)
 
 
@@ -140,6 +146,14 @@ def _classes(runs: pd.DataFrame, splits: str) -> pd.DataFrame:
     of_runs = [counts(*run) for run in runs[["dataset", "seed", "shots"]].itertuples(index=False, name=None)]
     columns = pd.DataFrame(of_runs, index=runs.index, columns=["classes", "classes_short"], dtype=float)
     return columns.assign(classes_short=columns["classes_short"].where(cells.trains(runs), 0.0))
+
+
+def _fewest(labels: str) -> int | None:
+    """Return the number of images of the smallest class, of those that have any."""
+    if not Path(labels).exists():
+        return None
+    counts = np.bincount(np.load(labels))
+    return int(counts[counts > 0].min()) if counts.any() else None
 
 
 def _left_out(study: CollectedStudy, in_packs: set[tuple[str, ...]]) -> pd.DataFrame:

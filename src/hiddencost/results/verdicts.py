@@ -71,7 +71,7 @@ def judge(
     A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
     interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
     order, `evidence.judge_cells` says. A cell that compares two of which neither surely does better than guessing
-    (see `chance`) is no evidence of these, nor is one of a difference of differences where one of them is so; where
+    (see `chance`, of the runs of the claim) is no evidence of these, nor is one of a difference of differences where one of them is so; where
     all cells are such, a study says nothing of any claim: at chance.
 
     Args:
@@ -95,8 +95,6 @@ def judge(
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
     runs = counted(runs.assign(replaced=runs["checkpoint"].isin([*published, *made])))
     runs["budgets"] = runs["number"].map(runs["shots"].groupby(runs["number"]).agg(",".join))  # whose result it is
-    ran = runs[runs["status"] == "ok"].drop_duplicates("number")
-    runs["above"] = runs["number"].isin(ran.loc[surely_above(ran), "number"])
     judged = [{"claim": name} | _judged(runs, claim, paper, own, made) for name, claim in claims.items()]
     return pd.DataFrame(judged, columns=COLUMNS)
 
@@ -182,7 +180,9 @@ def _test(runs: pd.DataFrame, claim: Claim, column: str) -> dict:
     with_dense = compared_measures()[claim.measure][1] is not None
     rows = judged["rows"] = relation.compared(runs, pairs, with_dense)
     # a difference of two that guess is none, nor is what a side of two such adds
-    above = rows.groupby(["pair", "difference"])["above"].any().groupby("pair").all()
+    ran_once = rows.drop_duplicates("number")
+    surely = rows["number"].isin(ran_once.loc[surely_above(ran_once), "number"])
+    above = surely.groupby([rows["pair"], rows["difference"]]).any().groupby("pair").all()
     above = above.groupby(pairs.groupby(_cell(pairs), dropna=False).ngroup()).all().to_numpy()  # by row of `ran`
     if not above.all():
         notes.append(f"at chance in {(~above).sum()} of {len(ran)} cells")

@@ -18,7 +18,8 @@ SHARED, OF_METRICS = "What a run or a cell is of", {"METRIC": list(METRICS), "PA
 def described(section):
     """The columns that a section describes: of a name in capitals, one a metric."""
     columns = []
-    for first in re.findall(r"^\| (.+?) \|", SECTIONS[section], re.MULTILINE):
+    for first, what in re.findall(r"^\| (.+?) \|(.*)\|$", SECTIONS[section], re.MULTILINE):
+        assert what.strip() or first.startswith("all "), f"{first} is not described"
         columns += described(SHARED) if first.startswith("all ") else []
         for name in re.findall("`(.+?)`", first):
             word = re.match("[A-Z]+_|", name)[0]

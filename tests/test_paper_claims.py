@@ -104,7 +104,13 @@ def test_the_most_and_the_lowest_of_three_are_so_against_each_of_the_others():
 def runs_of(accuracies, classes=10, n_test=1000, **more):
     """Runs of arms, with these accuracies by arm and seed, of classes that have alike many test images."""
     arm, seed = np.indices(np.shape(accuracies)).reshape(2, -1)
-    told = {"backbone": "b", "dataset": "cifar10", "method": "ilm", "classes": classes, "n_test_fewest": n_test // classes} | more
+    told = {
+        "backbone": "b",
+        "dataset": "cifar10",
+        "method": "ilm",
+        "classes": classes,
+        "n_test_fewest": n_test // classes,
+    } | more
     return pd.DataFrame(told | {"shots": arm, "seed": seed, "mean_class_accuracy": np.ravel(accuracies)})
 
 
@@ -143,7 +149,7 @@ def test_at_chance_is_what_is_not_surely_above_it(accuracies, more, expected):
 
 
 def falsely_above(shares, arms=20, **more):
-    """How many of the arms that guess, [arms, seeds], and of studies of so many, are said to have one that does not."""
+    """The share of arms that guess, [arms, seeds], and of studies with any, that are said not to."""
     alone = (p_values(runs_of(shares, **more)) <= RISK).mean()
     studies = shares.reshape(-1, arms, shares.shape[1])
     return alone, np.mean([surely_above(runs_of(study, **more)).any() for study in studies])
@@ -151,8 +157,8 @@ def falsely_above(shares, arms=20, **more):
 
 @pytest.mark.parametrize(("seeds", "shared"), [(1, 0), (3, 0), (3, 0.8), (5, 0.95)])
 def test_networks_that_guess_are_rarely_said_not_to(seeds, shared):
-    """Seeds whose predictions agree have the luck of the test set in common: a t test over them said that 35 % of such
-    guesses, and any of 20 in 99 % of studies, were none."""
+    """Seeds whose predictions agree have the luck of the test set in common: a t test over them said that 35 %
+    of such guesses, and any of 20 in 99 % of studies, were none."""
     draw = np.random.default_rng(0)
     labels, first, own = np.arange(500) % 10, draw.integers(10, size=(2000, 1, 500)), (2000, seeds, 500)
     guesses = np.where(draw.random(own) < shared, first, draw.integers(10, size=own))
@@ -163,8 +169,8 @@ def test_networks_that_guess_are_rarely_said_not_to(seeds, shared):
 
 @pytest.mark.parametrize("guessed", [slice(None), [0, 19]])
 def test_guesses_of_unequal_classes_are_rarely_said_not_to(guessed):
-    """The classes of GTSRB's test have 60 to 750 images. By their sum, a single seed of guesses was said to be none in
-    7.6 %; guesses that fall on the two smallest scatter furthest."""
+    """The classes of GTSRB's test have 60 to 750 images. By their sum, a single seed of guesses was said to be none
+    in 7.6 %; guesses that fall on the two smallest scatter furthest."""
     images = 30 * np.array([2, 24, 25, 15, 22, 21, 5, 15, 15, 16, 22, 14, 23, 24, 9, 7, 5, 12, 13, 2, 3, 3, 4])
     draw, shares, classes = np.random.default_rng(0), np.zeros((5000, len(images))), len(images)
     counts = images[guessed]
@@ -315,8 +321,9 @@ def test_a_verdict_says_in_what_its_cells_are_not_the_papers():
 def test_other_networks_and_datasets_are_told():
     runs = made(lost(4, 5, 6), backbones=["dense", "blocks", "old", "random"], datasets=["cifar10-part", "eurosat"])
     told = related(runs.assign(recipe=recipe(image_size=128)))["relation"]
-    networks, parts = "other network: blocks; none of the paper's 20 networks", "other dataset: cifar10-part"
+    networks, parts = "other network: blocks; none of the 20 networks of the claim", "other dataset: cifar10-part"
     assert told.startswith(f"{networks}; {parts}; split of eurosat (paper: test images are trained on)")
+    assert "; only 1 of the 8 datasets of the claim; " in told  # eurosat: cifar10-part is another
     assert "image size" not in told  # of cifar10-part the paper has none
 
 

@@ -292,7 +292,7 @@ BAD = {
     ),
     "an expectation that is a share of 1": (
         ["expectations"],
-        [EXPECTED | {"accuracy": 0.35}],
+        [EXPECTED | {"accuracy": 0.35}, EXPECTED],
         "expectations[0].accuracy: 0.35; expected per cent, and no share of 1 (35, where it is one)",
     ),
     "infinity": (["protocol", "learning_rate"], float("inf"), "protocol.learning_rate: inf is not allowed: "),

@@ -148,7 +148,8 @@ def _datasets(rows: pd.DataFrame, cells: Cells, paper: Paper) -> Iterator[str]:
     wanted = [
         name for name in wanted if name in (cells.datasets or wanted) and name not in (cells.except_datasets or [])
     ]
-    yield from _without(set(dataset_units(rows["dataset"])), wanted, "datasets")
+    there = rows.loc[~rows["dataset"].isin(others), "dataset"]
+    yield from _without(set(dataset_units(there)), wanted, "datasets")
 
 
 def _budgets(rows: pd.DataFrame, claim: Claim, paper: Paper) -> Iterator[str]:
@@ -165,7 +166,7 @@ def _without(there: Container, wanted: Collection[str], what: str, named: str = 
         yield f"without {named}{listed(missing, 'and')}"
     elif missing:
         found = len(wanted) - len(missing)
-        yield f"{f'only {found}' if found else 'none'} of the paper's {len(wanted)} {what}"
+        yield f"{f'only {found}' if found else 'none'} of the {len(wanted)} {what} of the claim"
 
 
 def _some(names: list[str]) -> str:

@@ -53,9 +53,9 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         A row a cell of the grid: `shots`, `dataset`, `method`, `backbone`; `mean` and `std` (n - 1) over seeds, as
-        they are shown (`Metric.factor`); `seeds`, their number (one of a method that does not train); `best`, whether it is set in bold; `classes_short`,
-        how many classes have fewer images than its shots, at most; `same_as`, the smaller number of shots that has
-        the same images, so that both are one training.
+        they are shown (`Metric.factor`); `seeds`, their number (one of a method that does not train); `best`, whether
+        it is set in bold; `classes_short`, how many classes have fewer images than its shots, at most; `same_as`, the
+        smaller number of shots that has the same images, so that both are one training.
     """
     runs = one_seed(runs)
     runs = runs.assign(value=METRICS[metric].factor * runs[metric].where(runs["status"] == "ok"))

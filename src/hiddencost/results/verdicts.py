@@ -71,8 +71,8 @@ def judge(
     A claim of the mean is supported where the whole interval lies where it holds, contradicted where the whole
     interval lies where it does not, else undecided. What decides one of every, most or some cells, or one of no
     order, `evidence.judge_cells` says. A cell that compares two of which neither surely does better than guessing
-    (see `chance`, of the runs of the claim) is no evidence of these, nor is one of a difference of differences where one of them is so; where
-    all cells are such, a study says nothing of any claim: at chance.
+    (see `chance`, of the runs of the claim) is no evidence of these, nor is one of a difference of differences where
+    one of them is so; where all cells are such, a study says nothing of any claim: at chance.
 
     Args:
         runs: a row a run, as in runs.parquet.

@@ -228,14 +228,18 @@ def check_references(study: Study) -> None:
 
 
 def check_expectations(study: Study) -> None:
-    """Published accuracies are of methods that serve their backbones, and in per cent."""
+    """Published accuracies are of methods that serve their backbones, and in per cent: not all at most 1, and none at
+    most 1 that would be below chance."""
+    all_are_shares = all(expectation.accuracy <= 1 for expectation in study.expectations)
     for index, expectation in enumerate(study.expectations):
         if expectation.method not in (served := study.methods_of(study.backbone(expectation.backbone))):
             raise ValueError(
                 f"expectations[{index}].method: {expectation.method} is not run on {expectation.backbone}; expected "
                 f"one of {', '.join(served)}"
             )
-        if 0 < expectation.accuracy < 1:
+        known = catalog.datasets().get(expectation.dataset)  # of the user's own images nobody knows yet
+        chance = 100 / len(known.classes) if known and known.classes else 0
+        if 0 < expectation.accuracy <= 1 and (all_are_shares or expectation.accuracy < chance):
             raise ValueError(
                 f"expectations[{index}].accuracy: {expectation.accuracy:g}; expected per cent, and no share of 1 "
                 f"({100 * expectation.accuracy:g}, where it is one)"

@@ -60,6 +60,7 @@ def test_a_label_mapping(tmp_path, monkeypatch, threads):
     figures = ("heatmap", "mapping", "movement", "prompts")
     finished = in_process.run(in_process.STUDY | {"methods": ["flm", "olm"]}, tmp_path, monkeypatch, figures)
     assert set(finished.runs["status"]) == {"ok"}
+    assert {"mapping", "movement", "prompts"} <= in_process.listed_figures(finished.study).keys()
     assert finished.runs["method"].value_counts().to_dict() == {"flm": 8, "olm": 8}
     mappings = pd.read_parquet(finished.tables["mappings"]).groupby("method")["source"]
     assert len(mappings.get_group("olm")) == 8 * 3

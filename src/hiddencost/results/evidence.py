@@ -112,8 +112,8 @@ def p_values(cells: pd.DataFrame, bound: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _skewness_of_all(skew: np.ndarray, std: np.ndarray) -> float:
-    """Return the skewness of cells taken together, which have no scale in common: k3 by s^3, of a cell that spreads
-    far more than most as if it did so by twice the median, so that it does not decide for them."""
+    """Return the skewness of all cells together: the mean of theirs, each weighted by the cube of its standard
+    deviation, of which no more than twice the median counts, so that one cell does not decide for all."""
     return np.average(skew, weights=np.minimum(std, 2 * np.median(std)) ** 3) if len(std) else 0.0
 
 

@@ -258,10 +258,10 @@ def _mask(runs: pd.DataFrame, values: pd.DataFrame, cells: Cells) -> pd.Series:
         mask &= values["backbone"].isin(backbones.loc[named, "backbone"])
     for axis in cells.named - {"backbones"}:
         column, names = values[COLUMN_OF[axis]], [str(value) for value in getattr(cells, axis)]
-        listed = column.isin(names)
+        named = column.isin(names)
         if COLUMN_OF[axis] == "dataset":  # a name stands for the variants of it, too
-            listed |= dataset_units(column).isin(names)
-        mask &= ~listed if axis == "except_datasets" else listed
+            named |= dataset_units(column).isin(names)
+        mask &= ~named if axis == "except_datasets" else named
     return mask
 
 

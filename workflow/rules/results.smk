@@ -32,7 +32,17 @@ rule collect:
     params:
         **params_of(
             results.collect,
-            *("study", "grid", "methods", "backbones", "left_out", "expectations", "splits", "test_labels", "so_far"),
+            *(
+                "study",
+                "grid",
+                "methods",
+                "backbones",
+                "left_out",
+                "expectations",
+                "splits",
+                "test_labels",
+                "so_far",
+            ),
         ),
         code=code("collect"),
     message:

@@ -18,7 +18,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 		{ echo "hiddencost needs Python 3.11.4 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
-	@echo "installing into .venv: some minutes, 5.5 GB"
+	@echo "installing into .venv: some minutes, 7 GB"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
 		--constraint constraints.txt --editable '.[dev]'

@@ -264,6 +264,7 @@ def test_what_a_study_so_far_does_not_hold_is_a_row_that_says_so(packs):
     runs = tables.collect(packs[:1], study).set_index(["backbone", "seed", "shots"])
     assert runs.index.tolist() == whole.index.tolist()
     assert runs["accuracy"].count() == 2
+    assert len(tables.summarise(runs.reset_index())) == 3 * 2  # of which one seed alone is finished: one row a cell
     assert runs.loc[("dense", 0, "1"), "accuracy"] == whole.loc[("dense", 0, "1"), "accuracy"]
     assert runs.loc[("pruned", 1, "full"), "reason"] == "not finished yet"
     assert runs.loc[("gone", 0, "1"), "reason"] == "never public"

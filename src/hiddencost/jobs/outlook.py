@@ -188,7 +188,7 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
     ]
     unknown = sum(file.size is None for file in files)
     text = f"{_size(sum(file.size or 0 for file in files))} in {len(files)} files that are not here yet"
-    return text + (f", {unknown} of unknown size not counted" if unknown else "")
+    return f"at least {text}, {unknown} of unknown size not counted" if unknown else text
 
 
 def _disk(call: Call, made: Callable[[str], bool]) -> str:

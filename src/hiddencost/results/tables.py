@@ -114,7 +114,10 @@ def collect(packs: Iterable[str | Path], study: CollectedStudy) -> pd.DataFrame:
     runs[["classes", "classes_short"]] = _classes(runs, study.splits)
     fewest = {name: _fewest(path) for name, path in study.test_labels.items()}
     runs["n_test_fewest"] = runs["dataset"].map(fewest).astype(float)
-    return runs.reindex(columns=run_columns() + BIN_COLUMNS)
+    runs = runs.reindex(columns=run_columns() + BIN_COLUMNS)
+    # of a backbone, not of a run: what is not finished yet has it, too, as one cell is one row of the summary
+    of_backbone = runs.groupby("backbone")["sparsity_measured"].transform("first")
+    return runs.assign(sparsity_measured=runs["sparsity_measured"].fillna(of_backbone))
 
 
 def _read_pack(path: Path) -> pd.DataFrame:

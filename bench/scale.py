@@ -96,7 +96,7 @@ def study_of(grid: dict) -> dict:
         else {"name": f"{name}-dense", "checkpoint": name}
         for sparsity, name in product(SPARSITIES, public)
     ]
-    parts = study | {"backbones": backbones}
+    parts = study | {"backbones": backbones, "paths": {}}
     return study | {"study": "scale", "methods": METHODS} | {axis: parts[axis][: grid[axis]] for axis in grid}
 
 

@@ -96,8 +96,9 @@ def study_of(grid: dict) -> dict:
         else {"name": f"{name}-dense", "checkpoint": name}
         for sparsity, name in product(SPARSITIES, public)
     ]
-    parts = study | {"backbones": backbones, "paths": {}}
-    return study | {"study": "scale", "methods": METHODS} | {axis: parts[axis][: grid[axis]] for axis in grid}
+    parts = study | {"backbones": backbones}
+    of_all = {"study": "scale", "methods": METHODS, "paths": {}}
+    return study | of_all | {axis: parts[axis][: grid[axis]] for axis in grid}
 
 
 def measure_planning(kind: str, grid: dict, repeats: int = REPEATS, whole: bool = True) -> dict:

@@ -188,11 +188,7 @@ COMPRESSIONS: dict[str, OneShotCompression] = {
         "magnitude", description="removes the smallest weights", defaults=GLOBAL, method="L1Unstructured"
     ),
     "random": Unstructured(
-        "random",
-        "random pruning",
-        description="any weights",
-        defaults=GLOBAL,
-        method="RandomUnstructured",
+        "random", "random pruning", description="any weights", defaults=GLOBAL, method="RandomUnstructured"
     ),
     "nm": NM(
         "nm", "N:M", description="all but the n largest of each m in a row", required=("n", "m"), shows_sparsity=False

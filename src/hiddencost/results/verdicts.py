@@ -129,19 +129,25 @@ def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]
 
 def _of_made(runs: pd.DataFrame, claim: Claim, column: str, made: Collection[str]) -> Iterator[str]:
     """Say what comes of a claim that names published networks with those that a study here made in their place."""
+    if not made:
+        return
     taken = runs.assign(replaced=runs["replaced"] & ~runs["checkpoint"].isin(made))
-    sides = [Cells(backbones=side.backbones) for side in (claim.cells, claim.left, claim.right) if side]
-    if any((_mask(runs, runs, side) != _mask(taken, taken, side)).any() for side in sides):
+    if any((_mask(runs, runs, side) != _mask(taken, taken, side)).any() for side in _backbones_of(claim)):
         judged = _test(taken, claim, column)
         if judged["effect"] is not None:
             yield f"with networks that a study here trained in place of published ones: {_in_words(judged)}"
 
 
+def _backbones_of(claim: Claim) -> list[Cells]:
+    """Return the cells and sides of a claim, of each its backbones alone."""
+    return [Cells(backbones=side.backbones) for side in (claim.cells, claim.left, claim.right) if side]
+
+
 def _spoken_of(claim: Claim, paper: Paper) -> list[str]:
     """Return the names of those of the paper's networks that a claim speaks of."""
     known = paper.backbones()
-    sides = [Cells(backbones=side.backbones) for side in (claim.cells, claim.left, claim.right) if side]
-    named = [_mask(known, known, side) for side in sides if side.backbones] or [known["backbone"].notna()]
+    named = [_mask(known, known, side) for side in _backbones_of(claim) if side.backbones]
+    named = named or [known["backbone"].notna()]
     return known.loc[np.logical_or.reduce(named), "backbone"].to_list()
 
 

@@ -304,7 +304,7 @@ def test_a_paired_metric_is_compared_in_its_unit_and_has_a_table_for_print(monke
     runs = made(lambda *_: 0.5)
     runs["regret"] = np.where(runs["backbone"] == "dense", 0.5, 2.0)
     assert judged(runs, measure="regret_added")["effect"] == pytest.approx(1.5)
-    assert printed_metrics() == ["accuracy", "ece", "ece_scaled", "regret"]
+    assert printed_metrics() == ["accuracy", "worst_class_accuracy", "class_gap", "ece", "ece_scaled", "regret"]
     runs[["study", "classes_short"]] = "s", 0
     numbers = typeset.cells(runs, "regret").set_index("backbone")
     assert numbers["mean"].to_dict() == {"dense": 0.5, "acdc80": 2.0}

@@ -69,9 +69,20 @@ def test_every_metric_says_how_it_is_shown_and_is_scored():
     scores = evaluate(logits, labels, 128)
     assert list(scores)[: len(METRICS)] == list(METRICS)
     assert all(metric.label for metric in METRICS.values())
-    assert [name for name, metric in METRICS.items() if metric.paired] == ["accuracy", "ece", "ece_scaled"]
+    paired = ["accuracy", "worst_class_accuracy", "class_gap", "ece", "ece_scaled"]
+    assert [name for name, metric in METRICS.items() if metric.paired] == paired
     assert METRICS["accuracy"].factor == 100
     assert METRICS["nll"].factor == 1
+
+
+def test_the_worst_class_is_of_those_that_occur():
+    predicted, labels = torch.tensor([0, 0, 1, 1, 1, 3, 0]), torch.tensor([0, 0, 0, 0, 1, 3, 3])  # none of class 2
+    scores = evaluate(functional.one_hot(predicted, 4) * 5.0, labels, 128)
+    assert scores["worst_class_accuracy"] == 0.5
+    assert scores["mean_class_accuracy"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert scores["class_gap"] == pytest.approx((0.5 + 1 + 0.5) / 3 - 0.5)
+    of_one = evaluate(torch.eye(3)[[0, 1]], torch.tensor([0, 0]), 128)
+    assert (of_one["worst_class_accuracy"], of_one["class_gap"]) == (0.5, 0)
 
 
 def overconfident(images, factor=2.0, classes=5):

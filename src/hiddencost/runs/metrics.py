@@ -1,11 +1,10 @@
-"""Metrics of a run over the whole test set: accuracy and calibration.
+"""Metrics of a run over the whole test set: accuracy, also of the worst class, and calibration.
 
 They stand apart from training: a run's identity does not contain their code, so a new metric scores what is stored
 and trains nothing (see `pack.complete`). A new one is a function of `Predictions` and its line in METRICS.
 """
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from hiddencost.digest import definition_digest
 from hiddencost.files import canonical, sha256_text
+from hiddencost.runs.metric import Metric
 
 if TYPE_CHECKING:  # the Snakefile reads this module, and does without the seconds that PyTorch takes
     from torch import Tensor
@@ -85,54 +85,34 @@ class Predictions:
         return float(np.exp(found.x))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A number that tables, figures and report show of a run.
-
-    Raises TypeError for a `compute` that is no plain function, such as a functools.partial.
-
-    Attributes:
-        label: what it is called in figures and report.
-        title: what printed tables call it, where it is not by its label.
-        compute: its value, of the predictions over a test set; None where they are too few for one.
-        percent: whether it is a share of 1 that is shown in %.
-        unit: of what is shown, of a difference too.
-        higher_is_better: whether more of it is better.
-        paired: whether tables hold its difference from the dense network, paired by seed: a cost of compression.
-        by_batch: whether it depends on how many images a batch of the test has.
-        as_published: the name of what the paper's code computes in its place, of another scale: verdicts compare its
-            sign alone.
-    """
-
-    label: str
-    compute: Callable[[Predictions], float | None]
-    percent: bool = False
-    unit: str = ""
-    higher_is_better: bool = False
-    paired: bool = False
-    by_batch: bool = False
-    title: str = ""
-    as_published: str = ""
-
-    def __post_init__(self) -> None:
-        if not inspect.isfunction(self.compute):
-            raise TypeError(f"metric {self.label}: {self.compute!r} is no function, whose code could be in a digest")
-
-    @property
-    def factor(self) -> int:
-        """What a value is multiplied by to be shown."""
-        return 100 if self.percent else 1
-
-
 def accuracy(predictions: Predictions) -> float:
     """Return the share of images whose predicted class is the label."""
     return predictions.correct.double().mean().item()
 
 
+def _class_accuracies(predictions: Predictions) -> list[float]:
+    labels, correct = predictions.labels, predictions.correct
+    return [correct[labels == label].double().mean().item() for label in labels.unique()]
+
+
 def mean_class_accuracy(predictions: Predictions) -> float:
     """Return the mean accuracy of the classes that occur."""
-    labels, correct = predictions.labels, predictions.correct
-    return float(np.mean([correct[labels == label].double().mean().item() for label in labels.unique()]))
+    return float(np.mean(_class_accuracies(predictions)))
+
+
+def worst_class_accuracy(predictions: Predictions) -> float:
+    """Return the accuracy of the class that is recognised least, of those that occur.
+
+    What compression takes from a few classes, a mean over images does not show (Hooker et al., What Do Compressed
+    Deep Neural Networks Forget?, arXiv 1911.05248; as the worst group's of Sagawa et al., arXiv 1911.08731). It is
+    the least of K noisy shares, and so the lower the fewer test images a class has.
+    """
+    return min(_class_accuracies(predictions))
+
+
+def class_gap(predictions: Predictions) -> float:
+    """Return by how much the class that is recognised least lies below the mean of the classes that occur: 0..1."""
+    return mean_class_accuracy(predictions) - worst_class_accuracy(predictions)
 
 
 def nll(predictions: Predictions) -> float:
@@ -227,6 +207,17 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("Test accuracy", accuracy, percent=True, unit="%", higher_is_better=True, paired=True),
     "mean_class_accuracy": Metric(
         "Mean accuracy of the classes", mean_class_accuracy, percent=True, unit="%", higher_is_better=True
+    ),
+    "worst_class_accuracy": Metric(
+        "Accuracy of the worst class",
+        worst_class_accuracy,
+        percent=True,
+        unit="%",
+        higher_is_better=True,
+        paired=True,
+    ),
+    "class_gap": Metric(
+        "Gap of the worst class to the mean of the classes", class_gap, percent=True, unit="points", paired=True
     ),
     "nll": Metric("Negative log-likelihood", nll, unit="nats"),
     "brier": Metric("Brier score", brier),

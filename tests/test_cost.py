@@ -127,9 +127,9 @@ def test_memory_counts_images_network_and_work(study):
     found = [cost.features_mb(study, study.backbones[0], NETWORK, one, "cpu") for one in (large, DATASET)]
     assert found[0] - found[1] == pytest.approx(59_850 * 2048 * 4 / 1e6, abs=1)
     assert cost.probe_mb(large) == 1000 + -(-3 * 60_000 * 2048 * 4 // 10**6)
-    batches = [cost.finetune_mb(study, NETWORK, large, size, "cpu") for size in (128, 256)]
+    batches = [cost.finetune_mb(study, study.backbones[0], NETWORK, large, size, "cpu") for size in (128, 256)]
     assert batches[1] - batches[0] == 128 * cost.IMAGE / 4
-    assert cost.finetune_mb(study, NETWORK, DATASET, 128, "gpu") == cost.PROCESS["gpu"] + network
+    assert cost.finetune_mb(study, study.backbones[0], NETWORK, DATASET, 128, "gpu") == cost.PROCESS["gpu"] + network
 
 
 def test_a_file_of_arrays_is_read_whole_unless_it_is_large(tmp_path):

@@ -13,7 +13,7 @@ from hiddencost import catalog
 from hiddencost.compression.gate import verify
 from hiddencost.compression.make import compress
 from hiddencost.compression.photos import Recognised
-from hiddencost.jobs import grid, outlook, resources, results, upstream
+from hiddencost.jobs import grid, outlook, resources, results, training, upstream
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
 from hiddencost.networks import backbones, build, heads, inputs, ofq
@@ -24,8 +24,15 @@ from hiddencost.results import tables
 
 VIT = "timm-vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 REASON = f"the network timm/{VIT.removeprefix('timm-')} takes images of 224 pixels alone, and the canvas has 112"
+REASON += ": with protocol.canvas: native each network has its own"
 BESIDE = [{"name": "cnn", "checkpoint": "mobilenetv2"}, {"name": "vit", "checkpoint": VIT}]
 QUICKSTART = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+CLIP = {
+    **{"epochs": 2, "learning_rate": 40.0, "momentum": 0.9, "border": 4, "mapping_interval": 1, "precision": "fp32"},
+    **{"batch_size": 8, "shuffle": True, "test_batch_size": 16, "templates": ["a {}"]},
+}
 
 
 def called(**changes):
@@ -170,6 +177,37 @@ def test_a_vit_beside_mobilenetv2_at_the_quickstarts_canvas_is_a_row_with_its_re
     }
     runs = tables.collect([], tables.CollectedStudy(**absent))
     assert runs[["backbone", "method", "status", "reason"]].values.tolist() == [["vit", "lp", "not run", REASON]]
+
+
+def test_with_their_own_canvases_a_vit_stands_beside_cnns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = {"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0, "crop": "padded"}
+    own = {"name": "own", "architecture": "resnet20_cifar", "dataset": "cifar10-part", "image_size": 32}
+    upstream = [own | {"recipe": recipe | {"precision": "fp32"}}]
+    others = [
+        {"name": name, "checkpoint": name} for name in ("own", "efficientnet-b1-pruned", "openclip-vit-b-32.openai")
+    ]
+    call = called(
+        backbones=[*BESIDE, *others],
+        **{"protocol": QUICKSTART["protocol"] | {"canvas": "native"}, "clip": CLIP, "upstream": upstream},
+        verification=QUICKSTART["verification"] | {"upstream_top1": 50},
+        datasets=[{"name": "cifar10-part", "image_size": 24}],
+    )
+    assert grid.left_out(call)["backbone"] == {}
+    canvases = {backbone.name: call.study.canvas(backbone) for backbone in call.study.backbones}
+    expected = [224, 224, 32, 240, 224]
+    assert list(canvases.values()) == expected
+    requests = [training.wanted(call, "train", name, "cifar10-part", 0) for name in canvases]
+    assert [(one.canvas, one.recipe["canvas"]) for one in requests] == [(side, side) for side in expected]
+    assert [call.study.sizes("cifar10-part", one)["probe"] for one in call.study.backbones[:4]] == [
+        *["224", "224", "32", "240"]
+    ]
+
+
+@pytest.mark.parametrize("canvas", ["own", 7, 112.0, True, None])
+def test_a_canvas_is_a_number_or_native(canvas):
+    with pytest.raises(StudyError, match=r"^config.yaml: protocol.canvas: .*from 8, or 'native'$"):
+        called(protocol=QUICKSTART["protocol"] | {"canvas": canvas})
 
 
 def test_a_network_that_a_study_trains_at_another_size_than_its_canvas_is_left_out(tmp_path, monkeypatch):

@@ -378,7 +378,8 @@ def test_published_networks_take_images_of_224_pixels_alone():
     for architecture in names.values():
         assert inputs.why_not_published(architecture, 224) is None
         assert inputs.why_not_published(architecture, 160) == (
-            f"the network {architecture} takes images of 224 pixels alone, and the canvas has 160"
+            f"the network {architecture} takes images of 224 pixels alone, and the canvas has 160: with "
+            "protocol.canvas: native each network has its own"
         )
     assert inputs.why_not("ofq_swin_tiny_w2a2", 224) is None
     assert "of 224 pixels alone" in inputs.why_not("ofq_deit_tiny_w2a2", 160)

@@ -50,7 +50,9 @@ class CheckpointEntry(CheckpointLayout, strict=True):
     files: dict[str, SourceFile] = Field(description="weights and, of a lottery ticket, mask")
     unavailable: str | None = Field(None, description="why it cannot be downloaded")
     dense: str | None = Field(None, description="the checkpoint of its dense counterpart")
-    canvas: int | None = Field(None, description="of a CLIP: the side of its input, in pixels")
+    canvas: int | None = Field(
+        None, description="the side of the network's input as published, in pixels; without it, and no CLIP: 224"
+    )
     gmacs: float | None = Field(
         description="multiply-adds of the architecture, zeros included, on 224 x 224 pixels, in 1e9; null: unknown"
     )

@@ -35,6 +35,7 @@ def timm_entry(name: str) -> CheckpointEntry:
         format="timm",
         files={"weights": SourceFile(name="model.safetensors", sources=[source])},
         preprocessing=Preprocessing.model_validate(preprocessing),
+        canvas=config.input_size[-1],
         stem=stem,
         upstream_top1=None,  # timm keeps its results apart
         gmacs=None,  # counted where a study is planned

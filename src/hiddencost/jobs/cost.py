@@ -238,11 +238,12 @@ def train_mb(
     return math.ceil(PROCESS[device] + held + work)
 
 
-def finetune_mb(study: Study, checkpoint: NetworkEntry, dataset: DatasetEntry, batch_size: int, device: str) -> int:
+def finetune_mb(
+    study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry, batch_size: int, device: str
+) -> int:
     """Return the memory of a job that fine-tunes on `device`; its images are read from the disk as they come."""
-    assert study.protocol is not None, "it has the canvas of all networks that are fine-tuned"
     batch = min(batch_size, _counts(dataset).train)
-    work = max(FORWARD, batch * IMAGE) * (study.protocol.canvas / 224) ** 2 if device == "cpu" else 0
+    work = max(FORWARD, batch * IMAGE) * relative_area(study, backbone) if device == "cpu" else 0
     return math.ceil(PROCESS[device] + COPIES * weights_mb(checkpoint) + work)
 
 

@@ -52,7 +52,7 @@ def _why_backbone(call: Call, backbone: Backbone) -> str | None:
         return why
     # those of the catalog take any other, and one that is trained on such images does, see `check.arithmetic`
     takes_it = published in catalog.checkpoints() or bool(trained and trained.image_size == canvas)
-    is_its_own = bool(published and call.published[published].canvas)
+    is_its_own = bool(published and call.published[published].canvas == canvas)
     if not (takes_it or is_its_own) and (why := inputs.why_not(architecture, canvas)):
         return why
     exchanging = [name for name in study.methods_of(backbone) if not METHODS[name].prompts]

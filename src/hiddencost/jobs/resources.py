@@ -140,7 +140,8 @@ def finetune_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> i
 def finetune_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
     """Return the memory of a pack of fine-tuning."""
     batch_size = call.study.recipe("finetune", dataset, backbone)["batch_size"]
-    return cost.finetune_mb(call.study, *_pack(call, backbone, dataset), batch_size, device) * attempt
+    settings = call.study.backbone(backbone)
+    return cost.finetune_mb(call.study, settings, *_pack(call, backbone, dataset), batch_size, device) * attempt
 
 
 def features_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiddencost import catalog
 from hiddencost.networks.family import Family
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hiddencost.networks.manifest import Manifest
 
 IMAGENET_CLASSES = 1000  # of ImageNet-1k, which published networks are trained on
+IMAGENET_SIDE = 224  # in pixels, of the images that they take where their entry has no `canvas`
 
 
 class Convolutional(Family):
@@ -29,9 +31,11 @@ class Convolutional(Family):
     trained_upstream = True
     sparsity_over = "convolutions"
 
-    def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
+    def canvas(self, checkpoint: str, study_canvas: int | str | None) -> int:
+        if isinstance(study_canvas, int):
+            return study_canvas
         assert study_canvas is not None, "a study of it has a protocol"
-        return study_canvas
+        return catalog.checkpoint(checkpoint).canvas or IMAGENET_SIDE
 
     def prepared_sizes(
         self, checkpoint: str, image_size: int | None, canvas: int, native_size: int | None

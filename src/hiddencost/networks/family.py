@@ -52,8 +52,9 @@ class Family(ABC):
 
     # what a study asks
     @abstractmethod
-    def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
-        """Return the side of a network's input, in pixels: the study's, or the checkpoint's own."""
+    def canvas(self, checkpoint: str, study_canvas: int | str | None) -> int:
+        """Return the side of a network's input, in pixels: the study's, or the checkpoint's own, which "native" asks
+        for."""
 
     @abstractmethod
     def prepared_sizes(

@@ -40,7 +40,10 @@ def why_not_published(architecture: str, side: int) -> str | None:
 
 
 def _takes_alone(architecture: str, own: int, side: int) -> str:
-    return f"the network {architecture} takes images of {own} pixels alone, and the canvas has {side}"
+    return (
+        f"the network {architecture} takes images of {own} pixels alone, and the canvas has {side}: with "
+        "protocol.canvas: native each network has its own"
+    )
 
 
 def outputs(network: nn.Module, family: Family, side: int) -> Tensor:

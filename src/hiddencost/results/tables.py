@@ -67,7 +67,7 @@ def run_columns() -> list[str]:
     return [
         *CELL,
         *OF_STUDY[len(COUNTERPARTS) :],
-        *("seed", "status", "reason", "n_train", "classes", "classes_short", "n_test", "n_test_fewest"),
+        *("seed", "status", "reason", "canvas", "n_train", "classes", "classes_short", "n_test", "n_test_fewest"),
         *METRICS,
         *batch_columns().values(),
         *("train_seconds", "images_per_second", "device", "precision"),

@@ -31,6 +31,7 @@ def common(inputs: PackInputs, request: PackRequest) -> dict:
         "sparsity_measured": verification.sparsity_measured,
         "dataset": request.dataset,
         "seed": request.seed,
+        "canvas": request.canvas,
     }
 
 

@@ -150,7 +150,6 @@ class Protocol(AdamRecipe):
     batch_size: BatchSizes = Field(
         description='training images a step; or by shots, such as {"1": 8, default: 128}, default for all others',
     )
-    canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
     mapping_interval: int = Field(ge=1, description="epochs from one label mapping of ilm to the next")
     precision: Precision
 
@@ -205,6 +204,7 @@ class OneBatchSize(Protocol, RunLength):
 class RunProtocol(OneBatchSize):
     """The recipe of one run: the study's protocol at its dataset's image size."""
 
+    canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
     prompt: ClassVar[str] = "border"  # of prompting.prompts.PROMPTS

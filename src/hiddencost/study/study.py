@@ -29,7 +29,8 @@ from hiddencost.study.parts import (
     ascending,
 )
 from hiddencost.study.protocols import RUN_PROTOCOLS
-from hiddencost.study.recipes import ClipProtocol, FineTuning, Protocol, Recipe, finetuning_size
+from hiddencost.study.recipes import ClipProtocol, FineTuning, Recipe, finetuning_size
+from hiddencost.study.stated import NATIVE, StudyProtocol
 
 Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
 
@@ -56,7 +57,7 @@ class Study(Record):
         "be downloaded: a path, or a path for each of its files; or {network: results/STUDY/backbones/NAME}, a "
         "network that another study has made, left out as long as it is not there",
     )
-    protocol: Protocol | None = Field(
+    protocol: StudyProtocol | None = Field(
         None, description="the recipe of visual prompting (rlm, flm, ilm), and the canvas of all methods, but on CLIP"
     )
     clip: ClipProtocol | None = Field(None, description="the recipe of visual prompting on CLIP, and its texts")
@@ -84,7 +85,7 @@ class Study(Record):
         """Return the family of a backbone's network."""
         return family_of_checkpoint(backbone.checkpoint)
 
-    def prompting_recipe(self, backbone: Backbone) -> Protocol | ClipProtocol:
+    def prompting_recipe(self, backbone: Backbone) -> StudyProtocol | ClipProtocol:
         """Return the recipe of visual prompting on a backbone. Raises ValueError where the study has none."""
         family = self.family(backbone)
         if (recipe := getattr(self, family.recipe)) is None:
@@ -237,7 +238,9 @@ class Study(Record):
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size_of(key)}
         own = {key: value for key, value in own.items() if value}
         stated = getattr(self, key).model_dump(exclude={"templates"}, exclude_none=True)
-        return stated | own | (family.run_settings(checkpoint, one.image_size) if prompts else {})
+        if prompts:
+            own |= {"canvas": self.canvas(self.backbone(backbone)), **family.run_settings(checkpoint, one.image_size)}
+        return stated | own
 
     def prompt_settings(self, backbone: Backbone) -> dict | None:
         """Return the shape of prompts on a backbone, with those of its settings that are the same on all datasets.
@@ -264,8 +267,10 @@ class Study(Record):
 
     def canvas(self, backbone: Backbone) -> int:
         """Return the side of a backbone's input, in pixels."""
-        own = self.protocol.canvas if self.protocol else None
-        return self.family(backbone).canvas(backbone.checkpoint, own)
+        stated, trained = self.protocol.canvas if self.protocol else None, self.upstream_network(backbone.checkpoint)
+        if stated == NATIVE and trained:
+            return trained.image_size
+        return self.family(backbone).canvas(backbone.checkpoint, stated)
 
 
 def _made_as(backbone: Backbone) -> tuple:

@@ -32,7 +32,7 @@ class Clip(Family):
     trained_upstream = False
     sparsity_over = "towers"
 
-    def canvas(self, checkpoint: str, study_canvas: int | None) -> int:
+    def canvas(self, checkpoint: str, study_canvas: int | str | None) -> int:
         canvas = catalog.checkpoint(checkpoint).canvas
         assert canvas is not None, "a CLIP's entry has a canvas"
         return canvas

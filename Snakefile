@@ -15,6 +15,7 @@ include: "workflow/rules/upstream.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/analyses.smk"
 
 
 # where a scheduler runs the others: what needs the network, or is short

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from hiddencost.jobs.results import printed_metrics
-from hiddencost.results import learned, matched, tables, typeset, verdicts
+from hiddencost.results import latency, learned, matched, tables, typeset, verdicts
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
 
@@ -48,6 +48,7 @@ def columns():
         "mappings.parquet": learned.MAPPINGS,
         "remapped.parquet": learned.REMAPPED,
         "upstream.csv": learned.upstream({}),
+        "latency.csv": latency.COLUMNS,
     }
 
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 from hiddencost import machine, memory
-from hiddencost.jobs import away, call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy, training
-from hiddencost.jobs import upstream, values
+from hiddencost.jobs import analyses, away, call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy
+from hiddencost.jobs import training, upstream, values
 from hiddencost.messages import StudyError
 
 for variable, value in memory.ENVIRONMENT.items():

@@ -182,7 +182,7 @@ rule report:
         claims=rules.claims.output[0],
         upstream=TABLES["upstream"],
         matched=TABLES["matched"],
-        typeset=rules.tables.output,
+        typeset=[*rules.tables.output, *analyses.all_tables(CALL)],
         figures=rules.figures.input,
     output:
         REPORT,

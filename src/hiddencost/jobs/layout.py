@@ -23,6 +23,10 @@ SPLIT = "splits/{dataset}/seed{seed}.json"
 FEATURES = "features/{backbone}/{dataset}.safetensors"
 TEXTS = "texts/{backbone}/{dataset}.safetensors"
 PACK = {name: f"{job.folder}/{{backbone}}/{{dataset}}/seed{{seed}}.parquet" for name, job in JOBS.items()}
+ANALYSIS = {  # by the wildcards of its jobs
+    ("backbone",): "analyses/{analysis}/{backbone}.json",
+    ("backbone", "dataset"): "analyses/{analysis}/{backbone}/{dataset}.parquet",
+}
 TABLES = {
     "runs": "tables/runs.parquet",
     "bins": "tables/bins.parquet",
@@ -33,6 +37,7 @@ TABLES = {
     "examples": "tables/examples.npz",
     "upstream": "tables/upstream.csv",
     "matched": "tables/matched.csv",
+    "latency": "tables/latency.csv",  # of analyses, where a study asks for them
 }
 
 

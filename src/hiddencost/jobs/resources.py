@@ -1,5 +1,6 @@
 """What the rules ask of a machine or a scheduler: memory (MB) and time (minutes) of a job's `attempt`."""
 
+import math
 from pathlib import Path
 
 from hiddencost import catalog
@@ -13,6 +14,8 @@ from hiddencost.messages import StudyError
 from hiddencost.methods.registry import run_by
 from hiddencost.networks.arithmetic import count_multiply_adds
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
+
+CALLS = 7  # of a network, at least, that are timed, and before
 
 
 def count_arithmetic(call: Call) -> None:
@@ -94,6 +97,19 @@ def verify_trained_runtime(call: Call, backbone: str, attempt: int) -> int:
     """Return the time to verify a network that is trained here, on images as it was trained with."""
     side = call.study.trained_here(call.study.backbone(backbone).checkpoint).image_size
     return cost.minutes(cost.answer_seconds(cost.TEST_IMAGES, _network(call, backbone), side), attempt)
+
+
+def latency_memory(call: Call, backbone: str, device: str, attempt: int) -> int:
+    """Return the memory to measure how fast a network runs on a device, "cpu" or "gpu"."""
+    work = cost.FORWARD * cost.relative_area(call.study, call.study.backbone(backbone)) if device == "cpu" else 0
+    return math.ceil(cost.PROCESS[device] + cost.COPIES * cost.weights_mb(_network(call, backbone)) + work) * attempt
+
+
+def latency_runtime(call: Call, backbone: str, attempt: int) -> int:
+    """Return the time to measure how fast a network runs, in the fewest calls of the largest batch."""
+    images = CALLS * 64  # in the larger of its batches
+    side = call.study.canvas(call.study.backbone(backbone))
+    return cost.minutes(cost.answer_seconds(images, _network(call, backbone), side), attempt)
 
 
 def prepare_runtime(call: Call, dataset: str, attempt: int) -> int:

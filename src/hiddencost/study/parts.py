@@ -10,6 +10,7 @@ from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompr
 from hiddencost.messages import Record, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import FAMILIES
+from hiddencost.study.analyses import ANALYSES
 from hiddencost.study.recipes import Fraction, Size, is_size
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
 from hiddencost.study.upstream_recipe import UpstreamRecipe
@@ -82,6 +83,7 @@ UserFiles = Annotated[
 ]
 RecipeName = Annotated[str, one_of(RECIPES)]
 MethodName = Annotated[str, one_of(METHODS)]
+AnalysisName = Annotated[str, one_of(ANALYSES)]
 # in figures: Matplotlib leaves out of a legend what begins with "_"
 Words = Annotated[str, Field(max_length=200), AfterValidator(_shown)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]

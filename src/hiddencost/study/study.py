@@ -13,8 +13,10 @@ from hiddencost.messages import Record, StudyError, describe_unknown_name, refus
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.networks.family import Family
+from hiddencost.study.analyses import ANALYSES
 from hiddencost.study.parts import (
     CLOSED,
+    AnalysisName,
     Backbone,
     Expectation,
     Figures,
@@ -70,6 +72,11 @@ class Study(Record):
     )
     expectations: list[Expectation] = Field(
         default_factory=list, description="published accuracies, set beside ours in tables/expectations.csv"
+    )
+    analysis: Annotated[list[AnalysisName], AfterValidator(refuse_duplicates)] = Field(
+        default_factory=list,
+        description="what is asked of networks and finished runs beyond their accuracy, without training: "
+        + "; ".join(f"{name}: {description}" for name, description in ANALYSES.items()),
     )
     figures: Figures = Figures()
 

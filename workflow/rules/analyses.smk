@@ -1,0 +1,57 @@
+# What a study asks of its networks and finished runs beyond their accuracy: nothing is trained for it.
+
+LATENCY = f"{RESULTS}/{layout.ANALYSIS[('backbone',)]}".replace("{analysis}", "latency")
+
+
+# Behind the jobs that train, where these run beside it: what shares a machine with it slows it.
+rule latency:
+    input:
+        backbone=STUDY_BACKBONE,
+    output:
+        LATENCY,
+    log:
+        f"{RESULTS}/logs/latency/{{backbone}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/latency/{{backbone}}.tsv"
+    priority: -1
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        gpu=gpu,
+        mem_mb=amount(resources.latency_memory),
+        runtime=amount(resources.latency_runtime),
+    params:
+        **params_of(analyses.latency, "canvas"),
+        code=code("latency"),
+    message:
+        "Measuring how fast {wildcards.backbone} runs"
+    script:
+        "../scripts/latency.py"
+
+
+for ANALYSIS in analyses.asked(CALL):
+
+    rule:
+        name:
+            f"tabulate_{ANALYSIS}"
+        input:
+            evaluated=analyses.evaluated(CALL, ANALYSIS),
+            runs=TABLES["runs"],
+        output:
+            **analyses.tables(CALL, ANALYSIS),
+        log:
+            f"{OUTPUT}/logs/tabulate/{ANALYSIS}.log",
+        benchmark:
+            f"{OUTPUT}/benchmarks/tabulate/{ANALYSIS}.tsv"
+        localrule: True
+        conda:
+            "../../envs/hiddencost.yaml"
+        resources:
+            mem_mb=1000,
+            runtime=amount(resources.short_runtime),
+        params:
+            **{name: values.text(name, value) for name, value in analyses.tabulate(CALL, ANALYSIS).items()},
+        message:
+            "Making the tables of the analysis " + ANALYSIS
+        script:
+            "../scripts/tabulate.py"

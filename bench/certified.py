@@ -92,7 +92,7 @@ def source_logits(prompted: PromptedNetwork, precision: str, images: Tensor, pro
     runs = torch.zeros(len(images), dtype=torch.int64, device=DEVICE)
 
     def compute(some: slice, _: slice) -> Tensor:
-        return prompted.logits(images[some], prompt[None], runs[some], precision)
+        return prompted.logits(images[some], {"prompt": prompt[None]}, runs[some], precision)
 
     return torch.cat([logits for logits, _, _ in prompted.in_chunks([len(images)], compute, gradient=False)])
 
@@ -155,7 +155,7 @@ def times(of: dict[str, Callable], prompted: Callable, images: Tensor, prompt: T
 
     found = {which: milliseconds(partial(first_classes, which)) for which in ("fp32", precision)}
     certified = prompted(Plan(forward_ms=found))
-    taken = milliseconds(lambda: certified.predict(many, [torch.arange(len(many))], prompt[None]))
+    taken = milliseconds(lambda: certified.predict(many, [torch.arange(len(many))], {"prompt": prompt[None]}))
     return {"fp32_ms": found["fp32"], "lower_ms": found[precision], "certified_ms": taken}
 
 

@@ -81,7 +81,7 @@ def accuracies(way: Way, seed: int, data: tuple, runs: list[tuple[str, list[int]
     found, before = [float("nan")] * len(runs), torch.get_num_threads()
     torch.set_num_threads(before if not way.other_threads else 1 if before > 1 else 2)
     for number, run in train_prompts(prompted, images, labels, CLASSES, runs, seed, PROTOCOL):
-        logits = prompted.test_logits(test, run.prompt)[:, run.mapping.to(DEVICE)].cpu()
+        logits = prompted.test_logits(test, run.parameters)[:, run.mapping.to(DEVICE)].cpu()
         found[number] = 100 * (logits.argmax(1) == expected).double().mean().item()
     torch.set_num_threads(before)
     return found

@@ -29,7 +29,8 @@ from hiddencost.files import atomic
 from hiddencost.machine import device_name
 from hiddencost.memory import ENVIRONMENT
 from hiddencost.networks.inference import for_inference
-from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.chunk import Chunk, stacked
+from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.recipes import RunProtocol
@@ -168,9 +169,8 @@ class Engine:
     def chunk(self, count: int) -> Chunk:
         images, labels = noise(count, self.size)
         weights, runs = torch.full((count,), 1 / count), torch.zeros_like(labels)
-        prompts = self.prompted.new_prompt()[None]
-        tensors = images, labels, weights, runs, torch.arange(CLASSES)[None], prompts
-        return Chunk(*(tensor.to(DEVICE) for tensor in tensors))
+        tensors = images, labels, weights, runs, torch.arange(CLASSES)[None]
+        return Chunk(*(tensor.to(DEVICE) for tensor in tensors), stacked([self.prompted.new_prompt()]))
 
 
 @cache

@@ -251,7 +251,7 @@ def test_every_kind_of_network_is_folded_shared_and_has_its_head(architecture, t
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     border = BorderPrompt(canvas=96, image_size=16)
-    canvas = border.compose(images, prompts, torch.tensor([0, 0]), border.mask(), mean, std)
+    canvas = border.compose(images, {"prompt": prompts}, torch.tensor([0, 0]), border.mask(), mean, std)
     expected = network(paste(canvas))
     torch.testing.assert_close(folded(paste(canvas)), expected, rtol=1e-9, atol=1e-9)
     shared = SharedNetwork(folded, 0.99)

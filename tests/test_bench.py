@@ -45,7 +45,7 @@ def test_the_published_loop_learns_what_the_engine_learns(mobilenetv2, threads):
     ((_, run),) = train_prompts(prompted, images, labels, 10, [("ilm", range(10))], 0, PROTOCOL)
     assert run.mappings == [mapping.tolist() for mapping in mappings]
     torch.testing.assert_close(torch.tensor(run.losses), torch.tensor(losses), rtol=1e-3, atol=1e-3)
-    logits = prompted.test_logits(images, prompt.program.detach())[:, run.mapping]
+    logits = prompted.test_logits(images, {"prompt": prompt.program.detach()})[:, run.mapping]
     assert published.test(network, prompt, mappings[-1], loader) == (logits.argmax(1) == labels).float().mean()
 
 

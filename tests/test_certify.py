@@ -332,7 +332,7 @@ def test_a_network_predicts_by_bf16_what_it_predicts_by_fp32_alone(case, images,
         PromptedNetwork(network, mean, std, protocol, Plan(in_float32=convolutions, forward_ms=told))
         for told in (CHEAP, {})
     )
-    classes, expected = (one.predict(pictures, chosen, prompts) for one in (quick, exact))
+    classes, expected = (one.predict(pictures, chosen, {"prompt": prompts}) for one in (quick, exact))
     assert classes.equal(expected)
     assert (quick.certified.images, exact.certified.images) == (len(expected), 0)
     assert quick.certified.in_full < len(expected)

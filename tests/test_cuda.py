@@ -25,7 +25,8 @@ from hiddencost.networks.clip import model, texts
 from hiddencost.networks.families import FAMILIES
 from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting import certify, fusion, measure, plan
-from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.chunk import Chunk
+from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
@@ -143,13 +144,13 @@ def chunk_of(images, runs=3, canvas=64, seed=0):
         torch.full((count,), runs / count),
         torch.arange(runs).repeat_interleave(count // runs),
         torch.arange(4).expand(runs, -1),
-        prompts,
     )
-    return Chunk(images, *(tensor.to(images.device) for tensor in tensors))
+    return Chunk(images, *(tensor.to(images.device) for tensor in tensors), {"prompt": prompts.to(images.device)})
 
 
 def off(found, expected):
-    """How far a tensor is from another, as a part of the other's norm."""
+    """How far a tensor, or a prompt's gradient, is from another, as a part of the other's norm."""
+    found, expected = (one["prompt"] if isinstance(one, dict) else one for one in (found, expected))
     found, expected = (one.detach().double().cpu() for one in (found, expected))
     assert expected.norm() > 0
     return ((found - expected).norm() / expected.norm()).item()
@@ -253,7 +254,7 @@ def test_a_replayed_chunk_gives_its_own_gradients(mobilenet, few, runs, precisio
 @covers
 def test_a_replayed_mapping_pass_gives_its_own_classes(tiny, cover):
     eager, graphs = (prompted_on(GPU, tiny, chosen=Plan(cover, graphs=on)) for on in (False, True))
-    prompts = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(GPU)
+    prompts = {"prompt": torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(GPU)}
     chosen, pictures = [torch.arange(20), torch.arange(12)], NOISE.to(GPU)
     expected = [eager.predict(shown, chosen, prompts).tolist() for shown in (pictures, 255 - pictures)]
     assert expected[0] != expected[1], "a replay of the wrong images would not show"
@@ -360,9 +361,15 @@ def test_fused_kernels_give_what_torchs_operations_give(tiny, cover, precision, 
     chunks = [chunk_of(shown) for shown in (NOISE[:12].to(GPU), 255 - NOISE[:12].to(GPU))]
     assert_replays_give(plain, fused, chunks, OTHER[precision])
     assert launched
+    first = {"prompt": chunks[0].parameters["prompt"][:1]}
     with torch.inference_mode():
         logits = [
-            one.logits(NOISE.to(GPU), chunks[0].prompts[:1], torch.zeros_like(LABELS).to(GPU), "fp32")
+            one.logits(
+                NOISE.to(GPU),
+                first,
+                torch.zeros_like(LABELS).to(GPU),
+                "fp32",
+            )
             for one in (fused, plain)
         ]
     close(*logits, 1e-4, 1e-4)
@@ -518,10 +525,10 @@ def test_the_test_reads_a_file_as_it_reads_the_device(tiny, tmp_path):
     prompted = prompted_on(GPU, tiny, chosen=Plan(0.75))
     prompted._sizes[False] = 7  # in chunks, the last of which is smaller
     prompt = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)).to(GPU)
-    found, there = (prompted.test_logits(images, prompt) for images in (mapped, NOISE.to(GPU)))
+    found, there = (prompted.test_logits(images, {"prompt": prompt}) for images in (mapped, NOISE.to(GPU)))
     assert found.device.type == "cuda"
     close(found, there, 1e-6, 1e-6)
-    expected = prompted_on(CPU, tiny).test_logits(NOISE, prompt.cpu())
+    expected = prompted_on(CPU, tiny).test_logits(NOISE, {"prompt": prompt.cpu()})
     close(found, expected, 1e-4, 1e-4)
 
 

@@ -308,7 +308,7 @@ def test_a_run_that_diverges_says_where_and_leaves_the_others_alone(networks, im
         def _gradients(self, chunk):
             losses, gradients = super()._gradients(chunk)
             if len(self.seen) == 2:
-                losses[0], gradients[0] = math.nan, math.nan
+                losses[0], gradients["prompt"][0] = math.nan, math.nan
             return losses, gradients
 
     base = networks[0]
@@ -339,16 +339,16 @@ def test_bf16_is_for_training_and_mapping_and_test_are_exact(networks, images, t
     protocol = PROTOCOL.model_copy(update={"precision": "bf16"})
     half = PromptedNetwork(prompted.network, prompted.mean, prompted.std, protocol, Plan())
     prompt = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    logits = prompted.test_logits(images[0], prompt)
-    assert torch.equal(half.test_logits(images[0], prompt), logits)
+    logits = prompted.test_logits(images[0], {"prompt": prompt})
+    assert torch.equal(half.test_logits(images[0], {"prompt": prompt}), logits)
     runs = torch.zeros(20, dtype=torch.int64)
-    exact, rough = (one.logits(images[0], prompt[None], runs, one.precision) for one in (prompted, half))
+    exact, rough = (one.logits(images[0], {"prompt": prompt[None]}, runs, one.precision) for one in (prompted, half))
     assert 0 < (exact - rough).norm() / exact.norm() < 0.05
     # the classifier is in float32: logits rounded to bf16 would tie
     assert rough.dtype == torch.float32
     assert (rough != rough.bfloat16()).float().mean() > 0.99
     half._bf16 = None
-    assert torch.equal(half.predict(images[0], [torch.arange(20)], prompt[None]), logits.argmax(1))
+    assert torch.equal(half.predict(images[0], [torch.arange(20)], {"prompt": prompt[None]}), logits.argmax(1))
 
 
 @pytest.mark.parametrize("cover", [None, 0.75], ids=["whole canvases", "border once"])
@@ -356,8 +356,8 @@ def test_layers_in_float32_round_less(networks, images, cover, threads):
     prompted, _, _ = networks
     base = prompted.network, prompted.mean, prompted.std, PROTOCOL.model_copy(update={"precision": "bf16"})
     grouped = tuple(name for name, module in base[0].named_modules() if getattr(module, "groups", 1) > 1)
-    runs, prompt = torch.zeros(20, dtype=torch.int64), torch.zeros(1, 3, 64, 64)
-    expected = prompted.test_logits(images[0], prompt[0])
+    runs, prompt = torch.zeros(20, dtype=torch.int64), {"prompt": torch.zeros(1, 3, 64, 64)}
+    expected = prompted.test_logits(images[0], {"prompt": prompt["prompt"][0]})
     errors = []
     for in_float32 in ((), grouped):
         half = PromptedNetwork(*base, Plan(cover, in_float32=in_float32))
@@ -372,7 +372,7 @@ def test_images_on_the_host_and_in_a_file_are_read_like_those_on_the_device(netw
     np.save(tmp_path / "images.npy", images[0].numpy())
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     prompt = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(networks[0].test_logits(mapped, prompt), networks[0].test_logits(images[0], prompt))
+    assert torch.equal(*(networks[0].test_logits(shown, {"prompt": prompt}) for shown in (mapped, images[0])))
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

@@ -434,7 +434,7 @@ def test_a_fused_network_is_shared(name, cover, threads):
     prompts = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     border = BorderPrompt(canvas=96, image_size=32)
-    canvas = border.compose(images, prompts, torch.tensor([0, 0, 1]), border.mask(), mean, std)
+    canvas = border.compose(images, {"prompt": prompts}, torch.tensor([0, 0, 1]), border.mask(), mean, std)
     shared, unfused = SharedNetwork(fuse_pointwise(network), cover), SharedNetwork(network, cover)
     outputs = shared(canvas), network(paste(canvas))
     unfused(canvas)

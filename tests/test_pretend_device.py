@@ -383,10 +383,10 @@ def test_so_are_an_interrupted_run_and_the_test(threads):
         resumed, _ = train(GPU, states=kept[4])
         assert all(torch.equal(resumed[number][2], run[2]) for number, run in whole.items())
         assert [run[:2] for run in resumed.values()] == [run[:2] for run in whole.values()]
-        found = prompted.test_logits(IMAGES.to(GPU), whole[0][2].to(GPU))
+        found = prompted.test_logits(IMAGES.to(GPU), {"prompt": whole[0][2].to(GPU)})
         assert found.device.type == "cuda"
         found = found.cpu()
-    torch.testing.assert_close(found, prompted_on(CPU).test_logits(IMAGES, whole[0][2]))
+    torch.testing.assert_close(found, prompted_on(CPU).test_logits(IMAGES, {"prompt": whole[0][2]}))
 
 
 def test_so_are_features(tmp_path, threads):

@@ -21,7 +21,7 @@ def test_compose_places_prompt_and_image_before_normalising():
     prompts = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 20.0)])
     mean, std = torch.tensor([0.5, 0.25, 0.0]).view(3, 1, 1), torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
     border = BorderPrompt(canvas=4, image_size=2)
-    canvas = paste(border.compose(images, prompts, torch.tensor([0, 1]), border.mask(), mean, std))
+    canvas = paste(border.compose(images, {"prompt": prompts}, torch.tensor([0, 1]), border.mask(), mean, std))
     assert canvas.shape == (2, 3, 4, 4)
     assert canvas.is_contiguous(memory_format=torch.channels_last)
     assert canvas[0, :, 0, 0].tolist() == [0.0, 1.0, 0.25]  # the first border is mid-grey, 0.5

@@ -211,7 +211,7 @@ def test_real_architectures_are_shared_as_far_as_they_can_be(build, ends, size, 
     prompts = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
     mean, std = (torch.full((3, 1, 1), value, dtype=torch.float64) for value in (0.5, 0.25))
     border = BorderPrompt(canvas=96, image_size=size)
-    canvas = border.compose(images, prompts, torch.tensor([0, 0, 1]), border.mask(), mean, std)
+    canvas = border.compose(images, {"prompt": prompts}, torch.tensor([0, 0, 1]), border.mask(), mean, std)
     shared = SharedNetwork(network, 0.99)
     expected, output = network(paste(canvas)), shared(canvas)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-10)

@@ -66,7 +66,7 @@ def settings(dry: bool, network: str) -> Iterator[Case]:
     classes = {}
     for how in ("fp32", "tf32"):
         with torch.inference_mode():
-            forward = partial(prompted.logits, images.images, images.prompts, images.runs, how)
+            forward = partial(prompted.logits, images.images, images.parameters, images.runs, how)
             classes[how] = forward().argmax(1)
             changed = (classes[how] != classes["fp32"]).sum().item()
             yield {"pass": how, "ms": milliseconds(forward, 3, 1) / count, "changed": changed, "of": count}

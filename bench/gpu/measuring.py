@@ -24,7 +24,7 @@ from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.networks import backbones
 from hiddencost.networks.checkpoint import import_checkpoint
-from hiddencost.prompting.engine import Chunk
+from hiddencost.prompting.chunk import Chunk
 from hiddencost.study.recipes import RunProtocol
 
 CHECKPOINT = ROOT / "resources/checkpoints/mobilenetv2/fetched.json"  # of a quickstart that was run, or not there
@@ -142,9 +142,9 @@ def chunk(runs: int, each: int, size: int, canvas: int = 224, device: torch.devi
         torch.full((count,), 1 / each),
         torch.arange(runs).repeat_interleave(each),
         torch.arange(CLASSES).expand(runs, -1),
-        torch.randn(runs, 3, canvas, canvas, generator=noise),
     )
-    return Chunk(*(tensor.to(device) for tensor in tensors))
+    prompts = torch.randn(runs, 3, canvas, canvas, generator=noise)
+    return Chunk(*(tensor.to(device) for tensor in tensors), {"prompt": prompts.to(device)})
 
 
 def normalisation(device: torch.device = DEVICE, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from stages import Stage
 from torch import Tensor, nn
 
 from hiddencost.networks.inference import for_inference
-from hiddencost.prompting.engine import Chunk, Plan, PromptedNetwork
+from hiddencost.prompting.chunk import Chunk
+from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.train import TrainedPrompt, train_prompts
 from hiddencost.study.recipes import RunProtocol
 
@@ -44,12 +45,11 @@ def expected(dry: bool) -> tuple[dict[int, TrainedPrompt], Chunk, Tensor, Tensor
     images, labels = cifar("train", shots, size)
     few = torch.arange(len(images))[:: max(1, len(images) // 10)]
     prompts = torch.randn(1, 3, canvas, canvas, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    chunk = Chunk(
-        images[few], labels[few], torch.full((len(few),), 1 / len(few)), torch.zeros_like(few), _first(1), prompts
-    )
+    weights = torch.full((len(few),), 1 / len(few))
+    chunk = Chunk(images[few], labels[few], weights, torch.zeros_like(few), _first(1), {"prompt": prompts})
     with torch.inference_mode():
-        logits = exact.logits(chunk.images, chunk.prompts, chunk.runs, "fp32")
-    gradient = exact.gradients(replace(chunk, weights=chunk.weights.double()))[1]
+        logits = exact.logits(chunk.images, chunk.parameters, chunk.runs, "fp32")
+    gradient = exact.gradients(replace(chunk, weights=chunk.weights.double()))[1]["prompt"]
     return train(exact, images, labels, recipe), chunk, logits, gradient
 
 
@@ -71,13 +71,14 @@ def parity(dry: bool, cover: float | None, graphs: bool) -> Iterator[Case]:
     recipe = protocol(size, canvas, "fp32", epochs=EPOCHS, batch_size=5)
     network = for_inference(mobilenet()[0], DEVICE)
     prompted = PromptedNetwork(network, *normalisation(), recipe, Plan(cover, graphs=graphs))
-    here = Chunk(*(part.to(DEVICE) for part in (*chunk.tensors()[:5], chunk.prompts.float())))
+    *fixed, prompts = chunk.tensors()
+    here = chunk.of(*(part.to(DEVICE) for part in (*fixed, prompts.float())))
     with torch.inference_mode():
-        off = {"logits": error(prompted.logits(here.images, here.prompts, here.runs, "fp32"), logits)}
+        off = {"logits": error(prompted.logits(here.images, here.parameters, here.runs, "fp32"), logits)}
     for _ in range(5):  # with graphs the last ones are replays
-        found = prompted.gradients(here)[1].clone()
+        found = prompted.gradients(here)[1]["prompt"].clone()
     off["gradient"] = error(found, gradient)
-    again = error(prompted.gradients(here)[1], found)
+    again = error(prompted.gradients(here)[1]["prompt"], found)
     first, second = (train(prompted, *cifar("train", shots, size), recipe) for _ in range(2))
     steps = len(first[0].losses) // EPOCHS  # of the first epoch: later ones differ as the prompts do
     losses = [torch.tensor([one.losses for one in some.values()]) for some in (first, runs)]
@@ -111,11 +112,11 @@ def precision(dry: bool, cover: float | None) -> Iterator[Case]:
     recipes = {kind: protocol(size, canvas, kind, epochs=epochs, batch_size=100) for kind in ("fp32", "bf16")}
     prompted = {kind: PromptedNetwork(network, *normalisation(), one, Plan(cover)) for kind, one in recipes.items()}
     shown, few = test[0].to(DEVICE), slice(20)
-    noise = torch.randn(1, 3, canvas, canvas, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    noise = {"prompt": torch.randn(1, 3, canvas, canvas, generator=torch.Generator().manual_seed(0)).to(DEVICE)}
     runs = torch.zeros(len(shown), dtype=torch.int64, device=DEVICE)
     weights = torch.full((len(shown[few]),), 1 / len(shown[few]), device=DEVICE)
     chunk = Chunk(shown[few], test[1][few].to(DEVICE), weights, runs[few], _first(1).to(DEVICE), noise)
-    gradients = {kind: some.gradients(chunk)[1] for kind, some in prompted.items()}
+    gradients = {kind: some.gradients(chunk)[1]["prompt"] for kind, some in prompted.items()}
     with torch.inference_mode():
         logits = {how: prompted["bf16"].logits(shown, noise, runs, how) for how in ("fp32", "tf32", "bf16")}
     for how in ("tf32", "bf16"):
@@ -153,7 +154,7 @@ def learned(
     for number, method in enumerate(METHODS):
         right, first = {}, []
         for kind, runs in trained.items():
-            logits = prompted[kind].test_logits(test[0], runs[number].prompt).cpu()[:, runs[number].mapping.cpu()]
+            logits = prompted[kind].test_logits(test[0], runs[number].parameters).cpu()[:, runs[number].mapping.cpu()]
             right[kind] = (logits.argmax(1) == test[1]).double().mean().item()
             first.append(runs[number].mappings[0])
         yield {"method": method, "accuracy": right, "first mappings equal": first[0] == first[1]}

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiddencost.networks.build import build
 from hiddencost.networks.clip import model
 from hiddencost.networks.families import FAMILIES
-from hiddencost.prompting.engine import Chunk, FrozenNetwork, PromptedNetwork
+from hiddencost.prompting.chunk import Chunk
+from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.study.recipes import PromptingProtocol, RunClipProtocol
 
@@ -175,7 +176,7 @@ def compare_clip(dry: bool, network: str, beside: bool) -> Iterator[Case]:
         prompted = PromptedNetwork(*frozen, replace(plan, graphs=graphs))
         yield {"what": "engine", "plan": str(prompted.plan), **of_a_chunk(prompted, recipe, images)}
     with torch.inference_mode():
-        exact = milliseconds(lambda: prompted.logits(images.images, images.prompts, images.runs, "fp32"), 3, 1)
+        exact = milliseconds(lambda: prompted.logits(images.images, images.parameters, images.runs, "fp32"), 3, 1)
     yield {"what": "exact pass", "ms": exact / len(images.images)}
     if beside:
         for record in clip_bench.compare(network, 2 if dry else IMAGES):

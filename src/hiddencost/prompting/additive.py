@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiddencost.prompting.images import fill
-from hiddencost.prompting.prompt import Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class AdditivePrompt(Prompt):
         return functional.pad(inside, (self.border,) * 4, value=True)
 
     def compose(
-        self, images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
+        self, images: Tensor, prompts: Parameters, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
     ) -> Tensor:
         canvases = (fill(images, self.canvas, self.interpolation).to(mean.dtype) / 255 - mean) / std
-        prompted = canvases + torch.where(mask, prompts, 0)[runs]
+        prompted = canvases + torch.where(mask, prompts["prompt"], 0)[runs]
         return prompted.contiguous(memory_format=torch.channels_last)
 
     @staticmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hiddencost.prompting.maps import SharedMaps
-from hiddencost.prompting.prompt import Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt
 
 
 def padding(image_size: int, canvas: int) -> tuple[int, int]:
@@ -42,10 +42,10 @@ class BorderPrompt(Prompt):
         return mask
 
     def compose(
-        self, images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
+        self, images: Tensor, prompts: Parameters, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
     ) -> SharedMaps:
         """See Prompt.compose. Where neither an image nor the mask is, a canvas is 0, which is the mean."""
-        border = torch.where(mask, (torch.sigmoid(prompts) - mean) / std, 0)
+        border = torch.where(mask, (torch.sigmoid(prompts["prompt"]) - mean) / std, 0)
         patch = (images.to(mean.dtype) / 255 - mean) / std
         border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
         return SharedMaps(border, patch, (self.inside, self.inside), runs, is_canvas=True)

@@ -25,10 +25,11 @@ from hiddencost.networks.inference import FORWARD_BATCH
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting import certify
 from hiddencost.prompting.certify import Tally
+from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
 from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
-from hiddencost.prompting.prompt import Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt
 from hiddencost.prompting.prompts import shape_of
 from hiddencost.prompting.sharing import Executor, SharedNetwork, as_graph, executor
 from hiddencost.study.recipes import PromptingProtocol
@@ -58,30 +59,6 @@ class Plan:
     fused: bool = False
     in_float32: tuple[str, ...] = ()
     forward_ms: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Chunk:
-    """Images of a step that go through the network together, sorted by run.
-
-    Attributes:
-        images: uint8 [N, 3, s, s].
-        labels: int64 [N].
-        weights: [N], what each image's loss counts.
-        runs: int64 [N], the run of each image.
-        mappings: int64 [R, K], the source class of each target class, by run.
-        prompts: W of each run, [R, 3, S, S].
-    """
-
-    images: Tensor
-    labels: Tensor
-    weights: Tensor
-    runs: Tensor
-    mappings: Tensor
-    prompts: Tensor
-
-    def tensors(self) -> list[Tensor]:
-        return [self.images, self.labels, self.weights, self.runs, self.mappings, self.prompts]
 
 
 class FrozenNetwork(NamedTuple):
@@ -153,16 +130,16 @@ class PromptedNetwork:
         """Say why a step could not be captured, if so."""
         return self._graphs[True].failed if self._graphs else None
 
-    def new_prompt(self) -> Tensor:
-        """Return W as training begins, [3, S, S]: around an image a mid-grey border; added to it nothing."""
-        return self.prompt.new().to(self.mean)
+    def new_prompt(self) -> Parameters:
+        """Return the prompt as training begins: of W, around an image a mid-grey border; added to it nothing."""
+        return {name: tensor.to(self.mean) for name, tensor in self.prompt.new().items()}
 
-    def logits(self, images: Tensor, prompts: Tensor, runs: Tensor, precision: str) -> Tensor:
+    def logits(self, images: Tensor, prompts: Parameters, runs: Tensor, precision: str) -> Tensor:
         """Return the source logits, [N, source classes], of images under their runs' prompts.
 
         Args:
             images: uint8 [N, 3, s, s].
-            prompts: [R, 3, S, S].
+            prompts: of the runs, [R, ...] each.
             runs: int64 [N], the run of each image.
             precision: "fp32", that of mean's dtype; "tf32", the same with the products of a GPU's TF32; "bf16", with
                 the classifier in float32, where the protocol trains in it.
@@ -176,7 +153,7 @@ class PromptedNetwork:
         assert self._bf16 is not None, "the protocol trains in bf16"
         return self._bf16(canvas.to(torch.bfloat16))
 
-    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Tensor) -> Tensor:
+    def predict(self, images: Tensor, chosen: Sequence[Tensor], prompts: Parameters) -> Tensor:
         """Return the source class predicted for the chosen images of each run, int64 on the host, run after run.
 
         The classes are those of full precision, as published, since bf16 would change mappings; or certified to be so
@@ -185,13 +162,13 @@ class PromptedNetwork:
         Args:
             images: uint8 [M, 3, s, s].
             chosen: of each run, the indices of its images, int64 on the host.
-            prompts: [R, 3, S, S].
+            prompts: of the runs, [R, ...] each.
         """
         together, of_run = torch.cat(list(chosen)), runs_of_images([len(indices) for indices in chosen])
         if self.plan.forward_ms and len(together) >= certify.FROM:
 
             def read(numbers: Tensor, rows_of: Callable[..., Tensor], columns: Sequence[Tensor] = ()) -> Tensor:
-                def compute(pictures: Tensor, prompts: Tensor, runs: Tensor, *columns: Tensor) -> Tensor:
+                def compute(pictures: Tensor, prompts: Parameters, runs: Tensor, *columns: Tensor) -> Tensor:
                     return rows_of(partial(self.logits, pictures, prompts, runs), *columns)
 
                 return self._read(images, together[numbers], of_run[numbers], prompts, compute, columns)
@@ -199,13 +176,13 @@ class PromptedNetwork:
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
         return self._read(images, together, of_run, prompts, self._first_classes)
 
-    def _first_classes(self, images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
-        def compute(images: Tensor, prompts: Tensor, runs: Tensor) -> Tensor:
-            return self.logits(images, prompts, runs, "fp32").argmax(1)
+    def _first_classes(self, images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
+        def compute(images: Tensor, runs: Tensor, *tensors: Tensor) -> Tensor:
+            return self.logits(images, dict(zip(prompts, tensors, strict=True)), runs, "fp32").argmax(1)
 
         if self._graphs:  # whose next replay overwrites what it has returned
-            return self._graphs[False](compute, images, prompts, runs).clone()
-        return compute(images, prompts, runs)
+            return self._graphs[False](compute, images, runs, *prompts.values()).clone()
+        return compute(images, runs, *prompts.values())
 
     @torch.inference_mode()
     def _read(
@@ -213,7 +190,7 @@ class PromptedNetwork:
         images: Tensor,
         chosen: Tensor,
         runs: Tensor,
-        prompts: Tensor,
+        prompts: Parameters,
         compute_rows: Callable[..., Tensor],
         columns: Sequence[Tensor] = (),
     ) -> Tensor:
@@ -223,13 +200,13 @@ class PromptedNetwork:
 
         def compute(part: slice, present: slice) -> Tensor:
             pictures, runs_of_part, *further = read(part)
-            return compute_rows(pictures, prompts[present], runs_of_part - present.start, *further)
+            return compute_rows(pictures, of_runs(prompts, present), runs_of_part - present.start, *further)
 
-        counts = runs.bincount(minlength=len(prompts)).tolist()
+        counts = runs.bincount(minlength=len(next(iter(prompts.values())))).tolist()
         return torch.cat([rows for rows, _, _ in self.in_chunks(counts, compute, gradient=False)]).cpu()
 
     @torch.inference_mode()
-    def test_logits(self, images: Tensor | np.ndarray, prompt: Tensor) -> Tensor:
+    def test_logits(self, images: Tensor | np.ndarray, prompt: Parameters) -> Tensor:
         """Return the source logits, [N, source classes], of any number of images under one prompt, in "fp32".
 
         The images go to the device chunk by chunk, from the host or a file that is mapped into memory.
@@ -240,7 +217,7 @@ class PromptedNetwork:
             pictures = torch.tensor(pictures) if isinstance(pictures, np.ndarray) else pictures
             pictures = to_device(pictures, self.device)
             runs = torch.zeros(len(pictures), dtype=torch.int64, device=self.device)
-            return self.logits(pictures, prompt[None], runs, "fp32")
+            return self.logits(pictures, stacked([prompt]), runs, "fp32")
 
         return torch.cat([logits for logits, _, _ in self.in_chunks([len(images)], compute, gradient=False)])
 
@@ -310,32 +287,21 @@ class PromptedNetwork:
             self._sizes[gradient] = images // 2
         clear_memory()
 
-    def gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """Return the loss of each run, [R], the weighted sum of its images', and its gradient, [R, 3, S, S].
+    def gradients(self, chunk: Chunk) -> tuple[Tensor, Parameters]:
+        """Return the loss of each run, [R], the weighted sum of its images', and its gradients, [R, ...] each, of the
+        chunk's parameters.
 
         With CUDA graphs the next call overwrites both.
         """
         if self._graphs:
-            return self._graphs[True](lambda *tensors: self._gradients(Chunk(*tensors)), *chunk.tensors())
+            return self._graphs[True](lambda *tensors: self._gradients(chunk.of(*tensors)), *chunk.tensors())
         return self._gradients(chunk)
 
-    def _gradients(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        prompts = chunk.prompts.detach().requires_grad_()
-        logits = self.logits(chunk.images, prompts, chunk.runs, self.precision).to(self.mean.dtype)
+    def _gradients(self, chunk: Chunk) -> tuple[Tensor, Parameters]:
+        trained = {name: tensor.detach().requires_grad_() for name, tensor in chunk.parameters.items()}
+        logits = self.logits(chunk.images, trained, chunk.runs, self.precision).to(self.mean.dtype)
         mapped = logits.gather(1, chunk.mappings[chunk.runs])
         weighted = functional.cross_entropy(mapped, chunk.labels, reduction="none") * chunk.weights
-        losses = weighted.new_zeros(len(prompts)).index_add(0, chunk.runs, weighted)
-        (gradient,) = torch.autograd.grad(losses.sum(), prompts)
-        return losses.detach(), gradient
-
-
-def runs_of_images(counts: Sequence[int]) -> Tensor:
-    """Return the run of each image, int64 on the host, of counts[r] images of run r one after another."""
-    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor from the host to a device; a GPU's work is not waited for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        losses = weighted.new_zeros(len(chunk.mappings)).index_add(0, chunk.runs, weighted)
+        gradients = torch.autograd.grad(losses.sum(), list(trained.values()))
+        return losses.detach(), dict(zip(trained, gradients, strict=True))

@@ -12,7 +12,9 @@ import math
 import torch
 from torch import Tensor, fx
 
-from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.chunk import Chunk
+from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.prompt import Parameters
 
 log = logging.getLogger(__name__)
 # How deep sharing may go (Plan.cover); 0: the first convolution alone. On a CPU 0.75 is within the noise of the
@@ -42,8 +44,7 @@ def exact_covers(frozen: FrozenNetwork) -> dict[float, str]:
         frozen.protocol.model_copy(update={"precision": "fp32"}),  # that of mean's dtype
     )
     chunk = noise_chunk(double, runs=2, images=2)
-    images, labels, weights, runs = (tensor[:3] for tensor in chunk.tensors()[:4])
-    chunk = Chunk(images, labels, weights, runs, chunk.mappings, chunk.prompts)
+    chunk = chunk.of(*(tensor[:3] for tensor in chunk.tensors()[:4]), *chunk.tensors()[4:])
     whole = PromptedNetwork(*double, Plan())
     expected = _logits(whole, chunk), whole.gradients(chunk)[1]
     covers: dict[float, str] = {}
@@ -54,7 +55,7 @@ def exact_covers(frozen: FrozenNetwork) -> dict[float, str]:
             continue
         # a network may say nearly the same of all images: what counts is what differs
         of_logits = relative_error(logits, expected[0], expected[0].mean(0))
-        of_gradients = relative_error(prompted.gradients(chunk)[1], expected[1])
+        of_gradients = furthest(prompted.gradients(chunk)[1], expected[1])
         if max(of_logits, of_gradients) <= EXACT:
             covers[cover] = until
         else:
@@ -69,21 +70,30 @@ def exact_covers(frozen: FrozenNetwork) -> dict[float, str]:
 
 @torch.inference_mode()
 def _logits(prompted: PromptedNetwork, chunk: Chunk) -> Tensor:
-    return prompted.logits(chunk.images, chunk.prompts, chunk.runs, "fp32")
+    return prompted.logits(chunk.images, chunk.parameters, chunk.runs, "fp32")
 
 
 def noise_chunk(frozen: FrozenNetwork, runs: int, images: int) -> Chunk:
     """Return a chunk of noise, so many images a run, of ten classes at most, under prompts of noise."""
-    count, side, canvas = runs * images, frozen.prompt.shown_side, frozen.prompt.canvas
+    count, side = runs * images, frozen.prompt.shown_side
     classes = min(10, frozen.source_classes)
     noise = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=noise)
-    prompts = torch.randn(runs, 3, canvas, canvas, generator=noise, dtype=frozen.mean.dtype)
+    prompts = {
+        name: torch.randn(runs, *tensor.shape, generator=noise, dtype=frozen.mean.dtype)
+        for name, tensor in frozen.prompt.new().items()
+    }
     labels = torch.arange(count) % classes
     weights = torch.full((count,), 1 / images, dtype=frozen.mean.dtype)
     mappings = torch.arange(classes).expand(runs, -1)
-    tensors = pictures, labels, weights, torch.arange(runs).repeat_interleave(images), mappings, prompts
-    return Chunk(*(tensor.to(frozen.device) for tensor in tensors))
+    of_run = torch.arange(runs).repeat_interleave(images)
+    chunk = Chunk(pictures, labels, weights, of_run, mappings, prompts)
+    return chunk.of(*(tensor.to(frozen.device) for tensor in chunk.tensors()))
+
+
+def furthest(gradients: Parameters, expected: Parameters) -> float:
+    """Return the largest relative error of gradients."""
+    return max(relative_error(gradients[name], of_name) for name, of_name in expected.items())
 
 
 def relative_error(values: Tensor, expected: Tensor, constant: Tensor | float = 0.0) -> float:

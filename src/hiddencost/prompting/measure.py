@@ -15,11 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiddencost.machine import clear_memory, device_name, out_of_memory
 from hiddencost.networks.inference import FORWARD_BATCH
-from hiddencost.prompting.engine import Chunk, FrozenNetwork, Plan, PromptedNetwork
-from hiddencost.prompting.exactness import exact_covers, noise_chunk, relative_error
+from hiddencost.prompting.chunk import Chunk
+from hiddencost.prompting.engine import FrozenNetwork, Plan, PromptedNetwork
+from hiddencost.prompting.exactness import exact_covers, furthest, noise_chunk
 from hiddencost.prompting.fusion import kernels_run
 from hiddencost.prompting.graphs import Replayed
 from hiddencost.prompting.precision import in_bf16
+from hiddencost.prompting.prompt import Parameters
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -154,29 +156,29 @@ def _measure_step(frozen: FrozenNetwork, plan: Plan, chunk: Chunk) -> dict[str, 
     clear_memory()  # of what was measured before
     prompted = PromptedNetwork(*frozen, plan)
     with FlopCounterMode(display=False) as operations:
-        _, gradient = prompted.gradients(chunk)
+        _, gradients = prompted.gradients(chunk)
     taken = {"GFLOP": operations.get_total_flops() / 1e9 / len(chunk.images), "bytes": kept_bytes(prompted, chunk)}
     if frozen.device.type == "cuda":
         replayed = PromptedNetwork(*frozen, replace(plan, graphs=True))
-        if graphs := _can_be_captured(replayed, chunk, gradient):
+        if graphs := _can_be_captured(replayed, chunk, gradients):
             prompted = replayed
         times = [milliseconds(partial(prompted.gradients, chunk), chunk) for _ in range(ROUNDS)]
         taken |= {"graphs": graphs, "ms": min(times)}
     return taken
 
 
-def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradient: Tensor) -> bool:
-    """Capture a step as a CUDA graph, and say whether its replay on other images and back gives the gradient."""
+def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradients: Parameters) -> bool:
+    """Capture a step as a CUDA graph, and say whether its replay on other images and back gives the gradients."""
     for _ in range(Replayed.SIGHTS):
         prompted.gradients(chunk)
-    prompted.gradients(Chunk(255 - chunk.images, *chunk.tensors()[1:]))
+    prompted.gradients(replace(chunk, images=255 - chunk.images))
     _, replayed = prompted.gradients(chunk)
     if prompted.why_no_graphs():
         return False
     # the same kernels on the same numbers: what differs is the order of sums
-    if relative_error(replayed, gradient) <= (1e-2 if prompted.precision == "fp32" else 0.1):
+    if furthest(replayed, gradients) <= (1e-2 if prompted.precision == "fp32" else 0.1):
         return True
-    log.warning("no CUDA graphs, as a replay did not give the gradient")
+    log.warning("no CUDA graphs, as a replay did not give the gradients")
     return False
 
 
@@ -228,7 +230,7 @@ def _input_shapes(prompted: PromptedNetwork, layers: dict[str, nn.Module], chunk
     hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
     try:
         with torch.inference_mode():
-            prompted.logits(chunk.images, chunk.prompts, chunk.runs, "fp32")
+            prompted.logits(chunk.images, chunk.parameters, chunk.runs, "fp32")
     finally:
         for hook in hooks:
             hook.remove()
@@ -245,7 +247,7 @@ def _forward_ms(frozen: FrozenNetwork, prompted: PromptedNetwork, runs: int, ima
     """Return what an image of a pass without gradients takes, in ms, by precision, "fp32" first."""
     chunk, taken = noise_chunk(frozen, runs, images), {}
     for precision in _precisions(prompted):
-        forward = partial(prompted.logits, chunk.images, chunk.prompts, chunk.runs, precision)
+        forward = partial(prompted.logits, chunk.images, chunk.parameters, chunk.runs, precision)
         forward()
         rounds = ROUNDS if prompted.device.type == "cuda" else 1
         taken[precision] = min(milliseconds(forward, chunk) for _ in range(rounds))

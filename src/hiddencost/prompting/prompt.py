@@ -15,6 +15,8 @@ from torch import Tensor
 
 from hiddencost.prompting.maps import SharedMaps
 
+Parameters = dict[str, Tensor]  # what a run trains, by name; those of R runs have R in front of their shapes
+
 
 @dataclass(frozen=True)
 class Prompt(ABC):
@@ -44,19 +46,19 @@ class Prompt(ABC):
     def mask(self) -> Tensor:
         """Return M, bool [1, S, S]: true where the prompt is learned."""
 
-    def new(self) -> Tensor:
-        """Return W as training begins, float32 [3, S, S]: zeros."""
-        return torch.zeros(3, self.canvas, self.canvas)
+    def new(self) -> Parameters:
+        """Return what is trained as training begins, float32: `prompt`, W, [3, S, S], zeros."""
+        return {"prompt": torch.zeros(3, self.canvas, self.canvas)}
 
     @abstractmethod
     def compose(
-        self, images: Tensor, prompts: Tensor, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
+        self, images: Tensor, prompts: Parameters, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor
     ) -> SharedMaps | Tensor:
         """Return images under their runs' prompts, as the network takes them.
 
         Args:
             images: uint8 [N, 3, s, s].
-            prompts: W of each run, float32 [R, 3, S, S].
+            prompts: of the runs, what `new` names, float32 [R, ...]: W, [R, 3, S, S].
             runs: int64 [N], the run of each image.
             mask: M, as `mask` gives it, on the images' device.
             mean, std: [3, 1, 1], of images in [0, 1].

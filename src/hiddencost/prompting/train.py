@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS, run_by
-from hiddencost.prompting.engine import Chunk, PromptedNetwork, runs_of_images, to_device
+from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
+from hiddencost.prompting.engine import PromptedNetwork
+from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.schedule import epoch_batches, not_finite, optimiser, stream
 from hiddencost.study.recipes import PromptingProtocol
 
@@ -28,7 +30,7 @@ class TrainedPrompt:
     """What a run has learned, and how it came about.
 
     Attributes:
-        prompt: W, float32 [3, S, S].
+        parameters: what was trained, by name, float32: the prompt's (`Prompt.new`), such as W, `prompt`, [3, S, S].
         mapping: the source class of each target class, int64 [K].
         losses: of each step.
         mappings: of each epoch.
@@ -37,13 +39,18 @@ class TrainedPrompt:
         diverged: where the loss ceased to be finite.
     """
 
-    prompt: Tensor
+    parameters: Parameters
     mapping: Tensor
     losses: list[float] = field(default_factory=list)
     mappings: list[list[int]] = field(default_factory=list)
     images: int = 0
     seconds: float = 0.0
     diverged: str | None = None
+
+    @property
+    def prompt(self) -> Tensor:
+        """W, float32 [3, S, S]."""
+        return self.parameters["prompt"]
 
 
 HISTORY = ("losses", "mappings", "images", "seconds")  # of TrainedPrompt, what grows while a run is under way
@@ -63,7 +70,7 @@ class _Run:
     method: Method
     recipe: PromptingProtocol
     chosen: Tensor  # indices of its images, on the host, as are all indices and mappings
-    prompt: Tensor
+    parameters: Parameters
     optimiser: Optimizer
     schedule: LRScheduler
     shuffle: torch.Generator
@@ -80,7 +87,7 @@ class _Run:
     def state(self) -> State:
         """Return all that the run needs to go on as if it had not been interrupted: on a CPU equal to the bit."""
         return {
-            "prompt": self.prompt.detach(),
+            "parameters": {name: tensor.detach() for name, tensor in self.parameters.items()},
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "shuffle": self.shuffle.get_state(),
@@ -94,7 +101,8 @@ class _Run:
     def resume(self, state: State) -> None:
         """Go on where `state` was taken; the mapping is the caller's."""
         with torch.no_grad():
-            self.prompt.copy_(state["prompt"])
+            for name, tensor in self.parameters.items():
+                tensor.copy_(state["parameters"][name])
         fused = self.optimiser.param_groups[0]["fused"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.optimiser.param_groups[0]["fused"] = fused  # of this device, which may not be that of before
@@ -187,7 +195,7 @@ class _Pack:
             active = [run for run in active if run.steps_left() and not run.outcome.diverged]
             for run in ended:
                 if run not in active:
-                    run.outcome.prompt = run.prompt.detach()
+                    run.outcome.parameters = {name: one.detach() for name, one in run.parameters.items()}
                     yield run.number, run.outcome
             keep(partial(_states, active))
 
@@ -202,7 +210,7 @@ class _Pack:
         predictions = self._predict_unprompted([chosen[number] for number in new if methods[number].first_pass])
         begun = []
         for number, method in enumerate(methods):
-            prompt = self.prompted.new_prompt().requires_grad_()
+            parameters = {name: one.requires_grad_() for name, one in self.prompted.new_prompt().items()}
             if number in states:
                 mapping = states[number]["mapping"].cpu()
             else:
@@ -210,8 +218,12 @@ class _Pack:
                 mapping = self._draw_mapping(method, chosen[number], of_run)
             own = {"batch_size": self.batch_sizes[number]} if self.batch_sizes else {}
             recipe = self.protocol.model_copy(update=own)
-            of_prompt = prompt, *optimiser([prompt], recipe, len(chosen[number])), stream(self.seed, "batches")
-            run = _Run(number, method, recipe, chosen[number], *of_prompt, TrainedPrompt(prompt, mapping))
+            training = (
+                *optimiser(list(parameters.values()), recipe, len(chosen[number])),
+                stream(self.seed, "batches"),
+            )
+            outcome = TrainedPrompt(parameters, mapping)
+            run = _Run(number, method, recipe, chosen[number], parameters, *training, outcome)
             if number in states:
                 run.resume(states[number])
             begun.append(run)
@@ -228,7 +240,7 @@ class _Pack:
         predictions = torch.zeros(len(self.labels), dtype=torch.int64)
         if chosen:
             used = torch.cat(chosen).unique()
-            predictions[used] = self.prompted.predict(self.images, [used], self.prompted.new_prompt()[None])
+            predictions[used] = self.prompted.predict(self.images, [used], stacked([self.prompted.new_prompt()]))
         return predictions
 
     def _draw_mapping(self, method: Method, chosen: Tensor, predictions: Tensor | None) -> Tensor:
@@ -247,7 +259,7 @@ class _Pack:
             return
         start = time.perf_counter()
         counts = [len(run.chosen) for run in runs]
-        prompts = torch.stack([run.prompt.detach() for run in runs])
+        prompts = stacked([run.parameters for run in runs])
         predictions = self.prompted.predict(self.images, [run.chosen for run in runs], prompts)
         for run, of_run in zip(runs, predictions.split(counts), strict=True):
             run.outcome.mapping = self._draw_mapping(run.method, run.chosen, of_run)
@@ -260,32 +272,36 @@ class _Pack:
         batches = {run: run.chosen[run.batches.pop(0)] for run in runs}
         computed = [run for run in runs if not run.twin]
         losses, gradients = self._gradients(computed, [batches[run] for run in computed])
-        results = dict(zip(computed, zip(losses, gradients, strict=True), strict=True))
+        place = {run: number for number, run in enumerate(computed)}
         for run in runs:
-            loss, run.prompt.grad = results[run.twin or run]
+            loss = losses[place[run.twin or run]]
+            for name, tensor in run.parameters.items():
+                tensor.grad = gradients[name][place[run.twin or run]]
             run.optimiser.step()
             run.schedule.step()
             run.losses.append(loss)
             run.outcome.images += len(batches[run])
         return [len(batch) for batch in batches.values()]
 
-    def _gradients(self, runs: list[_Run], batches: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of each run on its batch, [R], and its gradient, [R, 3, S, S]."""
+    def _gradients(self, runs: list[_Run], batches: list[Tensor]) -> tuple[Tensor, Parameters]:
+        """Return the mean loss of each run on its batch, [R], and its gradients, [R, ...] each."""
         prompted, counts, together = self.prompted, [len(batch) for batch in batches], torch.cat(batches)
         read = prompted.reader(self.images, together, self.labels[together], runs_of_images(counts))
         weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
-        prompts = torch.stack([run.prompt.detach() for run in runs])
+        parameters = stacked([run.parameters for run in runs])
         mappings = to_device(torch.stack([run.outcome.mapping for run in runs]), prompted.device)
 
-        def compute(part: slice, present: slice) -> tuple[Tensor, Tensor]:
+        def compute(part: slice, present: slice) -> tuple[Tensor, Parameters]:
             pictures, labels, of_run = read(part)
             inputs = pictures, labels, weights[part], of_run - present.start
-            return prompted.gradients(Chunk(*inputs, mappings[present], prompts[present]))
+            return prompted.gradients(Chunk(*inputs, mappings[present], of_runs(parameters, present)))
 
-        losses, gradients = prompts.new_zeros(len(runs)), torch.zeros_like(prompts)
-        for (loss, gradient), _, present in prompted.in_chunks(counts, compute, gradient=True):
+        losses = weights.new_zeros(len(runs))
+        gradients = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
+        for (loss, of_chunk), _, present in prompted.in_chunks(counts, compute, gradient=True):
             losses[present] += loss
-            gradients[present] += gradient
+            for name, gradient in of_chunk.items():
+                gradients[name][present] += gradient
         return losses, gradients
 
 
@@ -293,7 +309,8 @@ def _equal(run: _Run, other: _Run) -> bool:
     """Say whether two runs are on the same images, in one order, and have come to the same place by the same way."""
     ways = [(each.outcome.images, each.outcome.mappings, each.outcome.mapping.tolist()) for each in (run, other)]
     same = run.recipe == other.recipe and torch.equal(run.chosen, other.chosen)
-    return same and ways[0] == ways[1] and torch.equal(run.prompt, other.prompt)
+    equal = all(torch.equal(tensor, other.parameters[name]) for name, tensor in run.parameters.items())
+    return same and ways[0] == ways[1] and equal
 
 
 def _states(runs: list[_Run]) -> dict[int, State]:

@@ -23,6 +23,7 @@ from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
+from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted, packfile
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
@@ -118,8 +119,9 @@ class PromptingJob:
             for done, (number, run) in enumerate(trained, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 how = timing(run.seconds, run.images, self.device, precision)
-                learned = {"prompt": run.prompt.cpu(), "mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
-                logits = None if run.diverged else _test_logits(prompted, dataset, run.prompt, run.mapping)
+                learned = {name: tensor.cpu() for name, tensor in run.parameters.items()}
+                learned |= {"mapping": run.mapping, "mappings": torch.tensor(run.mappings)}
+                logits = None if run.diverged else _test_logits(prompted, dataset, run.parameters, run.mapping)
                 yield TrainedRun(names[number], learned, how, logits, run.diverged)
         self.unfinished.unlink(missing_ok=True)
         if prompted.certified.images:  # a lower precision was tried
@@ -130,7 +132,8 @@ class PromptingJob:
     ) -> Iterator[tuple[str, Tensor]]:
         prompted = self.prompted_network(runs)
         for run, kept in learned:
-            yield run, _test_logits(prompted, dataset, kept["prompt"].to(self.device), kept["mapping"])
+            parameters = {name: kept[name].to(self.device) for name in prompted.new_prompt()}
+            yield run, _test_logits(prompted, dataset, parameters, kept["mapping"])
 
     def _keeper(self, names: list[str]) -> Callable[[Callable[[], dict]], None]:
         """Return what keeps the states of runs under way, by their numbers, once in KEEP_SECONDS."""
@@ -145,9 +148,9 @@ class PromptingJob:
         return keep
 
 
-def _test_logits(prompted: PromptedNetwork, dataset: prepared.Dataset, prompt: Tensor, mapping: Tensor) -> Tensor:
+def _test_logits(prompted: PromptedNetwork, dataset: prepared.Dataset, prompt: Parameters, mapping: Tensor) -> Tensor:
     """Return the logits of the test images over the target classes, [N, K]."""
-    return prompted.test_logits(dataset.test_images, prompt)[:, mapping.to(prompt.device)]
+    return prompted.test_logits(dataset.test_images, prompt)[:, mapping.to(prompted.device)]
 
 
 def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:

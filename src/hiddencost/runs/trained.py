@@ -55,7 +55,10 @@ class TrainedClassifier(nn.Module):
             bias = METHODS[self.run["method"]].trains
             network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
         self.network = network
-        self.register_buffer("prompt", self.shape.new())
+        learned = self.shape.new()
+        self.learned = tuple(learned)  # names of the prompt's buffers
+        for name, tensor in learned.items():
+            self.register_buffer(name, tensor)
         self.register_buffer("mapping", torch.arange(len(self.classes)))
         constants = (about["preprocessing"][key] for key in ("mean", "std"))
         fixed = self.shape.mask(), *(backbones.per_channel(values, torch.device("cpu")) for values in constants)
@@ -80,8 +83,8 @@ class TrainedClassifier(nn.Module):
         images = functional.resize(images, side if resize == "shortest" else [side, side], mode, antialias=True)
         images = functional.center_crop(images, [side, side])
         runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        inputs = images, self.prompt[None], runs, self.mask, self.mean, self.std
-        canvases = self.shape.compose(*inputs)
+        prompts = {name: self.get_buffer(name)[None] for name in self.learned}
+        canvases = self.shape.compose(images, prompts, runs, self.mask, self.mean, self.std)
         return self.network(paste(canvases))[:, self.mapping]
 
     def save(self, path: str | Path) -> None:

@@ -39,11 +39,59 @@ def greedy(counts):
     return mapping
 
 
-def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype):
-    """Returns (prompt, mappings by epoch, losses by step)."""
-    size = protocol.canvas
-    prompt = torch.zeros(3, size, size, dtype=dtype, requires_grad=True)
-    first, second, step = torch.zeros_like(prompt), torch.zeros_like(prompt), 0
+class Border:
+    """The prompt of ILM-VP: what is learned of it, how it is put around images, what is done to it after a step."""
+
+    def __init__(self, protocol, dtype):
+        self.size = protocol.canvas
+        self.learned = [torch.zeros(3, self.size, self.size, dtype=dtype, requires_grad=True)]
+
+    def canvases(self, images, mean, std):
+        return canvas_of(images, *self.learned, self.size, mean, std)
+
+    def after_step(self):
+        pass
+
+
+class Resized(Border):
+    """AutoVP's: the image is padded with zeros, and the canvas scaled about its centre, pixel by pixel."""
+
+    def __init__(self, protocol, dtype):
+        super().__init__(protocol, dtype)
+        self.learned.append(torch.tensor(protocol.scale, dtype=dtype, requires_grad=True))
+
+    def canvases(self, images, mean, std):
+        prompt, scale = self.learned
+        size, (count, _, s, _) = self.size, images.shape
+        low, centre = (size - s + 1) // 2, (size - 1) / 2
+        padded = torch.zeros(count, 3, size, size, dtype=prompt.dtype)
+        padded[:, :, low : low + s, low : low + s] = images.to(prompt.dtype) / 255
+        rows = []
+        for y in range(size):  # what stands there: two rows, or columns, of what was
+            place = centre + (y - centre) / scale
+            above = math.floor(place.item())
+            row = torch.zeros(size, dtype=prompt.dtype)
+            for at, share in ((above, above + 1 - place), (above + 1, place - above)):
+                if 0 <= at < size:
+                    row = row + share * torch.nn.functional.one_hot(torch.tensor(at), size)
+            rows.append(row)
+        weights = torch.stack(rows)
+        canvas = weights @ padded @ weights.T
+        side = min(int(s * scale.item()), size)
+        border = torch.ones(size, size, dtype=prompt.dtype)
+        border[(size - side) // 2 : (size + side) // 2, (size - side) // 2 : (size + side) // 2] = 0
+        canvas = canvas + torch.sigmoid(prompt) * border
+        mean, std = (torch.tensor(values, dtype=prompt.dtype).view(1, 3, 1, 1) for values in (mean, std))
+        return (canvas - mean) / std
+
+    def after_step(self):
+        self.learned[1].clamp_(0.1, 5)
+
+
+def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype, shape=Border):
+    """Returns (what is learned of the prompt, mappings by epoch, losses by step)."""
+    prompt = shape(protocol, dtype)
+    moments, step = [[torch.zeros_like(one), torch.zeros_like(one)] for one in prompt.learned], 0
     steps_an_epoch = math.ceil(len(labels) / protocol.batch_size)
     total = protocol.steps or protocol.epochs * steps_an_epoch
 
@@ -51,7 +99,7 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
         counts = [[0] * classes for _ in range(1000)]
         with torch.no_grad():
             for image, label in zip(images, labels, strict=True):
-                predicted = network(canvas_of(image[None], prompt, size, mean, std)).argmax(1).item()
+                predicted = network(prompt.canvases(image[None], mean, std)).argmax(1).item()
                 counts[predicted][label.item()] += 1
         return greedy(counts)
 
@@ -75,14 +123,16 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
                 passed = sum(epoch >= math.floor(fraction * protocol.epochs) for fraction in protocol.milestones)
             rate = protocol.learning_rate * protocol.gamma**passed
             batch = order[start : start + protocol.batch_size]
-            logits = network(canvas_of(images[batch], prompt, size, mean, std))[:, mapping]
+            logits = network(prompt.canvases(images[batch], mean, std))[:, mapping]
             loss = functional.cross_entropy(logits, labels[batch])
-            (gradient,) = torch.autograd.grad(loss, prompt)
+            gradients = torch.autograd.grad(loss, prompt.learned)
             step += 1
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.999 * second + 0.001 * gradient**2
             with torch.no_grad():
-                update = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
-                prompt -= rate * update
+                for learned, gradient, moment in zip(prompt.learned, gradients, moments, strict=True):
+                    first, second = moment
+                    moment[0] = first = 0.9 * first + 0.1 * gradient
+                    moment[1] = second = 0.999 * second + 0.001 * gradient**2
+                    learned -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+                prompt.after_step()
             losses.append(loss.item())
-    return prompt.detach(), mappings, losses
+    return *(one.detach() for one in prompt.learned), mappings, losses

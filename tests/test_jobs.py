@@ -684,6 +684,9 @@ CLIP = {
     [
         ("prompting/border.py", {"dense", "int8"}),
         ("prompting/additive.py", {"clip"}),
+        ("prompting/resize.py", set()),
+        ("study/resize.py", set()),
+        ("study/stated.py", set()),
         ("prompting/prompt.py", {"dense", "clip", "int8"}),
         ("prompting/engine.py", {"dense", "clip", "int8"}),
         # the registries: another line trains nothing

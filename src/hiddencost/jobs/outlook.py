@@ -245,7 +245,9 @@ def arithmetic_left(call: Call, remaining: Mapping[str, list[tuple[dict, str]]])
             network, dataset = call.checkpoints[backbone.checkpoint], call.datasets[target.name]
             family, canvas = study.family(backbone), study.canvas(backbone)
             gflop = cost.pack_gflop(study, backbone, run_by(job), network, dataset, target.batch_size)
-            share = family.prompted_side(target.image_size, canvas) / canvas if JOBS[job].prompts else 1.0
+            share = family.prompted_side(target.image_size, canvas) / canvas
+            if not JOBS[job].prompts or study.shape(backbone) != family.prompt:
+                share = 1.0  # what no run shares is computed on whole canvases
             if JOBS[job].on_features:
                 if (backbone.name, target.name) in featured:
                     continue

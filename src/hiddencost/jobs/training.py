@@ -106,7 +106,7 @@ def _training_code(call: Call, job: str, backbone: Backbone) -> str:
     of_job = code(call.root, job)
     if job != "train":
         return of_job
-    return sha256_text(canonical([of_job, prompts.digest(call.study.family(backbone).prompt)]))
+    return sha256_text(canonical([of_job, prompts.digest(call.study.shape(backbone))]))
 
 
 def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -> PackRequest:

@@ -44,11 +44,10 @@ class AdditivePrompt(Prompt):
         prompted = canvases + torch.where(mask, prompts["prompt"], 0)[runs]
         return prompted.contiguous(memory_format=torch.channels_last)
 
-    @staticmethod
-    def in_pixels(prompt: np.ndarray, std: Sequence[float] | None) -> np.ndarray:
-        return prompt * np.array(std, np.float32)[:, None, None]
+    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
+        return learned["prompt"].numpy() * np.array(std, np.float32)[:, None, None]
 
-    def placed(self, image: np.ndarray) -> np.ndarray:
+    def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:
         picture = Image.fromarray(image.transpose(1, 2, 0))
         method = Image.Resampling[self.interpolation.upper()]
         return np.asarray(picture.resize((self.canvas, self.canvas), method)).transpose(2, 0, 1)

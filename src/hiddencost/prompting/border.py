@@ -50,11 +50,10 @@ class BorderPrompt(Prompt):
         border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
         return SharedMaps(border, patch, (self.inside, self.inside), runs, is_canvas=True)
 
-    @staticmethod
-    def in_pixels(prompt: np.ndarray, std: Sequence[float] | None) -> np.ndarray:
-        return 1 / (1 + np.exp(-prompt)) - 0.5
+    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
+        return 1 / (1 + np.exp(-learned["prompt"].numpy())) - 0.5
 
-    def placed(self, image: np.ndarray) -> np.ndarray:
+    def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:
         canvas = np.full((3, self.canvas, self.canvas), 128, np.uint8)
         inside = slice(*self.inside)
         canvas[:, inside, inside] = image

@@ -134,6 +134,12 @@ class PromptedNetwork:
         """Return the prompt as training begins: of W, around an image a mid-grey border; added to it nothing."""
         return {name: tensor.to(self.mean) for name, tensor in self.prompt.new().items()}
 
+    @torch.no_grad()
+    def constrain(self, parameters: Parameters) -> None:
+        """Keep a run's parameters, after each step and in place, to the limits of its prompt."""
+        for name, (least, largest) in self.prompt.limits.items():
+            parameters[name].clamp_(least, largest)
+
     def logits(self, images: Tensor, prompts: Parameters, runs: Tensor, precision: str) -> Tensor:
         """Return the source logits, [N, source classes], of images under their runs' prompts.
 

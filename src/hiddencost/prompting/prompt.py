@@ -26,11 +26,13 @@ class Prompt(ABC):
         canvas: S, the side of the network's input, in pixels.
         not_shared: why no part of a canvas is the same for all images of a run. None: there is such a part, which the
             engine computes once, and `compose` returns SharedMaps.
+        limits: of what is learned, by name: the least and the largest value that it is kept to after each step.
     """
 
     canvas: int
 
     not_shared: ClassVar[str | None] = None
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -67,16 +69,19 @@ class Prompt(ABC):
             Canvases [N, 3, S, S], of mean's dtype and in channels-last layout, whole or as SharedMaps.
         """
 
-    @staticmethod
+    def shown_mask(self, learned: Parameters) -> Tensor:
+        """Return where a figure shows what a run has learned, bool [1, S, S]; elsewhere it shows the image."""
+        return self.mask()
+
     @abstractmethod
-    def in_pixels(prompt: np.ndarray, std: Sequence[float] | None) -> np.ndarray:
+    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
         """Return what a learned prompt adds to grey, or to the image, as a share of a pixel's range: [3, S, S].
 
         Args:
-            prompt: W, float32 [3, S, S].
+            learned: of one run, what `new` names.
             std: of the network's input, by channel, where the catalog has it.
         """
 
     @abstractmethod
-    def placed(self, image: np.ndarray) -> np.ndarray:
-        """Return a canvas with an image where it is shown, uint8 [3, S, S], for one of uint8 [3, s, s]."""
+    def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:
+        """Return a canvas with an image where a run shows it, uint8 [3, S, S], for one of uint8 [3, s, s]."""

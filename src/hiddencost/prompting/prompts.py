@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the Snakefile reads this module, and does without the secon
 PROMPTS: dict[str, str] = {
     "border": "hiddencost.prompting.border:BorderPrompt",
     "additive": "hiddencost.prompting.additive:AdditivePrompt",
+    "resize": "hiddencost.prompting.resize:ResizePrompt",
 }
 
 

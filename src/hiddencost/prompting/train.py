@@ -278,6 +278,7 @@ class _Pack:
             for name, tensor in run.parameters.items():
                 tensor.grad = gradients[name][place[run.twin or run]]
             run.optimiser.step()
+            self.prompted.constrain(run.parameters)
             run.schedule.step()
             run.losses.append(loss)
             run.outcome.images += len(batches[run])

@@ -111,7 +111,7 @@ def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:
     for text, group in finished.groupby("recipe", sort=False):
         recipe, methods = json.loads(text), list(dict.fromkeys(group["method"]))
         sections = {_section(*of_run) for of_run in zip(group["method"], group["checkpoint"], strict=True)}
-        stated = [study[name] for name in sections if name and study.get(name)]
+        stated = [study[name] | study[name].get("prompt", {}) for name in sections if name and study.get(name)]
         other = {
             name
             for section in stated

@@ -184,22 +184,24 @@ def _prompts(
     shapes: dict[str, dict],
 ) -> dict[str, np.ndarray]:
     run_of = runs.set_index(AXES)["run"].to_dict()
-    borders = {}  # as they differ from the grey that they start from, or from nothing
+    borders, drawn = {}, {}  # as they differ from the grey that they start from, or from nothing
     for key in dict.fromkeys(key for shown in groups for key in gallery.runs_shown(runs, shown)):
-        with safe_open(ledger.entry(folder, run_of[key]), "np") as stored:
-            prompt = stored.get_tensor("prompt")
-        shape = shapes[key[0]]
-        borders[key] = shape_of(shape["shape"]).in_pixels(prompt, shape["std"])
+        stated, example = shapes[key[0]], images[key[1]][0] if key[1] in images else None
+        with safe_open(ledger.entry(folder, run_of[key]), "pt") as stored:
+            canvas = stored.get_slice("prompt").get_shape()[-1]
+            shown = {"canvas": canvas, "image_size": canvas if example is None else example.shape[-1]}
+            prompt = shape_of(stated["shape"]).of(stated | shown)
+            learned = {name: stored.get_tensor(name) for name in prompt.new()}
+        borders[key] = prompt.in_pixels(learned, stated["std"])
+        if example is not None:
+            drawn[key] = prompt.shown_mask(learned).numpy(), prompt.placed(example, learned)
     strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)
     gain = max(1, int(0.5 / max(strongest, 0.005)))
     prompts = {"gain": np.array(gain)} if borders else {}
     for key, border in borders.items():
         canvas = np.rint(255 * (0.5 + gain * border).clip(0, 1)).astype(np.uint8)
-        if key[1] in images:
-            shape, example = shapes[key[0]], images[key[1]][0]
-            shown = {"canvas": canvas.shape[-1], "image_size": example.shape[-1]}
-            prompt = shape_of(shape["shape"]).of(shape | shown)
-            canvas = np.where(prompt.mask().numpy(), canvas, prompt.placed(example))
+        if key in drawn:
+            canvas = np.where(drawn[key][0], canvas, drawn[key][1])
         prompts["/".join(map(str, key))] = canvas
     return prompts
 

@@ -28,7 +28,7 @@ from hiddencost.prompting.train import train_prompts
 from hiddencost.runs import interrupted, packfile
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
-from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
 from hiddencost.study.recipes import PromptingProtocol, recipe_of_run
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class PromptingJob:
     def protocol(self) -> PromptingProtocol:
         """The recipe, with the batch size of the first run where they differ."""
         recipe = recipe_of_run(self.request.recipe, self.request.runs[0][1])
-        return RUN_PROTOCOLS[self.family.prompt].model_validate(recipe)
+        return RUN_PROTOCOLS[shape_of_run(recipe, self.family.prompt)].model_validate(recipe)
 
     @property
     def unfinished(self) -> Path:

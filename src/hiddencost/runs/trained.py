@@ -21,6 +21,7 @@ from hiddencost.prompting.maps import paste
 from hiddencost.prompting.prompts import shape_of
 from hiddencost.runs import ledger, pack, packfile, saved
 from hiddencost.runs.packfile import AXES
+from hiddencost.study.protocols import shape_of_run
 
 
 class TrainedClassifier(nn.Module):
@@ -204,8 +205,8 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "preprocessing": manifest.preprocessing.model_dump(include={"mean", "std"}),
         "classes": dataset.classes,
         "size": size,
-        "prompt": family.prompt,
-        **asdict(shape_of(family.prompt).of({**preprocessing, **request.recipe, **shown})),
+        "prompt": (shape := shape_of_run(request.recipe, family.prompt)),
+        **asdict(shape_of(shape).of({**preprocessing, **request.recipe, **shown})),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
     }
     learned.pop("mappings", None)  # of each epoch; the last is `mapping`

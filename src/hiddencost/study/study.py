@@ -30,7 +30,7 @@ from hiddencost.study.parts import (
     Verification,
     ascending,
 )
-from hiddencost.study.protocols import RUN_PROTOCOLS
+from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
 from hiddencost.study.recipes import ClipProtocol, FineTuning, Recipe, finetuning_size
 from hiddencost.study.stated import NATIVE, StudyProtocol
 
@@ -244,9 +244,10 @@ class Study(Record):
         key = family.recipe if prompts else name
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size_of(key)}
         own = {key: value for key, value in own.items() if value}
-        stated = getattr(self, key).model_dump(exclude={"templates"}, exclude_none=True)
+        stated = getattr(self, key).model_dump(exclude={"templates", "prompt"}, exclude_none=True)
         if prompts:
             own |= {"canvas": self.canvas(self.backbone(backbone)), **family.run_settings(checkpoint, one.image_size)}
+            own |= self._stated_prompt(self.backbone(backbone))
         return stated | own
 
     def prompt_settings(self, backbone: Backbone) -> dict | None:
@@ -258,8 +259,18 @@ class Study(Record):
         recipe = getattr(self, family.recipe)
         if recipe is None:
             return None
-        stated = recipe.model_dump() | family.run_settings(backbone.checkpoint, None)
-        return {"shape": family.prompt, **{key: stated[key] for key in RUN_PROTOCOLS[family.prompt].prompt_settings}}
+        stated = recipe.model_dump() | family.run_settings(backbone.checkpoint, None) | self._stated_prompt(backbone)
+        shape = self.shape(backbone)
+        return {"shape": shape, **{key: stated[key] for key in RUN_PROTOCOLS[shape].prompt_settings}}
+
+    def shape(self, backbone: Backbone) -> str:
+        """Return the shape of prompts on a backbone, of `prompting.prompts.PROMPTS`."""
+        return shape_of_run(self._stated_prompt(backbone), self.family(backbone).prompt)
+
+    def _stated_prompt(self, backbone: Backbone) -> dict:
+        """Return the shape that the study states for a backbone in place of its family's, and its settings."""
+        stated = getattr(getattr(self, self.family(backbone).recipe), "prompt", None)
+        return stated.settings() if stated else {}
 
     def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
         """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and

@@ -107,10 +107,10 @@ def run(config: dict, folder: Path, monkeypatch, figures: Iterable[str] = ()) ->
     monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_network)
     call = Call(load_study(config, "the study"))
     import_tiny_network(Path(layout.IMPORTED.format(checkpoint="mobilenetv2")))
-    for backbone in call.study.backbones:
-        make_backbone(call, backbone.name)
     for dataset in call.study.datasets:
         make_dataset(call, dataset.name)
+    for backbone in call.study.backbones:
+        make_backbone(call, backbone.name)
     packs = [train(call, job, **pack) for job in ("train", "probe") for pack in grid.packs(call, job)]
     written = write_tables(call, packs)
     return Finished(call.study, written, draw_figures(call, figures))
@@ -119,7 +119,8 @@ def run(config: dict, folder: Path, monkeypatch, figures: Iterable[str] = ()) ->
 def make_backbone(call: Call, name: str) -> None:
     """Make a backbone and put it to the gate."""
     settings, folder = checkpoints.compress(call, name), call.path(layout.BACKBONE, backbone=name)
-    compress(Path(checkpoints.source_network(call, name)[0]).parent, folder, **settings)
+    images = [Path(file).parent for file in checkpoints.calibration_images(call, name)[:1]]
+    compress(Path(checkpoints.source_network(call, name)[0]).parent, folder, *settings.values(), *images)
     known = Recognised(20, 20, "photos", 0)
     verification = verify(folder, checkpoints.verify_backbone(call), lambda network, manifest: known)
     assert verification.passed, verification.reasons

@@ -178,6 +178,33 @@ def test_a_compression(tmp_path, monkeypatch, threads):
     assert "0.weight: no stripes" in report.reasons
 
 
+def test_a_compression_that_looks_at_images(tmp_path, monkeypatch, threads):
+    """Of the study's own, 16 of 24 drawn by the seed: to runs and the gate."""
+    settings = {"calibration": "toy", "samples": 16}
+    levels = {
+        "half": {"algorithm": "wanda", "sparsity": 0.5},
+        "again": {"algorithm": "wanda", "sparsity": 0.5, "seed": 1},
+        "pairs": {"algorithm": "sparsegpt", "n": 2, "m": 4},
+    }
+    made = [
+        {"name": name, "checkpoint": "mobilenetv2", "compression": settings | one} for name, one in levels.items()
+    ]
+    config = {"methods": ["flm"], "seeds": [0], "shots": [1], "backbones": [in_process.STUDY["backbones"][0], *made]}
+    finished = in_process.run(in_process.STUDY | config, tmp_path, monkeypatch)
+    runs = finished.runs.set_index("backbone")
+    assert runs["compression"].to_dict() == {
+        **{"dense": "none", "half": "wanda", "again": "wanda", "pairs": "sparsegpt-2:4"}
+    }
+    assert runs["sparsity_measured"]["half"] == pytest.approx(0.5, abs=0.01)
+    assert 0.3 < runs["sparsity_measured"]["pairs"] < 0.5  # of the stem none, whose channels are three
+    shown = in_process.listed_figures(finished.study)["heatmap"].backbones
+    assert shown["pairs"].label == "SparseGPT 2:4 50 %"
+    networks = {name: backbones.load(tmp_path / "results/tiny/backbones" / name) for name in levels}
+    stated = settings | levels["half"] | {"n": None, "m": None, "seed": 0}
+    assert networks["half"][2].compression_settings == stated
+    assert any(not torch.equal(networks["half"][1][key], mask) for key, mask in networks["again"][1].items())
+
+
 class Negated(Control):
     """A network with the signs of all weights turned."""
 

@@ -88,6 +88,38 @@ def call(tmp_path, monkeypatch):
     return call
 
 
+def test_a_compression_that_looks_at_images_stands_on_them(call, monkeypatch):
+    """Those of the dataset that it names, of the study or not, at the size of the features."""
+
+    def calibrated(**settings):
+        return call(lambda config: config["backbones"][1].update(compression=CALIBRATED | settings))
+
+    of = calibrated()
+    assert checkpoints.calibration_images(of, "pruned") == of.prepared(DATASET, of.study.protocol.canvas)
+    assert checkpoints.calibration_images(of, "dense") == []
+    assert checkpoints.compress(of, "pruned")["compression"] == CALIBRATED
+    other = calibrated(calibration="cifar10", samples=256, seed=3)
+    assert checkpoints.calibration_images(other, "pruned")[0].startswith("resources/datasets/cifar10/")
+    assert {"cifar10", DATASET} == set(other.datasets)
+    assert "cifar10" not in other.targets
+    folder = other.prepared_folder("cifar10", other.study.protocol.canvas)
+    assert folder in datasets.all_prepared(other)
+    before = [training.origin(other, name, DATASET) for name in ("dense", "pruned")]
+    monkeypatch.setitem(other.datasets, "cifar10", other.datasets["cifar10"].model_copy(update={"native_size": 33}))
+    training.origin.cache_clear()
+    assert training.origin(other, "dense", DATASET) == before[0]
+    assert training.origin(other, "pruned", DATASET) != before[1]
+    assert resources.compress_memory(of, "pruned", 1) > resources.compress_memory(of, "dense", 1) + 1500
+    assert resources.compress_runtime(of, "pruned", 1) > resources.compress_runtime(of, "dense", 1)
+    gone = calibrated(calibration="cifar10", seed=4)
+    monkeypatch.setitem(gone.datasets, "cifar10", gone.datasets["cifar10"].model_copy(update={"unavailable": "gone"}))
+    assert grid.left_out(gone) == {"backbone": {"pruned": "gone"}, "dataset": {}}
+    with pytest.raises(
+        StudyError, match=r"backbones\[1\].compression.samples: 10000000; expected at most the \d+ tr"
+    ):
+        calibrated(samples=10_000_000)
+
+
 def test_a_published_compression_of_no_kind_is_a_line(call, monkeypatch):
     entry = catalog.checkpoint("mobilenetv2").model_copy(update={"compression": "acdx"})
     monkeypatch.setattr(catalog, "checkpoint", lambda name: entry)
@@ -125,6 +157,7 @@ def swap_learning_rate_and_gamma(config):
 
 
 OTHER = {"name": "random", "checkpoint": "mobilenetv2", "control": "random_init"}
+CALIBRATED = {"algorithm": "wanda", "sparsity": 0.2, "calibration": DATASET}
 EDITS = {
     "a colour": (
         lambda c: c["figures"].update(colours={"flm": "#000000"}),

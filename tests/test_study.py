@@ -250,6 +250,39 @@ BAD = {
         {"algorithm": "nm", "n": 4, "m": 2},
         "backbones[1].compression: n is 4; expected less than m, 2",
     ),
+    "pruning by images without images": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "wanda", "sparsity": 0.5},
+        "backbones[1].compression: wanda needs calibration",
+    ),
+    "pruning by images of no level": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "wanda", "calibration": "cifar10"},
+        "backbones[1].compression: wanda needs either sparsity, or n and m",
+    ),
+    "pruning by images of two levels": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "sparsegpt", "calibration": "cifar10", "sparsity": 0.5, "n": 2, "m": 4},
+        "backbones[1].compression: sparsegpt needs either sparsity, or n and m",
+    ),
+    "pruning by images, n of m the wrong way round": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "sparsegpt", "calibration": "cifar10", "n": 4, "m": 2},
+        "backbones[1].compression: n is 4; expected less than m, 2",
+    ),
+    "pruning by images of a dataset that is not": (
+        ["backbones", 1, "compression"],
+        {"algorithm": "wanda", "calibration": "cifar11", "sparsity": 0.5},
+        "backbones[1].compression.calibration: 'cifar11' is unknown; did you mean 'cifar10'",
+    ),
+    "pruning of what reads texts by images": (
+        ["backbones", 1],
+        {
+            **{"name": "clip", "checkpoint": "openclip-vit-b-32.openai"},
+            "compression": {"algorithm": "wanda", "calibration": "cifar10", "sparsity": 0.5},
+        },
+        "backbones[1].compression: wanda looks at images, and half of a CLIP reads texts; expected another algorithm",
+    ),
     "a method without its recipe": (
         ["methods"],
         ["ilm", "ft"],

@@ -73,7 +73,8 @@ rule import_checkpoint:
 
 rule compress:
     input:
-        of_job(checkpoints.source_network),
+        network=of_job(checkpoints.source_network),
+        images=of_job(checkpoints.calibration_images),
     output:
         STUDY_BACKBONE,
     log:
@@ -83,8 +84,8 @@ rule compress:
     conda:
         "../../envs/hiddencost.yaml"
     resources:
-        mem_mb=amount(resources.network_memory),
-        runtime=amount(resources.short_runtime),
+        mem_mb=amount(resources.compress_memory),
+        runtime=amount(resources.compress_runtime),
     params:
         **params_of(checkpoints.compress, *checkpoints.COMPRESSED),
         code=code("compress"),

@@ -3,10 +3,12 @@
 import logging
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from hiddencost.compression.prune import count_zeros, masked_share
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression, label
+from hiddencost.datasets import prepared
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
@@ -15,7 +17,13 @@ from hiddencost.networks.manifest import Manifest
 log = logging.getLogger(__name__)
 
 
-def compress(source: str | Path, folder: str | Path, compression: dict | None, control: str | None) -> None:
+def compress(
+    source: str | Path,
+    folder: str | Path,
+    compression: dict | None,
+    control: str | None,
+    images: str | Path | None = None,
+) -> None:
     """Make a backbone of an imported checkpoint: compressed, replaced by a control, or passed on as it is.
 
     Which weights pruning reaches the network's family says (`Family.prunable_weights`). Weights that are zero already
@@ -31,6 +39,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
         compression: `algorithm`, a name of `COMPRESSIONS`, with its settings, of which None counts as absent; None to
             compress nothing.
         control: a name of `CONTROLS`, or None.
+        images: folder of the prepared dataset that a compression looks at which is calibrated.
     """
     made_here = COMPRESSIONS[compression["algorithm"]] if compression else None
     settings = made_here.complete(compression) if made_here and compression else None
@@ -57,7 +66,7 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
         elif made_here and settings and made_here.quantises:
             made_here.apply(network, family, settings)
         elif made_here:
-            masks |= _prune(network, family, manifest, made_here)
+            masks |= _prune(network, family, manifest, made_here, images)
             share = masked_share(family.prunable_weights(network), masks)
             manifest = manifest.replace(sparsity_declared=share, sparsity_over=family.sparsity_over)
     except ValueError as error:
@@ -69,13 +78,31 @@ def compress(source: str | Path, folder: str | Path, compression: dict | None, c
 
 
 def _prune(
-    network: nn.Module, family: Family, manifest: Manifest, compression: OneShotCompression
+    network: nn.Module,
+    family: Family,
+    manifest: Manifest,
+    compression: OneShotCompression,
+    images: str | Path | None,
 ) -> dict[str, Tensor]:
-    """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune."""
+    """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune, or where there
+    are no images to look at."""
     if manifest.whole:
         raise ValueError(f"{manifest.compression}: its layers are narrower already; expected a dense network")
-    zeros = count_zeros(family.prunable_weights(network))
-    masks = compression.apply(network, family, manifest.compression_settings or {})
+    zeros, settings = count_zeros(family.prunable_weights(network)), manifest.compression_settings or {}
+    seen = {"images": _calibration(images, manifest, settings)} if compression.calibrated and images else {}
+    masks = compression.apply(network, family, settings, **seen)
     if zeros == count_zeros(family.prunable_weights(network)):
         raise ValueError(f"{manifest.compression}: no weight to prune, as all that it asks for are zero already")
     return masks
+
+
+def _calibration(folder: str | Path, manifest: Manifest, settings: dict) -> Tensor:
+    """Return training images of a prepared dataset as the network takes them, float32 [samples, 3, S, S]: those that
+    the seed draws. Raises ValueError where there are fewer, or none could be prepared."""
+    images, samples = prepared.load(folder).train_images, settings["samples"]
+    if samples > len(images):
+        raise ValueError(f"compression.samples is {samples}; expected at most the {len(images)} training images")
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(settings["seed"]))[:samples]
+    pixels = torch.from_numpy(images[drawn.sort().values.numpy()])
+    mean, std = backbones.normalisation(manifest.preprocessing, torch.device("cpu"))
+    return (pixels.float() / 255 - mean) / std

@@ -150,8 +150,10 @@ class Call:
 
     @cached_property
     def datasets(self) -> dict[str, DatasetEntry]:
-        """The entries of all datasets: of the targets, and of those that networks are trained on upstream."""
-        return self.targets | {name: self.study.dataset_entry(name) for name in self.study.upstream_datasets()}
+        """The entries of all datasets: of the targets, and of those that networks are trained on upstream, or
+        compressed by."""
+        others = [*self.study.upstream_datasets(), *(name for name, _ in self.study.calibrations())]
+        return {name: self.study.dataset_entry(name) for name in others if name not in self.targets} | self.targets
 
     def images(self, dataset: str) -> str:
         """Return the name of the folder of a dataset's arrays, which studies share.
@@ -262,6 +264,7 @@ def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool =
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
         _check_compressions(call)
+        _check_samples(call)
         _check_class_names(call)
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None
@@ -275,6 +278,19 @@ def _check_compressions(call: Call) -> None:
             applied(entry.compression)
         except ValueError as error:
             raise ValueError(f"checkpoint {name}: {error}") from None
+
+
+def _check_samples(call: Call) -> None:
+    """Raise ValueError where a compression looks at more images than there are."""
+    for index, backbone in enumerate(call.study.backbones):
+        stated = backbone.compression.settings() if backbone.compression else {}
+        name = stated.get("calibration")
+        counts = call.datasets[name].counts if name else None
+        if counts and stated["samples"] > counts.train:
+            raise ValueError(
+                f"backbones[{index}].compression.samples: {stated['samples']}; expected at most the {counts.train} "
+                f"training images of {name}"
+            )
 
 
 def _check_class_names(call: Call) -> None:

@@ -56,6 +56,12 @@ def compress(call: Call, backbone: str) -> dict:
     return {"compression": compression, "control": settings.control}
 
 
+def calibration_images(call: Call, backbone: str) -> list[str]:
+    """Return the files of the images that a backbone's compression looks at; none where it looks at none."""
+    calibration = call.study.calibration(call.study.backbone(backbone))
+    return call.prepared(*calibration) if calibration else []
+
+
 def verify_backbone(call: Call) -> dict:
     """Return what the gate asks of a published network, and how its photos are read."""
     photos = catalog.photos()[PHOTOS].layout().model_dump()

@@ -40,6 +40,9 @@ DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on fr
 # What the gate shows a network: photos, as declared, in `compression.photos.VIEWS` and by NORMALISATIONS; or of those
 # that a network was trained with here, `upstream.gate.IMAGES`
 LOOKS, TEST_IMAGES = 11, 1000
+# Of a compression that looks at images: MB of an image on a canvas of 224, as all go through together; MB of Hessians
+# and their factors; and how many passes of all images these cost, in float64
+LIVE, HESSIAN, CALIBRATION = 15, 1500, 16
 READ = 3  # copies of a network that answers and no more: its weights as read and as parameters, and masks
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
@@ -211,6 +214,18 @@ def network_mb(checkpoint: NetworkEntry, dense: NetworkEntry | None = None) -> i
     """Return the memory to import, compress or verify a network; dense: one that is held beside it."""
     beside = READ * weights_mb(dense) if dense else 0
     return math.ceil(PROCESS["cpu"] + 1000 + COPIES * weights_mb(checkpoint) + beside)
+
+
+def compress_mb(study: Study, backbone: Backbone, checkpoint: NetworkEntry) -> int:
+    """Return the memory to compress a network, with the images that it is calibrated on, if it is."""
+    images = calibration_samples(backbone)
+    seen = HESSIAN + images * LIVE * relative_area(study, backbone) if images else 0
+    return math.ceil(network_mb(checkpoint) + seen)
+
+
+def calibration_samples(backbone: Backbone) -> int:
+    """Return how many images a backbone's compression looks at."""
+    return (backbone.compression.settings().get("samples") or 0) if backbone.compression else 0
 
 
 def prepare_mb(dataset: DatasetEntry) -> int:

@@ -34,7 +34,8 @@ def prepare_dataset(call: Call, dataset: str) -> dict:
 def sizes_of(call: Call, dataset: str) -> list[str]:
     """Return all sizes at which the study has a dataset prepared, that of its splits first."""
     texts_last = sorted(call.study.backbones, key=lambda backbone: call.study.family(backbone).has_texts)
-    return list(dict.fromkeys(size for each in texts_last for size in call.study.sizes(dataset, each).values()))
+    sizes = [size for each in texts_last for size in call.study.sizes(dataset, each).values()]
+    return list(dict.fromkeys(sizes + [size for name, size in call.study.calibrations() if name == dataset]))
 
 
 def first_prepared(call: Call, dataset: str) -> str:
@@ -43,12 +44,15 @@ def first_prepared(call: Call, dataset: str) -> str:
 
 
 def all_prepared(call: Call) -> list[str]:
-    """Return the folders of all images of the study, those that networks are trained on upstream among them."""
+    """Return the folders of all images of the study, those among them that networks are trained on upstream, or
+    compressed by."""
     targets = [
         call.prepared_folder(one.name, size) for one in call.study.datasets for size in sizes_of(call, one.name)
     ]
     upstream = [call.prepared_folder(one.dataset, one.image_size) for one in call.study.upstream if one.dataset]
-    return list(dict.fromkeys(targets + upstream))
+    return list(
+        dict.fromkeys(targets + upstream + [call.prepared_folder(*each) for each in call.study.calibrations()])
+    )
 
 
 def prepared_here(call: Call) -> list[str]:

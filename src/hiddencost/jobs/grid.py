@@ -36,16 +36,16 @@ def left_out(call: Call) -> dict[str, dict[str, str]]:
 def _why_backbone(call: Call, backbone: Backbone) -> str | None:
     """Return why a backbone is left out, None if it is not.
 
-    Its checkpoint, or what that is trained from or on, is not there; its network does not take the study's canvas; or
-    the network has two heads, where one of the study's methods exchanges the head.
+    Its checkpoint, or what that is trained from or on, or compressed by, is not there; its network does not take the
+    study's canvas; or the network has two heads, where one of the study's methods exchanges the head.
     """
     study = call.study
     published, trained = study.published_checkpoint(backbone.checkpoint), study.upstream_network(backbone.checkpoint)
     if published and (why := downloads.why_left_out(call, "checkpoints", published, call.published[published])):
         return why
-    if trained and trained.dataset:
-        entry = call.datasets[trained.dataset]
-        if why := downloads.why_left_out(call, "datasets", trained.dataset, entry):
+    calibration = study.calibration(backbone)
+    for dataset in (trained and trained.dataset, calibration and calibration[0]):
+        if dataset and (why := downloads.why_left_out(call, "datasets", dataset, call.datasets[dataset])):
             return why
     canvas, architecture = study.canvas(backbone), call.checkpoints[backbone.checkpoint].architecture
     if not trained and (why := inputs.why_not_published(architecture, canvas)):

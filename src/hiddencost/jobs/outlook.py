@@ -176,7 +176,12 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
     is for is counted."""
     study, names = call.study, to_run(call)
     used = study.published_checkpoints(map(study.backbone, names["backbone"]))
-    images = {*names["dataset"], *(study.upstream_datasets() if trainings(call) else ())}
+    seen = (study.calibration(study.backbone(name)) for name in names["backbone"])
+    images = {
+        *names["dataset"],
+        *(study.upstream_datasets() if trainings(call) else ()),
+        *(one[0] for one in seen if one),
+    }
     entries: list[tuple[str, CheckpointEntry | DatasetEntry]]
     entries = [(FETCHED["checkpoints"].format(name), call.published[name]) for name in sorted(used)]
     entries += [(FETCHED["datasets"].format(name), call.datasets[name]) for name in sorted(images)]
@@ -205,6 +210,7 @@ def _disk(call: Call, made: Callable[[str], bool]) -> str:
     images |= {
         (one.dataset, str(one.image_size)) for one in study.upstream if one.name in trained.values() and one.dataset
     }
+    images |= {each for backbone in backbones if (each := study.calibration(backbone))}
     arrays = sum(
         counts.total * 3 * sized(size)[0] ** 2
         for name, size in images

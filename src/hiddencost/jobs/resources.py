@@ -65,8 +65,20 @@ def import_memory(call: Call, checkpoint: str, attempt: int) -> int:
 
 
 def network_memory(call: Call, backbone: str, attempt: int) -> int:
-    """Return the memory to compress a network, or verify one that is trained here."""
+    """Return the memory to verify a network that is trained here, or to embed texts by it."""
     return cost.network_mb(_network(call, backbone)) * attempt
+
+
+def compress_memory(call: Call, backbone: str, attempt: int) -> int:
+    """Return the memory to compress a network."""
+    return cost.compress_mb(call.study, call.study.backbone(backbone), _network(call, backbone)) * attempt
+
+
+def compress_runtime(call: Call, backbone: str, attempt: int) -> int:
+    """Return the time to compress a network, with the images that it is calibrated on, if it is."""
+    settings = call.study.backbone(backbone)
+    images, side = cost.calibration_samples(settings), call.study.canvas(settings)
+    return cost.minutes(cost.answer_seconds(cost.CALIBRATION * images, _network(call, backbone), side), attempt)
 
 
 def _dense(call: Call, backbone: str) -> str | None:

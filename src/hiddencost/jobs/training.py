@@ -78,6 +78,8 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
     study, settings = call.study, call.study.backbone(backbone)
     of: list[Any] = [_network(call, settings.checkpoint), checkpoints.compress(call, backbone)]
     of.append(datasets.prepare_dataset(call, dataset))
+    if calibration := study.calibration(settings):
+        of.append(datasets.prepare_dataset(call, calibration[0]))
     scripts = ["compress", "prepare_dataset", "draw_splits", "extract_features"]
     if study.family(settings).has_texts:
         of.append(study.templates(settings))

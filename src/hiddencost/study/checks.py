@@ -96,6 +96,22 @@ def check_backbones_differ(study: Study) -> None:
         names[network] = backbone.name
 
 
+def check_calibrations(study: Study) -> None:
+    """What a compression looks at is a dataset of the study or the catalog, and reaches all layers that it prunes."""
+    known = {*(dataset.name for dataset in study.datasets), *catalog.datasets()}
+    for index, backbone in enumerate(study.backbones):
+        if not (calibration := backbone.compression and backbone.compression.calibration):
+            continue
+        where, family = f"backbones[{index}].compression", study.family(backbone)
+        if family.has_texts:
+            raise ValueError(
+                f"{where}: {backbone.compression.algorithm} looks at images, and half of {family.title} reads texts; "
+                "expected another algorithm"
+            )
+        if calibration not in known:
+            raise ValueError(f"{where}.calibration: {describe_unknown_name(calibration, sorted(known))}")
+
+
 def check_datasets(study: Study) -> None:
     """Each dataset is of the catalog or the user's own."""
     known = catalog.datasets()
@@ -253,6 +269,7 @@ def _published_names(study: Study) -> set[str]:
         checkpoints
         | {dataset.name for dataset in study.datasets if not dataset.is_users}
         | set(study.upstream_datasets())
+        | {name for name, _ in study.calibrations() if name in catalog.datasets()}
     )
 
 
@@ -261,6 +278,7 @@ CHECKS = (
     check_upstream_networks,
     check_checkpoints,
     check_backbones_differ,
+    check_calibrations,
     check_datasets,
     check_methods,
     check_prompts,

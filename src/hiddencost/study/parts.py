@@ -104,6 +104,13 @@ class Compression(Record):
     n: int | None = Field(None, ge=1, description="weights kept of each m")
     m: int | None = Field(None, ge=2, description="weights in a group, along the input channels")
     bits: int | None = Field(None, ge=2, le=8, description="of a weight; one scale an output channel")
+    calibration: Name | None = Field(
+        None,
+        description="what wanda and sparsegpt look at: the training images of a dataset of the study or the catalog, "
+        "at the size of the canvas",
+    )
+    samples: int | None = Field(None, ge=1, description="images of them, 128 if not said")
+    seed: Seed | None = Field(None, description="which of them are drawn, 0 if not said")
 
     @property
     def entry(self) -> OneShotCompression:

@@ -131,6 +131,19 @@ class Study(Record):
         """Return the datasets of the catalog that networks are trained on upstream."""
         return list(dict.fromkeys(one.dataset for one in self.upstream if one.dataset))
 
+    def calibration(self, backbone: Backbone) -> tuple[str, str] | None:
+        """Return the dataset that a backbone's compression looks at, and the size of its images, in the words of
+        `prepare.sized`: that of features. None where it looks at none."""
+        dataset = backbone.compression.calibration if backbone.compression else None
+        if dataset is None:
+            return None
+        canvas = self.canvas(backbone)
+        return dataset, self.family(backbone).prepared_sizes(backbone.checkpoint, None, canvas, None)["probe"]
+
+    def calibrations(self) -> list[tuple[str, str]]:
+        """Return the datasets, with the sizes of their images, that compressions look at."""
+        return list(dict.fromkeys(each for one in self.backbones if (each := self.calibration(one))))
+
     def checkpoint_entry(self, name: str) -> NetworkEntry:
         """Return a checkpoint of the catalog, with the user's own files where the study has paths, or what is known
         of one that the study trains."""

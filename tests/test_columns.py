@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from hiddencost.jobs.results import printed_metrics
-from hiddencost.results import latency, learned, matched, tables, typeset, verdicts
+from hiddencost.results import latency, learned, matched, shift, tables, typeset, verdicts
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
 
@@ -49,6 +49,8 @@ def columns():
         "remapped.parquet": learned.REMAPPED,
         "upstream.csv": learned.upstream({}),
         "latency.csv": latency.COLUMNS,
+        "shift.csv": shift.COLUMNS,
+        "shift_cost.csv": shift.COST_COLUMNS,
     }
 
 

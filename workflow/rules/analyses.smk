@@ -1,6 +1,33 @@
 # What a study asks of its networks and finished runs beyond their accuracy: nothing is trained for it.
 
+SHIFT = f"{RESULTS}/{layout.ANALYSIS[('backbone', 'dataset')]}".replace("{analysis}", "shift")
 LATENCY = f"{RESULTS}/{layout.ANALYSIS[('backbone',)]}".replace("{analysis}", "latency")
+
+
+# The finished runs on corrupted test images.
+rule shift:
+    input:
+        unpack(of_job(analyses.shift_inputs)),
+        backbone=STUDY_BACKBONE,
+    output:
+        SHIFT,
+    log:
+        f"{RESULTS}/logs/shift/{{backbone}}/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/shift/{{backbone}}/{{dataset}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        gpu=gpu,
+        mem_mb=amount(resources.shift_memory),
+        runtime=amount(resources.shift_runtime),
+    params:
+        **params_of(analyses.shift, "corruptions", "severities", "images"),
+        code=code("shift"),
+    message:
+        "Corrupting the test images of {wildcards.dataset} for {wildcards.backbone}; progress in {log}"
+    script:
+        "../scripts/shift.py"
 
 
 # Behind the jobs that train, where these run beside it: what shares a machine with it slows it.

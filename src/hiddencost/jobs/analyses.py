@@ -6,7 +6,9 @@ from hiddencost.digest import code_digest, module_file
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import layout
 from hiddencost.jobs.call import Call, code
-from hiddencost.jobs.grid import to_run
+from hiddencost.jobs.grid import methods_of, pack_table, to_run
+from hiddencost.jobs.training import texts
+from hiddencost.methods.registry import JOBS
 from hiddencost.results.analyses import ANALYSES
 
 
@@ -42,3 +44,39 @@ def tabulate(call: Call, analysis: str) -> dict:
 def latency(call: Call, backbone: str) -> dict:
     """Return what the latency of a backbone depends on beside its files."""
     return {"canvas": call.study.canvas(call.study.backbone(backbone))}
+
+
+def shifted_images(call: Call, backbone: str, dataset: str) -> dict[str, str]:
+    """Return the folder of the images that are corrupted, by the size at which a backbone sees them: as published,
+    where they are squares of one size, else prepared at that size."""
+    study, native = call.study, call.datasets[dataset].native_size
+    sizes = study.sizes(dataset, study.backbone(backbone))
+    seen = {sizes[job] for job in _shifted_jobs(call, backbone)}
+    return {size: call.prepared_folder(dataset, native or size) for size in sorted(seen)}
+
+
+def _shifted_jobs(call: Call, backbone: str) -> list[str]:
+    """Return the jobs of a backbone whose runs keep what they have learned."""
+    return [job for job, of_job in JOBS.items() if not of_job.crops and methods_of(call.study, job, backbone)]
+
+
+def shift(call: Call, backbone: str, dataset: str) -> dict:
+    """Return which images a backbone's finished runs are scored on, and where they are."""
+    return call.study.shift.model_dump() | {"images": shifted_images(call, backbone, dataset)}
+
+
+def shift_inputs(call: Call, backbone: str, dataset: str) -> dict[str, list[str]]:
+    """Return the files of a backbone's finished runs on a dataset, and of the images to corrupt, by name."""
+    folders = shifted_images(call, backbone, dataset).values()
+    packs = [{"backbone": backbone, "dataset": dataset, "seed": seed} for seed in call.study.seeds]
+    jobs = _shifted_jobs(call, backbone)
+    prompted, probed = (
+        [pack_table(call, job, pack) for job in jobs if JOBS[job].prompts == prompts for pack in packs]
+        for prompts in (True, False)
+    )
+    return {
+        "images": [f"{folder}/{file}" for folder in dict.fromkeys(folders) for file in layout.PREPARED_FILES],
+        "prompted": prompted,
+        "probed": probed,
+        "texts": texts(call, backbone, dataset) if prompted else [],
+    }

@@ -167,6 +167,18 @@ def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry,
     return features_gflop(study, backbone, checkpoint, dataset) / GPU_RATE
 
 
+def shift_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:
+    """Return the GFLOP of the runs of a backbone on corrupted test images: of those that prompt one by one, of others
+    the features alone."""
+    methods = [METHODS[name] for name in study.methods_of(backbone)]
+    prompted = sum(method.prompts for method in methods) * len(study.shots) * len(study.seeds)
+    passes = prompted + any(method.probes for method in methods)
+    images = (
+        len(study.shift.corruptions) * len(study.shift.severities) * (dataset.counts.test if dataset.counts else 0)
+    )
+    return passes * images * image_gflop(study, backbone, checkpoint)
+
+
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)

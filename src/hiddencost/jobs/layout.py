@@ -37,7 +37,10 @@ TABLES = {
     "examples": "tables/examples.npz",
     "upstream": "tables/upstream.csv",
     "matched": "tables/matched.csv",
-    "latency": "tables/latency.csv",  # of analyses, where a study asks for them
+    # of analyses, where a study asks for them
+    "latency": "tables/latency.csv",
+    "shift": "tables/shift.csv",
+    "shift_cost": "tables/shift_cost.csv",
 }
 
 

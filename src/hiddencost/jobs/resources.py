@@ -111,6 +111,20 @@ def verify_trained_runtime(call: Call, backbone: str, attempt: int) -> int:
     return cost.minutes(cost.answer_seconds(cost.TEST_IMAGES, _network(call, backbone), side), attempt)
 
 
+def shift_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
+    """Return the memory of a backbone's runs on corrupted test images on a device, "cpu" or "gpu"."""
+    settings, pack = call.study.backbone(backbone), _pack(call, backbone, dataset)
+    sizes = call.study.sizes(dataset, settings)
+    prompted = [cost.train_mb(call.study, settings, *pack, sizes["train"], device)] if "train" in sizes else []
+    return max([*prompted, cost.features_mb(call.study, settings, *pack, device)]) * attempt
+
+
+def shift_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time of a backbone's runs on corrupted test images."""
+    gflop = cost.shift_gflop(call.study, call.study.backbone(backbone), *_pack(call, backbone, dataset))
+    return cost.minutes(gflop / cost.GPU_RATE, attempt)
+
+
 def latency_memory(call: Call, backbone: str, device: str, attempt: int) -> int:
     """Return the memory to measure how fast a network runs on a device, "cpu" or "gpu"."""
     work = cost.FORWARD * cost.relative_area(call.study, call.study.backbone(backbone)) if device == "cpu" else 0

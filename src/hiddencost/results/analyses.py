@@ -24,5 +24,6 @@ class Analysis:
 
 
 ANALYSES = {
+    "shift": Analysis("hiddencost.results.shift:write", ("shift", "shift_cost")),
     "latency": Analysis("hiddencost.results.latency:write", ("latency",), of=("backbone",)),
 }

@@ -13,7 +13,7 @@ from hiddencost.messages import Record, StudyError, describe_unknown_name, refus
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.networks.family import Family
-from hiddencost.study.analyses import ANALYSES
+from hiddencost.study.analyses import ANALYSES, Shift
 from hiddencost.study.parts import (
     CLOSED,
     AnalysisName,
@@ -78,6 +78,7 @@ class Study(Record):
         description="what is asked of networks and finished runs beyond their accuracy, without training: "
         + "; ".join(f"{name}: {description}" for name, description in ANALYSES.items()),
     )
+    shift: Shift = Field(Shift(), description="the corrupted test images of the analysis shift")
     figures: Figures = Figures()
 
     def backbone(self, name: str) -> Backbone:

@@ -1,0 +1,136 @@
+"""Finished runs on corrupted test images: what is stored answers, nothing is trained, costs are paired by seed."""
+
+from pathlib import Path
+
+import in_process
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import hiddencost
+from hiddencost.datasets import prepared
+from hiddencost.datasets.corruptions import CORRUPTIONS, corrupt
+from hiddencost.jobs import analyses, layout
+from hiddencost.jobs.call import Call
+from hiddencost.results import shift as table
+from hiddencost.runs import ledger, shift
+from hiddencost.runs.metrics import evaluate
+from hiddencost.runs.packfile import AXES
+
+CONFIG = in_process.STUDY | {
+    "methods": ["flm", "lp"],
+    "shots": [1],
+    "seeds": [1],
+    "analysis": ["shift"],
+    "shift": {"corruptions": ["gaussian_noise", "contrast"], "severities": [1, 5]},
+}
+
+
+def make(call, backbone, output):
+    """Make the table of a backbone's runs on the toy dataset as the rule does."""
+    settings, files = (of(call, backbone, "toy") for of in (analyses.shift, analyses.shift_inputs))
+    images = {size: Path(folder) for size, folder in settings.pop("images").items()}
+    prompted, probed = ([Path(path) for path in files[name]] for name in ("prompted", "probed"))
+    inputs = shift.ShiftInputs(Path(call.path(layout.BACKBONE, backbone=backbone)), images, prompted, probed)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    shift.write(inputs, **settings, output=Path(output), plans="plans", device=in_process.CPU, memory=2**30)
+
+
+def test_stored_runs_answer_on_corrupted_images(tmp_path, monkeypatch):
+    finished = in_process.run(CONFIG, tmp_path, monkeypatch)
+    call = Call(finished.study)
+    before = sorted(Path(call.path(layout.LEDGER)).rglob("*.safetensors"))
+    monkeypatch.setattr(ledger, "record", lambda *arguments: pytest.fail("something was trained, or scored anew"))
+    files = analyses.evaluated(call, "shift")
+    for backbone, file in zip(("dense", "pruned"), files, strict=True):
+        make(call, backbone, file)
+    made = analyses.tables(call, "shift")
+    table.write(files, finished.tables["runs"], made)
+    assert sorted(Path(call.path(layout.LEDGER)).rglob("*.safetensors")) == before
+    shifted, runs = pd.read_csv(made["shift"], dtype={"shots": str}), finished.runs
+    assert list(shifted) == table.COLUMNS
+    assert len(shifted) == len(runs) * (1 + 2 * 2)
+    clean = shifted[shifted["severity"] == 0]
+    assert clean["accuracy"].tolist() == pytest.approx(runs["accuracy"].tolist(), abs=1e-5)
+    # the module of a run, on images that are corrupted here; those of lp fill the canvas
+    for method, size in (("flm", "12"), ("lp", "16")):
+        images = prepared.load(analyses.shifted_images(call, "pruned", "toy")[size])
+        noisy = torch.tensor(corrupt(images.test_images, "gaussian_noise", 5))
+        model = hiddencost.load("results/tiny", backbone="pruned", method=method, shots=1, seed=1)
+        expected = evaluate(model(noisy), torch.tensor(images.test_labels), 16)
+        of_run = shifted[shifted[["backbone", "method", "seed"]].eq(["pruned", method, 1]).all(axis=1)]
+        of_run = of_run.set_index(["corruption", "severity"])
+        for name in ("accuracy", "ece"):
+            assert of_run.loc[("gaussian_noise", 5), name] == pytest.approx(expected[name], abs=1e-5)
+        assert of_run["ece"].nunique() == 5
+    costs = pd.read_csv(made["shift_cost"], dtype={"shots": str})
+    assert list(costs) == table.COST_COLUMNS
+    assert costs["severity"].tolist() == [0, 1, 5] * 4
+
+
+def test_native_images_are_corrupted_as_published_and_resized_as_the_clean_ones(tmp_path, monkeypatch):
+    """Of severity 0 they are those that the networks see."""
+    from hiddencost.datasets.own import user_entry
+    from hiddencost.datasets.prepare import prepare
+
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8)).astype(np.uint8)
+    labels = np.arange(6) % 2
+    np.savez(tmp_path / "raw.npz", x_train=images, y_train=labels, x_test=images[::-1], y_test=labels[::-1])
+    for size in ("8", "20"):
+        prepare("raw", user_entry("raw", npz=str(tmp_path / "raw.npz")), None, size, tmp_path / size)
+    dataset, stacked = shift._corrupted(tmp_path / "8", "contrast", [0, 3], "20", tmp_path)
+    assert np.array_equal(stacked.test_images[:6], prepared.load(tmp_path / "20").test_images)
+    assert stacked.test_images[6:].std() < 0.6 * stacked.test_images[:6].std()
+    assert len(dataset.test_images) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "8", "raw.npz"]
+
+
+def made_up(seeds=3):
+    """Runs of a dense and a sparse network, and their scores: shift costs the sparse one 10 points more."""
+    rows, shifted = [], []
+    for backbone in ("dense", "sparse"):
+        for seed in range(seeds):
+            run = {"backbone": backbone, "dataset": "dtd", "method": "ilm", "shots": "1", "seed": seed}
+            lost = 0.1 if backbone == "sparse" else 0.0
+            rows.append(run | {"dense": "dense", "status": "ok", "run": f"{backbone}{seed}", "classes_short": 0})
+            for corruption, severity, drop in (("none", 0, 0), ("contrast", 1, 0.1), ("jpeg_compression", 1, 0.2)):
+                accuracy = 0.8 - lost * (1 + (severity > 0)) - drop - 0.01 * seed
+                scores = dict.fromkeys(shift.SCORES, 0.0) | {"accuracy": accuracy + 0.001 * seed * (lost > 0)}
+                shifted.append(
+                    run | {"run": f"{backbone}{seed}", "corruption": corruption, "severity": severity} | scores
+                )
+    return pd.DataFrame(shifted)[shift.COLUMNS], pd.DataFrame(rows)
+
+
+def test_costs_are_means_over_corruptions_paired_by_seed():
+    shifted, runs = made_up()
+    costs = table.costs(table.in_order(shifted, runs), runs).set_index(["backbone", "severity"])
+    sparse = costs.loc["sparse"]
+    assert sparse["accuracy_cost"].tolist() == pytest.approx([10 - 0.1, 20 - 0.1])
+    assert costs.loc["dense", "accuracy"].tolist() == pytest.approx([0.79, 0.64])
+    assert costs.loc["dense", "accuracy_cost"].isna().all()
+    assert sparse["corruptions"].tolist() == [1, 2]
+    assert sparse["seeds"].tolist() == [3, 3]
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert sparse["accuracy_cost_high"].tolist() == pytest.approx([9.9 + half, 19.9 + half])
+    grown = table.growth(shifted).set_index(AXES)["shift_accuracy"].groupby("backbone").mean()
+    assert grown.to_dict() == pytest.approx({"dense": -0.15, "sparse": -0.25})
+
+
+def test_runs_that_the_study_has_no_longer_are_left_out():
+    shifted, runs = made_up()
+    assert set(table.in_order(shifted, runs[runs["seed"] < 2])["seed"]) == {0, 1}
+
+
+def test_a_study_says_which_corruptions(tmp_path):
+    from hiddencost.messages import StudyError
+    from hiddencost.study.load import load_study
+
+    assert load_study(in_process.STUDY, "s").shift.corruptions == list(CORRUPTIONS)
+    for key, value, message in (
+        ("corruptions", ["fog"], "shift.corruptions[0]: 'fog' is unknown; "),
+        ("severities", [6], "shift.severities[0]"),
+    ):
+        with pytest.raises(StudyError, match=f"s: {key and message}".replace("[", r"\[")):
+            load_study(in_process.STUDY | {"shift": {key: value}}, "s")

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import shutil
 import sys
 
 import pytest
@@ -46,13 +47,14 @@ def package(tmp_path, monkeypatch):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(digest, "PACKAGE", tmp_path / "demo")
+    forget()
     monkeypatch.setattr(digest, "NO_NUMBERS", frozenset({"demo.files"}))
     yield tmp_path
     forget()
 
 
 def forget():
-    for remembered in (code_digest, read_code):
+    for remembered in (code_digest, read_code, module_name, digest._file_of):
         remembered.cache_clear()
 
 
@@ -156,6 +158,34 @@ def test_a_relative_import_would_be_overlooked_and_is_refused(package):
     (package / "demo" / "b.py").write_text("from . import c\n")
     with pytest.raises(ValueError, match=r"b\.py, line 1: relative import"):
         digest_of(package)
+
+
+def test_a_module_is_parsed_once_for_all_processes_and_again_when_it_holds_something_else(package, monkeypatch):
+    before = digest_of(package)
+    kept = {path.name.partition(".")[0]: path for path in (package / "demo/__pycache__").iterdir()}
+    assert set(kept) == {"__init__", "a", "b", "d", "files"}
+    parsed, parse = [], ast.parse
+    monkeypatch.setattr(digest.ast, "parse", lambda text, filename: parsed.append(filename) or parse(text, filename))
+
+    def newly_parsed():
+        parsed.clear()
+        assert digest_of(package) == before
+        return {path.removeprefix(f"{package}/") for path in parsed} - {"script.py"}  # which is not kept
+
+    assert newly_parsed() == set()
+    kept["a"].write_text(kept["b"].read_text())  # of another file
+    kept["b"].write_text("[")
+    assert newly_parsed() == {"demo/a.py", "demo/b.py"}
+    assert newly_parsed() == set()
+    (package / "demo/d.py").write_text(FILES["demo/d.py"] + "# a comment\n")
+    assert newly_parsed() == {"demo/d.py"}
+
+
+def test_modules_that_cannot_be_kept_are_read_all_the_same(package):
+    before = digest_of(package)
+    shutil.rmtree(package / "demo/__pycache__")
+    (package / "demo/__pycache__").write_text("no folder")
+    assert digest_of(package) == before
 
 
 # ---------------------------------------------------------------------------------------------------- this project

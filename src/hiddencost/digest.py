@@ -7,11 +7,15 @@ line, or a module that moves, makes nothing stale.
 """
 
 import ast
+import hashlib
+import json
 import os
+import sys
 from collections import deque
 from collections.abc import Container, Iterable
-from functools import lru_cache
-from importlib.util import find_spec
+from contextlib import suppress
+from functools import cache
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +74,7 @@ WORDS = {"Field": {"description"}, "tqdm": {"desc", "unit"}}  # arguments, by na
 BLOCKS = "body", "orelse", "finalbody"  # of statements
 LEAVES = ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop  # of a parsed tree, that hold no others
 EMPTY = "pass"  # what is left of a file without code, which may come or go
+Parsed = tuple[str, list[tuple[str | None, str, str | None]]]  # code, and imports: from where, what, under what name
 
 
 class Code(NamedTuple):
@@ -86,7 +91,7 @@ class Code(NamedTuple):
     imported: list[Path]
 
 
-@lru_cache
+@cache
 def code_digest(script: str | os.PathLike, *further: str | os.PathLike, apart: frozenset[str] = frozenset()) -> str:
     """Return the SHA-256 over a script and the modules of this package that its product stands on.
 
@@ -109,7 +114,7 @@ def code_digest(script: str | os.PathLike, *further: str | os.PathLike, apart: f
     return sha256_text(canonical(sorted(piece for piece in pieces if piece != [EMPTY])))
 
 
-@lru_cache
+@cache
 def definition_digest(file: Path, name: str) -> str:
     """Return the SHA-256 over a definition of a file, and over those that it reaches by their names.
 
@@ -140,7 +145,7 @@ def definition_digest(file: Path, name: str) -> str:
     return sha256_text(canonical(sorted(map(canonical, pieces.values()))))
 
 
-@lru_cache
+@cache
 def _definitions(file: Path) -> dict[str, tuple[str, set[str]]]:
     """Return the statements of a file by what they define, "" for what defines nothing: their text, and the names
     that they use."""
@@ -170,6 +175,7 @@ def modules(files: Iterable[str | os.PathLike], apart: Container[str | None] = (
     return found
 
 
+@cache
 def module_name(path: Path) -> str | None:
     """Return the name that a file of this package is imported by, None of any other file."""
     if not path.is_relative_to(PACKAGE):
@@ -177,29 +183,54 @@ def module_name(path: Path) -> str | None:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-@lru_cache
+@cache
 def read_code(path: Path) -> Code:
     """Read what counts of a file's code.
 
     Imports are absolute in this project; a relative one is refused (ValueError), as it would be overlooked.
     """
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+    content = path.read_bytes()
+    text, imports = _parse(path, content) if module_name(path) is None else _parse_once(path, content)
     loaded, names = [], []
-    for node in _strip(tree):
-        if isinstance(node, ast.Import):
-            loaded += [alias.name for alias in node.names]
-            continue
-        if node.level:
-            raise ValueError(f"{path}, line {node.lineno}: relative import; write `from hiddencost... import ...`")
-        for alias in node.names:
-            name = f"{node.module}.{alias.name}"
-            loaded.append(name)
-            if file := _file_of(name) or _file_of(str(node.module)):
-                names.append((file, alias.name, alias.asname))
+    for module, name, to in imports:
+        loaded.append(f"{module}.{name}" if module else name)
+        if module and (file := _file_of(loaded[-1]) or _file_of(module)):
+            names.append((file, name, to))
     parts = [name.split(".") for name in loaded]
     modules = {".".join(name[: depth + 1]) for name in parts for depth in range(len(name))}
     files = {file for module in modules if (file := _file_of(module))}
-    return Code(ast.unparse(tree), names, sorted(files))
+    return Code(text, names, sorted(files))
+
+
+def _parse_once(path: Path, content: bytes) -> Parsed:
+    """Return what `_parse` does, kept beside Python's compiled modules: parsing all takes a second of each job.
+
+    A file is known by what it holds, so that no other's is taken for it.
+    """
+    kept = Path(cache_from_source(path)).with_suffix(".parsed.json")
+    key = hashlib.sha256(b"\0".join([sys.version.encode(), Path(__file__).read_bytes(), content])).hexdigest()
+    with suppress(OSError, ValueError):
+        before = json.loads(kept.read_text())
+        if before[0] == key:
+            return before[1]
+    parsed = _parse(path, content)
+    with suppress(OSError):  # a folder that is not the user's
+        kept.parent.mkdir(exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(canonical([key, parsed]))
+        temporary.replace(kept)
+    return parsed
+
+
+def _parse(path: Path, content: bytes) -> Parsed:
+    tree = ast.parse(content, filename=str(path))
+    imports: list[tuple[str | None, str, str | None]] = []
+    for node in _strip(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(f"{path}, line {node.lineno}: relative import; write `from hiddencost... import ...`")
+        module = node.module if isinstance(node, ast.ImportFrom) else None
+        imports += [(module, alias.name, alias.asname) for alias in node.names]
+    return ast.unparse(tree), imports
 
 
 def module_file(name: str) -> Path:
@@ -210,6 +241,7 @@ def module_file(name: str) -> Path:
     return Path(spec.origin)
 
 
+@cache
 def _file_of(name: str) -> Path | None:
     """Return the file of a module of this package, by the module's name; None if there is none."""
     package, *parts = name.split(".")

@@ -55,7 +55,10 @@ def test_a_study_that_asks_has_a_row_a_backbone_with_its_cost(tmp_path, monkeypa
     call = Call(finished.study)
     for backbone, file in zip(("dense", "pruned"), analyses.evaluated(call, "latency"), strict=True):
         folder = Path(call.path(layout.BACKBONE, backbone=backbone))
-        latency.write(folder, **analyses.latency(call, backbone), output=Path(file), device=in_process.CPU)
+        files, sides = analyses.networks_to_measure(call, backbone), analyses.latency(call, backbone)
+        assert [Path(path).parent for path in files["backbone"]] == [folder] * 3
+        dense = [latency.Measured(Path(path).parent, sides["dense_canvas"]) for path in files["dense"][:1]]
+        latency.write(latency.Measured(folder, sides["canvas"]), *(dense or [None]), Path(file), in_process.CPU)
     made = analyses.tables(call, "latency")
     table.write(analyses.evaluated(call, "latency"), finished.tables["runs"], made)
     rows = pd.read_csv(made["latency"]).set_index("backbone")
@@ -71,11 +74,35 @@ def test_a_study_that_asks_has_a_row_a_backbone_with_its_cost(tmp_path, monkeypa
         low, middle, high = (rows[f"ms_{size}{end}"] for end in ("_low", "", "_high"))
         assert ((low > 0) & (low <= middle) & (middle <= high)).all()
         assert (rows[f"calls_{size}"] >= latency.FEWEST).all()
+        assert rows[f"relative_{size}"].notna().tolist() == [False, True]
+
+
+def test_two_networks_are_measured_in_turn(monkeypatch):
+    clock, called = [0.0], []
+    monkeypatch.setattr(latency, "_now", lambda device: clock[0])
+
+    def network(name, seconds):
+        def call(images):
+            called.append(name)
+            clock[0] += seconds * len(images)
+
+        return call
+
+    image = torch.zeros(1, 3, 4, 4)
+    sparse, dense = (network("sparse", 0.003), image), (network("dense", 0.002), image)
+    found = latency.measure([sparse, dense], 4, torch.device("cpu"))
+    assert called == ["sparse", "dense"] * (latency.WARM_UP + latency.MOST)
+    assert found["ms_4"] == pytest.approx(3)
+    assert (found["relative_4_low"], found["relative_4"], found["relative_4_high"]) == pytest.approx((1.5,) * 3)
+    assert found["calls_4"] == latency.MOST
+    slow = latency.measure([(network("slow", 10.0), image)], 1, torch.device("cpu"))
+    assert slow["calls_1"] == latency.FEWEST
+    assert "relative_1" not in slow
 
 
 def test_a_backbone_that_could_not_be_made_has_a_row_without_numbers(tmp_path):
     manifest(failed="no source gave it").write(tmp_path)
-    latency.write(tmp_path, 16, tmp_path / "latency.json", torch.device("cpu"))
+    latency.write(latency.Measured(tmp_path, 16), None, tmp_path / "latency.json", torch.device("cpu"))
     assert read_json(tmp_path / "latency.json") == {"backbone": tmp_path.name}
 
 

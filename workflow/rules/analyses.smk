@@ -33,7 +33,7 @@ rule shift:
 # Behind the jobs that train, where these run beside it: what shares a machine with it slows it.
 rule latency:
     input:
-        backbone=STUDY_BACKBONE,
+        unpack(of_job(analyses.networks_to_measure)),
     output:
         LATENCY,
     log:
@@ -48,7 +48,7 @@ rule latency:
         mem_mb=amount(resources.latency_memory),
         runtime=amount(resources.latency_runtime),
     params:
-        **params_of(analyses.latency, "canvas"),
+        **params_of(analyses.latency, "canvas", "dense_canvas"),
         code=code("latency"),
     message:
         "Measuring how fast {wildcards.backbone} runs"

@@ -41,9 +41,24 @@ def tabulate(call: Call, analysis: str) -> dict:
     return {"analysis": analysis, "code": sha256_text(canonical([code(call.root, "tabulate"), code_digest(module)]))}
 
 
+def networks_to_measure(call: Call, backbone: str) -> dict[str, list[str]]:
+    """Return the files of a backbone, and of the dense one that it is measured beside, if there is one, by name."""
+    of_network = [f"{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
+    named = {"backbone": backbone, "dense": _dense_of(call, backbone)}
+    return {
+        key: [call.path(path, backbone=name) for path in of_network] if name else [] for key, name in named.items()
+    }
+
+
+def _dense_of(call: Call, backbone: str) -> str | None:
+    name = call.study.dense_of(call.study.backbone(backbone))
+    return name if name != backbone and name in to_run(call)["backbone"] else None
+
+
 def latency(call: Call, backbone: str) -> dict:
-    """Return what the latency of a backbone depends on beside its files."""
-    return {"canvas": call.study.canvas(call.study.backbone(backbone))}
+    """Return the sides of the inputs, in pixels, of a backbone and of the dense one that it is measured beside."""
+    named = {"canvas": backbone, "dense_canvas": _dense_of(call, backbone)}
+    return {key: call.study.canvas(call.study.backbone(name)) for key, name in named.items() if name}
 
 
 def shifted_images(call: Call, backbone: str, dataset: str) -> dict[str, str]:

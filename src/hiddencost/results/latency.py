@@ -21,7 +21,7 @@ LOST = Claim(
 )
 MEASURED = [
     *("parameters", "nonzero", "bits", "bytes_dense", "bytes_compressed"),
-    *(f"{name}{end}" for name in ("ms_1", "ms_64") for end in ("", "_low", "_high")),
+    *(f"{name}_{size}{end}" for name in ("ms", "relative") for size in (1, 64) for end in ("", "_low", "_high")),
     *("calls_1", "calls_64", "canvas", "device", "threads"),
 ]
 COLUMNS = ["backbone", "dense", "compression", "cost", "cost_low", "cost_high", *MEASURED]

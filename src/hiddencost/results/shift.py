@@ -15,7 +15,7 @@ CELL = ["backbone", "dense", "dataset", "method", "shots", "severity"]
 COST_COLUMNS = [
     *CELL,
     *("corruptions", "seeds", "classes_short", "same_as"),
-    *(f"{name}{end}" for name in SCORES for end in ("", "_cost", "_cost_low", "_cost_high")),
+    *(f"{name}{end}" for name in SCORES for end in ("", "_cost", "_cost_std", "_cost_low", "_cost_high")),
 ]
 
 
@@ -49,8 +49,9 @@ def costs(shifted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a cell and severity, in the order of the runs: of how many `corruptions` and `seeds` it is; of each
         paired metric the mean (a share of 1), and `..._cost`, what the backbone loses against the dense one, or has
-        more of what is better small, paired by seed, in points, with its 95 % interval over seeds (see
-        `intervals.paired_interval`). It speaks for other seeds, on the same corrupted images.
+        more of what is better small, paired by seed, in points, with its standard deviation (n - 1) and its 95 %
+        interval over seeds (see `intervals.paired_interval`). It speaks for other seeds, on the same corrupted
+        images.
     """
     told = cells.one_seed(runs.assign(same_as=cells.same_as(runs)))
     told = told[[*AXES, "dense", "classes_short", "same_as"]]
@@ -73,7 +74,7 @@ def costs(shifted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     table["same_as"] = cells.copies(of_cells["same_as"])
     for name in (f"{score}_cost" for score in SCORES):
         mean, std, count = (getattr(of_cells[name], statistic)() for statistic in ("mean", "std", "count"))
-        table[name] = mean
+        table[name], table[f"{name}_std"] = mean, std
         table[f"{name}_low"], table[f"{name}_high"] = paired_interval(mean, std, count, of_cells[name].skew())
     return table.reset_index().reindex(columns=COST_COLUMNS)
 

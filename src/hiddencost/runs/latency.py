@@ -7,6 +7,8 @@ do with zeros and integers all the same.
 
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,50 +30,82 @@ SECONDS = 10.0  # of the timed calls of a batch size, beyond the fewest
 FLOAT = 32  # bits
 
 
-def write(folder: Path, canvas: int, output: Path, device: torch.device) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """A network to measure.
+
+    Attributes:
+        folder: of the backbone.
+        canvas: side of its input, in pixels.
+    """
+
+    folder: Path
+    canvas: int
+
+    def load(self, device: torch.device) -> tuple[nn.Module, Tensor]:
+        """Return it as it computes in this project, on a device, and an image for it, [1, 3, S, S]."""
+        network, _, manifest = backbones.load(self.folder)
+        family = family_of(manifest.architecture)
+        classifier = family.classifier(network, manifest.architecture)
+        return family.for_inference(classifier, device), torch.randn(1, 3, self.canvas, self.canvas, device=device)
+
+
+def write(backbone: Measured, dense: Measured | None, output: Path, device: torch.device) -> None:
     """Measure a backbone and write what was measured: JSON, the columns of `results.latency` by their names. Of one
     that could not be made there is none but its name.
 
     Args:
-        folder: of the backbone.
-        canvas: side of its input, in pixels.
+        backbone: the network.
+        dense: the one that it is compared with, measured in turn with it; None: there is none, or it is that itself.
         output: the file.
         device: to compute on.
     """
-    row: dict[str, Any] = {"backbone": folder.name}
-    if not Manifest.read(folder).failed:
-        network, _, manifest = backbones.load(folder)
+    row: dict[str, Any] = {"backbone": backbone.folder.name}
+    if not Manifest.read(backbone.folder).failed:
+        network, _, manifest = backbones.load(backbone.folder)
         row |= count_bytes(network, manifest)
-        family = family_of(manifest.architecture)
-        network = family.for_inference(family.classifier(network, manifest.architecture), device)
+        with_dense = dense is not None and not Manifest.read(dense.folder).failed
+        each = [one.load(device) for one in ([backbone, dense] if with_dense else [backbone]) if one]
         for size in BATCH_SIZES:
-            row |= measure(network, size, canvas, device)
-        row |= {"canvas": canvas, "device": device_name(device), "threads": torch.get_num_threads()}
+            row |= measure(each, size, device)
+        row |= {"canvas": backbone.canvas, "device": device_name(device), "threads": torch.get_num_threads()}
     write_json(output, row)
 
 
 @torch.inference_mode()
-def measure(network: nn.Module, batch_size: int, canvas: int, device: torch.device) -> dict[str, float]:
+def measure(each: Sequence[tuple[nn.Module, Tensor]], batch_size: int, device: torch.device) -> dict[str, float]:
     """Return how long an image takes in a batch, ms: the median over calls, the quartiles, and the number of calls.
 
+    Two networks are called in turn, as what else a machine does changes from one second to the next: `relative_...`
+    is the time of the first by that of the second, call by call, with its quartiles.
+
     Args:
-        network: images [N, 3, S, S] to logits, on the device.
+        each: a network, [N, 3, S, S] to logits, and an image for it, on the device; and the one to hold it against.
         batch_size: N.
-        canvas: S, in pixels.
         device: to compute on.
     """
-    images = torch.randn(batch_size, 3, canvas, canvas, device=device).to(memory_format=torch.channels_last)
-    seconds: list[float] = []
+    inputs = [image.expand(batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last) for _, image in each]
+    seconds: list[list[float]] = []
     for call in range(WARM_UP + MOST):
-        start = _now(device)
-        network(images)
+        times = []
+        for (network, _), images in zip(each, inputs, strict=True):
+            start = _now(device)
+            network(images)
+            times.append(_now(device) - start)
         if call >= WARM_UP:
-            seconds.append(_now(device) - start)
-        if len(seconds) >= FEWEST and sum(seconds) > SECONDS:
+            seconds.append(times)
+        if len(seconds) >= FEWEST and np.sum(seconds) > SECONDS:
             break
-    low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75]) / batch_size
-    name = f"ms_{batch_size}"
-    return {name: median, f"{name}_low": low, f"{name}_high": high, f"calls_{batch_size}": len(seconds)}
+    first, *others = np.array(seconds).T
+    told = {f"ms_{batch_size}": 1e3 * first / batch_size}
+    told |= {f"relative_{batch_size}": first / other for other in others}
+    quantiles = {"_low": 0.25, "": 0.5, "_high": 0.75}
+    found = {
+        f"{name}{end}": float(np.quantile(values, one))
+        for name, values in told.items()
+        for end, one in quantiles.items()
+    }
+    return found | {f"calls_{batch_size}": len(seconds)}
 
 
 def _now(device: torch.device) -> float:

@@ -6,7 +6,10 @@ For tests of what a study can be extended by: register something, name it in the
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,15 +25,17 @@ from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.figures import draw
 from hiddencost.files import write_json
-from hiddencost.jobs import checkpoints, datasets, grid, layout, results, training, values
+from hiddencost.jobs import analyses, checkpoints, datasets, grid, layout, results, training, values
 from hiddencost.jobs.call import Call
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.networks.manifest import Manifest
 from hiddencost.results import learned, matched, tables
+from hiddencost.results.analyses import ANALYSES
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.runs.features import extract_features
 from hiddencost.runs.packfile import PackInputs, PackRequest
+from hiddencost.runs.pairs import PairInputs
 from hiddencost.runs.probe import probe_pack
 from hiddencost.runs.prompting import train_pack
 from hiddencost.study.load import load_study
@@ -171,7 +176,20 @@ def write_tables(call: Call, packs: list[Path]) -> dict[str, Path]:
     tables.write(tables.bins(runs), written["bins"])
     learned.write(written["runs"], results.learned(call), written)
     matched.write(written["runs"], written["upstream"], written["matched"])
+    for analysis in analyses.comparing(call):
+        each = product(analyses.compared(call), grid.to_run(call)["dataset"])
+        files = [compare(call, analysis, *pair) for pair in each]
+        resolve_name(ANALYSES[analysis].tabulated_by)(files, written["runs"], analyses.tables(call, analysis))
     return written
+
+
+def compare(call: Call, analysis: str, backbone: str, dataset: str) -> Path:
+    """Evaluate a backbone beside its dense network; return the table."""
+    files = SimpleNamespace(**analyses.networks_to_compare(call, backbone, dataset))
+    pattern = layout.ANALYSIS["backbone", "dataset"]
+    table = Path(call.path(pattern, analysis=analysis, backbone=backbone, dataset=dataset))
+    resolve_name(analyses.compare(call, analysis)["function"])(PairInputs.of(files, dataset), table, CPU)
+    return table
 
 
 def listed_figures(study: Study) -> dict[str, StudyFigure]:

@@ -156,7 +156,7 @@ STUBS = {
     """,
     "hiddencost/results/verdicts.py": """
         from pathlib import Path
-        def write(runs, claims, path, paper, own, made):
+        def write(runs, claims, path, paper, own, made, analysed):
             Path(path).write_text("verdict" + "\\nsupported" * len(claims))
         def count(verdicts):
             return f"{len(verdicts)} supported"

@@ -499,7 +499,7 @@ def test_the_published_value_and_the_published_ece_stand_beside():
             {"cells": {"datasets": "svhn", "except_datasets": "dtd"}},
             "cells: datasets and except_datasets do not go together",
         ),
-        ({"less_than": 3}, "expected one of more_than, less_than, within and order"),
+        ({"less_than": 3}, "expected one of more_than, less_than, within, order and share"),
         ({"about": 3}, "about needs within"),
         ({"more_than": None, "order": "none", "of": "most"}, "order is of all cells together"),
         ({"of": "each"}, "of: 'each' is unknown; allowed: mean, every, most, some"),

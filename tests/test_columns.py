@@ -7,11 +7,16 @@ import pytest
 from conftest import ROOT
 
 from hiddencost.jobs.results import printed_metrics
-from hiddencost.results import latency, learned, matched, shift, tables, typeset, verdicts
+from hiddencost.results import latency, learned, matched, shift, split, tables, typeset, verdicts, why
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
+from hiddencost.runs.sides import COST, SPLIT, SWAPS
 
 SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n)+)", (ROOT / "docs/tables.md").read_text(), re.MULTILINE))
+# columns that are described together
+ENDS = [f"{name}{end}" for name in (COST, *SPLIT) for end in ("_low", "_high")]
+PATTERNS = {"accuracy_NETWORK_PROMPT_MAPPING": SWAPS, "..._low": ENDS[::2], "..._high": ENDS[1::2]}
+PATTERNS |= {f"{kind}_...": [name for name in SPLIT if name.startswith(kind)] for kind in ("part", "gain", "loss")}
 SHARED, OF_METRICS = "What a run or a cell is of", {"METRIC": list(METRICS), "PAIRED": tables.paired_metrics()}
 
 
@@ -23,7 +28,11 @@ def described(section):
         columns += described(SHARED) if first.startswith("all ") else []
         for name in re.findall("`(.+?)`", first):
             word = re.match("[A-Z]+_|", name)[0]
-            columns += [name.replace(word, f"{metric}_") for metric in OF_METRICS[word[:-1]]] if word else [name]
+            columns += (
+                [name.replace(word, f"{metric}_") for metric in OF_METRICS[word[:-1]]]
+                if word
+                else PATTERNS.get(name, [name])
+            )
     return columns
 
 
@@ -47,6 +56,10 @@ def columns():
         "bins.parquet": tables.bins(bins),
         "mappings.parquet": learned.MAPPINGS,
         "remapped.parquet": learned.REMAPPED,
+        "swaps.parquet": (swaps := split.of_study([], runs)),
+        "split.csv": split.of_cells(swaps),
+        "measures.parquet": (measures := why.of_study([], runs)),
+        "why.csv": why.correlations(measures, runs),
         "upstream.csv": learned.upstream({}),
         "latency.csv": latency.COLUMNS,
         "shift.csv": shift.COLUMNS,

@@ -2,6 +2,7 @@
 
 SHIFT = f"{RESULTS}/{layout.ANALYSIS[('backbone', 'dataset')]}".replace("{analysis}", "shift")
 LATENCY = f"{RESULTS}/{layout.ANALYSIS[('backbone',)]}".replace("{analysis}", "latency")
+COMPARED = f"{RESULTS}/{layout.ANALYSIS[('backbone', 'dataset')]}"
 
 
 # The finished runs on corrupted test images.
@@ -54,6 +55,33 @@ rule latency:
         "Measuring how fast {wildcards.backbone} runs"
     script:
         "../scripts/latency.py"
+
+
+# A compressed network beside the dense one, with what the runs of both have learned, which the ledger holds.
+rule compare:
+    input:
+        unpack(of_job(analyses.networks_to_compare)),
+    output:
+        COMPARED,
+    log:
+        f"{RESULTS}/logs/compare/{{analysis}}/{{backbone}}/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare/{{analysis}}/{{backbone}}/{{dataset}}.tsv"
+    wildcard_constraints:
+        analysis=any_of(analyses.comparing(CALL)),
+        backbone=any_of(analyses.compared(CALL)),
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        gpu=gpu,
+        mem_mb=amount(resources.comparing_memory),
+        runtime=amount(resources.comparing_runtime),
+    params:
+        **params_of(analyses.compare, "function", "code"),
+    message:
+        "Evaluating {wildcards.backbone} beside its dense network on {wildcards.dataset}: {wildcards.analysis}"
+    script:
+        "../scripts/compare.py"
 
 
 for ANALYSIS in analyses.asked(CALL):

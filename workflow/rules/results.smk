@@ -53,7 +53,8 @@ rule collect:
 
 rule claims:
     input:
-        RUNS_TABLE,
+        **analyses.claimed_tables(CALL),
+        runs=RUNS_TABLE,
     output:
         f"{OUTPUT}/tables/claims.csv",
     log:

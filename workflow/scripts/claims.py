@@ -5,4 +5,6 @@ from hiddencost.results import verdicts
 log_to(snakemake.log[0])
 settings = values.read(snakemake.params)
 claims = dict(settings["claims"])
-verdicts.write(snakemake.input[0], claims, snakemake.output[0], settings["paper"], settings["own"], settings["made"])
+analysed = {name: table for name, table in snakemake.input.items() if name != "runs"}
+of_networks = settings["paper"], settings["own"], settings["made"]
+verdicts.write(snakemake.input.runs, claims, snakemake.output[0], *of_networks, analysed)

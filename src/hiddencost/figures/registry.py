@@ -4,7 +4,7 @@ The workflow reads this before any job does, and so it imports neither Matplotli
 a figure is named here, and imported when it draws. A new kind is a module with such a function, and its entry here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ class FigureKind:
         a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
             are several figures. None: all stand on one.
         of_all: there is one, of all backbones, instead of one a group; it, too, compares.
+        analysis: that a study has to ask for to have it; "": none.
         title: what the report calls it; "" as it is called itself.
     """
 
@@ -38,6 +39,7 @@ class FigureKind:
     compares: bool = False
     a_page: Callable[[int], int] | None = None
     of_all: bool = False
+    analysis: str = ""
     title: str = ""
 
     @property
@@ -158,6 +160,36 @@ FIGURES = {
         of_all=True,
         title="Hidden cost at a glance",
     ),
+    "split": FigureKind(
+        "hiddencost.figures.split:draw",
+        ("swaps", "runs"),
+        "What the hidden cost is made of, by swapping parts between the dense network and a compressed one, on test"
+        " images, nothing trained: in points, means over datasets and shots. A column a method. Above: the cost and "
+        "its Shapley values, what it changes when the network, its prompt or its label mapping becomes the dense "
+        "one's, mean over all orders; the three add up to the cost. Below: what the compressed network gains under "
+        "the dense one's mapping, prompt or both (filled), and what the dense network loses under the compressed "
+        "one's (open). Bars are 95 % intervals over datasets and seeds (see the claims). A prompt and a mapping were "
+        "learned on one network: under the other they may do worse than either's own, and a gain is below zero.",
+        shows=lambda method: method.prompts,
+        compares=True,
+        analysis="split",
+        title="What the cost is made of",
+    ),
+    "why": FigureKind(
+        "hiddencost.figures.why:draw",
+        ("why",),
+        "What goes with the hidden cost: rank correlation (Spearman) of a measure, taken on test images, with the "
+        "accuracy that is lost, within a dataset over its compressed networks and numbers of shots. A measure of one"
+        " network is the compressed one's minus the dense one's. A column a method. Points are means over datasets "
+        "and seeds, bars their 95 % interval over these; grey ticks are single datasets. Right of zero, more of it "
+        "goes with more cost. What goes together need not be the cause, and of as many measures some go with the "
+        "cost by chance. Controls are left out.",
+        shows=lambda method: method.prompts,
+        compares=True,
+        of_all=True,
+        analysis="why",
+        title="What goes with the cost",
+    ),
 }
 
 
@@ -167,6 +199,7 @@ def figures_of_study(
     methods: Sequence[str],
     labels: Mapping[str, str],
     checkpoints: Mapping[str, str] = MappingProxyType({}),
+    analyses: Collection[str] = (),
 ) -> dict[str, StudyFigure]:
     """Return the figures that a study has, by name.
 
@@ -177,9 +210,14 @@ def figures_of_study(
         methods: names of those that are shown.
         labels: what to write instead of names of backbones.
         checkpoints: what to write instead of names of checkpoints.
+        analyses: names of those that the study asks for.
     """
     figures: dict[str, StudyFigure] = {}
-    kinds = {name: kind for name, kind in FIGURES.items() if any(kind.shows(METHODS[method]) for method in methods)}
+    kinds = {
+        name: kind
+        for name, kind in FIGURES.items()
+        if any(kind.shows(METHODS[method]) for method in methods) and kind.analysis in ("", *analyses)
+    }
     for suffix, (dense, names) in gallery.group_backbones(backbones).items():
         shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels, checkpoints)
         origin = backbones[dense]["checkpoint"] if dense and dense in backbones else ""

@@ -4,10 +4,9 @@ from itertools import product
 
 from hiddencost.digest import code_digest, module_file
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import layout
+from hiddencost.jobs import layout, training
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, to_run
-from hiddencost.jobs.training import texts
 from hiddencost.methods.registry import JOBS
 from hiddencost.results.analyses import ANALYSES
 
@@ -20,6 +19,8 @@ def asked(call: Call) -> list[str]:
 def evaluated(call: Call, analysis: str) -> list[str]:
     """Return the files of all jobs of an analysis."""
     of, names = ANALYSES[analysis].of, to_run(call)
+    if ANALYSES[analysis].compares:
+        names = names | {"backbone": compared(call)}
     pattern = layout.ANALYSIS[of].replace("{analysis}", analysis)
     each = product(*(names[wildcard] for wildcard in of))
     return [call.path(pattern, **dict(zip(of, values, strict=True))) for values in each]
@@ -93,5 +94,53 @@ def shift_inputs(call: Call, backbone: str, dataset: str) -> dict[str, list[str]
         "images": [f"{folder}/{file}" for folder in dict.fromkeys(folders) for file in layout.PREPARED_FILES],
         "prompted": prompted,
         "probed": probed,
-        "texts": texts(call, backbone, dataset) if prompted else [],
+        "texts": training.texts(call, backbone, dataset) if prompted else [],
     }
+
+
+def comparing(call: Call) -> list[str]:
+    """Return the analyses of a call that compare pairs of networks."""
+    return [name for name in asked(call) if ANALYSES[name].compares]
+
+
+def dense_of(call: Call, backbone: str) -> str | None:
+    """Return the dense network that one is evaluated beside, None where there is none with prompts."""
+    dense = call.study.dense_of(call.study.backbone(backbone))
+    return dense if dense != backbone and dense in _prompted(call) else None
+
+
+def _prompted(call: Call) -> list[str]:
+    return [name for name in to_run(call)["backbone"] if methods_of(call.study, "train", name)]
+
+
+def compared(call: Call) -> list[str]:
+    """Return the names of the backbones that are evaluated beside their dense one."""
+    return [name for name in _prompted(call) if dense_of(call, name)]
+
+
+def networks_to_compare(call: Call, backbone: str, dataset: str) -> dict[str, list[str]]:
+    """Return the files of a pair, by the names of `runs.pairs.PairInputs.of`."""
+    dense = dense_of(call, backbone)
+    assert dense, f"{backbone} has no dense network"
+    files = {"dataset": training.images_to_prompt(call, backbone, dataset)}
+    for key, before, name in (("backbone", "", backbone), ("dense", "dense_", dense)):
+        packs = [{"backbone": name, "dataset": dataset, "seed": seed} for seed in call.study.seeds]
+        files |= {
+            key: [call.path(f"{layout.BACKBONE}/{file}", backbone=name) for file in layout.NETWORK_FILES],
+            f"{before}packs": [pack_table(call, "train", pack) for pack in packs],
+            f"{before}texts": training.texts(call, name, dataset),
+        }
+    return files
+
+
+def compare(call: Call, analysis: str) -> dict:
+    """Return what evaluates the pairs of an analysis: the function, and the digest of its code."""
+    function = str(ANALYSES[analysis].compares)
+    module = module_file(function.partition(":")[0])
+    return {"function": function, "code": sha256_text(canonical([code(call.root, "compare"), code_digest(module)]))}
+
+
+def claimed_tables(call: Call) -> dict[str, str]:
+    """Return the tables that claims are put to the test on: of each analysis of pairs its first, a row a run."""
+    names = [ANALYSES[analysis].tables[0] for analysis in comparing(call)]
+    return {name: f"{call.output}/{layout.TABLES[name]}" for name in names}

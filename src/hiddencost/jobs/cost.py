@@ -43,6 +43,7 @@ LOOKS, TEST_IMAGES = 11, 1000
 # Of a compression that looks at images: MB of an image on a canvas of 224, as all go through together; MB of Hessians
 # and their factors; and how many passes of all images these cost, in float64
 LIVE, HESSIAN, CALIBRATION = 15, 1500, 16
+PAIR_PASSES = 8  # forward passes over the test images that a run beside the dense network's takes, gradients included
 READ = 3  # copies of a network that answers and no more: its weights as read and as parameters, and masks
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
@@ -179,6 +180,14 @@ def shift_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, data
     return passes * images * image_gflop(study, backbone, checkpoint)
 
 
+def pair_seconds(
+    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: NetworkEntry, dataset: DatasetEntry
+) -> float:
+    """Return how long the runs of a network beside the dense one's may take to evaluate on a slow GPU."""
+    runs = len(set(methods) & set(study.methods_of(backbone))) * len(study.shots) * len(study.seeds)
+    return PAIR_PASSES * runs * _counts(dataset).test * image_gflop(study, backbone, checkpoint) / GPU_RATE
+
+
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:
     """Return how long the linear probes of a pack may take on one core."""
     trained = any(METHODS[name].probes and METHODS[name].trains for name in study.methods)
@@ -280,6 +289,20 @@ def features_mb(
     """Return the memory of a job that extracts features on `device`; images are read from the disk as they come."""
     work = FORWARD * relative_area(study, backbone) if device == "cpu" else 0
     return math.ceil(PROCESS[device] + _features_mb(dataset) + COPIES * weights_mb(checkpoint) + work)
+
+
+def pair_mb(
+    study: Study,
+    backbone: Backbone,
+    checkpoint: NetworkEntry,
+    dataset: DatasetEntry,
+    dense: NetworkEntry,
+    device: str,
+) -> int:
+    """Return the memory of a job that evaluates a network beside the dense one on `device`."""
+    work = WORK * relative_area(study, backbone) if device == "cpu" else 0
+    held = 3 * _features_mb(dataset) + COPIES * (weights_mb(checkpoint) + weights_mb(dense))
+    return math.ceil(PROCESS[device] + held + work)
 
 
 def probe_mb(dataset: DatasetEntry) -> int:

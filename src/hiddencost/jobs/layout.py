@@ -41,6 +41,10 @@ TABLES = {
     "latency": "tables/latency.csv",
     "shift": "tables/shift.csv",
     "shift_cost": "tables/shift_cost.csv",
+    "measures": "tables/measures.parquet",
+    "why": "tables/why.csv",
+    "swaps": "tables/swaps.parquet",
+    "split": "tables/split.csv",
 }
 
 

@@ -198,6 +198,20 @@ def features_memory(call: Call, backbone: str, dataset: str, device: str, attemp
     return cost.features_mb(call.study, call.study.backbone(backbone), *pack, device) * attempt
 
 
+def comparing_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+    """Return the time to evaluate a network beside its dense one."""
+    pack = _pack(call, backbone, dataset)
+    return cost.minutes(cost.pair_seconds(call.study, call.study.backbone(backbone), run_by("train"), *pack), attempt)
+
+
+def comparing_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:
+    """Return the memory to evaluate a network beside its dense one."""
+    settings, pack = call.study.backbone(backbone), _pack(call, backbone, dataset)
+    dense = call.study.dense_of(settings)
+    beside = _network(call, dense) if dense else pack[0]
+    return cost.pair_mb(call.study, settings, *pack, beside, device) * attempt
+
+
 def probe_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time of a pack of linear probes."""
     return cost.minutes(cost.probe_seconds(call.study, _pack(call, backbone, dataset)[1]), attempt)

@@ -11,6 +11,7 @@ from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import datasets, layout
+from hiddencost.jobs.analyses import asked
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
 from hiddencost.jobs.training import packs_so_far, texts
@@ -47,7 +48,8 @@ def figures(call: Call) -> dict[str, StudyFigure]:
     backbones = {name: stated[name] for name in select.backbones or stated}
     names = select.datasets or axes(study)["dataset"]
     known = checkpoint_labels(call)
-    return figures_of_study(backbones, names, select.methods or study.methods, select.labels, known)
+    methods = select.methods or study.methods
+    return figures_of_study(backbones, names, methods, select.labels, known, asked(call))
 
 
 def checkpoint_labels(call: Call) -> dict[str, str]:
@@ -85,13 +87,14 @@ def collect(call: Call) -> dict:
 
 
 def claims(call: Call) -> dict:
-    """Return the claims, as pairs (the order is theirs, and a mapping as a param has none), the paper's study, which
-    the cells of each are held against, and the names of checkpoints of which the study has files of its own (`own`),
-    or networks of another study (`made`)."""
+    """Return the claims that need no analysis, or one of the study's, as pairs (the order is theirs, and a mapping as
+    a param has none), the paper's study, which the cells of each are held against, and the names of checkpoints of
+    which the study has files of its own (`own`), or networks of another study (`made`)."""
     given = sorted(call.study.paths.keys() & catalog.checkpoints().keys())
     made = [name for name in given if call.study.made_network(name)]
+    tested = {name: one for name, one in stated_claims.load().items() if one.analysis in (None, *asked(call))}
     return {
-        "claims": [[name, claim.model_dump()] for name, claim in stated_claims.load().items()],
+        "claims": [[name, claim.model_dump()] for name, claim in tested.items()],
         "paper": catalog.load("paper"),
         "own": [name for name in given if name not in made],
         "made": made,

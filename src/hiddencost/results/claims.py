@@ -9,7 +9,9 @@ from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, kinds
 from hiddencost.messages import Record, describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
+from hiddencost.runs.measures import MEASURES
 from hiddencost.runs.metrics import METRICS
+from hiddencost.runs.sides import SPLIT
 from hiddencost.study.parts import Name, Shots
 
 # dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
@@ -31,13 +33,18 @@ def _backbones(name: str) -> str:
 
 def compared_measures() -> dict[str, tuple[str, int | None]]:
     """Return what claims compare, by name: of each paired metric its column of runs.parquet and, of what is lost or
-    added against the dense backbone, the sign that makes a loss positive."""
+    added against the dense backbone, the sign that makes a loss positive; and what the cost split says of a run."""
     measures: dict[str, tuple[str, int | None]] = {}
     for name, metric in METRICS.items():
         if metric.paired:
             cost = (f"{name}_lost", -1) if metric.higher_is_better else (f"{name}_added", 1)
             measures |= {name: (name, None), cost[0]: (name, cost[1])}
-    return measures
+    return measures | {name: (name, 1) for name in SPLIT}
+
+
+def factor(column: str) -> int:
+    """Return what a value of a column is multiplied by to be in points."""
+    return 1 if column in SPLIT else METRICS[column].factor
 
 
 def _measure(name: str) -> str:
@@ -96,7 +103,16 @@ class Claim(Record):
     text: str = Field(description="the claim in a sentence")
     source: str
     measure: Annotated[str, AfterValidator(_measure)] = Field(
-        description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed"
+        description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed; or "
+        "what the cost split says of a run, in a study with the analysis `split`: part_mapping, gain_mapping, ..."
+    )
+    explained_by: Annotated[str, one_of(MEASURES)] | None = Field(
+        None,
+        description="the claim is of the rank correlation, -1 to 1, of this measure with the accuracy that is lost, "
+        "in a study with the analysis `why`: see `why.correlate`",
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="of a part of the cost split: the claim holds where it is more of the cost"
     )
     cells: Cells = Field(Cells(), description="what both sides have in common")
     left: Cells | None = None
@@ -126,10 +142,11 @@ class Claim(Record):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between which differences the claim holds, in points; of one without order, those above 0."""
+        """Between which differences the claim holds, in points (of a share, of what is above it; of a measure that
+        explains, correlations); of one without order, those above 0."""
         if self.within is not None:
             return self.about - self.within, self.about + self.within
-        if self.order is not None:
+        if self.order is not None or self.share is not None:
             return 0, inf
         return (
             -inf if self.more_than is None else self.more_than,
@@ -138,13 +155,27 @@ class Claim(Record):
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Claim":
-        stated = [self.more_than, self.less_than, self.within, self.order]
+        stated = [self.more_than, self.less_than, self.within, self.order, self.share]
         if sum(bound is not None for bound in stated) != 1:
-            raise ValueError("expected one of more_than, less_than, within and order")
+            raise ValueError("expected one of more_than, less_than, within, order and share")
         if self.about and self.within is None:
             raise ValueError("about needs within: how near to it a difference is")
         if self.order and self.of != "mean":
             raise ValueError("order is of all cells together: expected no `of` beside it")
+        return self
+
+    @property
+    def analysis(self) -> str | None:
+        """The analysis that a study has to have for it; None: any study is put to the test."""
+        return "why" if self.explained_by else "split" if self.measure in SPLIT else None
+
+    @model_validator(mode="after")
+    def _of_analyses(self) -> "Claim":
+        if self.share is not None and self.measure not in SPLIT:
+            raise ValueError(f"share: {self.measure} is no part of the cost; expected one of {', '.join(SPLIT)}")
+        plain = self.measure == "accuracy_lost" and self.left is None and self.of == "mean" and not self.order
+        if self.explained_by and not plain:
+            raise ValueError("explained_by: expected the measure accuracy_lost, without left, right, of and order")
         return self
 
     @model_validator(mode="after")

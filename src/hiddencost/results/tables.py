@@ -29,7 +29,7 @@ TEXTS = [  # columns of any table that are no numbers
     *CELL[9:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
     *("claim", "text", "verdict", "note", "relation", "source", "same_as", "network"),
-    *("published_epoch", "ours_epoch"),
+    *("published_epoch", "ours_epoch", "measure", "over", "unit"),
 ]
 
 

@@ -1,7 +1,8 @@
 """Verdicts: what a study's runs say of each claim."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import pandas as pd
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, applied
 from hiddencost.messages import listed
-from hiddencost.results import relation, tables
+from hiddencost.results import relation, tables, why
 from hiddencost.results.cells import dataset_units, numbers, once
 from hiddencost.results.chance import surely_above
-from hiddencost.results.claims import Cells, Claim, compared_measures
+from hiddencost.results.claims import Cells, Claim, compared_measures, factor
 from hiddencost.results.evidence import judge_cells
 from hiddencost.results.pooled import NETWORK, networks, pooled
 from hiddencost.results.relation import Paper
 from hiddencost.runs.metrics import METRICS
+from hiddencost.runs.packfile import AXES
+from hiddencost.runs.sides import COST, SPLIT
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = {  # and what they mean, for a reader
@@ -43,7 +46,13 @@ PAIRED = ["dataset", "seed"]
 
 
 def write(
-    runs: str | Path, claims: dict[str, dict], path: str | Path, paper: dict, own: list[str], made: list[str]
+    runs: str | Path,
+    claims: dict[str, dict],
+    path: str | Path,
+    paper: dict,
+    own: list[str],
+    made: list[str],
+    analysed: Mapping[str, str | Path] = MappingProxyType({}),
 ) -> None:
     """Write the verdicts on claims; see `judge`.
 
@@ -54,9 +63,11 @@ def write(
         paper: what catalog/paper.yaml holds.
         own: names of the catalog's checkpoints of which the study names files of its own.
         made: of those in whose place it has networks of another study.
+        analysed: the tables of the study's analyses that claims are put to the test on, by name: `swaps`, `measures`.
     """
+    tested = {name: tables.read(table) for name, table in analysed.items()}
     checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
-    tables.write(judge(pd.read_parquet(runs), checked, Paper.model_validate(paper), own, made), path)
+    tables.write(judge(pd.read_parquet(runs), checked, Paper.model_validate(paper), own, made, **tested), path)
 
 
 def judge(
@@ -65,6 +76,8 @@ def judge(
     paper: Paper | None = None,
     own: Collection[str] = (),
     made: Collection[str] = (),
+    swaps: pd.DataFrame | None = None,
+    measures: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Put each claim to the test on the runs of a study.
 
@@ -95,7 +108,14 @@ def judge(
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
     runs = counted(runs.assign(replaced=runs["checkpoint"].isin([*published, *made])))
     runs["budgets"] = runs["number"].map(runs["shots"].groupby(runs["number"]).agg(",".join))  # whose result it is
-    judged = [{"claim": name} | _judged(runs, claim, paper, own, made) for name, claim in claims.items()]
+    none = pd.DataFrame(columns=[*AXES, "dense", COST, *SPLIT])
+    split = none if swaps is None else swaps[none.columns]
+    runs = runs.merge(split.astype({"seed": runs["seed"].dtype}), how="left", on=[*AXES, "dense"])
+    judged = []
+    for name, claim in claims.items():
+        explained = claim.explained_by is not None
+        found = _explained(runs, claim, measures) if explained else _judged(runs, claim, paper, own, made)
+        judged.append({"claim": name, "text": claim.text, "source": claim.source} | found)
     return pd.DataFrame(judged, columns=COLUMNS)
 
 
@@ -115,8 +135,8 @@ def count(verdicts: pd.Series) -> str:
 def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str], made: Collection[str]) -> dict:
     column, _ = compared_measures()[claim.measure]
     judged = _test(runs, claim, column)
-    rows, as_published = judged.pop("rows"), METRICS[column].as_published
-    judged |= {"text": claim.text, "published": claim.published, "source": claim.source, "relation": None}
+    rows, as_published = judged.pop("rows"), column in METRICS and METRICS[column].as_published
+    judged |= {"published": claim.published, "relation": None}
     if rows is not None:
         judged["relation"] = relation.relation(rows, claim, _spoken_of(claim, paper), own, made, paper)
         if judged["verdict"] != "at chance" and as_published and 0 in (claim.more_than, claim.less_than):
@@ -125,6 +145,25 @@ def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]
             judged["notes"].append(f"the {column.upper()} of the paper's code {differs}: {_in_words(published)}")
     judged["notes"] += _of_made(runs, claim, column, made)
     return judged | {"note": "; ".join(judged.pop("notes"))}
+
+
+def _explained(runs: pd.DataFrame, claim: Claim, measures: pd.DataFrame | None) -> dict:
+    """Return the verdict on a claim of what goes with the cost, on the runs whose measures a study has."""
+    judged: dict[str, Any] = {
+        "verdict": "not run",
+        "cells": 0,
+        "note": "not in this study: no measures of its networks",
+    }
+    if measures is None or measures.empty:
+        return judged
+    found = measures[(measures["measure"] == claim.explained_by) & _mask(runs, measures, claim.cells)]
+    correlation, low, high, cells, unit = why.correlate(found)
+    if np.isnan(correlation):
+        return judged | {"cells": cells, "note": unit}
+    judged = {"effect": correlation, "cells": cells, "note": f"a rank correlation, over {unit}"}
+    if np.isnan(low):
+        return judged | {"verdict": "undecided"}
+    return judged | {"verdict": _of_interval(claim, low, high), "low": low, "high": high}
 
 
 def _of_made(runs: pd.DataFrame, claim: Claim, column: str, made: Collection[str]) -> Iterator[str]:
@@ -235,13 +274,16 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     metric, sign = compared_measures()[claim.measure]
     runs = runs if "family" in runs else counted(runs)
     values = runs[["dense", "dataset", "method", "shots", "seed", *NETWORK]].assign(
-        difference=METRICS[metric].factor * runs[column].where(runs["status"] == "ok"), run=runs["number"]
+        difference=factor(metric) * runs[column].where(runs["status"] == "ok"), run=runs["number"]
     )
+    if claim.share is not None:
+        values["difference"] -= claim.share * runs[COST]
     if sign:
         keys = ["dense", "dataset", "method", "shots", "seed"]
         dense = values.rename(columns={"dense": "own", "backbone": "dense"})[[*keys, "difference", "run"]]
         values = values[values["backbone"] != values["dense"]].merge(dense, on=keys, suffixes=("", "_dense"))
-        values["difference"] = sign * (values["difference"] - values.pop("difference_dense"))
+        of_dense = values.pop("difference_dense")  # what the cost split says of a run is against it already
+        values["difference"] = sign * (values["difference"] - (0 if column in SPLIT else of_dense))
     values = values[_mask(runs, values, claim.cells)]
     if claim.left is None or claim.right is None:
         return once(values)

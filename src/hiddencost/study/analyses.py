@@ -16,6 +16,9 @@ ANALYSES = {
     "shift": "accuracy and calibration on corrupted test images, with the prompts and probes that runs have learned: "
     "whether the cost of compression grows (see the key shift)",
     "latency": "how long each network takes for an image, on the device of its job, and the bytes of its weights",
+    "why": "what changes in a compressed network, measured on test images, and how that goes with what it costs",
+    "split": "how much of the cost is the network's, the prompt's and the mapping's: the test accuracy of each "
+    "network under the other's prompt and mapping",
 }
 
 

@@ -19,21 +19,24 @@ from functools import cache, partial
 from types import SimpleNamespace
 
 
-def snakemake(project, arguments, environment, output, with_jobs=False):
+def snakemake(project, arguments, environment, output, with_jobs=False, preloaded=""):
     """Call Snakemake in a folder as `python -m snakemake` would.
 
     with_jobs: whether its jobs are forks, too, which nothing tells from others but a list of processes.
+    preloaded: libraries, comma between, that are imported before; they must not have computed anything, as threads do
+        not outlive a fork.
     Returns the exit status; what it says is in the file `output`.
     """
-    server = _server()
+    server = _server(preloaded)
     call = {"project": str(project), "arguments": [*map(str, arguments)], "environment": dict(environment)}
     print(json.dumps(call | {"output": output, "with_jobs": with_jobs}), file=server.stdin, flush=True)
     return int(server.stdout.readline())
 
 
 @cache
-def _server():
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _server(preloaded):
+    command = [sys.executable, __file__, preloaded]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _take(environment):
@@ -133,6 +136,8 @@ if __name__ == "__main__":
     import yaml  # noqa: F401
 
     pydantic.create_model("Any", field=(int, pydantic.Field(gt=0)))  # a first one imports, and looks for plugins
+    for library in filter(None, sys.argv[1].split(",")):
+        importlib.import_module(library)
     gc.freeze()
 
     for line in sys.stdin:

@@ -301,11 +301,12 @@ def call(project, *arguments, **options):
     return subprocess.Popen(command, cwd=project, env=environment_of(project), text=True, **options)
 
 
-def snakemake(project, *arguments, status=0):
-    """Run the workflow. Returns how many jobs of each rule ran, and the output."""
+def snakemake(project, *arguments, status=0, preloaded=""):
+    """Run the workflow; preloaded: see `forked.snakemake`. Returns how many jobs of each rule ran, and the output."""
     with NamedTemporaryFile("r") as said:
-        is_stubbed = (project / "src/torch.py").exists()  # threads of the real one would not outlive a fork
-        code = forked.snakemake(project, [*LOCALLY, *arguments], environment_of(project), said.name, is_stubbed)
+        forks = bool(preloaded) or (project / "src/torch.py").exists()  # a stub; the real one takes seconds to import
+        call = [*LOCALLY, *arguments], environment_of(project), said.name
+        code = forked.snakemake(project, *call, with_jobs=forks, preloaded=preloaded)
         output = said.read()
     assert code == status, output
     ran = Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))

@@ -289,7 +289,7 @@ def test_what_is_not_upops_layout_is_refused(tmp_path, network, architecture, sp
     torch.save(content, path)
 
     def load():
-        state, _, _, widths = READERS["upop"]({"weights": path})
+        state, _, _, widths, _ = READERS["upop"]({"weights": path})
         backbones.load_strictly(build.build(architecture, widths), state, str(path))
 
     with pytest.raises(ValueError, match=reason) as refused:

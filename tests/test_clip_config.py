@@ -106,7 +106,7 @@ def clip_of(**changes):
         ),
         (
             config(backbones=[{"name": "clip", "checkpoint": "clip-vit-l-14"}]),
-            "'clip-vit-l-14' is unknown; did you mean 'clip-vit-l-14-336'?",
+            "'clip-vit-l-14' is unknown; did you mean 'clip-vit-l-14-336', 'clip-vit-l-14-336-",
         ),
     ],
 )

@@ -723,7 +723,8 @@ def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     )
 
     def run(*own):
-        settings = {"files": {"photos": {"own": own}}, "attempt": 3}
+        expected = catalog.photos()["imagenet20"].files["photos"].expected()
+        settings = {"files": {"photos": expected | {"own": own}}, "attempt": 3}
         params = json.dumps(values.texts(settings, ["files", "attempt"]))
         command = [sys.executable, "-c", code, params, str(ROOT / "workflow/scripts")]
         subprocess.run(command, cwd=tmp_path, check=True)

@@ -4,6 +4,7 @@ import argparse
 import copy
 import io
 import json
+import math
 import pickle
 import re
 import sys
@@ -20,6 +21,7 @@ from conftest import ROOT, fetched
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import prune
+from torchvision.models import VisionTransformer
 
 from hiddencost import catalog
 from hiddencost.compression.gate import verify
@@ -97,7 +99,7 @@ def imported(folder, name, files, **changed):
 def read(folder, layout, architecture, files):
     """Read files into an architecture, without the catalog; returns network, masks and the report."""
     write(folder, files)
-    state, masks, report, _ = READERS[layout]({key: folder / f"{key}.pth" for key in files})
+    state, masks, report, *_ = READERS[layout]({key: folder / f"{key}.pth" for key in files})
     network = build.build(architecture)
     backbones.load_strictly(network, state, layout)
     return network, masks, report
@@ -494,7 +496,7 @@ def wrappers(state):
 def test_what_wrappers_and_scripts_save_is_read_as_the_network(state18, tmp_path):
     for name, content in wrappers(state18).items():
         write(tmp_path, {"weights": content})
-        state, masks, _, _ = READERS["torchvision"]({"weights": tmp_path / "weights.pth"})
+        state, masks, *_ = READERS["torchvision"]({"weights": tmp_path / "weights.pth"})
         assert (state.keys(), masks) == (state18.keys(), {}), name
         assert all(torch.equal(tensor, state18[key]) for key, tensor in state.items()), name
 
@@ -1078,3 +1080,74 @@ def test_a_checkpoint_of_timm_is_made_from_its_own_configuration(real_networks):
 def test_unknown_checkpoints_are_named_with_what_is_near(name, message):
     with pytest.raises(ValueError, match=message):
         catalog.checkpoint(name)
+
+
+class SupermaskLinear(torch.nn.Linear):
+    """A layer by the rules of SuperBlock's supermask.py, in their words: kthvalue of scores, tiles, a product."""
+
+    def __init__(self, linear, sparsity, tile_size):
+        super().__init__(linear.in_features, linear.out_features)
+        self.load_state_dict(linear.state_dict())
+        self.sparsity, self.tile_size = sparsity, tile_size
+        self.scores = torch.nn.Parameter(torch.rand([math.ceil(length / tile_size) for length in self.weight.shape]))
+        self.shift, self.scale = (torch.nn.Parameter(torch.tensor([value])) for value in (0.0, 1.0))
+
+    def forward(self, x):
+        k = 1 + round(0.01 * float(self.sparsity * 100) * (self.scores.numel() - 1))
+        subnet = torch.where(self.scores < self.scores.view(-1).kthvalue(k).values, 0.0, 1.0)
+        for axis, length in enumerate(self.weight.shape):
+            subnet = torch.narrow(subnet.repeat_interleave(self.tile_size, dim=axis), axis, 0, length)
+        return torch.nn.functional.linear(x, (self.weight * self.scale + self.shift) * subnet, self.bias)
+
+
+def superblock_file(network):
+    """What SuperBlock's train.py saves."""
+    average = {"n_averaged": torch.tensor(3)} | {f"module.{key}": -one for key, one in network.state_dict().items()}
+    settings = argparse.Namespace(model="vit_b_16", sparsity_linear=0.8, sp_linear_tile_size=16)
+    return {"model": network.state_dict(), "epoch": 299, "args": settings, "model_ema": average}
+
+
+def test_superblocks_scores_become_the_masks_that_its_layers_compute_with(monkeypatch, tmp_path):
+    def small(architecture):
+        torch.manual_seed(0)
+        return VisionTransformer(32, 8, 2, 2, 48, 96, num_classes=1000).eval()
+
+    monkeypatch.setattr(architectures, "build", small)
+    images = torch.rand(2, 3, 32, 32)
+    network = small("")
+    torch.nn.init.normal_(network.heads.head.weight)  # torchvision's begins with zeros
+    path = tmp_path / "sp0.80-ts16.pth"
+    torch.save(superblock_file(network), tmp_path / "baseline.pth")
+    state, masks, *_ = READERS["superblock"]({"weights": tmp_path / "baseline.pth"})
+    assert not masks
+    assert all(torch.equal(state[key], tensor) for key, tensor in network.state_dict().items())
+    layers = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    for name in layers:
+        network.set_submodule(name, SupermaskLinear(network.get_submodule(name), 0.8, 16))
+    torch.save(superblock_file(network), path)
+    write_json(
+        tmp_path / "fetched.json",
+        {"failed": None, "files": {"weights": {"path": str(path), "sha256": sha256_file(path), "source": "test"}}},
+    )
+    entry = catalog.checkpoint("vit-b-16-superblock80")
+    import_checkpoint("vit-b-16-superblock80", entry, tmp_path / "fetched.json", tmp_path / "out")
+    read, kept, manifest = backbones.load(tmp_path / "out")
+    torch.testing.assert_close(read(images), network(images), rtol=1e-5, atol=1e-5)
+    assert set(kept) == {f"{name}.weight" for name in ["conv_proj", *layers] if "out_proj" not in name}
+    assert kept["encoder.layers.encoder_layer_0.mlp.0.weight"].float().mean() == pytest.approx(0.2, abs=0.06)
+    assert (manifest.compression, manifest.report["masks"]) == ("superblock", 5)
+    refused = {
+        ("sp0.80-ts32.pth", ""): "out_proj.scores has shape [3, 3], expected [2, 2], of tiles of 32",
+        ("weights.pth", ""): "its name alone says the level of its scores; expected one like sp0.80-ts32.pth",
+        ("sp0.80-ts16.pth", "heads.head.scale"): "heads.head.scale is not 1.0, as of weights that are quantised",
+    }
+    for (name, key), message in refused.items():
+        file = superblock_file(network)
+        if key:
+            file["model"] = file["model"] | {key: torch.tensor([2.0])}
+        torch.save(file, tmp_path / name)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            READERS["superblock"]({"weights": tmp_path / name})
+    torch.save(network.state_dict(), path)
+    with pytest.raises(ValueError, match="expected a training of SuperBlock's, its weights under 'model'"):
+        READERS["superblock"]({"weights": path})

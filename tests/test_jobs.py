@@ -469,6 +469,21 @@ def test_a_folder_of_upstream_images_that_is_gone_leaves_what_was_trained_on_it(
     assert settings(call(trained_on_a_folder)) == before
 
 
+def test_published_weights_whose_head_is_over_other_classes_than_the_folder_has_are_told(
+    call, trained_on_a_folder, caplog
+):
+    def edit(config):
+        trained_on_a_folder(config)
+        config["upstream"][0].pop("architecture")
+        config["upstream"][0]["checkpoint"] = "mobilenetv2"
+
+    call(trained_on_a_folder)
+    assert "classes" not in caplog.text
+    call(edit)
+    told = "images/train has 2 classes; the head of mobilenetv2 is over ImageNet's 1,000, and a new one is trained"
+    assert f"config.yaml: upstream own: {told}" in caplog.text
+
+
 READ = {
     "another recipe": lambda config: config["upstream"][0]["recipe"].update(learning_rate=0.2),
     "another seed": lambda config: config["backbones"][0].update(upstream_seed=1),

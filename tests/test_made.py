@@ -1,6 +1,9 @@
 """A network that another study has made, in the place of a checkpoint that nobody publishes."""
 
+import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +20,13 @@ from hiddencost.compression.gate import verify
 from hiddencost.compression.photos import Recognised
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
-from hiddencost.jobs import away, checkpoints, grid, layout, results, upstream
+from hiddencost.jobs import away, checkpoints, grid, layout, results, upstream, values
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
 from hiddencost.networks import architectures, backbones
 from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.networks.manifest import Manifest
+from hiddencost.report import provenance
 from hiddencost.study.load import load_study
 from hiddencost.study.made import FILES
 from hiddencost.study.sparsifiers import lottery_levels
@@ -60,6 +64,12 @@ def call(tmp_path, monkeypatch):
     return lambda **changes: read_call(CONFIG | changes, "mine.yaml", "snakemake")
 
 
+TRAINED = {
+    "data": {"folder": "/data/imagenet", "classes": ["n01440764", "n01443537"]},
+    **{"recipe": {"epochs": 90}, "sparsify": {"algorithm": "gmp", "sparsity": 0.85}, "seed": 0, "processes": 1},
+}
+
+
 def make(folder=GMP, **changes):
     """Write a network as a study that trained it does: 85 % sparse by GMP, of 70.5 % upstream; return its state."""
     network = tiny("resnet18")
@@ -72,6 +82,7 @@ def make(folder=GMP, **changes):
         **{"checkpoint": "resnet18-imagenet", "architecture": "resnet18", "stem": "conv1", "compression": "gmp"},
         **{"sparsity_declared": 0.85, "sparsity_over": "convolutions_without_stem", "upstream_top1": 70.5},
         "preprocessing": Preprocessing(mean=[0.5] * 3, std=[0.25] * 3, interpolation="bilinear"),
+        "upstream": TRAINED,
     }
     backbones.save(folder, network.state_dict(), {"conv2.weight": mask}, Manifest(**manifest | changes))
     return network.state_dict()
@@ -110,10 +121,37 @@ def test_a_network_of_another_study_stands_for_a_checkpoint(call):
     assert (manifest.checkpoint, manifest.compression) == ("resnet18-gmp", "gmp")
     assert (manifest.sparsity_declared, manifest.sparsity_over) == (0.85, "convolutions_without_stem")
     assert manifest.preprocessing.mean == [0.5] * 3
+    assert manifest.upstream == TRAINED
     known, asks = Recognised(20, 20, "photos", 0), checkpoints.verify_backbone(asked)
     assert verify(folder, asks, lambda network, manifest: known).passed
     make(sparsity_declared=0.5)
     assert not verify(imported(call()), asks, lambda network, manifest: known).passed
+
+
+def test_the_job_that_fetches_takes_the_files_of_the_other_study(call):
+    """Which are others than those of the published one: of a lottery ticket no `mask`."""
+    make(TICKET, compression="lth", architecture="resnet50", sparsity_declared=0.832)
+    files = checkpoints.fetch_checkpoint(call(), "resnet50-lth8")
+    params = json.dumps(values.texts(files, checkpoints.DOWNLOAD))
+    code = (
+        "import json, runpy, sys; from types import SimpleNamespace as S; "
+        "job = S(rule='fetch_checkpoint', log=['log'], output=['resnet50-lth8/fetched.json'], "
+        "params=json.loads(sys.argv[1]), config={}, scriptdir=sys.argv[2]); "
+        "runpy.run_path(sys.argv[2] + '/fetch.py', {'snakemake': job})"
+    )
+    subprocess.run([sys.executable, "-c", code, params, str(ROOT / "workflow/scripts")], check=True)
+    report = read_json(Path("resnet50-lth8/fetched.json"))
+    assert report["failed"] is None
+    assert {key: Path(file["path"]).name for key, file in report["files"].items()} == FILES
+
+
+def test_the_report_tells_how_a_network_of_another_study_was_trained(call):
+    make("backbones/gmp")
+    study = {"backbones": [{"name": "dense"}, {"name": "gmp"}]}
+    (row,) = provenance.trainings(study, Path())
+    settings = 'folder "/data/imagenet", epochs 90, algorithm "gmp", sparsity 0.85, processes 1, seed 0'
+    assert row["backbone"] == "gmp"
+    assert set(row["settings"].split(", ")) == set(settings.split(", "))
 
 
 def test_what_another_study_makes_anew_is_imported_anew(call):

@@ -127,7 +127,8 @@ BAD = {
     "checkpoint": (
         ["backbones", 0, "checkpoint"],
         "mobilenet",
-        "studies/mine.yaml: backbones[0].checkpoint: 'mobilenet' is unknown; did you mean 'mobilenetv2'? allowed:",
+        "studies/mine.yaml: backbones[0].checkpoint: 'mobilenet' is unknown; did you mean 'mobilenetv2' or "
+        "'mobilenetv2-int8'? allowed: the names in src/hiddencost/catalog/checkpoints.yaml, or timm-NAME",
     ),
     "algorithm": (
         ["backbones", 1, "compression", "algorithm"],
@@ -145,6 +146,20 @@ BAD = {
         1.2,
         "backbones[1].compression.sparsity: 1.2 is not allowed: input should be less than 1",
     ),
+    "a percentage": (
+        ["backbones", 1, "compression", "sparsity"],
+        50,
+        "compression.sparsity: 50 is not allowed: input should be less than 1; did you mean 0.5?",
+    ),
+    "a percentage in words": (["backbones", 1, "compression", "sparsity"], "12.5 %", "did you mean 0.125?"),
+    "a number of seeds": (["seeds"], 3, "seeds: 3 is not allowed: input should be a valid list, such as [0, 1, 2]"),
+    "one number of shots": (["shots"], 10, "shots: 10 is not allowed: input should be a valid list, such as [10]"),
+    "shots as a text": (
+        ["shots"],
+        ["10"],
+        "'10' is not a number of images per class; expected an integer from 1, or ",
+    ),
+    "all shots": (["shots"], [1, "all"], "expected an integer from 1, or 'full'; did you mean 'full'?"),
     "no sparsity": (
         ["backbones", 1, "compression", "sparsity"],
         0,
@@ -213,7 +228,7 @@ BAD = {
     "figures of shots that the study has not": (
         ["figures", "shots"],
         [10],
-        "studies/mine.yaml: figures.shots[0]: the study has no 10; allowed: 1, 20",
+        "studies/mine.yaml: figures.shots[0]: the study has no 10; did you mean 1? allowed: 1, 20",
     ),
     "figures of a backbone that the study has not": (
         ["figures", "backbones"],
@@ -321,7 +336,7 @@ BAD = {
     "an expectation of shots that the study lacks": (
         ["expectations"],
         [EXPECTED, EXPECTED | {"shots": 3}],
-        "expectations[1].shots: the study has no 3; allowed: 1, 20",
+        "expectations[1].shots: the study has no 3; did you mean 1? allowed: 1, 20",
     ),
     "an expectation that is a share of 1": (
         ["expectations"],

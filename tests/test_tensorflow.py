@@ -184,7 +184,7 @@ def narrowed(architecture, factor=64, classes=10):
 @pytest.mark.parametrize("name", ["network", "uniform"])
 def test_the_network_of_rigls_code_answers_as_in_tensorflow(name, threads):
     path = WRITTEN / f"{name}.tar.gz"
-    state, masks, report, _ = READERS["rigl"]({"weights": path})
+    state, masks, report, *_ = READERS["rigl"]({"weights": path})
     network = narrowed("resnet50_rigl")
     backbones.load_strictly(network, state, str(path))
     side = 64

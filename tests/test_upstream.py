@@ -35,8 +35,10 @@ from hiddencost.runs import interrupted, ledger
 from hiddencost.runs.not_run import write_not_run
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.runs.prompting import train_pack
+from hiddencost.study import upstream_images
 from hiddencost.study.sparsifiers import with_defaults
 from hiddencost.study.upstream import folder_entry
+from hiddencost.study.upstream_images import count_images
 from hiddencost.study.upstream_recipe import UpstreamRecipe
 from hiddencost.upstream import check, gate, launch, processes, sparsifiers, state, training
 from hiddencost.upstream.data import PREPROCESSING, TrainLoader, load
@@ -482,6 +484,26 @@ def test_of_a_folder_of_photos_is_left_out_what_is_of_a_target_s(photos_folder, 
     assert (len(upstream.train), len(upstream.test), upstream.classes) == (13, 6, ["ant", "bee"])
     assert upstream.train[1][0].size == (5, 4)  # as published top-1 was measured, without EXIF
     assert "left out, as hidden or of the system: 3, such as" in caplog.text
+
+
+def test_training_images_of_a_folder_are_counted_once_and_where_some_came(photos_folder, records, monkeypatch):
+    (photos_folder / "train/ant/notes.txt").touch()
+    assert count_images("small", str(photos_folder)) == 12
+    walked = []
+    monkeypatch.setattr(
+        upstream_images.os, "walk", lambda folder, walk=os.walk: walked.append(folder) or walk(folder)
+    )
+    assert count_images("small", str(photos_folder)) == 12
+    assert not walked
+    (photos_folder / "train/bee/more.JPEG").touch()
+    assert count_images("small", str(photos_folder)) == 13
+    assert [Path(folder).name for folder in walked] == ["bee"]
+
+
+def test_a_folder_whose_parts_have_different_classes_is_told(photos_folder):
+    (photos_folder / "val/wasp").mkdir()
+    with pytest.raises(ValueError, match=r"photos: train/ and val/ have different classes: wasp$"):
+        count_images("mine", str(photos_folder))
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +61,27 @@ def hashed(root: str | os.PathLike, files: Iterable[str], record: Path | None = 
     if full or new or before.keys() != same.keys():  # what was on record of them may be wrong
         _write(record, top, same | new)
     return {name: same[name][-1] if name in same else read[name] for name in paths}
+
+
+def counted(root: str | os.PathLike, folders: Iterable[str], count: Callable[[str], int]) -> dict[str, int]:
+    """Return how many of something there are in folders, by their path in `root`: counted once, and again where the
+    times of a folder tell that something has come or gone since.
+
+    count: counts, in the folder of a path.
+    """
+    top = os.path.abspath(root)
+    record = RECORDS / f"{sha256_text(top)[:16]}.counts.json"
+    before = _read(record, top)
+    paths = {name: os.path.join(top, name) for name in folders}
+    status = {name: _status(path) for name, path in paths.items()}
+    known = {name: before[name] for name in paths if name in before and before[name][:4] == status[name]}
+    new = [name for name in paths if name not in known]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = dict(zip(new, pool.map(lambda name: count(paths[name]), new), strict=True))
+    if new:
+        known |= {name: (*now, str(found[name])) for name in new if (now := status[name])}
+        _write(record, top, known)
+    return {name: found[name] if name in found else int(known[name][-1]) for name in paths}
 
 
 def keep(folder: str | os.PathLike, files: Mapping[str, str]) -> None:

@@ -250,4 +250,5 @@ def device_name(device: "torch.device") -> str:
     cpuinfo = Path("/proc/cpuinfo")  # Linux; platform.processor() knows it elsewhere alone
     names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    threads = f"{(count := torch.get_num_threads())} thread{'s' if count > 1 else ''}"
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {threads}"

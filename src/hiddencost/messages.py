@@ -1,5 +1,6 @@
 """Errors of a user's input: one line each, with the place, the value and what was expected."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -42,9 +43,12 @@ def listed(names: Iterable[object], last: str) -> str:
     return f"{', '.join(first)} {last} {final}" if first else final
 
 
-def describe_unknown_name(name: object, allowed: Iterable[object]) -> str:
-    """Say that a name is not one of those allowed, with the nearest of them."""
-    return f"{name!r} is unknown; {_instead(name, allowed)}"
+def describe_unknown_name(name: object, allowed: Iterable[object], told: str = "") -> str:
+    """Say that a name is not one of those allowed, with the nearest of them.
+
+    told: what is said of those allowed where they are too many for a line.
+    """
+    return f"{name!r} is unknown; {_instead(name, allowed, told)}"
 
 
 def describe_absent_name(name: object, allowed: Iterable[object]) -> str:
@@ -52,16 +56,19 @@ def describe_absent_name(name: object, allowed: Iterable[object]) -> str:
     return f"the study has no {name!r}; {_instead(name, allowed)}"
 
 
-def _instead(name: object, allowed: Iterable[object]) -> str:
+def _instead(name: object, allowed: Iterable[object], told: str = "") -> str:
     names = [str(other) for other in allowed]
-    near = _nearest(name, names)
-    hint = f"did you mean {near!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    near = _nearest(name, names, 3 if told else 1)
+    hint = f"did you mean {listed(map(repr, near), 'or')}? " if near else ""
+    return f"{hint}allowed: {told or ', '.join(names)}"
 
 
-def _nearest(name: object, names: Iterable[str]) -> str | None:
-    near = get_close_matches(name[:100], names, n=1) if isinstance(name, str) else []
-    return near[0] if near else None
+def _nearest(name: object, names: Iterable[str], most: int = 1) -> list:
+    """Return the names that are nearest to one that is none of them; of a number the nearest numbers."""
+    if isinstance(name, int):
+        numbers = [int(other) for other in names if other.isdecimal()]
+        return sorted(numbers, key=lambda number: abs(number - name))[:most]
+    return get_close_matches(name[:100], names, most, 0.7 if most > 1 else 0.6) if isinstance(name, str) else []
 
 
 def describe_mismatch(expected: Mapping[str, list[int]], given: Mapping[str, list[int]]) -> str:
@@ -137,7 +144,7 @@ def _misspelt_first(root: type[BaseModel], problems: list[ErrorDetails]) -> list
     """Return problems, unknown keys first, without the missing keys that they are misspelt for."""
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     places = [(problem["loc"][:-1], problem["loc"][-1]) for problem in unknown]
-    meant = {(*place, _nearest(key, _model_at(root, list(place)).model_fields)) for place, key in places}
+    meant = {(*place, *_nearest(key, _model_at(root, list(place)).model_fields)) for place, key in places}
     others = [problem for problem in problems if problem["type"] != "extra_forbidden"]
     return unknown + [one for one in others if one["type"] != "missing" or one["loc"] not in meant]
 
@@ -156,8 +163,23 @@ def _explain(root: type[BaseModel], problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"{where}: the key is missing"
     if problem["type"] != "value_error":
-        return f"{where}: {problem['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+        told = f"{message[0].lower()}{message[1:]}{_meant(root, problem)}"
+        return f"{where}: {problem['input']!r} is not allowed: {told}"
     return f"{where}: {message}" if where else message
+
+
+def _meant(root: type[BaseModel], problem: ErrorDetails) -> str:
+    """Return what a value of another kind may be meant to be: a list of itself, the share that a percentage is."""
+    given, location = problem["input"], list(problem["loc"])
+    if problem["type"] == "list_type" and isinstance(given, int | float | str):
+        field = _model_at(root, location[:-1]).model_fields.get(str(location[-1]))
+        examples = (field and not isinstance(given, float) and field.examples) or [[given]]
+        return f", such as {examples[0]}"
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", given) if isinstance(given, str) else None
+    value = float(percent[1]) if percent else given
+    most = problem.get("ctx", {}).get("lt", problem.get("ctx", {}).get("le", 1.0 if percent else None))
+    is_share = isinstance(value, int | float) and 2 <= value < 100 and isinstance(most, float) and 0.9 < most <= 1
+    return f"; did you mean {value / 100:g}?" if is_share else ""
 
 
 def _model_at(model: type[BaseModel], location: list) -> type[BaseModel]:

@@ -6,7 +6,7 @@ from hiddencost.fetch import fetch_all
 from hiddencost.files import write_json
 from hiddencost.jobs import values
 from hiddencost.logs import log_to
-from hiddencost.sources import LOCK, download_digest
+from hiddencost.sources import LOCK, SourceFile, download_digest
 
 log_to(snakemake.log[0])
 kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_photos": "photos"}[snakemake.rule]
@@ -14,8 +14,14 @@ folder = Path(snakemake.output[0]).parent
 name = folder.name
 entries = {"checkpoints": catalog.checkpoint, "datasets": catalog.datasets().get, "photos": catalog.photos().get}
 settings = values.read(snakemake.params)
-own = {key: file["own"] for key, file in settings["files"].items()}
-files = {key: file.from_paths(own[key]) if own[key] else file for key, file in entries[kind](name).files.items()}
+# of the user's own as the settings name them, as a network of another study has other files than the published one
+known, asked = SourceFile.model_fields, settings["files"]
+files = {
+    key: SourceFile(**{field: file[field] for field in known.keys() & file.keys()}).from_paths(file["own"])
+    if file["own"]
+    else entries[kind](name).files[key]
+    for key, file in asked.items()
+}
 offline, root = bool(snakemake.config.get("offline")), Path(snakemake.scriptdir).resolve().parents[1]
 report = fetch_all(name, files, folder, Path(LOCK), offline, root)
 answers = {"asked": download_digest(name, files, offline), "attempt": settings["attempt"]}

@@ -14,6 +14,7 @@ from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEnt
 from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import Model, validate
 
+LIST = "src/hiddencost/catalog/checkpoints.yaml"  # where its names stand, for messages
 ANY = "timm-NAME, or openclip-NAME.TAG"
 
 

@@ -42,6 +42,7 @@ PUBLISHED: dict[str, CompressionKind] = {
     "lth": CompressionKind("lth", "LT"),
     "str": CompressionKind("str", "STR"),
     "nncf": CompressionKind("nncf", "NNCF, filters"),
+    "superblock": CompressionKind("superblock", "SuperBlock"),
     "knapsack": CompressionKind("knapsack", "knapsack pruning"),
     "upop": CompressionKind("upop", "UPop"),
     "tinyclip": CompressionKind("tinyclip", "TinyCLIP"),

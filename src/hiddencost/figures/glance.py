@@ -77,11 +77,12 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     handles = _handles(points, colours, markers, len(at_matched) > 0, labels)
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
+    of = f"mean and 95 % interval over {over}" if points["low"].notna().any() else "means of 1 seed, without interval"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     note += "; of no compressed network the upstream accuracy is known" if by_photos else ""
     on = points[~points["off"]]
     note += "; some intervals go on beyond the axes" if (on["low"].min() < bottom or on["high"].max() > top) else ""
-    style.title(figure, content, f"hidden cost at a glance, mean and 95 % interval over {over}{note}", settings)
+    style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
     return figure
 
 

@@ -224,7 +224,7 @@ def figures_of_study(
         for name, kind in kinds.items():
             if kind.of_all or (kind.compares and not dense):
                 continue
-            figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), title=checkpoints.get(origin, ""))
+            figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), title=checkpoints.get(origin, origin))
             pages = _pages(datasets, kind.a_page and kind.a_page(len(shown)))
             for number, page in enumerate(pages, 1):
                 title = "-".join([name, *suffix, *([f"page{number}"] if len(pages) > 1 else [])])

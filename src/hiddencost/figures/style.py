@@ -158,8 +158,8 @@ def grid(
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """Return a figure with a row a dataset and a column for each of `columns`, and its panels by these two.
 
-    Where one of both is alone, the other takes as many rows as it needs. Titles are what methods and datasets are
-    called, in black: colours are the networks' here.
+    Where one of both is alone, the other takes as many rows as it needs; a method alone stands beside each dataset.
+    Titles are what methods and datasets are called, in black: colours are the networks' here.
 
     Args:
         datasets: names.
@@ -183,7 +183,7 @@ def grid(
         elif column and len(datasets) == 1 and len(columns) > 1:
             axis.set_title(named(column, settings))
         else:
-            axis.set_title(named(dataset, settings))
+            axis.set_title(", ".join(named(name, settings) for name in (dataset, column) if name))
         axis.tick_params(axis="x", labelbottom=number + abreast >= len(keys))
         axis.grid(axis="y", lw=0.3)
     return figure, dict(zip(keys, axes, strict=True))

@@ -20,8 +20,9 @@ from hiddencost.files import atomic, canonical, is_away, own_path, sha256_text
 from hiddencost.jobs import layout
 from hiddencost.messages import StudyError, one_line
 from hiddencost.methods.registry import METHODS
+from hiddencost.networks.convolutional import IMAGENET_CLASSES
 from hiddencost.sources import LOCK, first_uses
-from hiddencost.study import upstream
+from hiddencost.study import upstream, upstream_images
 from hiddencost.study.load import load_study
 from hiddencost.study.made import FILES, made_entry
 from hiddencost.study.parts import TargetDataset
@@ -193,14 +194,22 @@ class Call:
     @cached_property
     def upstream_folders(self) -> dict[str, dict]:
         """The user's own images by the network that the study trains on them."""
+        return self._of_upstream_folders("upstream", dict[str, Any], upstream.folder_entry)
+
+    @cached_property
+    def upstream_counts(self) -> dict[str, int]:
+        """How many training images those are, by the network: as they are counted for plans, no result of them."""
+        return self._of_upstream_folders("upstream images", int, upstream_images.count_images)
+
+    def _of_upstream_folders(self, asked: str, kind: Any, look: Callable[[str, str], Any]) -> dict[str, Any]:
         own = {network.name: network.folder for network in self.study.upstream if network.folder}
         return {
             name: self._seen(
                 f"upstream {name}",
                 folder,
-                ["upstream", os.path.abspath(os.path.expanduser(folder))],
-                dict[str, Any],
-                partial(upstream.folder_entry, name, folder),
+                [asked, os.path.abspath(os.path.expanduser(folder))],
+                kind,
+                partial(look, name, folder),
             )
             for name, folder in own.items()
         }
@@ -262,10 +271,11 @@ def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool =
     if is_job:
         return call
     try:
-        _ = call.checkpoints, call.datasets, call.upstream_folders, call.own_contents
+        _ = call.checkpoints, call.datasets, call.upstream_folders, call.upstream_counts, call.own_contents
         _check_compressions(call)
         _check_samples(call)
         _check_class_names(call)
+        _warn_of_heads(call)
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None
     return call
@@ -290,6 +300,19 @@ def _check_samples(call: Call) -> None:
             raise ValueError(
                 f"backbones[{index}].compression.samples: {stated['samples']}; expected at most the {counts.train} "
                 f"training images of {name}"
+            )
+
+
+def _warn_of_heads(call: Call) -> None:
+    """Warn where published weights are trained on over other classes than their own, as part of ImageNet is."""
+    for network in call.study.upstream:
+        classes = call.upstream_folders.get(network.name, {}).get("classes", ())
+        if network.checkpoint and classes and len(classes) != IMAGENET_CLASSES:
+            log.warning(
+                "%s: upstream %s: %s/train has %s classes; the head of %s is over ImageNet's %s, and a new one is "
+                "trained in its place: no study takes such a network for a published one",
+                *(call.file, network.name, one_line(network.folder or ""), f"{len(classes):,}", network.checkpoint),
+                f"{IMAGENET_CLASSES:,}",
             )
 
 

@@ -35,7 +35,6 @@ FORWARD = 2000  # the same without gradients
 IMAGE = 120  # a training image on a canvas of 224, of ResNet-50 in training mode
 OWN_IMAGE = 2148  # the largest of the user's own that is read, see datasets.readers.image
 READERS, READER = 4, 600  # worker processes that read images for a GPU, and what each takes
-IMAGENET = 1_281_167  # training images of an upstream folder, as long as nobody has counted: ImageNet-1k's
 DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
 # What the gate shows a network: photos, as declared, in `compression.photos.VIEWS` and by NORMALISATIONS; or of those
 # that a network was trained with here, `upstream.gate.IMAGES`

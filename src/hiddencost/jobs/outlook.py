@@ -159,12 +159,22 @@ def _upstream(trains_upstream: Mapping[str, tuple[str, float]], planned: Collect
     text = (
         f"  upstream   {len(manifests)} trainings, of which {len(manifests) - len(left)} are there; the others: "
         f"{float(f'{total / 1e6:.3g}'):,g} PFLOP,\n"
-        f"             {rates.duration(total / cost.GPU_RATE)} of a GPU that trains at "
-        f"{cost.GPU_RATE / 1e3:g} TFLOP/s (assumed)"
+        f"             {_gpu_time(total, ' of a GPU that reaches')}"
+        " (both assumed: an old GPU, and the most of a present-day one)"
     )
     for name, each in by_network.items() if len(by_network) > 1 else ():
-        text += f"\n               {name} ({len(each)}): {rates.duration(sum(each) / cost.GPU_RATE)}"
+        text += f"\n               {name} ({len(each)}): {_gpu_time(sum(each))}"
     return text
+
+
+def _gpu_time(gflop: float, reaches: str = "") -> str:
+    """Return how long a GPU trains, at the least and at the most that is assumed."""
+    least, most = cost.GPU_RATE, 1e3 * rates.GPU_TFLOPS["training"]
+    times = (
+        f"{rates.duration(gflop / rate)}" + (f"{what} {rate / 1e3:g} TFLOP/s" if reaches else "")
+        for rate, what in ((least, reaches), (most, " at"))
+    )
+    return "about " + " or ".join(times)
 
 
 def _size(count: float) -> str:

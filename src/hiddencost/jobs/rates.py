@@ -41,15 +41,14 @@ class JobArithmetic(NamedTuple):
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: minutes, hours, days or years, as a person reads it."""
+    """Return a time in words: minutes, hours, days or years, to two digits, as it stands on few measurements."""
     hours = seconds / 3600
     if hours < 1:
         return f"{math.ceil(seconds / 60)} min"
-    for unit, in_hours, most in (("h", 1, 100), ("days", 24, 24 * 1000)):
-        if hours < most:
-            count = hours / in_hours
-            return f"{count:,.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
-    return f"{hours / (24 * 365.25):,.1f} years"
+    units = ("h", 1, 100), ("days", 24, 24 * 1000), ("years", 24 * 365.25, math.inf)
+    unit, in_hours, _ = next(one for one in units if hours < one[2])
+    count = float(f"{hours / in_hours:.2g}")
+    return f"{count:,.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
 
 
 def measured_rates(folder: Path) -> list[Rates]:
@@ -78,7 +77,7 @@ def bench_rates(bench: Path) -> tuple[list[Rates], list[Rates]]:
             continue
         rates = Rates(
             device=record["device"],
-            kind="cpu" if "threads" in record["device"] else "cuda",
+            kind="cpu" if " thread" in record["device"] else "cuda",
             canvas=record["canvas"],
             image_size=record["image"],
             precision=record["precision"],
@@ -129,9 +128,8 @@ def device_times(jobs: Sequence[JobArithmetic], bench: Path, gpus: int, at_a_tim
         rates = [rate for rate in measured if rate.device == device]
         lines.append(f"{_line(jobs, rates, device, gpus, at_a_time)}, as measured by jobs ({PLANS})")
     if not measured:
-        lines.append(
-            f"{_line(jobs, benched, benched[0].device, gpus, at_a_time)}, as the committed bench/results tell"
-        )
+        line = _line(jobs, benched, benched[0].device, gpus, at_a_time)
+        lines.append(f"{line}, as the committed bench/results tell of another machine")
     if all(rate.kind == "cpu" for rate in measured or benched):
         bf16, fp32 = GPU_TFLOPS.values()
         line = _line(jobs, assumed, f"GPU of {bf16} TFLOP/s in bf16 and {fp32} in fp32", gpus, at_a_time)

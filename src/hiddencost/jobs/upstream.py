@@ -140,7 +140,7 @@ def gflop(call: Call, checkpoint: str) -> float:
     """Return the GFLOP of a training."""
     trained = call.study.trained_here(checkpoint)
     counts = call.datasets[trained.dataset].counts if trained.dataset else None
-    images = counts.train if counts else cost.IMAGENET
+    images = counts.train if counts else call.upstream_counts[checkpoint]
     return cost.upstream_gflop(trained.recipe.epochs, images, arithmetic(call, checkpoint)[0])
 
 

@@ -42,14 +42,14 @@ def import_checkpoint(name: str, layout: CheckpointLayout, fetched: str | Path, 
     )
     try:
         files = fetched_files(fetched)
-        state, masks, counts, widths = READERS[layout.format](files)
-        narrower = {"widths": widths, "narrowed_from": layout.narrowed_from}
+        state, masks, counts, widths, upstream = READERS[layout.format](files)
+        more = {"widths": widths, "narrowed_from": layout.narrowed_from, "upstream": upstream}
         network = family.build(layout.architecture, widths)
         keys = backbones.load_strictly(network, state, str(files["weights"]))
         _check_numbers(network, state, str(files["weights"]))
         parameters, over = dict(network.named_parameters()), layout.sparsity_over
         weights = [parameters[key] for key in family.sparsity_groups(network, layout.stem)[over]]
-        manifest = manifest.replace(**{key: value for key, value in narrower.items() if value})
+        manifest = manifest.replace(**{key: value for key, value in more.items() if value})
         narrowed = family.count_removed_weights(network, manifest.whole)
         zeros = narrowed + sum(int((weight == 0).sum()) for weight in weights)
         sparsity = zeros / (narrowed + sum(weight.numel() for weight in weights))

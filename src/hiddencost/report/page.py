@@ -81,7 +81,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "devices": devices(runs),
         "jobs": provenance.jobs(results),
         "warnings": warned + unlisted(output.parent / "figures", drawn),
-        "recipes": recipes,
+        **{"recipes": recipes, "trainings": provenance.trainings(study, results)},
         "claims": to_records(claims),
         "expectations": to_records(expectations),
         "gates": gates,

@@ -123,6 +123,30 @@ def recipes(runs: pd.DataFrame, study: dict) -> list[dict]:
     return rows
 
 
+def trainings(study: dict, results: Path) -> list[dict]:
+    """Return how the backbones were trained that a study has trained, this one or another whose networks it takes, as
+    their manifests tell.
+
+    Args:
+        study: as its JSON has it.
+        results: the study's folder, with backbones/.
+
+    Returns:
+        A row a backbone that is there: its name and its `settings` as a text, without the names of the classes.
+    """
+    rows = []
+    for backbone in study["backbones"]:
+        manifest = _read(results / "backbones" / backbone["name"] / "manifest.json")
+        if not (told := manifest.get("upstream")):
+            continue
+        data = {key: value for key, value in told["data"].items() if key != "classes"}
+        of_training = told["recipe"] | (told["sparsify"] or {})
+        others = {key: value for key, value in told.items() if key not in ("data", "recipe", "sparsify")}
+        settings = ", ".join(f"{name} {canonical(value)}" for name, value in (data | of_training | others).items())
+        rows.append({"backbone": backbone["name"], "settings": settings})
+    return rows
+
+
 def _section(method: str, checkpoint: str) -> str | None:
     """Return the key of a study that holds the recipe of a method on a checkpoint; None of an unknown method."""
     known = METHODS.get(method)

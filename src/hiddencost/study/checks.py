@@ -80,7 +80,8 @@ def check_checkpoints(study: Study) -> None:
 def _check_checkpoint(where: str, name: str, others: Collection[str]) -> None:
     published = catalog.checkpoints()
     if not name.startswith(tuple(LIBRARIES)) and name not in (*published, *others):
-        raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published])}, or {catalog.ANY}")
+        told = ", ".join([*others, f"the names in {catalog.LIST}"])
+        raise ValueError(f"{where}: {describe_unknown_name(name, [*others, *published], told)}, or {catalog.ANY}")
 
 
 def check_backbones_differ(study: Study) -> None:

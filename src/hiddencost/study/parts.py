@@ -24,7 +24,15 @@ def ascending(values: list) -> list:
 def _shots(value: Any) -> int | str:
     if value == "full" or is_size(value):
         return value
-    raise ValueError(f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'")
+    raise ValueError(
+        f"{value!r} is not a number of images per class; expected an integer from 1, or 'full'{_meant_shots(value)}"
+    )
+
+
+def _meant_shots(value: Any) -> str:
+    text = value.strip().casefold() if isinstance(value, str) else ""
+    meant = int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else "full" if text[:3] in ("all", "ful") else None
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 # diverging, from high to low, and told apart by all common kinds of colour vision

@@ -41,7 +41,7 @@ class Study(Record):
     """The grid of runs, and the recipes."""
 
     study: Name = Field(description="name of the study: its results are in results/{study}/")
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(refuse_duplicates)] = Field(examples=[[0, 1, 2]])
     shots: Annotated[
         list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates), AfterValidator(ascending)
     ] = Field(description="images per class, or full")

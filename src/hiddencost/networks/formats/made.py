@@ -31,4 +31,5 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
         weights, masks = (load_file(files[key]) for key in ("weights", "masks"))
     except SafetensorError as error:
         raise ValueError(f"{files['weights'].parent}: a damaged safetensors file: {one_line(error)}") from error
-    return ImportedCheckpoint(weights, masks, {"keys": len(weights), "masks": len(masks)})
+    counts = {"keys": len(weights), "masks": len(masks)}
+    return ImportedCheckpoint(weights, masks, counts, upstream=manifest.upstream)

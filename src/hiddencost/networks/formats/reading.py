@@ -34,12 +34,14 @@ class ImportedCheckpoint(NamedTuple):
             not.
         report: counts, for the log and the manifest.
         widths: of the blocks of a network that was pruned in structure, by name, see `build.build`.
+        upstream: of a network that a study has trained: how, as its manifest has it.
     """
 
     state: dict[str, Tensor]
     masks: dict[str, Tensor]
     report: dict[str, int]
     widths: dict[str, list[int]] | None = None
+    upstream: dict[str, Any] | None = None
 
 
 class StateDict(NamedTuple):

@@ -62,6 +62,7 @@ READERS: dict[str, Reader] = {
         "upop": "upop",
         "ofq": "ofq",
         "int8": "int8",
+        "superblock": "superblock",
         "made": "made",  # by another study here
     }.items()
 }

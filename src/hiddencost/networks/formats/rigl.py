@@ -82,7 +82,7 @@ def read(files: dict[str, Path]) -> ImportedCheckpoint:
         raise ValueError(f"{path}: the variable {missing[0]}{more} is missing, of RigL's ResNet-50")
     state = {expected[name]: _turned(tensor) for name, tensor in tensors.items()}
     masks = {key.removesuffix("_mask"): state.pop(key) for key in list(state) if key.endswith("_mask")}
-    product, kept, report, _ = apply_masks(state, masks, path)
+    product, kept, report, *_ = apply_masks(state, masks, path)
     return ImportedCheckpoint(product, kept, report | {"of_its_training": len(others)})
 
 

@@ -1021,7 +1021,8 @@ def check_entry(entry):
     assert entry.format in READERS
     assert all(bool(file.sources) == (entry.unavailable is None) for file in entry.files.values())
     assert entry.files.keys() == ({"weights", "mask"} if entry.format == "lth" else {"weights"})
-    assert (entry.canvas is not None) == (entry.preprocessing.resize is not None) == (entry.sparsity_over == "towers")
+    assert (entry.preprocessing.resize is not None) == (entry.sparsity_over == "towers")
+    assert entry.canvas or entry.sparsity_over != "towers"
     quantised = [kind.quantises for kind in applied(entry.compression)]
     assert (quantised in ([], [True])) == (entry.sparsity == 0)
     assert (entry.compression == "none") == (entry.dense is None)

@@ -219,6 +219,24 @@ def test_where_jobs_have_measured_a_gpu_its_rates_tell_the_time(describe, plan):
     assert "assumed: no job has measured a GPU yet" in text
 
 
+def test_analyses_that_are_not_there_take_time(call):
+    shift = {"corruptions": ["contrast", "shot_noise"], "severities": [1, 3, 5]}
+    of = call(backbones=CONFIG["backbones"][:1], analysis=["shift", "latency"], shift=shift)
+
+    def passes(planned=(), made=lambda path: True):
+        return [job.forward / (TRAINED / 2) for job in outlook.arithmetic_of_analyses(of, planned, made)]
+
+    # 3 methods that prompt, 2 numbers of shots and 2 seeds, and the features of lp; 2 x 3 times 50 test images
+    assert passes() == [pytest.approx((3 * 2 * 2 + 1) * 6 * 50)]
+    assert passes(made=lambda path: False) == []
+    assert outlook.arithmetic_of_analyses(call(), (), lambda path: True) == []
+    path = Path("results/quickstart/analyses/shift/mobilenetv2-dense/cifar10-part.parquet")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert passes() == []
+    assert len(passes(planned=[str(path)])) == 1
+
+
 def test_packs_that_are_up_to_date_take_no_time_and_features_are_those_of_probes_that_are_not(call):
     of = call(backbones=CONFIG["backbones"][:1])
 

@@ -6,7 +6,7 @@ from hiddencost.machine import computing
 
 log_to(snakemake.log[0])
 settings = values.read(snakemake.params)
-images = {size: Path(folder) for size, folder in settings.pop("images").items()}
+images = {size: Path(folder) for size, folder in settings["images"].items()}
 with computing(snakemake.config["jobs_per_gpu"], snakemake.threads) as device:
     from hiddencost.runs.shift import ShiftInputs, write
 
@@ -18,5 +18,5 @@ with computing(snakemake.config["jobs_per_gpu"], snakemake.threads) as device:
         probed=[Path(table) for table in files.probed],
         texts=next(map(Path, files.texts), None),  # of a network that has texts
     )
-    memory = snakemake.resources.mem_mb * 2**20
-    write(inputs, **settings, output=Path(snakemake.output[0]), plans="resources/plans", device=device, memory=memory)
+    chosen, output = (settings["corruptions"], settings["severities"]), Path(snakemake.output[0])
+    write(inputs, *chosen, output, "resources/plans", device, snakemake.resources.mem_mb * 2**20)

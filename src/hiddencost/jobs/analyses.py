@@ -1,10 +1,11 @@
 """Inputs and settings of the rules in analyses.smk: what is asked of networks and finished runs, without training."""
 
+from collections.abc import Callable
 from itertools import product
 
 from hiddencost.digest import code_digest, module_file
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import layout, training
+from hiddencost.jobs import cost, layout, training
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, to_run
 from hiddencost.methods.registry import JOBS
@@ -34,6 +35,22 @@ def tables(call: Call, analysis: str) -> dict[str, str]:
 def all_tables(call: Call) -> list[str]:
     """Return the tables of all analyses of a call."""
     return [path for analysis in asked(call) for path in tables(call, analysis).values()]
+
+
+def left(call: Call, made: Callable[[str], bool]) -> list[tuple[str, str, float]]:
+    """Return the jobs of analyses that compute much and are not there, each by its backbone and dataset, with its
+    GFLOP. made: whether what a file is for is counted."""
+    names, study, jobs = to_run(call), call.study, []
+    for analysis in asked(call):
+        if gflop := cost.ANALYSIS_GFLOP.get(analysis):
+            pattern = layout.ANALYSIS[ANALYSES[analysis].of]
+            for backbone, dataset in product(names["backbone"], names["dataset"]):
+                path = call.path(pattern, analysis=analysis, backbone=backbone, dataset=dataset)
+                if made(path) and path in evaluated(call, analysis):
+                    settings = study.backbone(backbone)
+                    entries = call.checkpoints[settings.checkpoint], call.datasets[dataset]
+                    jobs.append((backbone, dataset, gflop(study, settings, *entries)))
+    return jobs
 
 
 def tabulate(call: Call, analysis: str) -> dict:

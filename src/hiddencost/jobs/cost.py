@@ -1,7 +1,8 @@
 """What a study's jobs cost: arithmetic in GFLOP, minutes, and memory in MB."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -42,7 +43,6 @@ LOOKS, TEST_IMAGES = 11, 1000
 # Of a compression that looks at images: MB of an image on a canvas of 224, as all go through together; MB of Hessians
 # and their factors; and how many passes of all images these cost, in float64
 LIVE, HESSIAN, CALIBRATION = 15, 1500, 16
-PAIR_PASSES = 8  # forward passes over the test images that a run beside the dense network's takes, gradients included
 READ = 3  # copies of a network that answers and no more: its weights as read and as parameters, and masks
 COPIES = 8  # of a network's weights: as read, as parameters, masks, a copy, gradients, Adam's two moments
 
@@ -179,12 +179,22 @@ def shift_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, data
     return passes * images * image_gflop(study, backbone, checkpoint)
 
 
-def pair_seconds(
-    study: Study, backbone: Backbone, methods: Collection[str], checkpoint: NetworkEntry, dataset: DatasetEntry
+def pair_gflop(
+    study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry, passes: int
 ) -> float:
-    """Return how long the runs of a network beside the dense one's may take to evaluate on a slow GPU."""
-    runs = len(set(methods) & set(study.methods_of(backbone))) * len(study.shots) * len(study.seeds)
-    return PAIR_PASSES * runs * _counts(dataset).test * image_gflop(study, backbone, checkpoint) / GPU_RATE
+    """Return the GFLOP of the prompting runs of a network beside the dense one's, of so many forward passes over the
+    test images for each."""
+    methods = [name for name in study.methods_of(backbone) if METHODS[name].prompts]
+    images = len(methods) * len(study.shots) * len(study.seeds) * (dataset.counts.test if dataset.counts else 0)
+    return passes * images * image_gflop(study, backbone, checkpoint)
+
+
+# of a job of an analysis that computes much; a gradient, of each network, counts as three forward passes
+ANALYSIS_GFLOP: dict[str, Callable[..., float]] = {
+    "shift": shift_gflop,
+    "why": partial(pair_gflop, passes=2 * (1 + 3)),
+    "split": partial(pair_gflop, passes=2 * 2),
+}
 
 
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:

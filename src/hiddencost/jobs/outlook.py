@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
 from hiddencost.datasets.prepare import sized
-from hiddencost.jobs import cost, rates, upstream
+from hiddencost.jobs import analyses, cost, rates, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
 from hiddencost.jobs.layout import BACKBONE, FETCHED, IMPORTED, PACK
@@ -14,6 +14,7 @@ from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
 from hiddencost.methods.registry import JOBS, METHODS, run_by
+from hiddencost.study.parts import Backbone, TargetDataset
 
 TRAINED_BYTES = 5  # of a weight of a network that the study trains: a float32, and its mask
 
@@ -44,7 +45,8 @@ def describe(
     trained = {folder: one for folder, one in trainings(call).items() if made(f"{folder}/manifest.json")}
     if trained:
         lines.append(_upstream(trained, planned))
-    times = rates.device_times(arithmetic_left(call, remaining), bench, gpus, at_a_time)
+    work = arithmetic_left(call, remaining) + arithmetic_of_analyses(call, planned, made)
+    times = rates.device_times(work, bench, gpus, at_a_time)
     lines += [
         f"  downloads  {_downloads(call, made)}",
         f"  disk       {_disk(call, made)}",
@@ -259,11 +261,8 @@ def arithmetic_left(call: Call, remaining: Mapping[str, list[tuple[dict, str]]])
         for pack, _ in each:
             backbone, target = study.backbone(pack["backbone"]), study.dataset(pack["dataset"])
             network, dataset = call.checkpoints[backbone.checkpoint], call.datasets[target.name]
-            family, canvas = study.family(backbone), study.canvas(backbone)
             gflop = cost.pack_gflop(study, backbone, run_by(job), network, dataset, target.batch_size)
-            share = family.prompted_side(target.image_size, canvas) / canvas
-            if not JOBS[job].prompts or study.shape(backbone) != family.prompt:
-                share = 1.0  # what no run shares is computed on whole canvases
+            share = _share(call, backbone, target) if JOBS[job].prompts else 1.0
             if JOBS[job].on_features:
                 if (backbone.name, target.name) in featured:
                     continue
@@ -273,4 +272,27 @@ def arithmetic_left(call: Call, remaining: Mapping[str, list[tuple[dict, str]]])
                 image = 2 * cost.image_gflop(study, backbone, network)
                 precision = study.prompting_recipe(backbone).precision
                 jobs.append(JobArithmetic(gflop["training"], gflop["mapping and test"], image, share, precision))
+    return jobs
+
+
+def _share(call: Call, backbone: Backbone, target: TargetDataset) -> float:
+    """Return the side of a prompted image, of the canvas's: 1 where the border is not computed once."""
+    family, canvas = call.study.family(backbone), call.study.canvas(backbone)
+    is_shared = call.study.shape(backbone) == family.prompt
+    return family.prompted_side(target.image_size, canvas) / canvas if is_shared else 1.0
+
+
+def arithmetic_of_analyses(call: Call, planned: Collection[str], made: Callable[[str], bool]) -> list[JobArithmetic]:
+    """Return the arithmetic of the jobs of analyses that are not there, or that Snakemake is going to make again.
+
+    made: whether what a file is for is counted.
+    """
+    jobs = []
+    left = analyses.left(call, lambda path: made(path) and (path in planned or not Path(path).exists()))
+    for name, dataset, gflop in left:
+        backbone, target = call.study.backbone(name), call.study.dataset(dataset)
+        if gflop:
+            image = 2 * cost.image_gflop(call.study, backbone, call.checkpoints[backbone.checkpoint])
+            precision = call.study.prompting_recipe(backbone).precision
+            jobs.append(JobArithmetic(0.0, gflop, image, _share(call, backbone, target), precision))
     return jobs

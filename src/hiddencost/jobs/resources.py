@@ -121,8 +121,7 @@ def shift_memory(call: Call, backbone: str, dataset: str, device: str, attempt: 
 
 def shift_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time of a backbone's runs on corrupted test images."""
-    gflop = cost.shift_gflop(call.study, call.study.backbone(backbone), *_pack(call, backbone, dataset))
-    return cost.minutes(gflop / cost.GPU_RATE, attempt)
+    return _analysis_runtime(call, "shift", backbone, dataset, attempt)
 
 
 def latency_memory(call: Call, backbone: str, device: str, attempt: int) -> int:
@@ -198,10 +197,15 @@ def features_memory(call: Call, backbone: str, dataset: str, device: str, attemp
     return cost.features_mb(call.study, call.study.backbone(backbone), *pack, device) * attempt
 
 
-def comparing_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
+def comparing_runtime(call: Call, analysis: str, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time to evaluate a network beside its dense one."""
-    pack = _pack(call, backbone, dataset)
-    return cost.minutes(cost.pair_seconds(call.study, call.study.backbone(backbone), run_by("train"), *pack), attempt)
+    return _analysis_runtime(call, analysis, backbone, dataset, attempt)
+
+
+def _analysis_runtime(call: Call, analysis: str, backbone: str, dataset: str, attempt: int) -> int:
+    entries = _pack(call, backbone, dataset)
+    gflop = cost.ANALYSIS_GFLOP[analysis](call.study, call.study.backbone(backbone), *entries)
+    return cost.minutes(gflop / cost.GPU_RATE, attempt)
 
 
 def comparing_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:

@@ -74,7 +74,7 @@ def real(mobilenetv2):
 
 @pytest.fixture(scope="module")
 def networks(images):
-    """A few layers of the kinds that MobileNetV2 has, see `as_used`; its maps are as large as the canvas is over 4."""
+    """A few layers of the kinds that MobileNetV2 has, see `as_used`; maps are a quarter of the canvas."""
 
     def layers(*numbers, **options):
         return nn.Conv2d(*numbers, bias=False, **options), nn.BatchNorm2d(numbers[1])

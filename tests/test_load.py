@@ -1,6 +1,7 @@
 """Runs of a finished study as torch modules: of one made by hand here, of a real one in test_real_study."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -93,13 +94,22 @@ def complete_packs(folder, **recipe):
 
 
 @pytest.fixture
-def study(tmp_path, threads):
-    """A finished study of a random network and 3 classes, of images of 24 pixels on a canvas of 32: its folder."""
-    folder, resources = tmp_path / "results/s", tmp_path / "resources"
+def study(made, tmp_path, threads):
+    """The folder of the study that is made once, to change."""
+    for name in ("results", "resources"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path / "results/s"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished study of a random network and 3 classes, of images of 24 pixels on a canvas of 32, in a folder."""
+    top = tmp_path_factory.mktemp("made")
+    folder, resources = top / "results/s", top / "resources"
     images, labels = np.random.default_rng(0).integers(0, 256, (9, 3, 24, 24), np.uint8), np.arange(9) % 3
-    np.savez(tmp_path / "toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    np.savez(top / "toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     for size in (24, 32):
-        prepare("toy", user_entry("toy", npz=tmp_path / "toy.npz"), None, size, resources / f"datasets/toy/{size}")
+        prepare("toy", user_entry("toy", npz=top / "toy.npz"), None, size, resources / f"datasets/toy/{size}")
     save_network(folder, random_network())
     write_json(
         folder / "backbones/net/verification.json",
@@ -108,7 +118,7 @@ def study(tmp_path, threads):
     (folder / "splits/toy").mkdir(parents=True)
     write_json(folder / "splits/toy/seed0.json", {"permutations": draw_splits("toy", labels, 3, 0)})
     write(complete_packs(folder).reindex(columns=run_columns()), folder / "tables/runs.parquet")
-    return folder
+    return top
 
 
 def save_network(folder, network):

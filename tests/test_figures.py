@@ -1,5 +1,6 @@
 import copy
 import itertools
+import logging
 import re
 from dataclasses import replace
 from pkgutil import resolve_name
@@ -480,7 +481,10 @@ def test_the_maps_show_paired_points_and_mark_what_is_sure_and_what_was_not_run(
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["one", "magnitude 20 %", "random init", "two", "magnitude 20 %", "random init"]
     told = figure.axes[-1].get_xlabel()
-    assert "bold: 95 % interval excludes 0, uncorrected (of 48 cells 2 would by chance)" in told
+    assert (
+        "bold: 95 % interval excludes 0, uncorrected (of the 48 cells with an interval 2 would by chance)"
+        in told.replace("\n", " ")
+    )
     assert "1 of 48 cells are missing" in figure.get_suptitle().replace("\n", " ")
 
 
@@ -636,6 +640,104 @@ def test_prompts_are_shown_as_they_are_and_hatched_where_there_is_none(tables):
     assert "6 of 12 prompts are missing" in figure.get_suptitle().replace("\n", " ")
 
 
+def test_what_is_not_there_yet_of_a_study_is_counted_where_the_dense_network_alone_has_a_result(tables):
+    """Columns and pairs were those that had a result, so that nothing was missing."""
+    mappings = tables["mappings"][tables["mappings"]["backbone"] == "dense"]
+    figure = drawn("mapping", tables | {"mappings": mappings})
+    assert "2 of 4 mappings are missing" in figure.get_suptitle().replace("\n", " ")
+    prompts = {name: tables["prompts"][name] for name in ("gain", "dense/one/ilm/full/0")}
+    figure = drawn("prompts", tables | {"prompts": prompts})
+    assert "11 of 12 prompts are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_seeds_that_some_cells_lack_are_told(tables):
+    missing = (tables["runs"]["seed"] > 0) & (tables["runs"]["backbone"] == "pruned")
+    runs = tables["runs"].assign(accuracy=tables["runs"]["accuracy"].mask(missing))
+    for seeds, told in ((2, "mean and span of 2 seeds"), (3, "mean and 95 % interval over 3 seeds")):
+        summary = summarise(runs[runs["seed"] < seeds])
+        for name in ("accuracy", "cost"):
+            title = drawn(name, tables | {"summary": summary}).get_suptitle().replace("\n", " ")
+            # of the cost all cells have but one
+            assert (f"{told}, fewer in some cells" if name == "accuracy" else "1 seed;") in title
+    remapped = tables["remapped"].query("seed == 0 or backbone == 'dense'")
+    title = drawn("movement", tables | {"remapped": remapped}).get_suptitle().replace("\n", " ")
+    assert "over 3 seeds, fewer in some cells" in title
+    flat = tables["runs"]["method"] == "lp"  # a method that does not train is no cell of fewer seeds
+    runs = tables["runs"].assign(method=tables["runs"]["method"].where(~flat, "zs"))
+    assert "fewer" not in drawn("accuracy", tables | {"summary": summarise(runs)}).get_suptitle()
+
+
+def test_lines_of_many_epochs_have_markers_at_epochs_of_their_own(tables):
+    remapped = pd.concat([tables["remapped"].assign(epoch=tables["remapped"]["epoch"] + 3 * n) for n in range(20)])
+    lines = list(drawn("movement", tables | {"remapped": remapped}).axes[0].lines)
+    assert [line.get_marker() for line in lines] == ["o", "s", "x"]
+    assert len({line.get_markevery()[0] for line in lines}) == 3
+
+
+def test_in_maps_without_numbers_grey_tells_what_is_sure_below_zero(tables):
+    summary = tables["summary"]
+    low = np.where(summary["shots"] == "full", 0.01, -0.05)
+    for name, value in (("mean", low + 0.02), ("low", low), ("high", low + 0.04)):
+        summary[f"accuracy_dense_minus_backbone_{name}"] = value
+    axis = drawn("heatmap", tables | {"summary": summary}, width=2.0).axes[0]
+    assert {line.get_marker(): line.get_xdata()[0] for line in axis.lines} == {"_": 1.5, ".": 2.5}
+
+
+MORE = {  # as tests/test_extending.py adds one
+    name: registry.Method(name, label=f"{name.upper()}-VP", colour="#117733", mapping=registry.BY_FREQUENCY)
+    for name in ("blm", "blm+", "fm", "flm-optimal", "ilm-optimal", "sem")
+}
+
+
+def test_of_ten_methods_pages_have_as_many_as_are_legible(tables, tmp_path, monkeypatch):
+    for name, method in MORE.items():
+        monkeypatch.setitem(registry.METHODS, name, method)
+    methods = [*METHODS[:3], *MORE, "lp"]
+    listed = figures_of_study(BACKBONES, ["one", "two"], methods, {}, shots=8)
+    pages = {kind: [one.methods for one in listed.values() if one.kind == kind] for kind in KINDS}
+    for kind, most in (("accuracy", 5), ("cost", 5), ("reliability", 5), ("heatmap", 4), ("prompts", 5)):
+        shown = [name for part in pages[kind] for name in part]
+        assert shown == [name for name in methods if name != "lp" or kind != "prompts"]
+        lengths = [len(part) for part in pages[kind]]
+        assert max(lengths) <= most
+        assert max(lengths) - min(lengths) <= 1
+    assert pages["mapping"] == pages["movement"] == pages["glance"] == [[]]
+    few = figures_of_study(BACKBONES, ["one", "two"], methods, {}, shots=2)
+    assert [one.methods for one in few.values() if one.kind == "heatmap"] == [[]]  # all fit
+    runs = [tables["runs"]]
+    for name in MORE:
+        own = tables["runs"].query("method == 'ilm'")
+        runs.append(own.assign(method=name, run=own["run"] + name))
+    summary = summarise(pd.concat(runs))
+    files = written({"summary": summary}, tmp_path)
+    (page,) = [one for name, one in listed.items() if name == "heatmap-page2"]
+    drawn, drawing = [], resolve_name(page.drawn_by)
+    keep = lambda *arguments: drawn.append(drawing(*arguments)) or drawn[0]  # noqa: E731
+    monkeypatch.setattr(draw, "resolve_name", lambda drawn_by: keep)
+    draw.draw(page, files, SETTINGS | {"methods": methods}, [tmp_path / "it.svg"])
+    titles = [axis.get_title() for axis in drawn[0].axes if axis.get_title()]
+    assert titles == [registry.METHODS[name].label for name in page.methods]
+    all_of_them = pd.concat(runs)
+    found = matched.matched(all_of_them, tables["upstream"])
+    glance = drawn_of({"runs": all_of_them, "upstream": tables["upstream"], "matched": found}, listed["glance"])
+    assert glance.get_figheight() <= style.PAGE
+    assert len({axis.get_position().x0.round(3) for axis in glance.axes[:10]}) == 3
+
+
+def test_methods_that_are_lines_in_the_panels_of_others_take_no_column_of_a_page():
+    methods = ["rlm", "flm", "ilm", "lp", "ft", "zs"]
+    listed = figures_of_study(BACKBONES, ["one", "two"], methods, {}, shots=8)
+    assert listed["accuracy"].methods == []
+    assert listed["reliability-page1"].methods == methods[:3]
+    assert listed["heatmap-page2"].methods == ["lp", "ft", "zs"]
+    clip = figures_of_study(BACKBONES, ["one", "two"], [name for name in methods if name != "ft"], {}, shots=8)
+    assert all(one.methods == [] for one in clip.values())
+
+
+def test_fonts_of_a_pdf_are_not_told_in_the_log():
+    assert not logging.getLogger("fontTools.subset").isEnabledFor(logging.INFO)
+
+
 def test_the_glance_sets_what_was_kept_upstream_against_what_was_lost(tables):
     figure = drawn("glance", tables)
     axis = figure.axes[2]
@@ -698,7 +800,12 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     axis = drawn_of(given, listed["glance"]).axes[0]
     joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha()]
     assert joined == [pytest.approx([95, 90])]
-    assert "magnitude 20 %" in texts(axis)
+    assert {"10 %", "magnitude 20 %"} <= set(texts(axis))  # of both ends
+    named = [note for note in axis.texts if "%" in note.get_text()]
+    first, last = (note.get_window_extent() for note in named)
+    assert not first.overlaps(last)
+    zero = axis.transData.transform((0, 0))[1]
+    assert not any(note.get_window_extent().y0 < zero < note.get_window_extent().y1 for note in named)
 
 
 @pytest.mark.parametrize(("spread", "beyond"), [(0.001, False), (0.3, True)])

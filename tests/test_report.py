@@ -24,6 +24,7 @@ from hiddencost.report.page import write
 from hiddencost.report.summary import headline
 from hiddencost.results import matched, tables
 from hiddencost.results.verdicts import COLUMNS as CLAIM_COLUMNS
+from hiddencost.results.verdicts import VERDICTS
 from hiddencost.runs.metrics import METRICS
 
 HOSTILE = "</script><script>window.injected = 1</script><img src=x onerror='window.injected = 2'> & \"quoted\""
@@ -394,6 +395,34 @@ def test_the_state_of_the_checkout_is_told(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
     assert provenance.checkout(inner)["commit"] is None  # the repository around it is another
+
+
+def test_what_sets_all_claims_apart_from_the_paper_is_told_once():
+    rows = [
+        {"claim": "a", "relation": "epochs 2 (paper: 100); other network: net; 2 seeds (paper: 3)"},
+        {"claim": "b", "relation": "epochs 2 (paper: 100); 2 seeds (paper: 3)"},
+        {"claim": "c", "relation": None},  # not run
+    ]
+    own, shared = summary.against_paper(rows)
+    assert shared == "epochs 2 (paper: 100); 2 seeds (paper: 3)"
+    assert [row["relation"] for row in own] == ["other network: net", None, None]
+    for alone in (rows[1:], [{"claim": str(n), "relation": "as in the paper"} for n in range(2)], []):
+        assert summary.against_paper(alone) == (alone, "")
+
+
+def test_verdicts_are_defined_in_sentences():
+    for meaning in VERDICTS.values():
+        assert meaning[0].isupper()
+        assert meaning.endswith(".")
+
+
+def test_panels_of_reliability_share_one_scale(page_file):
+    data = json.loads(
+        re.search('<script type="application/json" id="data">(.*?)</script>', page_file.read_text(), re.S)[1]
+    )
+    axes = [layer["encoding"]["y"] for layer in data["panels"]["reliability"]["layer"][1:]]
+    # the gap is a fifth of the confidence, up to 96.7 %
+    assert [axis["scale"]["domain"] for axis in axes] == [[pytest.approx(-20 * 14.5 / 15, abs=0.01), 5.0]] * 2
 
 
 # In a browser

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
+from hiddencost.results.cells import trains
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.intervals import band_reach
 
@@ -153,8 +154,8 @@ def _mark_saturated(panels: dict[tuple[str, str], Axes], summary: pd.DataFrame, 
     for dataset, (first, text) in style.saturated(summary).items():
         for axis in (axis for (name, method), axis in panels.items() if name == dataset and method):
             if first in shots[:-1]:
-                place = shots.index(first) + 0.6
-                axis.text(place, 0.5, text, size=7, color="0.35", transform=axis.get_xaxis_transform(), va="center")
+                look: dict[str, Any] = {"size": 7, "color": "0.35", "va": "top", "path_effects": style.OUTLINE}
+                axis.text(shots.index(first) + 0.6, 0.98, text, **look, transform=axis.get_xaxis_transform())
 
 
 def _finish(panels: Panels, content: StudyFigure, settings: dict, what: str) -> None:
@@ -164,5 +165,5 @@ def _finish(panels: Panels, content: StudyFigure, settings: dict, what: str) -> 
     note = style.missing_note(int((cells["ran"] == 0).sum()), len(cells))
     more = len(set(cells.loc[cells["ran"] > 0, "backbone"]) - set(panels.names))
     note += f"; {more} more levels of compression are not drawn" if more else ""
-    told = what.format(over=style.over(int(np.nan_to_num(cells["ran"].max()))))
+    told = what.format(over=style.over(cells.loc[trains(cells), "ran"]))
     style.title(panels.figure, content, told + note + style.short_note(cells), settings)

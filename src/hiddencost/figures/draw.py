@@ -4,6 +4,7 @@ What draws a figure is named by it (`StudyFigure.drawn_by`) and imported here, s
 its own kind, and on none of the other kinds'.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from hiddencost.results import gallery, tables
 from hiddencost.results.gallery import StudyFigure
 
 matplotlib.use("agg")
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # which tells each table of the fonts in a PDF
 
 
 def draw(
@@ -34,6 +36,7 @@ def draw(
             `study`: it sets the scale that the study's figures share.
         outputs: paths that end in .png, .pdf or .svg.
     """
+    settings = settings | {"methods": content.methods or settings["methods"]}
     given: dict[str, pd.DataFrame | dict[str, np.ndarray]] = {}
     for name, path in files.items():
         if Path(path).suffix == ".npz":

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from hiddencost.compression.registry import CONTROLS, last_applied
 from hiddencost.figures import style
@@ -21,13 +22,18 @@ from hiddencost.results.verdicts import differences
 
 # a kind of compression; Okabe and Ito's and Tol's
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255"]
+ROWS = 3  # of two panels; of more methods three stand abreast
+AROUND = 1.9  # inches of a page that title and legend may take
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]  # a dense network that others are compared with
 CONTROL_COLOUR = "0.45"
 MATCHED: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}
 DOT: dict[str, Any] = {"color": "black", "marker": "o", "ms": 4, "ls": ""}  # in the legend
 # above bars, and told apart from them
-NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "zorder": 4}
-NOTE |= {"path_effects": [withStroke(linewidth=1.5, foreground="white")]}
+NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "zorder": 4, "path_effects": style.OUTLINE}
+NOTE |= {"in_layout": False}
+# where a text may stand by its point, in points: the first free place is taken
+NEAR = [(-3, 3), (3, 3), (-3, -9), (3, -9), (-6, -3), (6, -3)]
+FAR = [(x, y) for y in (10, -16, 17) for x in (-3, 3)]
 
 
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
@@ -57,20 +63,20 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
     points["off"] |= points["kept"].isna() & (points["role"] == gallery.CONTROL)
     start = _to_strip(points, left, right)
-    figure, axes = style.panels(
-        len(methods), 2, settings["width"], settings["panel_height"], sharex=True, sharey=True
-    )
+    columns = 2 if len(methods) <= 2 * ROWS else 3
+    height = min(settings["panel_height"], (style.PAGE - AROUND) / -(-len(methods) // columns))
+    figure, axes = style.panels(len(methods), columns, settings["width"], height, sharex=True, sharey=True)
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
-        _panel(axis, points[points["method"] == method], colours, markers, (left + right) / 2)
+        _panel(axis, points[points["method"] == method], colours, markers)
         _at_matched(axis, at_matched[at_matched["method"] == method], markers)
         axis.set(xlim=(start, right), ylim=(bottom, top))
         if start < left:
             axis.axvspan(start, left, color="0.95", lw=0, zorder=0)
             axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(left, right) if left <= tick <= right])
         axis.set_title(style.named(method, settings), loc="left")
-        if number % 2 == 0:
+        if number % columns == 0:
             axis.set_ylabel("accuracy lost (points)")
-        if number + 2 >= len(axes):
+        if number + columns >= len(axes):
             axis.set_xlabel("ImageNet photos kept (%)" if by_photos else "upstream accuracy kept (%)")
             axis.tick_params(labelbottom=True)
     labels = {name: shown.label for name, shown in backbones.items()} | settings["labels"]
@@ -83,6 +89,9 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     on = points[~points["off"]]
     note += "; some intervals go on beyond the axes" if (on["low"].min() < bottom or on["high"].max() > top) else ""
     style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
+    figure.draw_without_rendering()  # where panels are, and with them what texts must not cover
+    for axis, method in zip(axes, methods, strict=True):
+        _name_levels(axis, points[(points["method"] == method) & ~points["off"]])
     return figure
 
 
@@ -137,24 +146,14 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
     return handles
 
 
-def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict, middle: float) -> None:
-    """Draw the networks of a method; middle: of what was kept, beyond which text stands to the left of its point."""
+def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
+    """Draw the networks of a method."""
     axis.axhline(0, color="black", lw=0.6)
     axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
-    ends = []
     for (_, kind, _), family in levels:
         family = family.sort_values("what", kind="stable")
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
-        last = family.iloc[-1]
-        if last["what"] and (len(family) > 1 or not last["strip"]):
-            ends.append(last)
-    for last in ends:
-        # with the kind, which colours alone do not tell in grey; of points that may be close the upper have it above
-        text, side = f"{last['kind']} {100 * last['what']:.0f} %", "right" if last["kept"] > middle else "left"
-        upper = last["lost"] >= np.median([one["lost"] for one in ends])
-        place = (-3 if side == "right" else 3, 3 if upper else -9)
-        axis.annotate(text, (last["kept"], last["lost"]), place, ha=side, **NOTE)
     for point in points[~points["off"]].itertuples():
         colour = colours[point.kind]
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
@@ -169,6 +168,40 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict, middl
     off_axes = [f"{what}: {mean:.0f} lost".replace("-", "−") for what, mean in off.items()]
     axis.set_title("\n".join(off_axes), loc="right", size=7, color="0.3")
     axis.grid(lw=0.3)
+
+
+def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
+    """Write by the last level of each kind of compression what it is, as colours alone do not tell it in grey, and by
+    the first its sparsity: where there is room, over no point, no other text and not the line of zero."""
+    to_pixels, dot = axis.transData.transform, plt.rcParams["figure.dpi"] / 72
+    taken = [text.get_window_extent() for text in axis.texts]
+    for x, y in to_pixels(points[["kept", "lost"]]):
+        taken.append(Bbox([(x - 2 * dot, y - 2 * dot), (x + 2 * dot, y + 2 * dot)]))
+    middle, zero = np.mean(axis.get_xlim()), to_pixels((0, 0))[1]
+    taken.append(Bbox([(axis.bbox.x0, zero), (axis.bbox.x1, zero + dot)]))
+    levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
+    families = [family.sort_values("what", kind="stable") for _, family in levels]
+    families = [family for family in families if len(family) > 1 or not family["strip"].iloc[0]]
+    named = [(family.iloc[-1], f"{family['kind'].iloc[0]} {_level(family.iloc[-1])}") for family in families]
+    named.sort(key=lambda one: one[0]["strip"])  # what stands on the axis has its place first
+    named += [(family.iloc[0], _level(family.iloc[0])) for family in families if len(family) > 1]
+    for number, (one, text) in enumerate(named):
+        far = FAR if number < len(families) and not one["strip"] else []
+        inwards = 1 if one["kept"] > middle else -1
+        for x, y in [*NEAR, *far] if text else []:
+            x, side = x * inwards, "right" if x * inwards < 0 else "left"
+            note = axis.annotate(text.strip(), (one["kept"], one["lost"]), (x, y), ha=side, **NOTE)
+            box = note.get_window_extent()
+            inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and axis.bbox.y0 <= box.y0
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            note.remove()
+
+
+def _level(point: pd.Series) -> str:
+    """Write the sparsity of a network, "" where none is known."""
+    return f"{100 * point['what']:.0f} %" if point["what"] else ""
 
 
 def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:

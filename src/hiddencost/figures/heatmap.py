@@ -46,7 +46,6 @@ LETTERS = 20  # of that size, in an inch
 NARROW_PAGE = 5  # inches
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "size": TYPE, "in_layout": False}
 ENDS = [1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100]  # of the colours' scale, in points
-ALONE = 3  # cells that a map of fewer has room for, for its title
 BETWEEN, BEFORE_CONTROLS = 0.4, 0.15  # rows
 
 
@@ -93,7 +92,7 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
         for role in (gallery.DENSE, gallery.COMPRESSED, gallery.CONTROL)
     )
     rows, end = _rows(content.datasets, compressed, controls)
-    room = {method: max(ALONE, len(places)) for method, places in columns.items()}  # cells
+    room = {method: max(gallery.MAP_CELLS, len(places)) for method, places in columns.items()}  # cells
     count = max(1, sum(room.values()))
     cell = min(CELL, (settings["width"] - NAMES) / count - 0.01)
     width = max(4.0, NAMES + count * (cell + 0.01))
@@ -113,7 +112,7 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
             if len(last) < len(places):
                 middle = (rows[dataset].head + max(rows[dataset].of.values(), default=0) + 1) / 2
                 axis.text(len(last) + 0.6, middle, text, color="0.35", rotation=90, **CENTRED)
-        axis.set_title(style.named(method, settings), color=style.colours(settings)[method], pad=3)
+        axis.set_title(style.named(method, settings), pad=3)
         names = places if METHODS[method].trains else [ALL]
         axis.set_xticks(np.arange(len(places)) + 0.5, names, rotation=90 if len(shots) > 4 else 0, size=TYPE)
         spare = (room[method] - len(places)) / 2
@@ -193,8 +192,8 @@ def _block(
                 weight = "bold" if sure[place] == 1 else "normal"
                 text = number(cost[place], decimals)
                 axis.text(place + 0.5, top + 0.55, text, size=TYPE, weight=weight, color=tone, **texts)
-            elif sure[place] == 1:
-                axis.plot(place + 0.5, top + 0.5, ".", ms=2, color=tone)
+            elif sure[place] == 1:  # in grey both ends of the colours are dark: below zero it is a dash
+                axis.plot(place + 0.5, top + 0.5, "." if cost[place] > 0 else "_", ms=2, color=tone)
     for place, value in enumerate(own):
         if decimals is not None and np.isfinite(value):
             axis.text(place + 0.5, rows.head + 0.55, number(value, decimals), size=TYPE, style="italic", **texts)
@@ -233,8 +232,11 @@ def _scale(
     bar = figure.colorbar(
         colours, ax=axes, orientation="horizontal", shrink=0.5, aspect=aspect, pad=0.1 / figure.get_figheight()
     )
-    mark, tested = "dot" if decimals is None else "bold", int(compared["tested"].sum())
-    said = f"{mark}: 95 % interval excludes 0, uncorrected (of {tested} cells {round(tested / 20)} would by chance); "
+    mark, tested = "dot (below 0 dash)" if decimals is None else "bold", int(compared["tested"].sum())
+    said = (
+        f"{mark}: 95 % interval excludes 0, uncorrected (of the {tested} cells with an interval {round(tested / 20)} "
+        "would by chance); "
+    )
     lines = [f"{cost.scale}, one scale for the study", (said if tested else "") + "hatched: no result"]
     room = int(LETTERS * (figure.get_figwidth() - NAMES))  # it stands under the maps
     bar.set_label("\n".join(line for text in lines for line in textwrap.wrap(text, room)), fontsize=TYPE)

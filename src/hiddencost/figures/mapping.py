@@ -19,7 +19,7 @@ SHOWN = {1: 10}  # target classes a dataset, by the number of datasets; else:
 FEWER = 4
 ROW = 0.33  # inches a class
 TYPE = 7  # points
-APART = 5  # points between columns, at least
+APART = 6  # points between columns, at least
 SAME = "0.55"  # where both networks chose the same
 
 
@@ -38,7 +38,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     mappings = mappings[mappings["method"] == method]
     kept = gallery.runs_shown(mappings[AXES].drop_duplicates(), backbones)
     short = style.short_cells(tables["summary"], pd.DataFrame(kept, columns=AXES))
-    pair = gallery.dense_and_most_compressed(backbones, mappings["backbone"])
+    pair = gallery.dense_and_most_compressed(backbones, backbones)  # with results of all
     columns = min(2, len(content.datasets))
     classes = SHOWN.get(len(content.datasets), FEWER)
     width = settings["width"] if columns == 2 else min(settings["width"], 5.0)
@@ -61,8 +61,8 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
         shown = shown[shown["seed"] == seed]
         _list(axis, width / columns, shown, names, examples, telling, backbones)
     what = f"source classes that {style.named(method, settings)} chose for target classes"
-    count = len(pair) * len(axes)
-    note = style.missing_note(count - len(kept), count, "mappings") + style.short_note(short)
+    count, there = len(pair) * len(axes), sum(name in pair for name, *_ in kept)
+    note = style.missing_note(count - there, count, "mappings") + style.short_note(short)
     style.title(figure, content, f"{what}, those that differ most; one seed{note}", settings)
     return figure
 
@@ -79,7 +79,8 @@ def _list(
     places = np.linspace(0.13, 1, len(names) + 2)[:-1]
     room = 72 * inches * (places[1] - places[0]) - APART  # points
     for place, name in zip(places, ["target", *(backbones[name].label for name in names)], strict=True):
-        axis.text(place, -0.35, fitted(name, room, bold=True)[0], fontweight="bold", fontsize=TYPE, va="center")
+        head = "\n".join(fitted(name, room, bold=True))
+        axis.text(place, -0.35, head, fontweight="bold", fontsize=TYPE, va="center", linespacing=1.0)
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
     wide = mappings.pivot(index="target", columns="backbone", values="source_name")
     targets = mappings.drop_duplicates("target").set_index("target")["target_name"]
@@ -91,7 +92,7 @@ def _list(
         classes_of_row = [targets.loc[target], *(wide.loc[target, name] for name in names)]
         alike = len(names) == 2 and classes_of_row[1] == classes_of_row[2]
         for column, (place, text) in enumerate(zip(places, classes_of_row, strict=True)):
-            text = "\n".join(fitted(re.sub("_|(?<=[a-z])(?=[A-Z])", " ", str(text)), room))
+            text = "\n".join(fitted(re.sub("_|(?<=[a-z]{2})(?=[A-Z])", " ", str(text)), room))
             colour = SAME if alike and column else "black"
             axis.text(place, row + 0.5, text, fontsize=TYPE, va="center_baseline", linespacing=1.0, color=colour)
 

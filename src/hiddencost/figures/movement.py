@@ -12,7 +12,8 @@ from hiddencost.results.intervals import band_reach
 
 COLUMNS = 4
 HEIGHT = 1.7  # inches of a panel, at most
-DOTS = 12  # epochs up to which each has a point
+DOTS = 12  # epochs up to which each has a point; of more a line has so many:
+MARKED = 5
 BESIDE = 0.04  # epochs between points of the only one
 
 
@@ -31,11 +32,12 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
     remapped = remapped[remapped["method"] == method]
     lines = style.looks(backbones, style.networks(backbones, set(remapped["backbone"])))
-    if remapped["epoch"].max() > DOTS:
-        lines = {name: line | {"marker": None} for name, line in lines.items()}
+    if (last := remapped["epoch"].max()) > DOTS:  # each network's at epochs of its own
+        places = [(round(index * last / MARKED / len(lines)), round(last / MARKED)) for index in range(len(lines))]
+        lines = {name: look | {"markevery": place} for (name, look), place in zip(lines.items(), places, strict=True)}
     width = settings["width"] if len(datasets) > 1 else min(settings["width"], 4.5)
     height = min(settings["panel_height"], HEIGHT)
-    ran, seeds = 0, 0
+    ran, seeds = 0, []
     most = remapped.groupby("dataset")["shots"].agg(gallery.largest_shots).reset_index()
     short = style.short_cells(tables["summary"], most)
     figure, axes = style.panels(len(datasets), COLUMNS, width, height, sharex=True, sharey=True)
@@ -57,7 +59,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
                 axis.fill_between(
                     cells.index, mean - width, mean + width, color=line["color"], alpha=style.BAND, lw=0
                 )
-            seeds = max([seeds, *cells["count"]])
+            seeds += [*cells["count"]]
         ran += shown["backbone"].nunique()
         axis.set_xlim(1.5, max([2, *remapped["epoch"]]) + 0.5)
         axis.set_ylim(bottom=0)
@@ -72,6 +74,6 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     figure.legend(handles=handles, loc="outside lower center", ncols=6 if len(axes) > 1 else 2)
     cells = len(backbones) * len(datasets)
     note = style.missing_note(cells - ran, cells) + style.short_note(short)
-    what = f"how {style.named(method, settings)} moves its mapping, {style.over(seeds)}{note}"
+    what = f"how {style.named(method, settings)} moves its mapping, {style.over(pd.Series(seeds, dtype=float))}{note}"
     style.title(figure, content, what, settings)
     return figure

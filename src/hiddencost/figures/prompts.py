@@ -26,7 +26,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     kept = {tuple(run[:3]): run for run in gallery.runs_shown(ran, backbones)}
     short = style.short_cells(tables["summary"], pd.DataFrame(list(kept.values()), columns=AXES))
     prompting = [name for name in settings["methods"] if METHODS[name].prompts]
-    methods = [name for name in prompting if name in set(ran["method"])] or prompting
+    methods = [name for name in prompting if name in set(tables["summary"]["method"])] or prompting
     datasets = content.datasets
     names = gallery.dense_and_most_compressed(backbones, ran["backbone"])
     columns = len(methods) * len(names)
@@ -53,10 +53,8 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
             axis.set_ylabel(f"{style.named(dataset, settings)}\n{note}", size=6.5, labelpad=3)
     gain = float(prompts.get("gain", 1))
     contrast = f", contrast of the border × {gain:g}" if gain > 1 else ""
-    note = (
-        contrast
-        + style.missing_note(sum(not axis.images for axis in axes), len(axes), "prompts")
-        + style.short_note(short)
-    )
+    wanted = gallery.dense_and_most_compressed(backbones, backbones)  # with results of all
+    count, there = len(wanted) * len(methods) * len(datasets), sum(name in wanted for name, *_ in kept)
+    note = contrast + style.missing_note(count - there, count, "prompts") + style.short_note(short)
     style.title(figure, content, f"learned prompts around an image of the training set, one seed{note}", settings)
     return figure

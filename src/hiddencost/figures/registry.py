@@ -6,6 +6,7 @@ a figure is named here, and imported when it draws. A new kind is a module with 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 
 from hiddencost.methods.registry import METHODS, Method
@@ -27,6 +28,8 @@ class FigureKind:
         compares: it shows what networks cost against a dense one; a group without one does not have it.
         a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
             are several figures. None: all stand on one.
+        columns: how many columns of a page a method takes, of so many numbers of shots.
+        abreast: columns that a page has room for; methods of more stand in several figures. None: in one.
         of_all: there is one, of all backbones, instead of one a group; it, too, compares.
         analysis: that a study has to ask for to have it; "": none.
         title: what the report calls it; "" as it is called itself.
@@ -38,6 +41,8 @@ class FigureKind:
     shows: Callable[[Method], bool] = lambda method: True
     compares: bool = False
     a_page: Callable[[int], int] | None = None
+    columns: Callable[[Method, int], int] = lambda method, shots: 1
+    abreast: int | None = None
     of_all: bool = False
     analysis: str = ""
     title: str = ""
@@ -57,11 +62,24 @@ MAPS = (
     "mean of the seed-paired differences, in points, over networks and shots, a map a method. The first row of a "
     "dataset is the dense network itself, in %. One scale of colours serves all maps of the study: it ends at the "
     "largest difference of a compressed network; controls, below the gap, may lie beyond it. Bold, or a dot where "
-    "there is no room for numbers: the 95 % t interval over seeds excludes zero. That is not corrected for the "
-    "number of cells: of as many without any difference one in twenty would be marked. Hatched: no result to "
-    "compare."
+    "there is no room for numbers (a dash below zero): the 95 % interval over seeds excludes zero. That is not "
+    "corrected for the number of cells: of as many without any difference one in twenty would be marked. Hatched: "
+    "no result to compare."
 )
 ROWS = 61  # of a map, on a page
+CELLS = 35  # that stand abreast in it, with a number each
+PANELS = 5  # that stand abreast
+
+
+def _cells(method: Method, shots: int) -> int:
+    return max(shots if method.trains else 1, gallery.MAP_CELLS)
+
+
+def _of_training(method: Method, shots: int) -> int:
+    """Methods that do not train are lines in the panels of the others, where these have several numbers of shots."""
+    return 1 if method.trains or shots == 1 else 0
+
+
 FIGURES = {
     "cost": FigureKind(
         "hiddencost.figures.accuracy:draw_cost",
@@ -72,6 +90,8 @@ FIGURES = {
         "network of other weights.",
         compares=True,
         a_page=lambda networks: 8,
+        columns=_of_training,
+        abreast=PANELS,
         title="Hidden cost against shots",
     ),
     "accuracy": FigureKind(
@@ -81,6 +101,8 @@ FIGURES = {
         f"{LINES}Grey: controls. Points are means over seeds. {BARS} The dotted horizontal is chance; thin dashed "
         "horizontals are zero-shot accuracies, which need no training images.",
         a_page=lambda networks: 8,
+        columns=_of_training,
+        abreast=PANELS,
         title="Accuracy against shots",
     ),
     "heatmap": FigureKind(
@@ -90,6 +112,8 @@ FIGURES = {
         "it helps.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
+        columns=_cells,
+        abreast=CELLS,
         title="Hidden cost, every level",
     ),
     "calibration": FigureKind(
@@ -99,6 +123,8 @@ FIGURES = {
         f"the dense one, {MAPS} Red: calibration is worse; blue: better.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
+        columns=_cells,
+        abreast=CELLS,
         title="Calibration, every level",
     ),
     "reliability": FigureKind(
@@ -110,6 +136,7 @@ FIGURES = {
         "compressed ones. A point's area is the share of test images in its bin; bins with less than 1 % of the "
         "images are not shown.",
         a_page=lambda networks: 8,
+        abreast=PANELS,
         title="Accuracy minus confidence",
     ),
     "mapping": FigureKind(
@@ -140,6 +167,7 @@ FIGURES = {
         "compressed network with a result, at the largest number of shots, and the first seed, that both ran. Grey"
         " is where training began; the contrast of all borders is raised by the factor that the title names.",
         shows=lambda method: method.prompts,
+        abreast=PANELS,
         title="Learned prompts",
     ),
     "glance": FigureKind(
@@ -154,8 +182,9 @@ FIGURES = {
         "the share of the images of the verification, which are few and easy). The mark on the right edge: what "
         "compression costs at matched upstream accuracy, where the line through all networks' losses meets 100 %, "
         "with its interval over networks and seeds (see the tables). A line joins the levels of a kind of "
-        "compression; the number is the sparsity of the last. Controls that lie off the axes are told over the "
-        "panel. A star: cells of it are missing, so that its mean is not over the same as the others'.",
+        "compression, which its colour tells; numbers are the sparsity of the first and of the last. Controls that "
+        "lie off the axes are told over the panel. A star: cells of it are missing, so that its mean is not over the "
+        "same as the others'.",
         compares=True,
         of_all=True,
         title="Hidden cost at a glance",
@@ -200,6 +229,7 @@ def figures_of_study(
     labels: Mapping[str, str],
     checkpoints: Mapping[str, str] = MappingProxyType({}),
     analyses: Collection[str] = (),
+    shots: int = 1,
 ) -> dict[str, StudyFigure]:
     """Return the figures that a study has, by name.
 
@@ -211,6 +241,7 @@ def figures_of_study(
         labels: what to write instead of names of backbones.
         checkpoints: what to write instead of names of checkpoints.
         analyses: names of those that the study asks for.
+        shots: how many numbers of them are shown.
     """
     figures: dict[str, StudyFigure] = {}
     kinds = {
@@ -225,10 +256,12 @@ def figures_of_study(
             if kind.of_all or (kind.compares and not dense):
                 continue
             figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), title=checkpoints.get(origin, origin))
-            pages = _pages(datasets, kind.a_page and kind.a_page(len(shown)))
+            rows = _pages(datasets, kind.a_page and kind.a_page(len(shown)))
+            columns = _abreast(kind, [method for method in methods if kind.shows(METHODS[method])], shots)
+            pages = [replace(figure, datasets=page, methods=part) for part in columns for page in rows]
             for number, page in enumerate(pages, 1):
                 title = "-".join([name, *suffix, *([f"page{number}"] if len(pages) > 1 else [])])
-                figures[gallery.free_name(title, figures)] = replace(figure, datasets=page)
+                figures[gallery.free_name(title, figures)] = page
     if any(stated["dense"] not in (name, None) for name, stated in backbones.items()):
         shown = gallery.describe_backbones(backbones, None, labels, checkpoints)
         counterparts = {stated[which] for stated in backbones.values() for which in ("dense", "recipe_dense")}
@@ -238,6 +271,20 @@ def figures_of_study(
                 figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), sorted(references))
                 figures[gallery.free_name(name, figures)] = figure
     return figures
+
+
+def _abreast(kind: FigureKind, methods: list[str], shots: int) -> list[list[str]]:
+    """Return methods in as few parts, of about one length, as a page each has room for; an empty one, that stands for
+    all, where one page does."""
+    widths = {method: kind.columns(METHODS[method], shots) for method in methods}
+    if not kind.abreast or sum(widths.values()) <= kind.abreast:
+        return [[]]
+    for pages in range(2, len(methods) + 1):
+        ends = [round(page * len(methods) / pages) for page in range(pages + 1)]
+        parts = [methods[start:end] for start, end in pairwise(ends)]
+        if all(sum(widths[method] for method in part) <= kind.abreast for part in parts):
+            break
+    return parts
 
 
 def _pages(datasets: Sequence[str], most: int | None) -> list[list[str]]:

@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import cells, gallery
@@ -29,11 +30,13 @@ LINES = ["--", (0, (4, 1.2, 1, 1.2)), (0, (1.6, 1)), (0, (4, 1.2, 1, 1.2, 1, 1.2
 MARKERS = ["s", "D", "^", "v"]
 DENSE_LINES, DENSE_MARKERS = ["-", (0, (7, 1))], ["o", "P"]  # of dense networks, in turn
 CONTROL_COLOURS, CONTROL_MARKERS = ["0.3", "0.5", "0.65"], ["x", "+", "1", "2"]
-CHANCE: dict[str, Any] = {"color": "black", "lw": 0.6, "ls": (0, (1, 5))}
+CHANCE: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": (0, (1, 3))}
 REFERENCE: dict[str, Any] = {"lw": 0.8, "ls": (0, (6, 2))}
 BAND = 0.1  # opacity
+OUTLINE = [withStroke(linewidth=2.5, foreground="white")]  # of text over lines
 PAGE = 8.9  # inches of a printed page that a figure may take
 ABREAST = 4  # panels
+TICKS = 4  # intervals of the upright axis of a small panel, at most
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
@@ -185,6 +188,7 @@ def grid(
         else:
             axis.set_title(", ".join(named(name, settings) for name in (dataset, column) if name))
         axis.tick_params(axis="x", labelbottom=number + abreast >= len(keys))
+        axis.yaxis.set_major_locator(MaxNLocator(TICKS, steps=[1, 2, 2.5, 5, 10]))
         axis.grid(axis="y", lw=0.3)
     return figure, dict(zip(keys, axes, strict=True))
 
@@ -199,8 +203,7 @@ def mark_short(axis: Axes, of_dataset: pd.DataFrame, shots: list[str], shift: fl
         shift: of the first from zero.
     """
     short = set(of_dataset.loc[of_dataset["classes_short"] > 0, "shots"])
-    outline = [withStroke(linewidth=1.2, foreground="white")]
-    look: dict[str, Any] = {"ha": "center", "va": "top", "size": 7, "path_effects": outline}
+    look: dict[str, Any] = {"ha": "center", "va": "top", "size": 7, "path_effects": OUTLINE}
     for place, number in enumerate(shots):
         if number in short:
             axis.text(place + shift, 0.99, SHORT, transform=axis.get_xaxis_transform(), **look)
@@ -212,11 +215,14 @@ def short_note(table: pd.DataFrame) -> str:
     return f"; {SHORT}: some classes have fewer images, and give all" if some else ""
 
 
-def over(seeds: int) -> str:
-    """Say what lines and their bands show of so many seeds, at most."""
-    return {0: "no result", 1: "1 seed", 2: "mean and span of 2 seeds"}.get(
-        seeds, f"mean and {CONFIDENCE:.0%} interval over {seeds} seeds".replace("%", " %")
+def over(seeds: pd.Series) -> str:
+    """Say what lines and their bands show of cells of so many seeds each."""
+    ran = seeds[seeds > 0]
+    most = int(ran.max()) if len(ran) else 0
+    text = {0: "no result", 1: "1 seed", 2: "mean and span of 2 seeds"}.get(
+        most, f"mean and {CONFIDENCE:.0%} interval over {most} seeds".replace("%", " %")
     )
+    return text + (", fewer in some cells" if (ran < most).any() else "")
 
 
 def network_handles(shown: Mapping[str, ShownBackbone], styles: dict[str, dict]) -> list[Line2D]:
@@ -230,10 +236,14 @@ def missing_note(missing: int, count: int, what: str = "cells") -> str:
 
 
 def title(figure: Figure, content: StudyFigure, what: str, settings: dict) -> None:
-    """Put the study's title, the network's and what a figure shows over it, in as many lines as it takes."""
+    """Put the study's title, the network's and what a figure shows over it, in lines of about one length."""
     width = round(figure.get_figwidth() * 16)  # characters of 8 points
     network = f"{content.title}, " if content.title else ""
-    figure.suptitle("\n".join(textwrap.wrap(f"{settings['title']}: {network}{what}", width)))
+    text = f"{settings['title']}: {network}{what}"
+    count = len(textwrap.wrap(text, width))
+    while count > 1 and len(textwrap.wrap(text, width - 1)) == count:
+        width -= 1
+    figure.suptitle("\n".join(textwrap.wrap(text, width)))
 
 
 def panels(count: int, columns: int, width: float, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:

@@ -48,8 +48,8 @@ def figures(call: Call) -> dict[str, StudyFigure]:
     backbones = {name: stated[name] for name in select.backbones or stated}
     names = select.datasets or axes(study)["dataset"]
     known = checkpoint_labels(call)
-    methods = select.methods or study.methods
-    return figures_of_study(backbones, names, methods, select.labels, known, asked(call))
+    methods, shots = select.methods or study.methods, select.shots or study.shots
+    return figures_of_study(backbones, names, methods, select.labels, known, asked(call), len(shots))
 
 
 def checkpoint_labels(call: Call) -> dict[str, str]:
@@ -199,15 +199,16 @@ def _names_of_backbones(call: Call) -> dict[str, str]:
 
 
 def _heading(call: Call, figure: StudyFigure) -> str:
-    """Return what the report calls a figure: its kind, its network, how that is compressed, and the datasets of a
-    page of several."""
+    """Return what the report calls a figure: its kind, its network, how that is compressed, and the datasets and
+    methods of a page of several."""
     kind, named = FIGURES[figure.kind], labels(call)
     if kind.of_all:
         return kind.title or figure.kind
     stated = [stated_backbones(call)[name] for name in names_in_role(figure.backbones, COMPRESSED)]
     parts = [figure.title, *dict.fromkeys(last_applied(one["compression"]).title for one in stated)]
-    if len(figure.datasets) < len(call.study.figures.datasets or call.study.datasets):
-        ends = dict.fromkeys(named.get(name, name) for name in (figure.datasets[0], figure.datasets[-1]))
+    some = len(figure.datasets) < len(call.study.figures.datasets or call.study.datasets)
+    for names in ([figure.datasets] if some else []) + ([figure.methods] if figure.methods else []):
+        ends = dict.fromkeys(named.get(name, name) for name in (names[0], names[-1]))
         parts.append(" to ".join(ends))
     told = ", ".join(part for part in parts if part)
     return (kind.title or figure.kind) + (f": {told}" if told else "")

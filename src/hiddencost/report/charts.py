@@ -7,10 +7,12 @@ out by its own width and draws those alone that are in view.
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from hiddencost.results.gallery import COMPRESSED, CONTROL, DENSE
 
 HEIGHT = 210
+FEW = 0.01  # a bin with a smaller share of the test images is not shown, as in the printed figures
 Chart = alt.LayerChart | alt.FacetChart  # what alt.layer returns, by its types
 DASHES: dict[str, list[float]] = {DENSE: [1, 0], COMPRESSED: [5, 3], CONTROL: [1.5, 2.5]}
 SHAPES = {  # as in the printed figures, whose controls have none
@@ -22,13 +24,16 @@ FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
 AXIS = {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "domainColor": "#666"}
 
 
-def panels(methods: list[str], colours: dict[str, str], palette: list[str]) -> dict[str, dict]:
+def panels(
+    methods: list[str], colours: dict[str, str], palette: list[str], gaps: tuple[float, float]
+) -> dict[str, dict]:
     """Return the specification of a panel of each kind.
 
     Args:
         methods: the study's, in its order.
         colours: #rrggbb of each method.
         palette: #rrggbb of costs, from the lowest to the highest.
+        gaps: the least and the largest calibration gap that is shown (points), NaN where there is none.
 
     Returns:
         By kind, each for the rows that the page gives it, and for the numbers of shots, in their order, that it makes
@@ -45,7 +50,7 @@ def panels(methods: list[str], colours: dict[str, str], palette: list[str]) -> d
     return {
         "curves": _panel(_curves(colour)),
         "costs": _panel(_costs(palette)),
-        "reliability": _panel(_reliability(colour)),
+        "reliability": _panel(_reliability(colour, gaps)),
     }
 
 
@@ -110,11 +115,15 @@ def _costs(palette: list[str]) -> Chart:
     ).resolve_scale(color="independent")
 
 
-def _reliability(colour: alt.Color) -> Chart:
+def _reliability(colour: alt.Color, gaps: tuple[float, float]) -> Chart:
     bins = alt.Chart(alt.NamedData("bins")).transform_calculate(gap="100 * (datum.accuracy - datum.confidence)")
+    bins = bins.transform_filter(f"datum.share >= {FEW}")
     unit = alt.Scale(domain=[0, 1], nice=False)
     x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False, title="confidence"))
-    y = alt.Y("gap:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5, title="accuracy minus confidence (points)"))
+    low, high = (float(np.nan_to_num(gap)) for gap in gaps)
+    points = alt.Scale(domain=[min(low, -5.0), max(high, 5.0)])  # of all panels, so that they compare
+    axis = alt.Axis(gridOpacity=0.4, tickCount=5, title="accuracy minus confidence (points)")
+    y = alt.Y("gap:Q", axis=axis, scale=points)
     tooltip = [
         alt.Tooltip("methodLabel:N", title="method"),
         alt.Tooltip("confidence:Q", format=".3f"),
@@ -125,7 +134,6 @@ def _reliability(colour: alt.Color) -> Chart:
     zero = alt.Chart(alt.InlineData([{"gap": 0}]))
     return alt.layer(
         zero.mark_rule(color="#999", strokeWidth=1).encode(y=alt.Y("gap:Q")),
-        # a bin with few images is a point without a line
-        bins.transform_filter("datum.share >= 0.01").mark_line().encode(x=x, y=y, color=colour, order="bin:Q"),
+        bins.mark_line().encode(x=x, y=y, color=colour, order="bin:Q"),
         bins.mark_circle(opacity=1, clip=False).encode(x=x, y=y, color=colour, size=area, tooltip=tooltip),
     )

@@ -26,6 +26,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.report import charts, provenance
 from hiddencost.report.summary import (
     LONG,
+    against_paper,
     best,
     costs,
     count_runs,
@@ -82,7 +83,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "jobs": provenance.jobs(results),
         "warnings": warned + unlisted(output.parent / "figures", drawn),
         **{"recipes": recipes, "trainings": provenance.trainings(study, results)},
-        "claims": to_records(claims),
+        **dict(zip(("claims", "shared"), against_paper(to_records(claims)), strict=True)),
         "expectations": to_records(expectations),
         "gates": gates,
         "images_read": provenance.images_read(settings["prepared"]),
@@ -181,13 +182,15 @@ def _data(axes: dict, summary: pd.DataFrame, bins: pd.DataFrame, settings: dict)
     pooled = tables.pool(bins[bins["shots"] == axes["shots"][-1]], ["backbone", "dataset", "method"]).drop(
         columns="count"
     )
+    shown = pooled[pooled["share"] >= charts.FEW]
+    gaps = 100 * (shown["accuracy"] - shown["confidence"])
     return {
         "axes": axes,
         "measures": measures(),
         "palette": palette,
         "cells": _columns(cells, axes),
         "bins": _columns(pooled, axes),
-        "panels": charts.panels(list(colours), colours, palette),
+        "panels": charts.panels(list(colours), colours, palette, (gaps.min(), gaps.max())),
     }
 
 

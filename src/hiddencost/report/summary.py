@@ -10,6 +10,7 @@ from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results.cells import distinct, distinct_pairs, numbers
+from hiddencost.results.relation import AS_IN_PAPER
 from hiddencost.runs.metrics import METRICS
 
 LONG = 1_000_000  # bytes of an image that is not kept exactly
@@ -86,6 +87,27 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
         for backbone in axes["backbone"]
         if backbone["name"] in set(paired["backbone"])
     ]
+
+
+def against_paper(claims: list[dict]) -> tuple[list[dict], str]:
+    """Return claims with what sets theirs apart from the paper's study, and what does so of all of them alike.
+
+    Args:
+        claims: rows of the table of verdicts.
+
+    Returns:
+        The rows, their `relation` without what all that were tested have in common; and this, joined by semicolons:
+        "" where it is nothing, or where one was tested.
+    """
+    parts = [claim["relation"].split("; ") for claim in claims if claim["relation"]]
+    shared = [part for part in parts[0] if all(part in others for others in parts)] if len(parts) > 1 else []
+    if shared == [AS_IN_PAPER]:
+        shared = []
+    rows = []
+    for claim in claims:
+        own = [part for part in (claim["relation"] or "").split("; ") if part not in shared]
+        rows.append(claim | {"relation": "; ".join(own) or None})
+    return rows, "; ".join(shared)
 
 
 def best(summary: pd.DataFrame) -> list[dict]:

@@ -14,6 +14,7 @@ from hiddencost.methods.registry import METHODS
 if TYPE_CHECKING:  # the Snakefile, which asks for the figures alone, does not wait for pandas
     from pandas import DataFrame
 MAX_CURVES = 4  # of compressed networks that one figure can show
+MAP_CELLS = 3  # that a heat map of a method takes at least, for its title
 DENSE, COMPRESSED, CONTROL = "dense", "compressed", "control"  # the roles of a backbone in a figure
 
 
@@ -48,6 +49,7 @@ class StudyFigure:
         references: of a figure of all backbones, the dense networks that some are compared with and that are not
             shown themselves.
         title: what it calls the network that its backbones come from; "" where they come from several.
+        methods: names of those shown, where it is one of several pages; none: all that the study shows.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class StudyFigure:
     datasets: list[str]
     references: list[str] = field(default_factory=list)
     title: str = ""
+    methods: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict:
         """Return it for JSON, the backbones as pairs: their order is that of the figure, and objects may lose it."""

@@ -24,14 +24,20 @@ from hiddencost.runs.sides import COST, SPLIT
 from hiddencost.study.sparsifiers import SPARSIFIERS
 
 VERDICTS = {  # and what they mean, for a reader
-    "supported": "of a claim of the mean, the whole 95 % interval lies where the claim holds; of every cell, that of "
-    "each cell does; of most or some, so many surely hold; of no order, cells surely lie on either side",
-    "not refuted": "claimed of every cell: each mean lies where the claim holds, but not each cell is sure",
-    "contradicted": "the whole interval lies where the claim does not hold; of every cell, one surely does; of some, "
-    "every cell does; of most, at least half do; of no order, most surely lie on one side",
-    "undecided": "neither",
-    "at chance": "in no cell does what is compared surely do better than guessing, so nothing is said of the claim",
-    "not run": "no cell of the claim is in the study, or has a result",
+    "supported": "The numbers establish the claim. A claim about the mean is supported if the whole 95 % interval "
+    "of the mean lies where the claim holds; one about every cell if the interval of each single cell does; one "
+    "about most cells, or about some, if more than half of them surely do, or at least one. A claim that there is "
+    "no order is supported if some cells are surely above zero and some surely below.",
+    "not refuted": "The claim is about every cell. The mean of each cell lies where the claim holds, and so does "
+    "the whole interval of the mean over cells, but not every single cell is sure.",
+    "contradicted": "The numbers establish that the claim does not hold. A claim about the mean is contradicted "
+    "if the whole interval lies where the claim does not hold; one about every cell if at least one cell surely "
+    "lies there; one about some cells if every cell does; one about most cells if at least half do. A claim that "
+    "there is no order is contradicted if most cells surely lie on one side of zero.",
+    "undecided": "The numbers establish neither that the claim holds nor that it does not.",
+    "at chance": "In no cell does what is compared surely do better than guessing, so that nothing is said of the "
+    "claim.",
+    "not run": "The study has no cell of the claim, or none with a result.",
 }
 COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
 COLUMN_OF = {  # axes of claims: the columns of runs

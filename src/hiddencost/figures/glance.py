@@ -33,6 +33,7 @@ NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "zorder": 4, "
 NOTE |= {"in_layout": False}
 # where a text may stand by its point, in points: the first free place is taken
 NEAR = [(-3, 3), (3, 3), (-3, -9), (3, -9), (-6, -3), (6, -3)]
+LEADER: dict[str, Any] = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 2}
 FAR = [(x, y) for y in (10, -16, 17) for x in (-3, 3)]
 
 
@@ -189,12 +190,14 @@ def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
         far = FAR if number < len(families) and not one["strip"] else []
         inwards = 1 if one["kept"] > middle else -1
         for x, y in [*NEAR, *far] if text else []:
-            x, side = x * inwards, "right" if x * inwards < 0 else "left"
-            note = axis.annotate(text.strip(), (one["kept"], one["lost"]), (x, y), ha=side, **NOTE)
+            point, place, side = one[["kept", "lost"]], (x * inwards, y), "right" if x * inwards < 0 else "left"
+            note = axis.annotate(text.strip(), point, place, ha=side, **NOTE)
             box = note.get_window_extent()
             inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and axis.bbox.y0 <= box.y0
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
+                if (x, y) in FAR:
+                    axis.annotate("", point, place, arrowprops=LEADER, **NOTE)
                 break
             note.remove()
 

@@ -36,7 +36,7 @@ BAND = 0.1  # opacity
 OUTLINE = [withStroke(linewidth=2.5, foreground="white")]  # of text over lines
 PAGE = 8.9  # inches of a printed page that a figure may take
 ABREAST = 4  # panels
-TICKS = 4  # intervals of the upright axis of a small panel, at most
+TICKS = 5  # intervals of the upright axis of a small panel, at most
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 

@@ -201,6 +201,7 @@ FIGURES = {
         "learned on one network: under the other they may do worse than either's own, and a gain is below zero.",
         shows=lambda method: method.prompts,
         compares=True,
+        abreast=PANELS,
         analysis="split",
         title="What the cost is made of",
     ),

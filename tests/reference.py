@@ -39,6 +39,42 @@ def greedy(counts):
     return mapping
 
 
+def bayesian(joint):
+    """Weights [K][source] of joint counts or probabilities [source][K]: BLM's, of equations 4 to 6 and the published
+    code, with lambda = 1."""
+    sources, targets = len(joint), len(joint[0])
+    conditional = [[joint[i][j] / (sum(joint[i]) + 1) for j in range(targets)] for i in range(sources)]
+    totals = [sum(conditional[i][j] for i in range(sources)) for j in range(targets)]
+    return [[conditional[i][j] / totals[j] for i in range(sources)] for j in range(targets)]
+
+
+def joint_of(all_logits, labels, classes, highest=None):
+    """Counts of predictions, or sums of the probabilities of so many of the highest source classes: [source][K]."""
+    joint = [[0.0] * classes for _ in range(len(all_logits[0]))]
+    for logits, label in zip(all_logits, labels, strict=True):
+        if highest is None:
+            joint[logits.argmax().item()][label] += 1
+        else:
+            probabilities = logits.exp() / logits.exp().sum()
+            for place in probabilities.argsort(descending=True)[:highest].tolist():
+                joint[place][label] += probabilities[place].item()
+    return joint
+
+
+class Adam:
+    def __init__(self, parameter):
+        self.parameter, self.step = parameter, 0
+        self.first, self.second = torch.zeros_like(parameter), torch.zeros_like(parameter)
+
+    def update(self, gradient, rate):
+        self.step += 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        with torch.no_grad():
+            mean, scale = self.first / (1 - 0.9**self.step), self.second / (1 - 0.999**self.step)
+            self.parameter -= rate * mean / (scale.sqrt() + 1e-8)
+
+
 class Border:
     """The prompt of ILM-VP: what is learned of it, how it is put around images, what is done to it after a step."""
 
@@ -91,7 +127,7 @@ class Resized(Border):
 def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype, shape=Border):
     """Returns (what is learned of the prompt, mappings by epoch, losses by step)."""
     prompt = shape(protocol, dtype)
-    moments, step = [[torch.zeros_like(one), torch.zeros_like(one)] for one in prompt.learned], 0
+    adams, layer, step = [Adam(one) for one in prompt.learned], None, 0
     steps_an_epoch = math.ceil(len(labels) / protocol.batch_size)
     total = protocol.steps or protocol.epochs * steps_an_epoch
 
@@ -103,16 +139,30 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
                 counts[predicted][label.item()] += 1
         return greedy(counts)
 
+    def weights():
+        with torch.no_grad():
+            logits = network(prompt.canvases(images, mean, std))
+        highest = {"blm": None, "blm+": max(1, int(0.15 * classes))}[method]
+        return torch.tensor(bayesian(joint_of(logits, labels.tolist(), classes, highest)), dtype=dtype)
+
     if method == "rlm":
         mapping = torch.randperm(1000, generator=stream(seed, "mapping"))[:classes].tolist()
     elif method == "flm":
         mapping = frequency()
+    elif method == "fm":
+        with torch.random.fork_rng():
+            torch.manual_seed(stream(seed, "mapping").initial_seed())
+            layer = torch.nn.Linear(1000, classes).to(dtype)
+        adams_of_layer = [Adam(one) for one in layer.parameters()]
     shuffle = stream(seed, "batches")
     mappings, losses = [], []
     for epoch in range(math.ceil(total / steps_an_epoch)):
         if method == "ilm" and epoch % protocol.mapping_interval == 0:
             mapping = frequency()
-        mappings.append(mapping)
+        if method in ("blm", "blm+") and epoch % protocol.mapping_interval == 0:
+            mapping = weights()
+        if layer is None:
+            mappings.append(mapping.argmax(1).tolist() if method.startswith("blm") else mapping)
         order = torch.randperm(len(labels), generator=shuffle) if protocol.shuffle else torch.arange(len(labels))
         for start in range(0, len(labels), protocol.batch_size):
             if step == total:
@@ -123,16 +173,22 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
                 passed = sum(epoch >= math.floor(fraction * protocol.epochs) for fraction in protocol.milestones)
             rate = protocol.learning_rate * protocol.gamma**passed
             batch = order[start : start + protocol.batch_size]
-            logits = network(prompt.canvases(images[batch], mean, std))[:, mapping]
+            logits = network(prompt.canvases(images[batch], mean, std))
+            if layer:
+                logits = layer(logits)
+            elif isinstance(mapping, list):
+                logits = logits[:, mapping]
+            else:
+                logits = logits @ mapping.T
             loss = functional.cross_entropy(logits, labels[batch])
-            gradients = torch.autograd.grad(loss, prompt.learned)
+            trained = [*adams, *(adams_of_layer if layer else [])]
+            gradients = torch.autograd.grad(loss, [one.parameter for one in trained])
             step += 1
+            for one, gradient in zip(trained, gradients, strict=True):
+                one.update(gradient, rate if one in adams else rate / protocol.learning_rate * 1e-3)
             with torch.no_grad():
-                for learned, gradient, moment in zip(prompt.learned, gradients, moments, strict=True):
-                    first, second = moment
-                    moment[0] = first = 0.9 * first + 0.1 * gradient
-                    moment[1] = second = 0.999 * second + 0.001 * gradient**2
-                    learned -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
                 prompt.after_step()
             losses.append(loss.item())
+        if layer:
+            mappings.append(layer.weight.argmax(1).tolist())
     return *(one.detach() for one in prompt.learned), mappings, losses

@@ -142,7 +142,8 @@ FIGURES = {
     "mapping": FigureKind(
         "hiddencost.figures.mapping:draw",
         ("mappings", "examples", "summary"),
-        "Which of its own classes a network has stand for each target class, the dense one and the most compressed"
+        "Which of its own classes a network has stand for each target class (of a mapping of weights, the class that "
+        "weighs most), the dense one and the most compressed"
         " one with a result, at the largest number of shots, and the first seed, that both ran. Shown are, of the "
         "target classes with an example image (of all, where there is none), those that the two map otherwise in "
         "the most seeds, and of these those whose source varies least between seeds of the dense one. Grey where "
@@ -154,10 +155,11 @@ FIGURES = {
     "movement": FigureKind(
         "hiddencost.figures.movement:draw",
         ("remapped", "summary"),
-        "How a label mapping that is redrawn moves: the share of target classes that were mapped otherwise than in"
-        " the epoch before, mean over seeds, at the largest number of shots with a result. Bands are the 95 % t "
+        "How a label mapping that is redrawn, or learned, moves: the share of target classes that were mapped "
+        "otherwise than in the epoch before (of a mapping of weights, whose largest weight is of another source class"
+        "), mean over seeds, at the largest number of shots with a result. Bands are the 95 % t "
         "interval of that mean; of two seeds they span the two.",
-        shows=lambda method: method.redraws,
+        shows=lambda method: method.moves_mapping,
         title="How the label mapping moves",
     ),
     "prompts": FigureKind(

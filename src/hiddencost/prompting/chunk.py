@@ -18,7 +18,8 @@ class Chunk:
         labels: int64 [N].
         weights: [N], what each image's loss counts.
         runs: int64 [N], the run of each image.
-        mappings: int64 [R, K], the source class of each target class, by run.
+        mappings: by run, the source class of each target class, int64 [R, K], or weights, [R, K, source classes];
+            those with a bias, [R, K, source classes + 1], are trained. See `methods.matrix`.
         parameters: what is trained, [R, ...] each, by run: those of the prompt (`Prompt.new`).
     """
 

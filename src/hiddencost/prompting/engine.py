@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiddencost.machine import clear_memory, out_of_memory
+from hiddencost.methods.mapping_rule import Highest
+from hiddencost.methods.matrix import map_logits_of_runs
 from hiddencost.networks.inference import FORWARD_BATCH
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting import certify
@@ -182,12 +184,29 @@ class PromptedNetwork:
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
         return self._read(images, together, of_run, prompts, self._first_classes)
 
-    def _first_classes(self, images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
-        def compute(images: Tensor, runs: Tensor, *tensors: Tensor) -> Tensor:
-            return self.logits(images, dict(zip(prompts, tensors, strict=True)), runs, "fp32").argmax(1)
+    def highest(self, images: Tensor, chosen: Sequence[Tensor], prompts: Parameters, count: int) -> Highest:
+        """Return the source classes of the highest probabilities, so many of each image, and these, on the host, in
+        full precision; for the arguments see `predict`."""
 
-        if self._graphs:  # whose next replay overwrites what it has returned
-            return self._graphs[False](compute, images, runs, *prompts.values()).clone()
+        def rows_of(images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
+            top = self._exact_logits(images, prompts, runs).softmax(1).topk(count, 1)
+            return torch.cat([top.indices.to(top.values.dtype), top.values], 1)  # exact, up to 2^24 classes
+
+        together, of_run = torch.cat(list(chosen)), runs_of_images([len(indices) for indices in chosen])
+        classes, probabilities = self._read(images, together, of_run, prompts, rows_of).split(count, 1)
+        return Highest(classes.long(), probabilities)
+
+    def _first_classes(self, images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
+        return self._exact_logits(images, prompts, runs).argmax(1)
+
+    def _exact_logits(self, images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
+        """Return the logits in full precision, which, with CUDA graphs, the next call overwrites."""
+
+        def compute(images: Tensor, runs: Tensor, *tensors: Tensor) -> Tensor:
+            return self.logits(images, dict(zip(prompts, tensors, strict=True)), runs, "fp32")
+
+        if self._graphs:
+            return self._graphs[False](compute, images, runs, *prompts.values())
         return compute(images, runs, *prompts.values())
 
     @torch.inference_mode()
@@ -295,7 +314,7 @@ class PromptedNetwork:
 
     def gradients(self, chunk: Chunk) -> tuple[Tensor, Parameters]:
         """Return the loss of each run, [R], the weighted sum of its images', and its gradients, [R, ...] each, of the
-        chunk's parameters.
+        chunk's parameters and, as `mapping`, of mappings that are trained.
 
         With CUDA graphs the next call overwrites both.
         """
@@ -304,9 +323,10 @@ class PromptedNetwork:
         return self._gradients(chunk)
 
     def _gradients(self, chunk: Chunk) -> tuple[Tensor, Parameters]:
-        trained = {name: tensor.detach().requires_grad_() for name, tensor in chunk.parameters.items()}
+        learned = {"mapping": chunk.mappings} if chunk.mappings.shape[-1] > self.source_classes else {}
+        trained = {name: one.detach().requires_grad_() for name, one in (chunk.parameters | learned).items()}
         logits = self.logits(chunk.images, trained, chunk.runs, self.precision).to(self.mean.dtype)
-        mapped = logits.gather(1, chunk.mappings[chunk.runs])
+        mapped = map_logits_of_runs(logits, trained.get("mapping", chunk.mappings), chunk.runs)
         weighted = functional.cross_entropy(mapped, chunk.labels, reduction="none") * chunk.weights
         losses = weighted.new_zeros(len(chunk.mappings)).index_add(0, chunk.runs, weighted)
         gradients = torch.autograd.grad(losses.sum(), list(trained.values()))

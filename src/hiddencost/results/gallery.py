@@ -123,7 +123,7 @@ def method_of_mappings(methods: Iterable[str], with_result: Container[str]) -> s
     has), those that are redrawn before those that are not."""
     by_predictions = [name for name in methods if METHODS[name].maps_by_predictions]
     ran = [name for name in by_predictions if name in with_result] or by_predictions
-    return min(ran, key=lambda name: not METHODS[name].redraws)
+    return min(ran, key=lambda name: not METHODS[name].moves_mapping)
 
 
 def names_in_role(shown: Mapping[str, ShownBackbone], role: str) -> list[str]:

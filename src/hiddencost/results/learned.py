@@ -15,6 +15,7 @@ from safetensors import safe_open
 from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import Dataset, PreparedReport, load
 from hiddencost.files import atomic
+from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.prompts import shape_of
@@ -33,8 +34,9 @@ class Learned(NamedTuple):
 
     Attributes:
         mappings: a row a run and target class, at the end of training.
-        remapped: a row an epoch, from the second (`epoch` 2), of each run of a method that redraws: the `share` of
-            the target classes that were mapped otherwise than in the epoch before.
+        remapped: a row an epoch, from the second (`epoch` 2), of each run of a method whose mapping moves: the
+            `share` of the target classes that were mapped otherwise than in the epoch before, of weights those whose
+            largest is of another source class.
         prompts: uint8 [3, S, S] by "backbone/dataset/method/shots/seed": σ(W), or grey and what was added to a CLIP's
             image (as a share of a pixel's range), around an image (around grey where there is none), its contrast
             raised by the factor "gain", one for all, that makes the strongest fill the range.
@@ -111,12 +113,12 @@ def read_learned(
     shown, mappings, remapped = [], [], []
     for run in runs.itertuples():
         axes = {axis: getattr(run, axis) for axis in AXES}
-        found = _mapping_of(folder, run.run, METHODS[run.method].redraws)
+        found = _mapping_of(folder, run.run, METHODS[run.method])
         shown.append(found is not None)
         if found:
             mapping, share = found
             mappings.append(axes | {"target": np.arange(len(mapping)), "source": mapping})
-            if METHODS[run.method].redraws:
+            if METHODS[run.method].moves_mapping:
                 remapped.append(axes | {"epoch": np.arange(2, len(share) + 2), "share": share})
     runs, mappings = runs[np.array(shown, bool)], _long(mappings, MAPPINGS[:-2])
     imagenet = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
@@ -133,16 +135,18 @@ def read_learned(
     return Learned(mappings[MAPPINGS], _long(remapped, REMAPPED), prompts, images)
 
 
-def _mapping_of(folder: str | Path, run: str, redraws: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return a run's mapping and, where it was redrawn, the share of it that changed at each epoch; None, with a
-    warning, where its entry is gone, damaged or has no mapping.
+def _mapping_of(folder: str | Path, run: str, method: Method) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the source class of each target class of a run, of weights that of the largest, and, where its mapping
+    moves, the share of them that changed at each epoch; None, with a warning, where its entry is gone, damaged or has
+    no mapping.
 
     An entry is read whole, for its checksum, and nothing of it is held: a study has gigabytes of them.
     """
     try:
         learned, _ = ledger.read(folder, run)
-        drawn = learned["mappings"] if redraws else learned["mapping"][None]
-        return learned["mapping"].numpy().copy(), (drawn[1:] != drawn[:-1]).double().mean(1).numpy()
+        sources = method.sources_of(learned["mapping"])
+        drawn = learned["mappings"] if method.moves_mapping else sources[None]
+        return sources.numpy().copy(), (drawn[1:] != drawn[:-1]).double().mean(1).numpy()
     except KeyError as error:
         log.warning("what a run has learned is not shown: %s has no %s", ledger.entry(folder, run), error.args[0])
     except (FileNotFoundError, ValueError) as error:

@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
 from hiddencost.machine import free_memory
+from hiddencost.methods.matrix import map_logits
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
@@ -150,7 +151,7 @@ class PromptingJob:
 
 def _test_logits(prompted: PromptedNetwork, dataset: prepared.Dataset, prompt: Parameters, mapping: Tensor) -> Tensor:
     """Return the logits of the test images over the target classes, [N, K]."""
-    return prompted.test_logits(dataset.test_images, prompt)[:, mapping.to(prompted.device)]
+    return map_logits(prompted.test_logits(dataset.test_images, prompt), mapping.to(prompted.device))
 
 
 def _used(runs: Runs) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:

@@ -133,12 +133,15 @@ def check_values(tensors: Mapping[str, Tensor], sources: int, origin: str) -> No
         origin: what messages call them: their file.
 
     Raises:
-        ValueError: a weight or a prompt is not finite, or a mapping names a class that there is not.
+        ValueError: a weight (of a mapping, too) or a prompt is not finite, or a mapping names a class that there is
+            not.
     """
+    mapping = tensors.get("mapping")
+    one_to_one = mapping is not None and mapping.ndim == 1  # else of weights
     for name, tensor in tensors.items():
-        if name != "mapping" and not (tensor.is_floating_point() and tensor.isfinite().all()):
+        if not (name == "mapping" and one_to_one) and not (tensor.is_floating_point() and tensor.isfinite().all()):
             raise ValueError(f"{origin}: {name} has a value that is no finite number; expected numbers alone")
-    if (mapping := tensors.get("mapping")) is None:
+    if mapping is None or not one_to_one:
         return
     if mapping.dtype != torch.int64 or not ((mapping >= 0) & (mapping < sources)).all():
         raise ValueError(f"{origin}: mapping names a class that there is not; expected 0 to {sources - 1}")

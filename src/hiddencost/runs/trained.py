@@ -14,6 +14,7 @@ from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
+from hiddencost.methods.matrix import map_logits
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
@@ -31,7 +32,8 @@ class TrainedClassifier(nn.Module):
         classes: the names of the target classes.
         run: what the study's table says of the run: backbone, dataset, method, shots, seed, accuracy, ...
         prompt: W, float32 [3, S, S].
-        mapping: the network's class that stands for each target class, int64 [K].
+        mapping: the network's class that stands for each target class, int64 [K], or the weights of all of them
+            (`methods.matrix`): [K, source classes], of fm with a bias as one more column.
     """
 
     prompt: Tensor
@@ -51,16 +53,17 @@ class TrainedClassifier(nn.Module):
         super().__init__()
         self.about, self.classes, self.run = about, about["classes"], about["run"]
         self.size, self.shape = sized(about["size"]), shape_of(about["prompt"]).of(about)
-        if METHODS[self.run["method"]].probes:  # its image fills the canvas: no border is left to prompt
+        method, count = METHODS[self.run["method"]], len(self.classes)
+        shape = method.shape_of_mapping(layers.head_of(network).out_features, count)
+        if method.probes:  # its image fills the canvas: no border is left to prompt
             name, old = layers.head_name(network), layers.head_of(network)
-            bias = METHODS[self.run["method"]].trains
-            network.set_submodule(name, nn.Linear(old.in_features, len(self.classes), bias))
+            network.set_submodule(name, nn.Linear(old.in_features, count, method.trains))
         self.network = network
         learned = self.shape.new()
         self.learned = tuple(learned)  # names of the prompt's buffers
         for name, tensor in learned.items():
             self.register_buffer(name, tensor)
-        self.register_buffer("mapping", torch.arange(len(self.classes)))
+        self.register_buffer("mapping", torch.zeros(shape) if method.weighted else torch.arange(count))
         constants = (about["preprocessing"][key] for key in ("mean", "std"))
         fixed = self.shape.mask(), *(backbones.per_channel(values, torch.device("cpu")) for values in constants)
         for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
@@ -86,7 +89,7 @@ class TrainedClassifier(nn.Module):
         runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         prompts = {name: self.get_buffer(name)[None] for name in self.learned}
         canvases = self.shape.compose(images, prompts, runs, self.mask, self.mean, self.std)
-        return self.network(paste(canvases))[:, self.mapping]
+        return map_logits(self.network(paste(canvases)), self.mapping)
 
     def save(self, path: str | Path) -> None:
         """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
@@ -103,7 +106,7 @@ def load(
     shots: int | str | None = None,
     seed: int | None = None,
 ) -> TrainedClassifier:
-    """Load what a run has learned (rlm, flm, ilm, lp) as a torch module: uint8 images in, logits out.
+    """Load what a run has learned (all methods but ft) as a torch module: uint8 images in, logits out.
 
     Args:
         path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its

@@ -73,6 +73,25 @@ def test_the_share_remapped_is_against_the_epoch_before_and_of_ilm_alone(study):
     assert one["share"].tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
+@pytest.mark.parametrize("method", ["blm", "fm"])
+def test_of_a_mapping_of_weights_the_largest_is_told(study, method):
+    """Of one that is learned with the prompt the last column is its bias."""
+    runs, folder, _ = study
+    weights = torch.eye(1000)[DRAWN[-1]]
+    if method == "fm":
+        weights = torch.cat([weights, torch.full((3, 1), 9.0)], 1)
+    ilm = runs["method"] == "ilm"
+    for run in runs.loc[ilm, "run"]:
+        tensors, result = ledger.read(folder, run)
+        kept = {name: one.clone() for name, one in tensors.items()} | {"mapping": weights}
+        ledger.record(folder, run, kept, result)
+    runs = runs.assign(method=runs["method"].where(~ilm, method))
+    found = learned.read_learned(runs, *study[1:], GROUPS, NAMES, SHAPES)
+    first = found.mappings[(found.mappings[AXES] == ["pruned", "toy", method, "full", 1]).all(axis=1)]
+    assert first["source"].tolist() == [7, 6, 5]
+    assert found.remapped["share"].tolist()[:2] == pytest.approx([1 / 3, 2 / 3])
+
+
 def test_a_run_whose_entry_is_damaged_or_gone_is_not_shown_and_the_others_are(study, caplog):
     runs, folder, _ = study
     chosen = runs[(runs["method"] == "ilm") & (runs["shots"] == "1")]

@@ -20,6 +20,7 @@ from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import pixels, prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.files import atomic, read_json, write_json
+from hiddencost.methods.registry import METHODS
 from hiddencost.networks import backbones, build
 from hiddencost.networks.manifest import Manifest
 from hiddencost.results.tables import run_columns, write
@@ -53,8 +54,10 @@ def learned_by(method):
     if method == "lp":
         return {"weight": torch.randn(3, 1280, generator=seeded(2)), "bias": torch.ones(3)}
     mapping = torch.tensor([7, 400, 3])
-    prompt = torch.randn(3, 32, 32, generator=seeded(1))
-    return {"prompt": prompt, "mapping": mapping, "mappings": mapping.expand(2, 3).contiguous()}
+    prompt, drawn = torch.randn(3, 32, 32, generator=seeded(1)), mapping.expand(2, 3).contiguous()
+    if METHODS[method].weighted:
+        mapping = torch.randn(METHODS[method].shape_of_mapping(1000, 3), generator=seeded(4))
+    return {"prompt": prompt, "mapping": mapping, "mappings": drawn}
 
 
 class Job:
@@ -72,7 +75,7 @@ def complete_packs(folder, **recipe):
     """Make the packs of a study, as the workflow does but for the training; returns the rows of their runs."""
     rows = []
     for kind, methods, size, determines in (
-        ("runs", ("flm", "ilm", "rlm"), 24, {"precision": "fp32"}),
+        ("runs", ("flm", "ilm", "rlm", "blm", "fm"), 24, {"precision": "fp32"}),
         ("probes", ("lp",), 32, {"features": "ab" * 32}),
         ("finetuned", ("ft",), 32, {"precision": "fp32"}),
     ):
@@ -149,17 +152,21 @@ def network_of(study):
     return backbones.load(study / "backbones/net")[0]
 
 
-def test_a_prompt_and_its_mapping_classify_images(study):
-    model = hiddencost.load(study, backbone="net", dataset="toy", method="flm", shots=2, seed=0)
+@pytest.mark.parametrize("method", ["flm", "blm", "fm"])
+def test_a_prompt_and_its_mapping_classify_images(study, method):
+    model = hiddencost.load(study, backbone="net", dataset="toy", method=method, shots=2, seed=0)
     assert model.classes == ["0", "1", "2"]
-    told = NET | {"study": "s", "method": "flm", "shots": "2", "accuracy": 3 / 9, "run": run_of(study, "flm")}
+    told = NET | {"study": "s", "method": method, "shots": "2", "accuracy": 3 / 9, "run": run_of(study, method)}
     assert model.run == told
-    images, learned = some_images(24, 24), learned_by("flm")
+    images, learned = some_images(24, 24), learned_by(method)
     canvas = functional.pad(images.double() / 255, (4, 4, 4, 4))  # Normalize(ZeroPad(x) + σ(W) ⊙ M), arXiv 2308.14969
     border = functional.pad(torch.zeros(24, 24), (4, 4, 4, 4), value=1)
     with torch.inference_mode():
         prompted = canvas + learned["prompt"].double().sigmoid() * border
-        expected = network_of(study).double()(normalised(prompted))[:, [7, 400, 3]]
+        logits, weights = network_of(study).double()(normalised(prompted)), learned["mapping"].double()
+        expected = logits[:, [7, 400, 3]]
+        if method != "flm":
+            expected = logits @ weights[:, :1000].T + (weights[:, 1000] if method == "fm" else 0)
     assert expected.std() > 0.01
     torch.testing.assert_close(model.double()(images), expected)
     assert not model(images).requires_grad
@@ -198,7 +205,7 @@ def test_a_file_of_before_prompts_were_named_is_read(study, tmp_path, method):
     assert hiddencost.load(tmp_path / "model.safetensors")(images).equal(before)
 
 
-@pytest.mark.parametrize("method", ["flm", "lp"])
+@pytest.mark.parametrize("method", ["flm", "blm", "fm", "lp"])
 def test_a_saved_model_is_a_file_that_needs_no_study(study, tmp_path, method):
     model = hiddencost.load(study, method=method, shots=2)
     model.to(memory_format=torch.channels_last).save(tmp_path / "model.safetensors")
@@ -226,14 +233,15 @@ def test_a_file_of_the_ledger_is_loaded_within_its_study(study, monkeypatch):
         ({"backbone": "nett"}, "backbone 'nett' is unknown; did you mean 'net'? allowed: net"),
         ({"method": "flm", "shots": 3}, "shots '3' is unknown; allowed: 2, full"),
         ({"method": "flm"}, "2 runs fit; expected one, by shots: 2, full"),
-        ({"shots": 2}, "5 runs fit; expected one, by method: flm, ilm, rlm, lp, ft"),
+        ({"shots": 2}, "7 runs fit; expected one, by method: flm, ilm, rlm, blm, fm, lp, ft"),
         (
             {"method": "rlm", "shots": 2},
             "the run net, toy, rlm, 2, 0 has no result: diverged: the loss is nan",
         ),
         (
             {"method": "ft", "shots": 2},
-            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm, lp or zs",
+            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm, flm-opt, ilm-opt, blm, "
+            "blm+, fm, lp or zs",
         ),
     ],
 )

@@ -372,6 +372,21 @@ def test_so_is_clip(tiny_texts, size, tolerance, threads):
     assert_same(found, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_so_is_a_pack_of_all_label_mappings(threads):
+    """In float64 on one device and the other, and states that were kept on it."""
+    runs = [(method, range(12)) for method in ("rlm", "ilm", "flm-opt", "blm", "blm+", "fm")]
+    expected, _ = train(CPU, runs)
+    kept = []
+    with pretend_device():
+        found, _ = train(GPU, runs, keep=lambda states: kept.append(copy.deepcopy(states())))
+        resumed, _ = train(GPU, runs, states=kept[4])
+    for number, (losses, mappings, prompt, mapping) in expected.items():
+        for one in (found[number], resumed[number]):
+            assert one[1] == mappings
+            torch.testing.assert_close(torch.tensor(one[0]), torch.tensor(losses), rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(one[2:], (prompt, mapping), rtol=1e-6, atol=1e-8)
+
+
 def test_so_are_an_interrupted_run_and_the_test(threads):
     kept = []
 
@@ -431,7 +446,7 @@ def steps(methods, batch_size, cover) -> list[Step]:
     marks = []
     protocol = PROTOCOL.model_copy(update={"batch_size": batch_size})
     with pretend_device() as device:
-        runs = [run for run in RUNS if run[0] in methods]
+        runs = [(method, range(count)) for count in (12, 11, 10) for method in methods]
         train(
             GPU,
             runs,
@@ -452,6 +467,7 @@ def told(step: Step) -> str:
 
 
 ALL = ("rlm", "flm", "ilm")
+BEYOND = ("blm", "blm+", "fm")
 # of nine runs in one chunk, in the middle of an epoch
 LAUNCHES = {None: 100, 0.75: 170}
 
@@ -464,9 +480,15 @@ def test_one_step_epochs_wait_for_the_mapping_and_the_losses_alone(methods, most
 
 
 @pytest.mark.parametrize("cover", LAUNCHES, ids=["whole canvases", "border once"])
-def test_within_an_epoch_a_step_waits_for_nothing(cover, threads):
-    for step in steps(ALL, 4, cover)[4::3]:
+@pytest.mark.parametrize("methods", [ALL, BEYOND], ids=["one to one", "of weights"])
+def test_within_an_epoch_a_step_waits_for_nothing(methods, cover, threads):
+    for step in steps(methods, 4, cover)[4::3]:
         assert not step.syncs, told(step)
+
+
+def test_matrices_wait_for_two_passes_the_losses_and_what_is_learned_alone(threads):
+    for step in steps(BEYOND, 12, None)[1:]:
+        assert len(step.syncs) <= 4, told(step)
 
 
 @pytest.mark.parametrize(("cover", "most"), LAUNCHES.items(), ids=["whole canvases", "border once"])

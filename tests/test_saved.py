@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import hiddencost
+from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.runs import saved, trained
 from hiddencost.runs.trained import TrainedClassifier
@@ -104,6 +105,28 @@ def test_a_file_of_before_there_were_checksums_is_loaded_with_a_warning(path, mo
     with caplog.at_level(logging.WARNING):
         assert hiddencost.load(path)(IMAGES).equal(model(IMAGES))
     assert "whether it is whole cannot be told" in caplog.text
+
+
+def test_weights_of_a_mapping_are_held_against_its_method(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_network)
+    model = TrainedClassifier(tiny_network(), ABOUT | {"run": ABOUT["run"] | {"method": "fm"}})
+    model.mapping.copy_(torch.eye(3, 31))
+    for number, (mapping, told) in enumerate(
+        (
+            (model.mapping, None),
+            (torch.arange(3), r"mapping has shape \[3\]"),
+            (torch.eye(3, 30), r"mapping has shape \[3, 30\]"),
+            (torch.full((3, 31), torch.nan), "mapping has a value that is no finite"),
+            (torch.ones(3, 31, dtype=torch.int64), "mapping has a value that is no finite"),
+        )
+    ):
+        path = tmp_path / f"{number}.safetensors"
+        saved.write(path, model.about, backbones.weights_of(model.state_dict()) | {"mapping": mapping})
+        if told is None:
+            assert torch.equal(hiddencost.load(path)(IMAGES), model(IMAGES))
+        else:
+            with pytest.raises(ValueError, match=told):
+                hiddencost.load(path)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ BAD = {
     "method": (
         ["methods"],
         ["ilm", "fml"],
-        "studies/mine.yaml: methods[1]: 'fml' is unknown; did you mean 'flm'? allowed: rlm, flm, ilm, lp",
+        "studies/mine.yaml: methods[1]: 'fml' is unknown; did you mean 'fm'? allowed: rlm, flm, ilm, flm-opt",
     ),
     "dataset": (
         ["datasets", 0, "name"],

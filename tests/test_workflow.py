@@ -645,7 +645,7 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
     configure(project, lambda c: (c["methods"].append("vp"), c["protocol"].update(epoch=3)))
     shutil.rmtree(project / "results")
     _, output = snakemake(project, status=1)
-    assert "config.yaml: methods[3]: 'vp' is unknown; allowed: rlm, flm, ilm, lp, ft" in output
+    assert "config.yaml: methods[3]: 'vp' is unknown; allowed: rlm, flm, ilm, flm-opt, " in output
     assert "config.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'?" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()

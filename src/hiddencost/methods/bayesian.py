@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hiddencost.methods.mapping import count_predictions
-from hiddencost.methods.mapping_rule import Highest
 
 SMOOTHING = 1.0  # lambda, of Laplace's smoothing
 
@@ -22,13 +21,14 @@ def by_joint_counts(
 
 
 def by_joint_probabilities(
-    predictions: Highest, labels: Tensor, source_classes: int, classes: int, generator: torch.Generator
+    predictions: tuple[Tensor, Tensor], labels: Tensor, source_classes: int, classes: int, generator: torch.Generator
 ) -> Tensor:
     """Draw a mapping for BLM+: in place of each prediction, which counts one, stand the probabilities of the highest
     source classes. Returns float64 [classes, source classes]."""
-    entries = predictions.classes * classes + labels[:, None]
+    highest, probabilities = predictions
+    entries = highest * classes + labels[:, None]
     joint = torch.zeros(source_classes * classes, dtype=torch.float64)
-    joint.index_add_(0, entries.flatten(), predictions.probabilities.double().flatten())
+    joint.index_add_(0, entries.flatten(), probabilities.double().flatten())
     return weights_of(joint.reshape(source_classes, classes))
 
 

@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the Snakefile reads this module, and does without the seconds that PyTorch takes
     import torch
     from torch import Tensor
-
-
-class Highest(NamedTuple):
-    """Of N images, the k source classes of the highest probability, and those, the highest first.
-
-    Attributes:
-        classes: int64 [N, k].
-        probabilities: [N, k].
-    """
-
-    classes: "Tensor"
-    probabilities: "Tensor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +16,18 @@ class MappingRule:
     Attributes:
         mapping: of visual prompting, "module:function" of what draws a label mapping. It is imported when it draws.
             The function's arguments: the source class that the network predicts for each chosen image, int64 [N], on
-            the CPU, or None (see first_pass), or Highest (see top_share); the images' labels, int64 [N]; the numbers
-            of source and of target classes; a random generator on the CPU. It returns the source class of each target
-            class, int64 [K], no source class twice, or weights (see weighted).
+            the CPU, or None (see first_pass), or the highest (see top_share); the images' labels, int64 [N]; the
+            numbers of source and of target classes; a random generator on the CPU. It returns the source class of
+            each target class, int64 [K], no source class twice, or weights (see weighted).
         first_pass: whether the first mapping is drawn from predictions under the untrained prompt, which take a pass
             over the chosen images; if not, the function gets None in their place.
         redraws: whether the mapping is drawn again at the start of each `mapping_interval`-th epoch, from predictions
             under the prompt of that time.
         weighted: whether the function returns a matrix of weights, floating [K, source classes], by which a target
-            class's logit is a sum over source classes (see `methods.matrix`).
+            class's logit is a sum over source classes (see `prompting.matrix`).
         top_share: the function gets, in place of predictions, so many of the highest source classes of each image as
-            this share of the number of target classes is, at least one, with their probabilities.
+            this share of the number of target classes is, at least one, the highest first, int64 [N, k], and their
+            probabilities, [N, k].
         learning_rate: of a mapping that is trained with the prompt, beginning with what the function returns: weights
             with a bias as the last column, [K, source classes + 1].
     """
@@ -85,7 +74,7 @@ class MappingRule:
 
     def draw_mapping(
         self,
-        predictions: "Tensor | Highest | None",
+        predictions: "Tensor | tuple[Tensor, Tensor] | None",
         labels: "Tensor",
         source_classes: int,
         classes: int,

@@ -19,7 +19,7 @@ class Chunk:
         weights: [N], what each image's loss counts.
         runs: int64 [N], the run of each image.
         mappings: by run, the source class of each target class, int64 [R, K], or weights, [R, K, source classes];
-            those with a bias, [R, K, source classes + 1], are trained. See `methods.matrix`.
+            those with a bias, [R, K, source classes + 1], are trained. See `prompting.matrix`.
         parameters: what is trained, [R, ...] each, by run: those of the prompt (`Prompt.new`).
     """
 

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiddencost.machine import clear_memory, out_of_memory
-from hiddencost.methods.mapping_rule import Highest
-from hiddencost.methods.matrix import map_logits_of_runs
 from hiddencost.networks.inference import FORWARD_BATCH
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting import certify
@@ -30,6 +28,7 @@ from hiddencost.prompting.certify import Tally
 from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
 from hiddencost.prompting.fusion import fuse_pointwise
 from hiddencost.prompting.graphs import Replayed
+from hiddencost.prompting.matrix import map_logits_of_runs
 from hiddencost.prompting.precision import in_bf16, resolve_precision, tf32
 from hiddencost.prompting.prompt import Parameters, Prompt
 from hiddencost.prompting.prompts import shape_of
@@ -184,7 +183,9 @@ class PromptedNetwork:
             return certify.first_classes(read, len(together), self.plan.forward_ms, self.certified)
         return self._read(images, together, of_run, prompts, self._first_classes)
 
-    def highest(self, images: Tensor, chosen: Sequence[Tensor], prompts: Parameters, count: int) -> Highest:
+    def highest(
+        self, images: Tensor, chosen: Sequence[Tensor], prompts: Parameters, count: int
+    ) -> tuple[Tensor, Tensor]:
         """Return the source classes of the highest probabilities, so many of each image, and these, on the host, in
         full precision; for the arguments see `predict`."""
 
@@ -194,7 +195,7 @@ class PromptedNetwork:
 
         together, of_run = torch.cat(list(chosen)), runs_of_images([len(indices) for indices in chosen])
         classes, probabilities = self._read(images, together, of_run, prompts, rows_of).split(count, 1)
-        return Highest(classes.long(), probabilities)
+        return classes.long(), probabilities
 
     def _first_classes(self, images: Tensor, prompts: Parameters, runs: Tensor) -> Tensor:
         return self._exact_logits(images, prompts, runs).argmax(1)

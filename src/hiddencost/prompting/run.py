@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hiddencost.methods.matrix import as_matrix
 from hiddencost.methods.method import Method
 from hiddencost.prompting.chunk import to_device
+from hiddencost.prompting.matrix import as_matrix
 from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.schedule import not_finite
 from hiddencost.study.recipes import PromptingProtocol

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hiddencost.messages import describe_unknown_name
-from hiddencost.methods.mapping_rule import Highest
 from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
@@ -23,7 +22,7 @@ from hiddencost.study.recipes import PromptingProtocol
 T = TypeVar("T")
 Progress = Callable[[int], object]  # gets the number of images trained on since the last call
 Keep = Callable[[Callable[[], dict[int, State]]], object]  # given, after each step, the way to the states of all runs
-Predictions = Tensor | Highest
+Predictions = Tensor | tuple[Tensor, Tensor]  # source classes, or the highest and their probabilities
 
 
 @lru_cache(maxsize=64)
@@ -258,6 +257,7 @@ def _by_highest(runs: Iterable[T], highest: Callable[[T], int]) -> list[tuple[in
 
 def _of(predictions: Predictions, places: Tensor) -> Predictions:
     """Return the predictions of some images."""
-    if isinstance(predictions, Highest):
-        return Highest(*(part[places] for part in predictions))
-    return predictions[places]
+    if isinstance(predictions, Tensor):
+        return predictions[places]
+    classes, probabilities = predictions
+    return classes[places], probabilities[places]

@@ -16,12 +16,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
 from hiddencost.machine import free_memory
-from hiddencost.methods.matrix import map_logits
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
 from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.engine import FrozenNetwork, PromptedNetwork
+from hiddencost.prompting.matrix import map_logits
 from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.prompt import Parameters

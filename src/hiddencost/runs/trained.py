@@ -14,11 +14,11 @@ from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.datasets.splits import take_shots
 from hiddencost.files import read_json, sha256_file
 from hiddencost.messages import describe_unknown_name
-from hiddencost.methods.matrix import map_logits
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.maps import paste
+from hiddencost.prompting.matrix import map_logits
 from hiddencost.prompting.prompts import shape_of
 from hiddencost.runs import ledger, pack, packfile, saved
 from hiddencost.runs.packfile import AXES
@@ -33,7 +33,7 @@ class TrainedClassifier(nn.Module):
         run: what the study's table says of the run: backbone, dataset, method, shots, seed, accuracy, ...
         prompt: W, float32 [3, S, S].
         mapping: the network's class that stands for each target class, int64 [K], or the weights of all of them
-            (`methods.matrix`): [K, source classes], of fm with a bias as one more column.
+            (`prompting.matrix`): [K, source classes], of fm with a bias as one more column.
     """
 
     prompt: Tensor

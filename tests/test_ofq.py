@@ -374,7 +374,7 @@ def test_a_checkpoint_is_imported_with_every_key_counted_though_no_weight_is_zer
 def test_published_networks_take_images_of_224_pixels_alone():
     names = {name: entry.architecture for name, entry in checkpoints().items() if entry.compression == "ofq"}
     assert len(names) == 9
-    assert set(names.values()) == ofq.ARCHITECTURES.keys() == inputs.SIDES.keys()
+    assert set(names.values()) == ofq.ARCHITECTURES.keys() <= inputs.SIDES.keys()
     for architecture in names.values():
         assert inputs.why_not_published(architecture, 224) is None
         assert inputs.why_not_published(architecture, 160) == (

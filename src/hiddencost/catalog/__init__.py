@@ -83,10 +83,10 @@ def checkpoint(name: str) -> CheckpointEntry:
 
 
 def architecture(name: str) -> str:
-    """Return a checkpoint's architecture, without making its entry: of a library's model what the name of its
-    architecture begins with; "" where there is no checkpoint of that name."""
+    """Return a checkpoint's architecture, without making its entry: of a library's model the first of its name, which
+    tells its family; "" where there is no checkpoint of that name."""
     for prefix, library in LIBRARIES.items():
         if name.startswith(prefix):
-            return library.architectures
+            return library.architectures + name.removeprefix(prefix)
     entry = checkpoints().get(name)
     return entry.architecture if entry else ""

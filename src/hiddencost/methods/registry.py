@@ -53,7 +53,7 @@ METHODS = {
             label="fine-tuning",
             colour="#009E73",
             job="finetune",
-            families=("convolutional",),
+            families=("convolutional", "transformer"),
             function="hiddencost.runs.finetune:fine_tune",
         ),
         Method(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hiddencost import catalog
 from hiddencost.networks.family import Family
@@ -24,7 +24,7 @@ class Convolutional(Family):
     """Networks with a head over classes of their own; pruning reaches their convolutions, the head stays dense."""
 
     name = "convolutional"
-    prefixes = ("", "timm/")
+    prefixes: ClassVar[tuple[str, ...]] = ("", "timm/")
     recipe = "protocol"
     prompt = "border"
     has_texts = False

@@ -81,5 +81,10 @@ def placed(network: nn.Module, device: torch.device) -> nn.Module:
     for name, module in list(network.named_modules()):
         if type(module) is nn.ReLU6 and module.inplace:
             network.set_submodule(name, ReLU6(inplace=True))
-    # torch's types lack this form of `to`
-    return network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.requires_grad_(False).to(device)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if (
+            tensor.ndim == 4
+        ):  # nn.Module.to would change those of five, too, such as the masks of a Swin's windows, and fail
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network

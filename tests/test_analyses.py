@@ -1,16 +1,20 @@
 """Why compression costs, and whose the cost is: measures, swaps, what tables and claims say of them, and figures."""
 
 from itertools import permutations, product
+from pkgutil import resolve_name
 
 import in_process
 import numpy as np
 import pandas as pd
 import pytest
 
+from hiddencost.figures import style
+from hiddencost.figures.registry import FIGURES
 from hiddencost.messages import StudyError, validate
 from hiddencost.results import split, tables, verdicts, why
 from hiddencost.results.analyses import ANALYSES
 from hiddencost.results.claims import Claim
+from hiddencost.results.gallery import ShownBackbone, StudyFigure
 from hiddencost.runs.measures import MEASURES, Answers, unbiased_hsic
 from hiddencost.runs.packfile import AXES
 from hiddencost.runs.sides import OWN, SIDES, SPLIT, SWAPS, accuracy_of
@@ -254,16 +258,16 @@ def test_the_names_that_a_study_may_state_are_those_of_the_registry():
 
 
 def test_a_study_measures_its_finished_runs_and_trains_nothing(tmp_path, monkeypatch, threads):
-    config = in_process.STUDY | {"analysis": ["why", "split"], "methods": ["ilm"], "shots": ["full"]}
+    config = in_process.STUDY | {"analysis": ["why", "split"], "methods": ["ilm", "fm"], "shots": ["full"]}
     finished = in_process.run(config, tmp_path, monkeypatch, ["split", "why"])
     runs, swaps = finished.runs, pd.read_parquet(finished.tables["swaps"])
-    assert len(swaps) == 2
+    assert len(swaps) == 4
     assert set(swaps["backbone"]) == {"pruned"}
     for side, run in (("own", "run"), ("dense", "run_dense")):
         of_table = swaps[run].map(runs.drop_duplicates("run").set_index("run")["accuracy"])
         assert swaps[accuracy_of(side, side, side)].to_numpy() == pytest.approx(of_table.to_numpy())
     measures = pd.read_parquet(finished.tables["measures"])
-    assert len(measures) == 2 * len(MEASURES)
+    assert len(measures) == 4 * len(MEASURES)
     assert set(measures["measure"]) == set(MEASURES)
     assert measures.loc[measures["measure"] == "ece", "value"].to_numpy() == pytest.approx(
         swaps["run"].map(runs.drop_duplicates("run").set_index("run")["ece"]).to_numpy(), abs=1e-6
@@ -272,3 +276,16 @@ def test_a_study_measures_its_finished_runs_and_trains_nothing(tmp_path, monkeyp
     assert pd.read_csv(finished.tables["split"])["cost"].notna().all()
     for figure in finished.figures.values():
         assert figure.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("kind", ["split", "why"])
+def test_figures_of_a_study_without_a_result_are_drawn(kind):
+    shown = {name: ShownBackbone(name.split()[0], 0.5, False, name) for name in ("dense", "compressed 1")}
+    runs = study_of(lambda *_: 0, levels=())
+    swaps, measures = split.of_study([], runs), why.of_study([], runs)
+    tables = {"runs": runs, "swaps": swaps, "why": why.correlations(measures, runs)}
+    settings = {"methods": ["ilm"], "labels": {}, "colours": {}, "width": 7, "panel_height": 2, "title": "none"}
+    with style.paper():
+        figure = resolve_name(FIGURES[kind].drawn_by)(tables, StudyFigure(kind, "", shown, ["one"]), settings)
+        figure.draw_without_rendering()
+        assert not any(axis.collections for axis in figure.axes)

@@ -200,7 +200,8 @@ FIGURES = {
         "one's, mean over all orders; the three add up to the cost. Below: what the compressed network gains under "
         "the dense one's mapping, prompt or both (filled), and what the dense network loses under the compressed "
         "one's (open). Bars are 95 % intervals over datasets and seeds (see the claims). A prompt and a mapping were "
-        "learned on one network: under the other they may do worse than either's own, and a gain is below zero.",
+        "learned on one network: under the other they may do worse than either's own, and a gain is below zero. "
+        "Controls are in the tables alone.",
         shows=lambda method: method.prompts,
         compares=True,
         abreast=PANELS,

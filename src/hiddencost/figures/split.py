@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
+from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.pooled import networks, pooled
 from hiddencost.runs.sides import COST
@@ -46,7 +47,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     if settings.get("shots"):
         swaps = swaps[swaps["shots"].isin(list(map(str, settings["shots"])))]
     methods = style.order(swaps, "method") or settings["methods"][:1]
-    names = [name for name in backbones if name in set(swaps["backbone"])]
+    compressed = gallery.names_in_role(backbones, gallery.COMPRESSED)  # a control's cost would set the scale
+    names = [name for name in compressed if name in set(swaps["backbone"])]
     abreast = min(style.ABREAST, len(methods))
     blocks = -(-len(methods) // abreast)
     height = min(2 * blocks * (0.35 + ROW * max(1, len(names))) + 1.3, style.PAGE)
@@ -72,7 +74,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     axes[0, 0].set_xlim(max(low, -REACH * largest), min(high, REACH * largest))
     labels = [backbones[name].label for name in names]
     axes[0, 0].set_yticks(range(len(names)), labels)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     figure.legend(handles=_handles(), loc="outside lower center", ncols=4)
     what = f"what the cost is made of, mean over {_counted(swaps)}; below: under the other network's prompt, mapping"
     style.title(figure, content, what, settings)

@@ -1,14 +1,17 @@
 """The measures of a compressed network and the dense one, run by run: see `measures`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hiddencost.datasets.prepared import Dataset
+from hiddencost.methods.registry import METHODS
+from hiddencost.prompting.matrix import map_logits
 from hiddencost.runs import pairs
 from hiddencost.runs.measures import MEASURES, Answers
-from hiddencost.runs.pairs import Adapted, PairInputs, sources, target_logits
+from hiddencost.runs.pairs import Adapted, PairInputs
 from hiddencost.runs.sides import DENSE, OWN
 
 GRADIENT_IMAGES = 1000  # of the test set, evenly spaced, at most: with a gradient an image costs three times as much
@@ -45,17 +48,22 @@ def answers(adapted: Adapted, dataset: Dataset, run: str, features: np.ndarray, 
         features=features,
         first=first,
         predicted=logits.argmax(1).numpy(),
-        logits=target_logits(logits, mapping).numpy(),
+        logits=map_logits(logits, mapping).numpy(),
         labels=labels.numpy(),
         gradient=torch.cat([one.flatten() for one in adapted.gradient(images[some], labels[some], learned)]).numpy(),
-        mapping=sources(mapping),
-        of_seeds=_of_seeds(adapted, run),
-        of_epochs=sources(learned["mappings"]),
+        mapping=_sources(adapted, run, learned),
+        of_seeds=np.array([_sources(adapted, one, adapted.learned(one)) for one in _other_seeds(adapted, run)]),
+        of_epochs=learned["mappings"].numpy(),
     )
 
 
-def _of_seeds(adapted: Adapted, run: str) -> np.ndarray:
-    """Return the mappings of the other seeds' runs that are alike in method and images per class, int [R, K]."""
+def _sources(adapted: Adapted, run: str, learned: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """Return the source class of each target class of a run, of weights that of the largest, int64 [K]."""
+    method = next(method for (method, _, _), one in adapted.runs.items() if one == run)
+    return METHODS[method].sources_of(learned["mapping"]).numpy()
+
+
+def _other_seeds(adapted: Adapted, run: str) -> list[str]:
+    """Return the other seeds' runs that are alike in method and images per class."""
     alike = {key[:2] for key, one in adapted.runs.items() if one == run}
-    others = dict.fromkeys(one for key, one in adapted.runs.items() if key[:2] in alike and one != run)
-    return np.array([sources(adapted.learned(other)["mapping"]) for other in others])
+    return list(dict.fromkeys(one for key, one in adapted.runs.items() if key[:2] in alike and one != run))

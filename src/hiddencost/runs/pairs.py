@@ -23,6 +23,7 @@ from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.layers import head_of
 from hiddencost.prompting.engine import Plan, PromptedNetwork, stacked
+from hiddencost.prompting.matrix import map_logits
 from hiddencost.prompting.prompt import Parameters
 from hiddencost.runs import ledger, packfile
 from hiddencost.runs.sides import DENSE, OWN
@@ -65,16 +66,6 @@ class PairInputs:
             dataset=Path(files.dataset[0]).parent,
             dataset_name=dataset,
         )
-
-
-def target_logits(logits: Tensor, mapping: Tensor) -> Tensor:
-    """Return the logits over the target classes, [N, K], of those over the source classes, [N, S]."""
-    return logits[:, mapping.to(logits.device)]
-
-
-def sources(mapping: Tensor) -> np.ndarray:
-    """Return the source class that counts most for each target class, int64 [..., K]."""
-    return mapping.numpy().astype(np.int64)
 
 
 class Adapted:
@@ -124,13 +115,14 @@ class Adapted:
     def gradient(self, images: np.ndarray, labels: Tensor, learned: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the gradients of the mean cross-entropy of images with respect to all that a prompt names."""
         device, prompt = self.prompted.device, self._prompt(learned)
+        mapping = learned["mapping"].to(device)
 
         def compute(part: slice, _: slice) -> tuple[Tensor, ...]:
             leaves = {name: tensor.requires_grad_() for name, tensor in stacked([prompt]).items()}
             pictures, truth = torch.tensor(images[part]).to(device), labels[part].to(device)
             runs = torch.zeros(len(pictures), dtype=torch.int64, device=device)
             logits = self.prompted.logits(pictures, leaves, runs, "fp32")
-            loss = functional.cross_entropy(target_logits(logits, learned["mapping"]), truth, reduction="sum")
+            loss = functional.cross_entropy(map_logits(logits, mapping), truth, reduction="sum")
             return torch.autograd.grad(loss, list(leaves.values()))
 
         chunks = [gradients for gradients, _, _ in self.prompted.in_chunks([len(images)], compute, gradient=True)]

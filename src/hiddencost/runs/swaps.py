@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from hiddencost.datasets.prepared import Dataset
+from hiddencost.prompting.matrix import map_logits
 from hiddencost.runs import pairs
-from hiddencost.runs.pairs import Adapted, PairInputs, target_logits
+from hiddencost.runs.pairs import Adapted, PairInputs
 from hiddencost.runs.sides import SIDES, SWAPS, accuracy_of
 
 
@@ -28,6 +29,6 @@ def swapped(pair: dict[str, Adapted], dataset: Dataset, runs: dict[str, str]) ->
     for network, prompt in product(SIDES, SIDES):
         logits = pair[network].logits(dataset.test_images, learned[prompt]).cpu()
         for mapping in SIDES:
-            predicted = target_logits(logits, learned[mapping]["mapping"]).argmax(1)
+            predicted = map_logits(logits, learned[mapping]["mapping"]).argmax(1)
             found[accuracy_of(network, prompt, mapping)] = (predicted == labels).double().mean().item()
     return [found]

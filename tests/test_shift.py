@@ -11,12 +11,19 @@ import torch
 import hiddencost
 from hiddencost.datasets import prepared
 from hiddencost.datasets.corruptions import CORRUPTIONS, corrupt
-from hiddencost.jobs import analyses, layout
+from hiddencost.figures import shift as shift_figure
+from hiddencost.figures import style
+from hiddencost.figures.registry import figures_of_study
+from hiddencost.jobs import analyses, layout, results
 from hiddencost.jobs.call import Call
+from hiddencost.messages import StudyError
 from hiddencost.results import shift as table
+from hiddencost.results import tables, verdicts
+from hiddencost.results.claims import load
 from hiddencost.runs import ledger, shift
 from hiddencost.runs.metrics import evaluate
 from hiddencost.runs.packfile import AXES
+from hiddencost.study.load import load_study
 
 CONFIG = in_process.STUDY | {
     "methods": ["flm", "lp"],
@@ -118,15 +125,62 @@ def test_costs_are_means_over_corruptions_paired_by_seed():
     assert grown.to_dict() == pytest.approx({"dense": -0.15, "sparse": -0.25})
 
 
+def test_a_claim_that_the_cost_grows_under_shift():
+    shifted, runs = made_up()
+    told = {"checkpoint": "resnet50-v1", "control": None, "recipe_dense": "dense", "classes": 2}
+    told |= {"n_test": 1000, "n_test_fewest": 500, "recipe": "{}"}
+    compression = np.where(runs["backbone"] == "sparse", "magnitude", "none")
+    clean = shifted.loc[shifted["severity"] == 0, "accuracy"].to_numpy()
+    runs = runs.assign(**told, compression=compression, accuracy=clean).reindex(columns=tables.run_columns())
+    shifted.loc[shifted["corruption"] == "contrast", "accuracy"] += (
+        0.001 * shifted["seed"] * (shifted["backbone"] == "dense")
+    )  # seeds differ
+    claims = {name: one for name, one in load().items() if one.analysis == "shift"}
+    found = verdicts.judge(runs, claims, shift=shifted).set_index("claim")
+    assert found.loc["shift-accuracy", "verdict"] == "supported"
+    assert found.loc["shift-accuracy", "effect"] == pytest.approx(10.05)
+    assert found.loc["shift-calibration", "effect"] == 0
+    assert found.loc["shift-beyond-probe", "verdict"] == "not run"
+    without = verdicts.judge(runs, claims).set_index("claim")
+    assert set(without["verdict"]) == {"not run"}
+    assert not [name for name, one in load().items() if one.analysis is None and "shift" in name]
+
+
+def figure(costs, folder, **settings):
+    """Draw the figure of some costs; return it."""
+    stated = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0}
+    stated |= {"dense": "dense", "recipe_dense": "dense"}
+    pruned = stated | {"compression": "magnitude", "sparsity_declared": 0.5}
+    listed = figures_of_study({"dense": stated, "sparse": pruned}, ["dtd"], ["ilm"], {}, analyses=["shift"])
+    (content,) = [one for one in listed.values() if one.kind == "shift"]
+    look = {"width": 6.8, "panel_height": 2.3, "colours": {}, "labels": {}, "title": "made up", "methods": ["ilm"]}
+    with style.paper():
+        return shift_figure.draw({"shift_cost": costs}, content, look | settings)
+
+
+def test_the_figure_has_the_cost_at_each_severity(tmp_path):
+    shifted, runs = made_up()
+    drawn = figure(table.costs(table.in_order(shifted, runs), runs), tmp_path)
+    (axis,) = drawn.axes
+    (line,) = [one for one in axis.get_lines() if len(one.get_xdata()) == 2 and one.get_marker() != "None"]
+    assert line.get_ydata().tolist() == pytest.approx([9.9, 19.9])
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["clean", "1"]
+    assert "2 corruptions" in drawn.get_suptitle().replace("\n", " ")
+    empty = figure(table.costs(table.in_order(shifted, runs), runs).iloc[:0], tmp_path)
+    assert "no result" in empty.get_suptitle()
+
+
+def test_without_the_analysis_there_is_no_such_figure():
+    assert "shift" not in results.figures(Call(load_study(in_process.STUDY, "s")))
+    assert "shift" in results.figures(Call(load_study(CONFIG, "s")))
+
+
 def test_runs_that_the_study_has_no_longer_are_left_out():
     shifted, runs = made_up()
     assert set(table.in_order(shifted, runs[runs["seed"] < 2])["seed"]) == {0, 1}
 
 
 def test_a_study_says_which_corruptions(tmp_path):
-    from hiddencost.messages import StudyError
-    from hiddencost.study.load import load_study
-
     assert load_study(in_process.STUDY, "s").shift.corruptions == list(CORRUPTIONS)
     for key, value, message in (
         ("corruptions", ["fog"], "shift.corruptions[0]: 'fog' is unknown; "),

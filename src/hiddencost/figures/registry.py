@@ -208,6 +208,21 @@ FIGURES = {
         analysis="split",
         title="What the cost is made of",
     ),
+    "shift": FigureKind(
+        "hiddencost.figures.shift:draw",
+        ("shift_cost",),
+        "What compression costs on corrupted test images, with the prompts, mappings and probes that were learned on"
+        " clean ones: accuracy of the dense network minus that of a compressed one, in points, against the severity "
+        "of the corruptions (of arXiv 1903.12261), at the largest number of shots. A row a dataset, a column a "
+        f"method. Points are means over corruptions and of the seed-paired differences. {BARS} Above zero, "
+        "compression costs; a line that rises says that it costs more where images are corrupted.",
+        shows=lambda method: not method.changes_weights,
+        compares=True,
+        a_page=lambda networks: 8,
+        abreast=PANELS,
+        analysis="shift",
+        title="Hidden cost on corrupted images",
+    ),
     "why": FigureKind(
         "hiddencost.figures.why:draw",
         ("why",),

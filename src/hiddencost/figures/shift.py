@@ -48,11 +48,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
             axis.set_xlabel("severity", size=7)
     figure.supylabel("dense minus compressed, accuracy (points)", size=8)
     figure.legend(handles=style.network_handles(content.backbones, lines), loc="outside lower center", ncols=6)
-    seeds, corruptions = (int(costs[name].max()) if len(costs) else 0 for name in ("seeds", "corruptions"))
+    corruptions = int(costs["corruptions"].max()) if len(costs) else 0
     shots = dict.fromkeys(style.shots_label(number) for number in largest)
     what = (
         f"hidden cost on corrupted images, with {' or '.join(shots) or 'no result'}, mean over {corruptions} "
-        f"corruption{'s' if corruptions != 1 else ''}, {style.over(seeds)}; above 0 compression costs"
+        f"corruption{'s' if corruptions != 1 else ''}, {style.over(costs['seeds'])}; above 0 compression costs"
     )
     style.title(figure, content, what + style.short_note(costs), settings)
     return figure

@@ -158,6 +158,7 @@ def compare(call: Call, analysis: str) -> dict:
 
 
 def claimed_tables(call: Call) -> dict[str, str]:
-    """Return the tables that claims are put to the test on: of each analysis of pairs its first, a row a run."""
-    names = [ANALYSES[analysis].tables[0] for analysis in comparing(call)]
+    """Return the tables that claims are put to the test on: of each analysis of runs its first, a row a run."""
+    of_runs = (ANALYSES[analysis] for analysis in asked(call) if "dataset" in ANALYSES[analysis].of)
+    names = [analysis.tables[0] for analysis in of_runs]
     return {name: f"{call.output}/{layout.TABLES[name]}" for name in names}

@@ -11,6 +11,7 @@ from hiddencost.messages import Record, describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.runs.measures import MEASURES
 from hiddencost.runs.metrics import METRICS
+from hiddencost.runs.shift_table import GROWTH
 from hiddencost.runs.sides import SPLIT
 from hiddencost.study.parts import Name, Shots
 
@@ -33,18 +34,20 @@ def _backbones(name: str) -> str:
 
 def compared_measures() -> dict[str, tuple[str, int | None]]:
     """Return what claims compare, by name: of each paired metric its column of runs.parquet and, of what is lost or
-    added against the dense backbone, the sign that makes a loss positive; and what the cost split says of a run."""
+    added against the dense backbone, the sign that makes a loss positive, and by how much that is more on corrupted
+    images (`shift_...`); and what the cost split says of a run."""
     measures: dict[str, tuple[str, int | None]] = {}
     for name, metric in METRICS.items():
         if metric.paired:
             cost = (f"{name}_lost", -1) if metric.higher_is_better else (f"{name}_added", 1)
             measures |= {name: (name, None), cost[0]: (name, cost[1])}
+            measures[f"{GROWTH}{cost[0]}"] = f"{GROWTH}{name}", cost[1]
     return measures | {name: (name, 1) for name in SPLIT}
 
 
 def factor(column: str) -> int:
     """Return what a value of a column is multiplied by to be in points."""
-    return 1 if column in SPLIT else METRICS[column].factor
+    return 1 if column in SPLIT else METRICS[column.removeprefix(GROWTH)].factor
 
 
 def _measure(name: str) -> str:
@@ -104,7 +107,9 @@ class Claim(Record):
     source: str
     measure: Annotated[str, AfterValidator(_measure)] = Field(
         description="accuracy_lost: dense minus backbone; ece_added: backbone minus dense; both paired by seed; or "
-        "what the cost split says of a run, in a study with the analysis `split`: part_mapping, gain_mapping, ..."
+        "what the cost split says of a run, in a study with the analysis `split`: part_mapping, gain_mapping, ...; "
+        "or with the analysis `shift`, by how much more it is on corrupted images than on clean ones: "
+        "shift_accuracy_lost, ..."
     )
     explained_by: Annotated[str, one_of(MEASURES)] | None = Field(
         None,
@@ -167,7 +172,9 @@ class Claim(Record):
     @property
     def analysis(self) -> str | None:
         """The analysis that a study has to have for it; None: any study is put to the test."""
-        return "why" if self.explained_by else "split" if self.measure in SPLIT else None
+        if self.explained_by:
+            return "why"
+        return "split" if self.measure in SPLIT else "shift" if self.measure.startswith(GROWTH) else None
 
     @model_validator(mode="after")
     def _of_analyses(self) -> "Claim":

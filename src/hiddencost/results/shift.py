@@ -9,7 +9,7 @@ from hiddencost.results import cells, tables
 from hiddencost.results.intervals import paired_interval
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
-from hiddencost.runs.shift import CLEAN, COLUMNS, SCORES
+from hiddencost.runs.shift_table import CLEAN, COLUMNS, GROWTH, SCORES
 
 CELL = ["backbone", "dense", "dataset", "method", "shots", "severity"]
 COST_COLUMNS = [
@@ -84,4 +84,11 @@ def growth(shifted: pd.DataFrame) -> pd.DataFrame:
     corrupted images, mean over corruptions and severities, minus that on clean ones; a share of 1."""
     is_clean = shifted["corruption"] == CLEAN
     clean, corrupted = (shifted[rows].groupby(AXES, sort=False)[SCORES].mean() for rows in (is_clean, ~is_clean))
-    return (corrupted - clean).add_prefix("shift_").reset_index()
+    return (corrupted - clean).add_prefix(GROWTH).reset_index()
+
+
+def with_growth(runs: pd.DataFrame, shifted: pd.DataFrame | None) -> pd.DataFrame:
+    """Return runs with the columns of `growth`, empty where a study has not been shown corrupted images."""
+    if shifted is None:
+        return runs.assign(**dict.fromkeys((f"{GROWTH}{name}" for name in SCORES), float("nan")))
+    return runs.merge(growth(shifted), how="left", on=AXES)

@@ -18,6 +18,7 @@ from hiddencost.results.claims import Cells, Claim, compared_measures, factor
 from hiddencost.results.evidence import judge_cells
 from hiddencost.results.pooled import NETWORK, networks, pooled
 from hiddencost.results.relation import Paper
+from hiddencost.results.shift import with_growth
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
 from hiddencost.runs.sides import COST, SPLIT
@@ -69,7 +70,8 @@ def write(
         paper: what catalog/paper.yaml holds.
         own: names of the catalog's checkpoints of which the study names files of its own.
         made: of those in whose place it has networks of another study.
-        analysed: the tables of the study's analyses that claims are put to the test on, by name: `swaps`, `measures`.
+        analysed: the tables of the study's analyses that claims are put to the test on, by name: `swaps`, `measures`,
+            `shift`.
     """
     tested = {name: tables.read(table) for name, table in analysed.items()}
     checked = {name: Claim.model_validate(claim) for name, claim in claims.items()}
@@ -84,6 +86,7 @@ def judge(
     made: Collection[str] = (),
     swaps: pd.DataFrame | None = None,
     measures: pd.DataFrame | None = None,
+    shift: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Put each claim to the test on the runs of a study.
 
@@ -117,6 +120,7 @@ def judge(
     none = pd.DataFrame(columns=[*AXES, "dense", COST, *SPLIT])
     split = none if swaps is None else swaps[none.columns]
     runs = runs.merge(split.astype({"seed": runs["seed"].dtype}), how="left", on=[*AXES, "dense"])
+    runs = with_growth(runs, shift)
     judged = []
     for name, claim in claims.items():
         explained = claim.explained_by is not None

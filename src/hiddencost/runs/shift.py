@@ -27,11 +27,8 @@ from hiddencost.runs.metrics import METRICS, predictions_of
 from hiddencost.runs.pack import Asked, Runs
 from hiddencost.runs.packfile import AXES, PackInputs, PackRequest
 from hiddencost.runs.prompting import PromptingJob
+from hiddencost.runs.shift_table import CLEAN, COLUMNS, SCORES
 from hiddencost.study.recipes import recipe_of_run
-
-CLEAN = "none"  # the corruption of severity 0
-SCORES = [name for name, metric in METRICS.items() if metric.paired]
-COLUMNS = [*AXES, "run", "corruption", "severity", *SCORES]
 
 
 @dataclass(frozen=True)

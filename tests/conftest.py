@@ -8,7 +8,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side share the
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import torch
 from filelock import FileLock
 from hypothesis import settings
 
@@ -16,7 +15,6 @@ from hiddencost import catalog, contents
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
-from hiddencost.networks.checkpoint import import_checkpoint
 from hiddencost.sources import SourceFile
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +67,8 @@ def fetched(folder: Path, name: str, files: dict[str, SourceFile]) -> Path:
 @pytest.fixture(scope="session")
 def mobilenetv2(downloads, tmp_path_factory):
     """The real MobileNetV2, imported: the folder of a backbone."""
+    from hiddencost.networks.checkpoint import import_checkpoint  # PyTorch takes seconds; who shares out tests has none
+
     entry = catalog.checkpoint("mobilenetv2")
     folder = tmp_path_factory.mktemp("mobilenetv2")
     import_checkpoint("mobilenetv2", entry, fetched(downloads, "mobilenetv2", entry.files), folder)
@@ -126,6 +126,8 @@ def evil(tmp_path):
 @pytest.fixture
 def threads():
     """Two test processes share two cores."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -800,6 +800,16 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
     assert not any(note.get_window_extent().y0 < zero < note.get_window_extent().y1 for note in named)
 
 
+def test_figures_of_one_method_and_seed_say_so(tables):
+    runs = tables["runs"].query("dataset == 'one' and method == 'ilm' and seed == 0")
+    one = tables | {"runs": runs, "summary": summarise(runs)}
+    content = figures_of_study(BACKBONES, ["one"], ["ilm"], {})
+    figure = drawn_of(one, content["accuracy"])
+    assert figure.get_suptitle() == "made up: net, accuracy, 1 seed"
+    assert figure.axes[0].get_title() == "one, ILM-VP"
+    assert drawn_of(one, content["glance"]).get_suptitle().endswith("at a glance, means of 1 seed, without interval")
+
+
 @pytest.mark.parametrize(("spread", "beyond"), [(0.001, False), (0.3, True)])
 def test_the_glance_says_where_intervals_leave_its_axes(tables, spread, beyond):
     runs = tables["runs"].query("dataset == 'one' and backbone != 'random'")

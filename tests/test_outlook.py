@@ -135,7 +135,7 @@ def test_downloads_and_disk_are_estimated(describe, tmp_path):
     weights.parent.mkdir(parents=True)
     weights.touch()
     text = describe()
-    assert "0.0 MB in 1 files that are not here yet" in text
+    assert "0.0 MB in 1 file that is not here yet" in text
     # 150 images at 104 and at 112 pixels; the checkpoint once and for 4 backbones; 48 prompts
     assert "datasets 10.5 MB, networks 70.0 MB, prompts 7.2 MB" in text
 
@@ -331,4 +331,6 @@ def test_upstream_trainings_are_counted_and_weighed(describe, tmp_path, monkeypa
 
 @pytest.mark.parametrize(("gflop", "told"), [(12_345.0, "0.0123 PFLOP"), (1.2345e9, "1,230 PFLOP")])
 def test_small_trainings_are_not_rounded_to_nothing(gflop, told):
-    assert f"the others: {told}," in outlook._upstream({"results/small/upstream/a": ("a", gflop)}, ())
+    trainings = {"results/small/upstream/a": ("a", gflop)}
+    assert f"the others: {told},\n" in outlook._upstream(trainings, ())
+    assert f"the others: {told} with 1,281,167 training images,\n" in outlook._upstream(trainings, (), [1_281_167])

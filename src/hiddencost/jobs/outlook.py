@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
+from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import analyses, cost, rates, upstream
 from hiddencost.jobs.call import Call
@@ -13,6 +13,7 @@ from hiddencost.jobs.layout import BACKBONE, FETCHED, IMPORTED, PACK
 from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
+from hiddencost.messages import listed
 from hiddencost.methods.registry import JOBS, METHODS, run_by
 from hiddencost.study.parts import Backbone, TargetDataset
 
@@ -44,7 +45,7 @@ def describe(
     lines += [*_stale(remaining), *(_left_out(call) if is_whole else [])]
     trained = {folder: one for folder, one in trainings(call).items() if made(f"{folder}/manifest.json")}
     if trained:
-        lines.append(_upstream(trained, planned))
+        lines.append(_upstream(trained, planned, set(call.upstream_counts.values())))
     work = arithmetic_left(call, remaining) + arithmetic_of_analyses(call, planned, made)
     times = rates.device_times(work, bench, gpus, at_a_time)
     lines += [
@@ -151,16 +152,20 @@ def _short_of_images(call: Call) -> list[str]:
     return lines
 
 
-def _upstream(trains_upstream: Mapping[str, tuple[str, float]], planned: Collection[str]) -> str:
-    """Return the line of the networks that the study trains: see `upstream.trainings`."""
+def _upstream(
+    trains_upstream: Mapping[str, tuple[str, float]], planned: Collection[str], images: Collection[int] = ()
+) -> str:
+    """Return the line of the networks that the study trains: see `upstream.trainings`; images: how many there are in
+    folders of the user's."""
     manifests = {Path(folder, "manifest.json"): one for folder, one in trains_upstream.items()}
     left = [one for path, one in manifests.items() if not path.exists() or str(path) in planned]
     total, by_network = sum(gflop for _, gflop in left), dict[str, list[float]]()
     for name, gflop in left:
         by_network.setdefault(name, []).append(gflop)
+    counted = f" with {listed((f'{count:,}' for count in sorted(images)), 'and')} training images" if images else ""
     text = (
         f"  upstream   {len(manifests)} trainings, of which {len(manifests) - len(left)} are there; the others: "
-        f"{float(f'{total / 1e6:.3g}'):,g} PFLOP,\n"
+        f"{float(f'{total / 1e6:.3g}'):,g} PFLOP{counted},\n"
         f"             {_gpu_time(total, ' of a GPU that reaches')}"
         " (both assumed: an old GPU, and the most of a present-day one)"
     )
@@ -194,18 +199,26 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
         *(study.upstream_datasets() if trainings(call) else ()),
         *(one[0] for one in seen if one),
     }
-    entries: list[tuple[str, CheckpointEntry | DatasetEntry]]
-    entries = [(FETCHED["checkpoints"].format(name), call.published[name]) for name in sorted(used)]
+    entries: list[tuple[str, NetworkEntry | DatasetEntry]]
+    # with the weights of those that were counted
+    entries = [(FETCHED["checkpoints"].format(name), call.checkpoints[name]) for name in sorted(used)]
     entries += [(FETCHED["datasets"].format(name), call.datasets[name]) for name in sorted(images)]
     files = [
-        file
+        (file, getattr(entry, "weights_mb", None))
         for report, entry in entries
         for file in entry.files.values()
         if made(report) and not Path(report).with_name(file.name).exists() and not file.user_paths
     ]
-    unknown = sum(file.size is None for file in files)
-    text = f"{_size(sum(file.size or 0 for file in files))} in {len(files)} files that are not here yet"
-    return f"at least {text}, {unknown} of unknown size not counted" if unknown else text
+    unknown = [megabytes for file, megabytes in files if file.size is None]
+    total = sum(file.size if file.size is not None else 1e6 * (megabytes or 0) for file, megabytes in files)
+    several = "files that are" if len(files) != 1 else "file that is"
+    text = f"{_size(total)} in {len(files)} {several} not here yet"
+    if not unknown:
+        return text
+    weighed = len(unknown) - unknown.count(None)
+    notes = [f"of {weighed} without a published size the weights alone are counted"] if weighed else []
+    notes += [f"{unknown.count(None)} of unknown size not counted"] if None in unknown else []
+    return f"at least {text}, {', '.join(notes)}"
 
 
 def _disk(call: Call, made: Callable[[str], bool]) -> str:

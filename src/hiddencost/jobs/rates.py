@@ -133,7 +133,7 @@ def device_times(jobs: Sequence[JobArithmetic], bench: Path, gpus: int, at_a_tim
     if all(rate.kind == "cpu" for rate in measured or benched):
         bf16, fp32 = GPU_TFLOPS.values()
         line = _line(jobs, assumed, f"GPU of {bf16} TFLOP/s in bf16 and {fp32} in fp32", gpus, at_a_time)
-        why = "assumed: no job has measured a GPU yet; the part of these rates that is reached is the CPU's"
+        why = "assumed: no job has measured a GPU yet; it reaches as much of these rates as that CPU does of its own"
         lines.append(f"{line},\n             {why}")
     return lines
 

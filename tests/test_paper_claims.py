@@ -1,5 +1,6 @@
 """What the paper says has its entry in the catalog, or a reason why not; and how a study relates to the paper's."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_each_claim_of_the_paper_has_its_entry_or_the_reason_why_not():
     listed = [name for entries in SAID.values() if isinstance(entries, list) for name in entries]
     assert sorted(listed) == sorted(name for name, one in claims.load().items() if "2308.14969" in one.source)
     assert all(entries for entries in SAID.values())
+
+
+def test_the_benchmark_names_the_claims_about_a_mean_on_one_dataset():
+    """Their intervals are those that hold the truth least often (bench/coverage.py)."""
+    (told,) = re.findall(
+        r"claims of the paper use these:.*?\((.*?)\)", (ROOT / "bench/README.md").read_text(), re.DOTALL
+    )
+    alone = {
+        name
+        for name, one in claims.load().items()
+        if one.of == "mean" and one.order is None and one.cells.datasets is not None and len(one.cells.datasets) == 1
+    }
+    assert set(re.findall("`(.+?)`", told)) == alone
 
 
 def test_a_margin_of_ours_is_said_to_be_ours():

@@ -187,3 +187,11 @@ def test_budgets_that_are_one_training_stand_once():
     assert text.count("| = 10") == 2
     assert "= n: as at n shots" in told
     assert "= n" not in typeset.caption(runs.drop(columns="run"), "accuracy")
+
+
+def test_a_page_has_no_more_columns_than_fit_however_many_methods():
+    for count, expected in ((4, [8, 8]), (8, [8] * 4), (10, [5] * 8)):
+        numbers = pd.MultiIndex.from_product([range(4), range(count)], names=["dataset", "method"]).to_frame(
+            index=False
+        )
+        assert [len(group) for group in typeset._groups(numbers)] == expected

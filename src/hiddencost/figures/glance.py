@@ -33,6 +33,7 @@ NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "zorder": 4, "
 NOTE |= {"in_layout": False}
 # where a text may stand by its point, in points: the first free place is taken
 NEAR = [(-3, 3), (3, 3), (-3, -9), (3, -9), (-6, -3), (6, -3)]
+CLEAR = np.array([5.0, 3.0])  # points to either side of, and over and under, another network's
 LEADER: dict[str, Any] = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 2}
 FAR = [(x, y) for y in (10, -16, 17) for x in (-3, 3)]
 
@@ -176,8 +177,8 @@ def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
     the first its sparsity: where there is room, over no point, no other text and not the line of zero."""
     to_pixels, dot = axis.transData.transform, plt.rcParams["figure.dpi"] / 72
     taken = [text.get_window_extent() for text in axis.texts]
-    for x, y in to_pixels(points[["kept", "lost"]]):
-        taken.append(Bbox([(x - 2 * dot, y - 2 * dot), (x + 2 * dot, y + 2 * dot)]))
+    marks = dict(zip(points.index, to_pixels(points[["kept", "lost"]]), strict=True))
+    marked = {key: Bbox([place - CLEAR * dot, place + CLEAR * dot]) for key, place in marks.items()}
     middle, zero = np.mean(axis.get_xlim()), to_pixels((0, 0))[1]
     taken.append(Bbox([(axis.bbox.x0, zero), (axis.bbox.x1, zero + dot)]))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
@@ -194,7 +195,8 @@ def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
             note = axis.annotate(text.strip(), point, place, ha=side, **NOTE)
             box = note.get_window_extent()
             inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and axis.bbox.y0 <= box.y0
-            if inside and not any(box.overlaps(other) for other in taken):
+            others = [other for key, other in marked.items() if key != one.name]
+            if inside and not any(box.overlaps(other) for other in [*taken, *others]):
                 taken.append(box)
                 if (x, y) in FAR:
                     axis.annotate("", point, place, arrowprops=LEADER, **NOTE)

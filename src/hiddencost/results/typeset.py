@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -138,11 +139,13 @@ def shots_label(shots: str) -> str:
 
 
 def _groups(numbers: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the numbers of as many datasets at a time as fit a printed page."""
-    datasets = numbers["dataset"].unique()
-    step = max(1, WIDTH // numbers["method"].nunique())
+    """Yield the numbers of as many datasets at a time as fit a printed page; of more methods than do, of a part."""
+    datasets, methods = numbers["dataset"].unique(), numbers["method"].unique()
+    parts = np.array_split(methods, -(-len(methods) // WIDTH))
+    step = max(1, WIDTH // len(parts[0]))
     for start in range(0, len(datasets), step):
-        yield numbers[numbers["dataset"].isin(datasets[start : start + step])]
+        group = numbers[numbers["dataset"].isin(datasets[start : start + step])]
+        yield from (group[group["method"].isin(part)] for part in parts)
 
 
 def _text(numbers: pd.DataFrame, bold: str, sign: str, missing: str, short: str) -> pd.DataFrame:

@@ -67,7 +67,8 @@ def fetched(folder: Path, name: str, files: dict[str, SourceFile]) -> Path:
 @pytest.fixture(scope="session")
 def mobilenetv2(downloads, tmp_path_factory):
     """The real MobileNetV2, imported: the folder of a backbone."""
-    from hiddencost.networks.checkpoint import import_checkpoint  # PyTorch takes seconds; who shares out tests has none
+    # PyTorch takes seconds, which the process that shares tests out does without
+    from hiddencost.networks.checkpoint import import_checkpoint
 
     entry = catalog.checkpoint("mobilenetv2")
     folder = tmp_path_factory.mktemp("mobilenetv2")

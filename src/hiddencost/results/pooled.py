@@ -104,7 +104,7 @@ def _units(found: pd.DataFrame) -> np.ndarray:
     keys = found[levels[-1]].apply(lambda names: pd.factorize(names)[0])
     place, cells = keys.groupby(levels[-1], sort=False).ngroup(), keys.drop_duplicates()
     weight = np.ones(len(cells))
-    for whole, part in pairwise(cells.groupby(level, sort=False).ngroup().to_numpy() for level in levels):
+    for whole, part in pairwise(np.unique(cells[level], axis=0, return_inverse=True)[1] for level in levels):
         parts = np.bincount(whole[np.unique(part, return_index=True)[1]])  # how many a whole has
         weight /= parts[whole]
     replicate, seed = (pd.factorize(found[name], sort=True) for name in ("replicate", "seed"))

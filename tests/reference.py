@@ -7,7 +7,9 @@ explicit loop for the mapping and Adam written out from its paper.
 import math
 
 import torch
+from torch import nn
 from torch.nn import functional
+from torchvision.transforms.v2 import functional as functional_of_images
 
 from hiddencost.prompting.schedule import stream
 
@@ -85,8 +87,14 @@ class Border:
     def canvases(self, images, mean, std):
         return canvas_of(images, *self.learned, self.size, mean, std)
 
+    def in_training(self, images, mean, std, seed, step):
+        return self.canvases(images, mean, std)
+
     def after_step(self):
         pass
+
+    def rates(self, protocol, passed):
+        return [protocol.learning_rate * protocol.gamma**passed for _ in self.learned]
 
 
 class Resized(Border):
@@ -122,6 +130,54 @@ class Resized(Border):
 
     def after_step(self):
         self.learned[1].clamp_(0.1, 5)
+
+
+class Masked(Border):
+    """SMM's: the pattern is added under a mask that a small network makes of the image."""
+
+    def __init__(self, protocol, dtype):
+        super().__init__(protocol, dtype)
+        self.patch, layers, channels = protocol.patch, [], 3
+        for number in range(protocol.layers - 1):
+            layers += [nn.Conv2d(channels, 8 * 2**number, 3, padding=1), nn.BatchNorm2d(8 * 2**number), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if protocol.patch >= 2 ** (number + 1) else []
+            channels = 8 * 2**number
+        self.network = nn.Sequential(*layers, nn.Conv2d(channels, 3, 3, padding=1)).to(dtype).train()
+        generator = stream(3, "prompt")
+        with torch.no_grad():
+            for layer in self.network:
+                if isinstance(layer, nn.Conv2d):  # as it draws them itself
+                    bound = 1 / math.sqrt(layer.in_channels * 9)
+                    for one in (layer.weight, layer.bias):
+                        one.copy_(torch.empty(one.shape).uniform_(-bound, bound, generator=generator))
+        self.learned += self.network.parameters()
+
+    def under_masks(self, images, mean, std):
+        mean, std = (torch.tensor(values, dtype=self.learned[0].dtype).view(1, 3, 1, 1) for values in (mean, std))
+        images = (images.to(mean.dtype) / 255 - mean) / std
+        masks, of_pixel = self.network(images), torch.arange(self.size) // self.patch
+        return images + self.learned[0] * masks[:, :, of_pixel][:, :, :, of_pixel]
+
+    def canvases(self, images, mean, std):
+        self.network.eval()
+        return self.under_masks(
+            functional_of_images.resize(images, [self.size, self.size], antialias=True), mean, std
+        )
+
+    def in_training(self, images, mean, std, seed, step):
+        generator, views = stream(seed, f"augmentation of step {step}"), []
+        larger = functional_of_images.resize(images, [self.size + 32, self.size + 32], antialias=True)
+        rows, columns = torch.randint(33, (2, len(images)), generator=generator).tolist()
+        mirrored = torch.randint(2, (1, len(images)), generator=generator)[0].tolist()
+        for image, row, column, mirror in zip(larger, rows, columns, mirrored, strict=True):
+            view = image[:, row : row + self.size, column : column + self.size]
+            views.append(view.flip(2) if mirror else view)
+        self.network.train()
+        return self.under_masks(torch.stack(views), mean, std)
+
+    def rates(self, protocol, passed):
+        mask = protocol.mask_learning_rate * protocol.mask_gamma**passed
+        return [*super().rates(protocol, passed)[:1], *(mask for _ in self.learned[1:])]
 
 
 def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype, shape=Border):
@@ -171,9 +227,8 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
                 passed = sum(step >= math.floor(fraction * total) for fraction in protocol.milestones)
             else:
                 passed = sum(epoch >= math.floor(fraction * protocol.epochs) for fraction in protocol.milestones)
-            rate = protocol.learning_rate * protocol.gamma**passed
             batch = order[start : start + protocol.batch_size]
-            logits = network(prompt.canvases(images[batch], mean, std))
+            logits = network(prompt.in_training(images[batch], mean, std, seed, step))
             if layer:
                 logits = layer(logits)
             elif isinstance(mapping, list):
@@ -184,8 +239,9 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
             trained = [*adams, *(adams_of_layer if layer else [])]
             gradients = torch.autograd.grad(loss, [one.parameter for one in trained])
             step += 1
-            for one, gradient in zip(trained, gradients, strict=True):
-                one.update(gradient, rate if one in adams else rate / protocol.learning_rate * 1e-3)
+            rates = prompt.rates(protocol, passed) + [1e-3 * protocol.gamma**passed] * len(trained[len(adams) :])
+            for one, gradient, rate in zip(trained, gradients, rates, strict=True):
+                one.update(gradient, rate)
             with torch.no_grad():
                 prompt.after_step()
             losses.append(loss.item())

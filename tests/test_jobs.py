@@ -734,6 +734,8 @@ CLIP = {
         ("prompting/additive.py", {"clip"}),
         ("prompting/resize.py", set()),
         ("study/resize.py", set()),
+        ("prompting/masks.py", set()),
+        ("study/masks.py", set()),
         ("study/stated.py", set()),
         ("prompting/prompt.py", {"dense", "clip", "int8"}),
         ("prompting/engine.py", {"dense", "clip", "int8"}),

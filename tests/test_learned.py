@@ -19,7 +19,7 @@ PLAIN |= {"recipe_dense": "dense"}
 BACKBONES = {"dense": PLAIN, "pruned": PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}}
 NAMES = dict.fromkeys(BACKBONES, lambda dataset: None)  # of source classes: ImageNet's
 GROUPS = [figures_of_study(BACKBONES, ["toy"], ["rlm", "ilm"], {})["prompts"].backbones]
-SHAPES = {name: {"shape": "border", "std": None} for name in BACKBONES}
+SHAPES = {name: {"shape": "border", "scaling": None} for name in BACKBONES}
 DRAWN = torch.tensor([[0, 1, 2], [0, 1, 5], [7, 6, 5]])  # by epoch
 
 

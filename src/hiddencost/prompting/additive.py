@@ -1,6 +1,5 @@
 """A prompt that is added to the image, on CLIP."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiddencost.prompting.images import fill
-from hiddencost.prompting.prompt import Parameters, Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt, Scaling
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class AdditivePrompt(Prompt):
         prompted = canvases + torch.where(mask, prompts["prompt"], 0)[runs]
         return prompted.contiguous(memory_format=torch.channels_last)
 
-    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
-        return learned["prompt"].numpy() * np.array(std, np.float32)[:, None, None]
+    def in_pixels(self, learned: Parameters, scaling: Scaling | None, image: np.ndarray | None) -> np.ndarray:
+        assert scaling is not None, "a CLIP's entry has it"
+        return learned["prompt"].numpy() * np.array(scaling[1], np.float32)[:, None, None]
 
     def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:
         picture = Image.fromarray(image.transpose(1, 2, 0))

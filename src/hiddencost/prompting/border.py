@@ -1,6 +1,5 @@
 """A border around the image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hiddencost.prompting.maps import SharedMaps
-from hiddencost.prompting.prompt import Parameters, Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt, Scaling
 
 
 def padding(image_size: int, canvas: int) -> tuple[int, int]:
@@ -50,7 +49,7 @@ class BorderPrompt(Prompt):
         border, patch = (part.contiguous(memory_format=torch.channels_last) for part in (border, patch))
         return SharedMaps(border, patch, (self.inside, self.inside), runs, is_canvas=True)
 
-    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
+    def in_pixels(self, learned: Parameters, scaling: Scaling | None, image: np.ndarray | None) -> np.ndarray:
         return 1 / (1 + np.exp(-learned["prompt"].numpy())) - 0.5
 
     def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:

@@ -131,9 +131,10 @@ class PromptedNetwork:
         """Say why a step could not be captured, if so."""
         return self._graphs[True].failed if self._graphs else None
 
-    def new_prompt(self) -> Parameters:
-        """Return the prompt as training begins: of W, around an image a mid-grey border; added to it nothing."""
-        return {name: tensor.to(self.mean) for name, tensor in self.prompt.new().items()}
+    def new_prompt(self, generator: torch.Generator | None = None) -> Parameters:
+        """Return the prompt as training begins: of W, around an image a mid-grey border; added to it nothing. The
+        generator is of what else is drawn."""
+        return {name: tensor.to(self.mean) for name, tensor in self.prompt.new(generator).items()}
 
     @torch.no_grad()
     def constrain(self, parameters: Parameters) -> None:

@@ -80,8 +80,8 @@ def noise_chunk(frozen: FrozenNetwork, runs: int, images: int) -> Chunk:
     noise = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=noise)
     prompts = {
-        name: new + torch.randn(runs, *new.shape, generator=noise, dtype=frozen.mean.dtype)
-        for name, new in frozen.prompt.new().items()
+        name: new + torch.randn(new.shape, generator=noise, dtype=frozen.mean.dtype)
+        for name, new in frozen.prompt.in_chunk(runs, count).items()
     }
     labels = torch.arange(count) % classes
     weights = torch.full((count,), 1 / images, dtype=frozen.mean.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hiddencost.prompting.maps import SharedMaps
 
+Scaling = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation, by channel, of images in [0, 1]
 Parameters = dict[str, Tensor]  # what a run trains, by name; those of R runs have R in front of their shapes
 
 
@@ -27,12 +28,16 @@ class Prompt(ABC):
         not_shared: why no part of a canvas is the same for all images of a run. None: there is such a part, which the
             engine computes once, and `compose` returns SharedMaps.
         limits: of what is learned, by name: the least and the largest value that it is kept to after each step.
+        not_trained: the names of what is learned without a gradient: `of_batch` returns it anew.
+        of_batches: whether a part of the prompt is computed from a run's whole batch, see `of_batch`.
     """
 
     canvas: int
 
     not_shared: ClassVar[str | None] = None
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    not_trained: ClassVar[frozenset[str]] = frozenset()
+    of_batches: ClassVar[bool] = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -48,9 +53,38 @@ class Prompt(ABC):
     def mask(self) -> Tensor:
         """Return M, bool [1, S, S]: true where the prompt is learned."""
 
-    def new(self) -> Parameters:
-        """Return what is trained as training begins, float32: `prompt`, W, [3, S, S], zeros."""
+    def new(self, generator: torch.Generator | None = None) -> Parameters:
+        """Return what is learned as training begins, float32: `prompt`, W, [3, S, S], zeros.
+
+        generator: of what is drawn at random; None: as a seed of 0 would have it.
+        """
         return {"prompt": torch.zeros(3, self.canvas, self.canvas)}
+
+    def in_chunk(self, runs: int, images: int) -> Parameters:
+        """Return what `compose` takes of R runs, and of their N images all together, in training: as it begins."""
+        return {name: new.expand(runs, *new.shape) for name, new in self.new().items()}
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return how `view` sees so many images of a batch: int64 [numbers, count], on the host."""
+        return torch.empty(0, count, dtype=torch.int64)
+
+    def view(self, images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """Return images as training sees them, uint8 [N, 3, s, s], of uint8 [N, 3, s, s] and what was drawn, int64
+        [N] each: as they are."""
+        return images
+
+    def of_batch(self, images: Tensor, prompts: Parameters, mean: Tensor, std: Tensor) -> tuple[Tensor, Parameters]:
+        """Return what is computed from whole batches in training, where `of_batches` says so.
+
+        Args:
+            images: of a batch of each of R runs, as `view` returns them: uint8 [R, B, 3, s, s].
+            prompts: of the runs, what `new` names, [R, ...].
+            mean, std: [3, 1, 1], of images in [0, 1].
+
+        Returns:
+            For each image what `compose` finds as `masks`, [R, B, ...], and what is `not_trained`, [R, ...].
+        """
+        raise TypeError("nothing of it is computed from whole batches")
 
     @abstractmethod
     def compose(
@@ -74,12 +108,13 @@ class Prompt(ABC):
         return self.mask()
 
     @abstractmethod
-    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
+    def in_pixels(self, learned: Parameters, scaling: Scaling | None, image: np.ndarray | None) -> np.ndarray:
         """Return what a learned prompt adds to grey, or to the image, as a share of a pixel's range: [3, S, S].
 
         Args:
             learned: of one run, what `new` names.
-            std: of the network's input, by channel, where the catalog has it.
+            scaling: of the network's input, where the catalog has it.
+            image: uint8 [3, s, s]; None where there is none.
         """
 
     @abstractmethod

@@ -22,6 +22,7 @@ PROMPTS: dict[str, str] = {
     "border": "hiddencost.prompting.border:BorderPrompt",
     "additive": "hiddencost.prompting.additive:AdditivePrompt",
     "resize": "hiddencost.prompting.resize:ResizePrompt",
+    "masks": "hiddencost.prompting.masks:MaskPrompt",
 }
 
 

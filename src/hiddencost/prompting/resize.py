@@ -1,6 +1,6 @@
 """A border around an image whose size on the canvas is learned with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiddencost.prompting.border import padding
-from hiddencost.prompting.prompt import Parameters, Prompt
+from hiddencost.prompting.prompt import Parameters, Prompt, Scaling
 from hiddencost.study.resize import LARGEST, SMALLEST
 
 
@@ -46,8 +46,8 @@ class ResizePrompt(Prompt):
         """Return where W can ever be learned: where the border is depends on a run's scale, see `border`."""
         return torch.ones(1, self.canvas, self.canvas, dtype=torch.bool)
 
-    def new(self) -> Parameters:
-        """Return what is trained as training begins, float32: `prompt`, W, [3, S, S], zeros, and `scale`, a, []."""
+    def new(self, generator: torch.Generator | None = None) -> Parameters:
+        """Return what is learned as training begins, float32: `prompt`, W, [3, S, S], zeros, and `scale`, a, []."""
         return super().new() | {"scale": torch.tensor(self.scale)}
 
     def border(self, scales: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class ResizePrompt(Prompt):
     def shown_mask(self, learned: Parameters) -> Tensor:
         return self.border(learned["scale"][None])[0]
 
-    def in_pixels(self, learned: Parameters, std: Sequence[float] | None) -> np.ndarray:
+    def in_pixels(self, learned: Parameters, scaling: Scaling | None, image: np.ndarray | None) -> np.ndarray:
         return (torch.sigmoid(learned["prompt"]) - 0.5).numpy()
 
     def placed(self, image: np.ndarray, learned: Parameters) -> np.ndarray:

@@ -87,14 +87,23 @@ class Run:
             self._matrix = to_device(as_matrix(self.outcome.mapping, columns).to(like.dtype), like.device)
         return self._matrix
 
+    @property
+    def step(self) -> int:
+        """How many steps it has taken."""
+        return len(self.outcome.losses) + len(self.losses)
+
     def steps_left(self) -> int:
         """Return how many steps are left of a run that is between two epochs."""
         return self.recipe.steps_on(len(self.chosen)) - len(self.outcome.losses)
 
     def advance(self, loss: Tensor, gradients: Parameters, images: int) -> None:
-        """Take a step by the gradients of its parameters, on so many images."""
+        """Take a step, on so many images, by the gradients of its parameters and the new values of those that are
+        not trained."""
         for name, tensor in self.parameters.items():
-            tensor.grad = gradients[name]
+            if tensor.requires_grad:
+                tensor.grad = gradients[name]
+            else:
+                tensor.copy_(gradients[name])
         for optimiser, schedule in self.steps:
             optimiser.step()
             schedule.step()

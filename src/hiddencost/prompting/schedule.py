@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from hiddencost.study.recipes import PromptingProtocol, Recipe, RunClipProtocol, RunLength, RunProtocol
+from hiddencost.study.recipes import CanvasProtocol, PromptingProtocol, Recipe, RunClipProtocol, RunLength
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
@@ -29,7 +29,7 @@ def epoch_batches(count: int, recipe: RunLength, generator: torch.Generator) -> 
     yield from order.split(recipe.batch_size)
 
 
-def _adam(parameters: list[Tensor], recipe: Recipe | RunProtocol, images: int) -> tuple[Optimizer, LRScheduler]:
+def _adam(parameters: list[Tensor], recipe: Recipe | CanvasProtocol, images: int) -> tuple[Optimizer, LRScheduler]:
     """Adam, whose rate falls by gamma at the start of the epochs ⌊milestone x epochs⌋, or at so many of the steps."""
     adam = Adam(parameters, lr=recipe.learning_rate, fused=parameters[0].is_cuda)
     milestones = [recipe.step_at(share, images) for share in recipe.milestones]

@@ -12,6 +12,7 @@ from torch import Tensor
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS, run_by
+from hiddencost.prompting.batches import MASKS, WholeBatches
 from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.prompt import Parameters
@@ -139,15 +140,17 @@ class _Pack:
 
     def _new(self, number: int, method: Method, recipe: PromptingProtocol, chosen: Tensor, mapping: Tensor) -> Run:
         """Return a run at its beginning."""
-        parameters, rates = self.prompted.new_prompt(), dict[str, float]()
+        parameters = self.prompted.new_prompt(stream(self.seed, "prompt"))
+        settings = {name: recipe.settings_of(name) for name in parameters.keys() - self.prompted.prompt.not_trained}
         if method.learning_rate is not None:
-            parameters["mapping"], rates["mapping"] = mapping.to(self.prompted.device), method.learning_rate
-        by_rate: dict[float, list[Tensor]] = {}
+            parameters["mapping"] = mapping.to(self.prompted.device)
+            settings["mapping"] = {"learning_rate": method.learning_rate}
+        alike: dict[tuple, list[Tensor]] = {}
         for name, tensor in parameters.items():
-            by_rate.setdefault(rates.get(name, recipe.learning_rate), []).append(tensor.requires_grad_())
+            if name in settings:
+                alike.setdefault(tuple(settings[name].items()), []).append(tensor.requires_grad_())
         steps = [
-            optimiser(tensors, recipe.model_copy(update={"learning_rate": rate}), len(chosen))
-            for rate, tensors in by_rate.items()
+            optimiser(tensors, recipe.model_copy(update=dict(own)), len(chosen)) for own, tensors in alike.items()
         ]
         training = parameters, steps, stream(self.seed, "batches"), TrainedPrompt(parameters, mapping)
         return Run(number, method, recipe, chosen, *training)
@@ -220,24 +223,41 @@ class _Pack:
     def _gradients(self, runs: list[Run], batches: list[Tensor]) -> tuple[Tensor, Parameters]:
         """Return the mean loss of each run on its batch, [R], and its gradients, [R, ...] each."""
         prompted, counts, together = self.prompted, [len(batch) for batch in batches], torch.cat(batches)
-        read = prompted.reader(self.images, together, self.labels[together], runs_of_images(counts))
+        columns = self.labels[together], runs_of_images(counts), *self._draw_views(runs, counts)
+        read = prompted.reader(self.images, together, *columns)
         weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
         parameters, mappings = stacked([run.prompt for run in runs]), self._mappings(runs)
+        whole = WholeBatches(prompted, read, counts, parameters) if prompted.prompt.of_batches else None
 
         def compute(part: slice, present: slice) -> tuple[Tensor, Parameters]:
-            pictures, labels, of_run = read(part)
+            pictures, labels, of_run, *drawn = read(part)
+            own = of_runs(parameters, present)
+            if whole:
+                pictures, own = prompted.prompt.view(pictures, drawn), whole.in_chunk(part, own)
             inputs = pictures, labels, weights[part], of_run - present.start
-            return prompted.gradients(Chunk(*inputs, mappings[present], of_runs(parameters, present)))
+            return prompted.gradients(Chunk(*inputs, mappings[present], own))
 
         losses = weights.new_zeros(len(runs))
         gradients: Parameters = {}
-        for (loss, of_chunk), _, present in prompted.in_chunks(counts, compute, gradient=True):
+        for (loss, of_chunk), images, present in prompted.in_chunks(counts, compute, gradient=True):
             losses[present] += loss
             for name, gradient in of_chunk.items():
+                each, places = (len(together), images) if name == MASKS else (len(runs), present)
                 if name not in gradients:
-                    gradients[name] = gradient.new_zeros(len(runs), *gradient.shape[1:])
-                gradients[name][present] += gradient
+                    gradients[name] = gradient.new_zeros(each, *gradient.shape[1:])
+                gradients[name][places] += gradient
+        if whole:
+            gradients |= whole.gradients(gradients.pop(MASKS)) | whole.kept
         return losses, gradients
+
+    def _draw_views(self, runs: list[Run], counts: list[int]) -> Sequence[Tensor]:
+        """Return what is drawn of how training sees the images of a step, of most prompts nothing: int64 [N] each, on
+        the host. What a run draws is a function of the seed and of its step."""
+        prompt = self.prompted.prompt
+        if not prompt.of_batches:
+            return ()
+        streams = [stream(self.seed, f"augmentation of step {run.step}") for run in runs]
+        return torch.cat([prompt.draw(count, one) for count, one in zip(counts, streams, strict=True)], 1).unbind()
 
     def _mappings(self, runs: list[Run]) -> Tensor:
         """Return the mappings of runs, as a Chunk has them, on the device."""

@@ -102,7 +102,7 @@ def read_learned(
         sources: by backbone, of a dataset's name the names of its source classes, None where they are those of
             ImageNet-1k.
         shapes: of the prompts on a backbone, by its name: `shape` of `PROMPTS`, its settings beyond canvas and image,
-            and the `std` of the network's input.
+            and the `scaling` of the network's input, its mean and standard deviation.
     """
     runs = runs[(runs["status"] == "ok") & runs["method"].isin(run_by("train"))]
     images, classes = {}, {}
@@ -196,7 +196,7 @@ def _prompts(
             shown = {"canvas": canvas, "image_size": canvas if example is None else example.shape[-1]}
             prompt = shape_of(stated["shape"]).of(stated | shown)
             learned = {name: stored.get_tensor(name) for name in prompt.new()}
-        borders[key] = prompt.in_pixels(learned, stated["std"])
+        borders[key] = prompt.in_pixels(learned, stated["scaling"], example)
         if example is not None:
             drawn[key] = prompt.shown_mask(learned).numpy(), prompt.placed(example, learned)
     strongest = max((np.quantile(np.abs(border), 0.99) for border in borders.values()), default=0.5)

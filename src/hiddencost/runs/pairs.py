@@ -113,17 +113,18 @@ class Adapted:
         return torch.cat(caught), logits
 
     def gradient(self, images: np.ndarray, labels: Tensor, learned: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the gradients of the mean cross-entropy of images with respect to all that a prompt names."""
+        """Return the gradients of the mean cross-entropy of images with respect to all that a prompt trains."""
         device, prompt = self.prompted.device, self._prompt(learned)
         mapping = learned["mapping"].to(device)
+        trained = prompt.keys() - self.prompted.prompt.not_trained
 
         def compute(part: slice, _: slice) -> tuple[Tensor, ...]:
-            leaves = {name: tensor.requires_grad_() for name, tensor in stacked([prompt]).items()}
+            leaves = {name: one.requires_grad_(name in trained) for name, one in stacked([prompt]).items()}
             pictures, truth = torch.tensor(images[part]).to(device), labels[part].to(device)
             runs = torch.zeros(len(pictures), dtype=torch.int64, device=device)
             logits = self.prompted.logits(pictures, leaves, runs, "fp32")
             loss = functional.cross_entropy(map_logits(logits, mapping), truth, reduction="sum")
-            return torch.autograd.grad(loss, list(leaves.values()))
+            return torch.autograd.grad(loss, [one for one in leaves.values() if one.requires_grad])
 
         chunks = [gradients for gradients, _, _ in self.prompted.in_chunks([len(images)], compute, gradient=True)]
         return [torch.cat(of_chunks).sum(0).cpu() / len(images) for of_chunks in zip(*chunks, strict=True)]

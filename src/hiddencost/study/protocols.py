@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hiddencost.study.masks import RunMaskProtocol
 from hiddencost.study.recipes import PromptingProtocol, RunClipProtocol, RunProtocol
 from hiddencost.study.resize import RunResizeProtocol
 
 RUN_PROTOCOLS: dict[str, type[PromptingProtocol]] = {
-    kind.prompt: kind for kind in (RunProtocol, RunClipProtocol, RunResizeProtocol)
+    kind.prompt: kind for kind in (RunProtocol, RunClipProtocol, RunResizeProtocol, RunMaskProtocol)
 }
 
 

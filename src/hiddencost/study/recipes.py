@@ -91,6 +91,10 @@ class RunLength(Training):
         """Return how many passes over so many images a run begins."""
         return math.ceil(self.steps_on(images) / self.steps_of_pass(images))
 
+    def settings_of(self, parameter: str) -> dict[str, float]:
+        """Return what is trained otherwise of a parameter of a prompt, by its name, in place of the recipe's own."""
+        return {}
+
     def images_on(self, images: int) -> int:
         """Return how many images a run on so many is trained on, pass by pass."""
         passes, rest = divmod(self.steps_on(images), self.steps_of_pass(images))
@@ -201,14 +205,21 @@ class OneBatchSize(Protocol, RunLength):
         return math.floor(share * (self.epochs or 0)) * self.steps_of_pass(images)
 
 
-class RunProtocol(OneBatchSize):
-    """The recipe of one run: the study's protocol at its dataset's image size."""
+class CanvasProtocol(OneBatchSize):
+    """The recipe of one run: the study's protocol, on a network's canvas."""
 
     canvas: int = Field(ge=8, description="side of the network's input in pixels: image and border")
+
+    prompt: ClassVar[str]  # of prompting.prompts.PROMPTS
+    prompt_settings: ClassVar[tuple[str, ...]] = ()  # what its prompt takes of it, beside canvas and image_size
+
+
+class RunProtocol(CanvasProtocol):
+    """The recipe of one run: the study's protocol at its dataset's image size."""
+
     image_size: int = Field(ge=1, description="side of the image within the canvas, in pixels")
 
-    prompt: ClassVar[str] = "border"  # of prompting.prompts.PROMPTS
-    prompt_settings: ClassVar[tuple[str, ...]] = ()  # what its prompt takes of it, beside canvas and image_size
+    prompt: ClassVar[str] = "border"
 
 
 PUBLISHED_TEMPLATES = 81
@@ -268,7 +279,7 @@ class RunClipProtocol(ClipRecipe):
     prompt_settings: ClassVar[tuple[str, ...]] = ("border", "interpolation")
 
 
-PromptingProtocol = RunProtocol | RunClipProtocol
+PromptingProtocol = CanvasProtocol | RunClipProtocol
 
 
 class FineTuning(ByEpochs):

@@ -17,15 +17,17 @@ class StatedShape(ABC):
     Attributes:
         description: for the schema of a study.
         required: its settings, of the fields of `study.stated.StatedPrompt`, all of which a study gives.
+        fills: whether an image fills the canvas, whatever its dataset's image_size.
     """
 
     description: ClassVar[str]
     required: ClassVar[tuple[str, ...]]
+    fills: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, settings: Settings, backbone: str, canvas: int, image_sizes: Sequence[int | None]) -> None:
         """Raise ValueError where such prompts do not fit on a canvas; see `recipes.Protocol.check_prompts`, which has
-        seen to it that each image leaves a border."""
+        seen to it that each image leaves a border, where it does not fill the canvas."""
 
 
 class Resize(StatedShape):
@@ -43,4 +45,22 @@ class Resize(StatedShape):
                 )
 
 
-SHAPES: dict[str, StatedShape] = {"resize": Resize()}
+class Masks(StatedShape):
+    """A pattern under masks of the images' own (`prompting.masks`)."""
+
+    description = "a pattern added to each image under a mask that a small network makes of it (SMM)"
+    required = ("layers", "patch", "mask_learning_rate", "mask_gamma")
+    fills = True
+
+    def check(self, settings: Settings, backbone: str, canvas: int, image_sizes: Sequence[int | None]) -> None:
+        layers, patch = settings["layers"], settings["patch"]
+        if patch > 2 ** (layers - 1):
+            most = 2 ** (layers - 1)
+            raise ValueError(f"protocol.prompt.patch: {patch}; expected {most} at most, with {layers} layers")
+        if canvas % patch:
+            raise ValueError(
+                f"protocol.prompt.patch: {patch} does not divide the canvas of {backbone}, {canvas} pixels"
+            )
+
+
+SHAPES: dict[str, StatedShape] = {"resize": Resize(), "masks": Masks()}

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hiddencost.messages import Record, one_of
+from hiddencost.study.masks import Layers, Patch
 from hiddencost.study.recipes import Protocol, is_size
 from hiddencost.study.resize import LARGEST, SMALLEST
 from hiddencost.study.shapes import SHAPES
@@ -27,6 +28,20 @@ class StatedPrompt(Record):
     )
     scale: float | None = Field(
         None, ge=SMALLEST, le=LARGEST, description="resize: of the image, as training begins (AutoVP: 0.5, 1 or 1.5)"
+    )
+    layers: Layers | None = Field(
+        None, description="masks: of the network that makes them (SMM: 5 for ResNets, 6 for vision transformers)"
+    )
+    patch: Patch | None = Field(
+        None, description="masks: side of the patches that have one value of a mask, in pixels (SMM: 8)"
+    )
+    mask_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="masks: Adam's for that network (SMM: 0.01 for ResNets, 0.001 for transformers)",
+    )
+    mask_gamma: float | None = Field(
+        None, gt=0, le=1, description="masks: its factor at each milestone (SMM: 0.1 for ResNets, 1 for transformers)"
     )
 
     @model_validator(mode="after")
@@ -55,6 +70,7 @@ class StudyProtocol(Protocol):
 
     def check_prompts(self, backbone: str, canvas: int, image_sizes: list[int | None]) -> None:
         """Refuse images that leave no border on a canvas, and what the stated shape does not allow."""
-        super().check_prompts(backbone, canvas, image_sizes)
+        if not (self.prompt and SHAPES[self.prompt.shape].fills):
+            super().check_prompts(backbone, canvas, image_sizes)
         if self.prompt:
             SHAPES[self.prompt.shape].check(self.prompt.settings(), backbone, canvas, image_sizes)

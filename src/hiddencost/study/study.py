@@ -32,6 +32,7 @@ from hiddencost.study.parts import (
 )
 from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
 from hiddencost.study.recipes import ClipProtocol, FineTuning, Recipe, finetuning_size
+from hiddencost.study.shapes import SHAPES
 from hiddencost.study.stated import NATIVE, StudyProtocol
 
 Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
@@ -262,6 +263,8 @@ class Study(Record):
         if prompts:
             own |= {"canvas": self.canvas(self.backbone(backbone)), **family.run_settings(checkpoint, one.image_size)}
             own |= self._stated_prompt(self.backbone(backbone))
+            if self._fills(self.backbone(backbone)):
+                del own["image_size"]
         return stated | own
 
     def prompt_settings(self, backbone: Backbone) -> dict | None:
@@ -286,6 +289,11 @@ class Study(Record):
         stated = getattr(getattr(self, self.family(backbone).recipe), "prompt", None)
         return stated.settings() if stated else {}
 
+    def _fills(self, backbone: Backbone) -> bool:
+        """Say whether the study states a shape for a backbone whose images fill the canvas."""
+        stated = self._stated_prompt(backbone)
+        return bool(stated) and SHAPES[stated["shape"]].fills
+
     def sizes(self, dataset: str, backbone: Backbone) -> dict[str, str]:
         """Return the sizes, in the words of `prepare.sized`, of the images of a dataset for `train`, `probe` and
         `finetune` on a backbone, of those that it has methods for; see `Family.prepared_sizes`."""
@@ -294,6 +302,8 @@ class Study(Record):
         canvas, jobs = self.canvas(backbone), {METHODS[name].job for name in self.methods_of(backbone)}
         image_size = self.dataset(dataset).image_size
         sizes = self.family(backbone).prepared_sizes(backbone.checkpoint, image_size, canvas, native)
+        if self._fills(backbone):
+            sizes["train"] = str(native if native is not None and native <= canvas else canvas)
         sizes["finetune"] = str(finetuning_size(canvas))
         return {job: size for job, size in sizes.items() if job in jobs}
 

@@ -157,6 +157,7 @@ def test_ratios_and_packs_are_put_together_from_their_parts(monkeypatch, capsys)
     tuned = default | {"step": 0.04, "test": 0.01}
     engine = {"memory": 1.0, "step": 0.01, "test": 0.005, "ilm": 0.0125, "epoch of 10": 0.5, "epoch of 100": 4.0}
     engine |= {"precision": "bf16", "flop": 1e9, "flop_whole": 2e9, "matrix_rate": 2e11, "plan": "border once"}
+    engine |= {"epoch of 10, six": 1.25, "epoch of 100, six": 8.0}
 
     def in_process(side, network, size, plans, environment):
         plan = {"refused": refused}
@@ -179,6 +180,9 @@ def test_ratios_and_packs_are_put_together_from_their_parts(monkeypatch, capsys)
     assert "canvas 224, engine bf16, published loop fp16 autocast." in text
     row = "| resnet18 | 32 | 2.00 | 1.00 | 100 | 50% | 2.0 | 1.0 | border once |"
     assert f"{row} nothing |" in text
+    assert "The time of a pack of rlm, flm, ilm, blm, blm+, fm against that of the first three:" in text
+    ratios = [(100 * 1.25 + 60_020 * 0.005) / pack, (100 * 8.0 + 60_200 * 0.005) / (100 * 4.0 + 30_100 * 0.005)]
+    assert f"| resnet18 | 32 | {ratios[0]:.2f}x | {ratios[1]:.2f}x |" in text
     refused += ["up to conv1", "CUDA graphs"]
     assert f"{row} up to conv1; CUDA graphs |" in throughput.table(throughput.compare("resnet18", 32))
     assert "8.0x" in capsys.readouterr().out

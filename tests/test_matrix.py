@@ -3,11 +3,15 @@
 import copy
 import itertools
 
+import in_process
+import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
 from torch import nn
 
+import hiddencost
 from hiddencost.methods import bayesian
 from hiddencost.methods.assignment import by_assignment, optimal_mapping
 from hiddencost.methods.learned import linear_layer
@@ -18,6 +22,7 @@ from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.matrix import as_matrix, map_logits, map_logits_of_runs
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
+from hiddencost.results import tables
 from hiddencost.study.recipes import RunProtocol
 
 CPU = torch.device("cpu")
@@ -230,3 +235,23 @@ def test_runs_that_are_the_same_so_far_are_computed_once(oracle, data, threads):
     assert prompted.computed[::3] == distinct
     assert distinct[0] < 4
     assert prompted.passes[0] == 1
+
+
+def test_a_whole_study_of_mappings_of_weights(tmp_path, monkeypatch, threads):
+    """From packs to tables, a figure, the analyses and hiddencost.load."""
+    methods = ["ilm", *BEYOND]
+    config = in_process.STUDY | {"methods": methods, "shots": ["full"], "seeds": [0], "analysis": ["why", "split"]}
+    finished = in_process.run(config, tmp_path, monkeypatch, ["movement"])
+    runs = finished.runs
+    assert len(runs) == 2 * len(methods)
+    assert set(runs["status"]) == {"ok"}
+    mappings, remapped = (pd.read_parquet(finished.tables[name]) for name in ("mappings", "remapped"))
+    assert len(mappings) == 3 * len(runs)
+    assert set(remapped["method"]) == set(methods)
+    images, labels = (torch.from_numpy(np.load("toy.npz")[f"{name}_test"]) for name in "xy")
+    for run in runs.query("seed == 0 and backbone == 'dense'").itertuples():
+        model = hiddencost.load("results/tiny", backbone=run.backbone, method=run.method, seed=0)
+        assert (model(images).argmax(1) == labels).double().mean().item() == pytest.approx(run.accuracy, abs=0.05)
+        assert model.mapping.shape == METHODS[run.method].shape_of_mapping(30, 3)
+    for analysis in ("why", "swaps"):
+        assert set(tables.read(finished.tables[analysis])["method"]) == set(methods)

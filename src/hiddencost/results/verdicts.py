@@ -117,9 +117,10 @@ def judge(
     published = {name for name in own if not catalog.checkpoint(name).unavailable}
     runs = counted(runs.assign(replaced=runs["checkpoint"].isin([*published, *made])))
     runs["budgets"] = runs["number"].map(runs["shots"].groupby(runs["number"]).agg(",".join))  # whose result it is
-    none = pd.DataFrame(columns=[*AXES, "dense", COST, *SPLIT])
-    split = none if swaps is None else swaps[none.columns]
-    runs = runs.merge(split.astype({"seed": runs["seed"].dtype}), how="left", on=[*AXES, "dense"])
+    if swaps is None or swaps.empty:
+        runs = runs.assign(**dict.fromkeys([COST, *SPLIT], np.nan))
+    else:
+        runs = runs.merge(swaps[[*AXES, "dense", COST, *SPLIT]], how="left", on=[*AXES, "dense"])
     runs = with_growth(runs, shift)
     judged = []
     for name, claim in claims.items():

@@ -6,6 +6,7 @@ As Snakemake does, a job is held to run again where the set of its params' texts
 import os
 import re
 from copy import deepcopy
+from dataclasses import replace
 from inspect import signature
 from itertools import product
 from pathlib import Path
@@ -636,8 +637,11 @@ def test_rounds_of_lottery_tickets_start_from_the_round_before_and_the_rewound_s
 
 def test_the_report_calls_figures_and_backbones_by_what_they_show():
     """And none by the name of a file."""
-    of = results.report(Call(made_up.paper()))
+    call = Call(made_up.paper())
+    of = results.report(call)
     titles = {name: title for name, title, _ in of["captions"]}
+    page = replace(results.figures(call)["cost-resnet18-gmp"], methods=["rlm", "flm", "lp"])  # one of several
+    assert results._heading(call, page) == f"{titles['cost-resnet18-gmp']}, RLM-VP to linear probe"
     assert titles["accuracy-resnet50-acdc"] == "Accuracy against shots: ResNet-50 V2, AC/DC"
     assert titles["cost-resnet18-gmp"] == "Hidden cost against shots: ResNet-18 V1, GMP, quantised"
     assert titles["heatmap-resnet50-lth-page1"] == "Hidden cost, every level: ResNet-50 V2, LT, CIFAR-10 to DTD"

@@ -202,7 +202,8 @@ def _names_of_backbones(call: Call) -> dict[str, str]:
 def _heading(call: Call, figure: StudyFigure) -> str:
     """Return what the report calls a figure: its kind, its network, how that is compressed, and the datasets and
     methods of a page of several."""
-    kind, named = FIGURES[figure.kind], labels(call)
+    kind = FIGURES[figure.kind]
+    named = {name: method.label for name, method in METHODS.items()} | labels(call)
     if kind.of_all:
         return kind.title or figure.kind
     stated = [stated_backbones(call)[name] for name in names_in_role(figure.backbones, COMPRESSED)]

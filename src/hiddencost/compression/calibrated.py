@@ -172,24 +172,41 @@ def sparsegpt(rows: Tensor, inputs: Inputs, settings: Mapping[str, Any]) -> Tens
     return rows
 
 
-METHODS: dict[str, Callable[[Tensor, Inputs, Mapping[str, Any]], Tensor]] = {"wanda": wanda, "sparsegpt": sparsegpt}
+def _of_each_output(rows: Tensor, sparsity: float) -> tuple[str, int, int]:
+    """See `Method.zeros`: the fewest of an output's."""
+    return " of an output", int((rows == 0).sum(1).min()), round(sparsity * rows.shape[1])
+
+
+def _of_all_blocks(rows: Tensor, sparsity: float) -> tuple[str, int, int]:
+    """See `Method.zeros`: those of the layer."""
+    widths = [min(BLOCK, rows.shape[1] - start) for start in range(0, rows.shape[1], BLOCK)]
+    return "", int((rows == 0).sum()), sum(round(sparsity * len(rows) * width) for width in widths)
+
+
+class Method(NamedTuple):
+    """A way to prune a layer by its inputs.
+
+    Attributes:
+        prune: returns the rows of a layer, pruned, of these, its inputs and the settings: see `wanda`.
+        zeros: returns, of a layer's weight [outputs, D] and a sparsity, of what zeros are counted, how many there
+            are, and how many it makes.
+    """
+
+    prune: Callable[[Tensor, Inputs, Mapping[str, Any]], Tensor]
+    zeros: Callable[[Tensor, float], tuple[str, int, int]]
+
+
+METHODS = {"wanda": Method(wanda, _of_each_output), "sparsegpt": Method(sparsegpt, _of_all_blocks)}
 
 
 def violations(weights: dict[str, Weight], method: str, sparsity: float) -> list[str]:
     """Return a line for each layer with fewer zeros than a method of METHODS makes for a sparsity."""
-    lines = []
-    for key, (module, name) in weights.items():
-        rows = getattr(module, name).flatten(1)
-        outputs, columns = rows.shape
-        if method == "wanda":
-            found, required = int((rows == 0).sum(1).min()), round(sparsity * columns)
-        else:
-            blocks = (min(BLOCK, columns - start) for start in range(0, columns, BLOCK))
-            found, required = int((rows == 0).sum()), sum(round(sparsity * outputs * width) for width in blocks)
-        if found < required:
-            of = " of an output" if method == "wanda" else ""
-            lines.append(f"{layer_name(key)}: {found} weights{of} are zero, expected {required} at least")
-    return lines
+    counts = {key: METHODS[method].zeros(weight.tensor.flatten(1), sparsity) for key, weight in weights.items()}
+    return [
+        f"{layer_name(key)}: {found} weights{of} are zero, expected {required} at least"
+        for key, (of, found, required) in counts.items()
+        if found < required
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ the network
@@ -240,7 +257,7 @@ def prune_in_order(
         weight = weights[key].tensor
         if not given.maps.isfinite().all():
             raise ValueError(f"{method}: what {layer_name(key)} is given of the calibration images is not finite")
-        weight.copy_(from_rows(METHODS[method](as_rows(weight, given.groups), given, settings), weight))
+        weight.copy_(from_rows(METHODS[method].prune(as_rows(weight, given.groups), given, settings), weight))
         masks[key] = weight != 0
 
     in_order = _InOrder(weights, prune)

@@ -194,7 +194,7 @@ class Calibrated(OneShotCompression):
     """Single weights or n:m, by what the layers are given on calibration images: see `calibrated`.
 
     Attributes:
-        method: which weights: a function of `compression.calibrated.METHODS`, by its name.
+        method: which weights: a name of `compression.calibrated.METHODS`.
     """
 
     method: str

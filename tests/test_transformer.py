@@ -15,6 +15,7 @@ from hiddencost.compression.controls import shuffle
 from hiddencost.compression.gate import mask_violations
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.compression.sparsity import measure_sparsity
+from hiddencost.methods.registry import METHODS
 from hiddencost.networks import inputs
 from hiddencost.networks.families import FAMILIES, family_of, family_of_checkpoint
 
@@ -79,6 +80,12 @@ def test_pruning_reaches_the_linear_layers_of_the_blocks_alone(name):
     assert set(FAMILY.prunable_weights(network)) == linear - outside
     assert len(linear - outside) >= 4
     assert outside
+
+
+def test_each_method_that_serves_networks_with_a_head_of_their_own_serves_them():
+    assert [name for name, method in METHODS.items() if method.serves(FAMILY.name)] == [
+        name for name, method in METHODS.items() if method.serves("convolutional")
+    ]
 
 
 def test_what_is_asked_of_a_published_one_by_its_name_in_timm_is_what_is_asked_here():

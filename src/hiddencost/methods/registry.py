@@ -42,7 +42,7 @@ METHODS = {
             "fm",
             label="FM-VP",
             colour="#882255",
-            families=("convolutional",),
+            families=("convolutional", "transformer"),
             mapping="hiddencost.methods.learned:linear_layer",
             weighted=True,
             learning_rate=1e-3,

@@ -5,6 +5,7 @@ from copy import deepcopy
 import pandas as pd
 import pytest
 import torch
+import torchvision
 import yaml
 from conftest import ROOT, copy_project
 from stubbed_project import configure, snakemake
@@ -254,4 +255,5 @@ def test_networks_with_sides_of_their_own_are_architectures_and_published():
     published = {entry.architecture for entry in catalog.checkpoints().values()}
     named = inputs.MULTIPLES.keys() | inputs.SIDES.keys()
     assert named <= published
-    assert {name for name in named if not name.startswith("timm/")} <= (ARCHITECTURES | ofq.ARCHITECTURES).keys()
+    known = {*ARCHITECTURES, *ofq.ARCHITECTURES, *torchvision.models.list_models(torchvision.models)}
+    assert {name for name in named if not name.startswith("timm/")} <= known

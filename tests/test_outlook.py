@@ -140,6 +140,12 @@ def test_downloads_and_disk_are_estimated(describe, tmp_path):
     assert "datasets 10.5 MB, networks 70.0 MB, prompts 7.2 MB" in text
 
 
+def test_of_downloads_without_a_published_size_the_weights_are_counted(describe, monkeypatch):
+    monkeypatch.setitem(CHECKPOINTS, "mobilenetv2", CHECKPOINTS["mobilenetv2"].model_copy(update={"weights_mb": 7.0}))
+    told = "at least 21.0 MB in 2 files that are not here yet, of 1 without a published size the weights alone are"
+    assert f"  downloads  {told} counted\n" in describe()
+
+
 def test_a_call_that_makes_a_part_of_a_study_is_told_what_it_makes(describe, call):
     of = call()
     fetched, first = layout.FETCHED["checkpoints"].format("mobilenetv2"), of.study.backbones[0].name

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 # What sides are multiples of, else a network computes something else than the one that was published: see
 # `architectures.resnet50_rigl`
 MULTIPLES = {"resnet50_rigl": 4}
-# The one side that a published network takes: see `ofq.SIDE`, and timm's `fixed_input_size`
+# The one side that a published network takes: see `ofq.SIDE`, timm's `fixed_input_size`, and
+# `image_size` of torchvision's VisionTransformer
 SIDES = {
     f"ofq_{name}_w{bits}a{bits}": 224
     for name in ("deit_tiny", "deit_tiny_distilled", "swin_tiny")
     for bits in (2, 3, 4)
 } | dict.fromkeys(
-    ("timm/vit_base_patch16_224", "timm/deit_small_patch16_224", "timm/swin_tiny_patch4_window7_224"), 224
+    ("timm/vit_base_patch16_224", "timm/deit_small_patch16_224", "timm/swin_tiny_patch4_window7_224", "vit_b_16"), 224
 )
 
 

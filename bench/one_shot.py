@@ -4,8 +4,8 @@
 
 BACKBONE: the folder of an imported checkpoint with ImageNet-1k's classes, such as resources/backbones/mobilenetv2
 after the quickstart. PHOTOS: a folder with photos of all these classes, at any depth, each or its folder named by its
-WordNet id, such as ImageNet-1k's val/CLASS/*. LEVEL: the share of the weights to remove. Of 1,000 photos at most,
-drawn by seed 0, the first 128 calibrate, the others are classified: shorter side 256 pixels, the central 224.
+WordNet id, such as ImageNet-1k's val/CLASS/*. LEVEL: the share of the weights to remove. Of 628 photos, drawn by seed
+0, the first 128 calibrate, and 500 are classified: shorter side 256 pixels, the central 224.
 """
 
 import re
@@ -22,7 +22,7 @@ from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.inference import FORWARD_BATCH
 
-CALIBRATION, COUNT = 128, 1000
+CALIBRATION, SHOWN = 128, 500
 ID = re.compile(r"n\d{8}")
 ALGORITHMS = ("magnitude", "wanda", "sparsegpt")
 
@@ -37,7 +37,7 @@ def read(folder: Path, interpolation: str) -> tuple[Tensor, Tensor]:
     ids = sorted({one for _, one in found})
     if len(ids) != 1000:
         raise SystemExit(f"{folder}: photos of {len(ids)} classes by their WordNet ids; expected all 1000")
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:COUNT].tolist()
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: CALIBRATION + SHOWN].tolist()
     look = Compose([Resize(256, Image.Resampling[interpolation.upper()]), CenterCrop(224), PILToTensor()])
     images = [look(Image.open(found[index][0]).convert("RGB")) for index in order]
     return torch.stack(images), torch.tensor([ids.index(found[index][1]) for index in order])

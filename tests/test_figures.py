@@ -295,6 +295,7 @@ def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, nam
     assert figure.get_suptitle().startswith("made-up numbers: ")
     width, height = figure.get_size_inches()
     assert height <= 9  # of a printed page
+    assert min(text.get_size() for text in figure.findobj(Text) if text.get_text()) >= 6
     # nothing is cut off, to a hundredth of an inch
     assert box.x0 >= -0.01
     assert box.y0 >= -0.01

@@ -203,7 +203,7 @@
     const limit = sizes.reduce((most, size) => Math.max(most, size), 0) || 1;
     const difference = measure.cost > 0 ? "Dense minus backbone" : "Backbone minus dense";
     note.textContent = `${difference}, ${measure.label.toLowerCase()}, in points: mean of the seed-paired differences. `
-      + "Above zero compression costs, below it helps. Bold: the 95 % interval excludes zero. A dash: it was not run.";
+      + "Above zero compression costs, below it helps. Bold: the 95 % interval excludes zero, which is not corrected for the number of cells. A dash: it was not run.";
     const bar = element("i");
     bar.style.background = `linear-gradient(to right, ${palette.join(",")})`;
     ramp.replaceChildren(fixed(-limit, 1), bar, fixed(limit, 1, "+"));

@@ -57,15 +57,16 @@ def test_a_label_mapping(tmp_path, monkeypatch, threads):
     how = {"mapping": f"{__name__}:best_matching", "first_pass": True, "redraws": True}
     matching = Method("olm", label="OLM-VP", colour="#56B4E9", **how)
     monkeypatch.setitem(METHODS, "olm", matching)
-    figures = ("heatmap", "mapping", "movement", "prompts")
-    finished = in_process.run(in_process.STUDY | {"methods": ["flm", "olm"]}, tmp_path, monkeypatch, figures)
+    finished = in_process.run(in_process.STUDY | {"methods": ["flm", "olm"]}, tmp_path, monkeypatch)
     assert set(finished.runs["status"]) == {"ok"}
-    assert {"mapping", "movement", "prompts"} <= in_process.listed_figures(finished.study).keys()
+    listed = in_process.listed_figures(finished.study)
+    assert {"accuracy", "heatmap", "reliability", "glance", "mapping", "movement", "prompts"} <= listed.keys()
+    # no figure knows methods by name
+    assert in_process.draw_figures(in_process.Call(finished.study), listed).keys() == listed.keys()
     assert finished.runs["method"].value_counts().to_dict() == {"flm": 8, "olm": 8}
     mappings = pd.read_parquet(finished.tables["mappings"]).groupby("method")["source"]
     assert len(mappings.get_group("olm")) == 8 * 3
     assert set(pd.read_parquet(finished.tables["remapped"])["method"]) == {"olm"}
-    assert ImageColor.getrgb(matching.colour) in colours_of(finished.figures["heatmap"])
     keys = np.load(finished.tables["prompts"]).files
     assert "dense/toy/olm/full/0" in keys
 

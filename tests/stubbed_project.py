@@ -81,7 +81,7 @@ STUBS = {
         from pathlib import Path
         from hiddencost.networks.backbones import save
         from hiddencost.files import read_json
-        def compress(source, folder, compression, control):
+        def compress(source, folder, compression, control, images):
             more = {"compression": (compression or {}).get("algorithm", "none"), "control": control}
             more["sparsity_declared"] = (compression or {}).get("sparsity", 0.0)
             manifest = read_json(Path(source, "manifest.json"))

@@ -107,6 +107,6 @@ for ANALYSIS in analyses.asked(CALL):
         params:
             **{name: values.text(name, value) for name, value in analyses.tabulate(CALL, ANALYSIS).items()},
         message:
-            "Making the tables of the analysis " + ANALYSIS
+            f"Making the tables of the analysis {ANALYSIS}"
         script:
             "../scripts/tabulate.py"

@@ -553,3 +553,23 @@ def test_the_papers_claims_are_answered_as_far_as_a_study_goes():
     supported = ["compression-accuracy", "gmp-resnet18", "gmp-pets", "control-learned"]
     assert list(table.index[table["verdict"] == "supported"]) == supported
     assert verdicts.count(table["verdict"]).startswith("4 supported, 0 not refuted, 0 contradicted, ")
+
+
+def test_a_study_has_claims_of_its_own_beside_those_of_the_catalog():
+    own = {"text": "t", "source": "ours", "measure": "accuracy_lost", "cells": {"methods": "ilm"}, "more_than": 0}
+    given = claims.of_study({"survives": own}, "mine.yaml")
+    assert list(given)[:-1] == list(claims.load())
+    assert given["survives"].cells.methods == ["ilm"]
+    assert not given["survives"].analysis
+    taken = next(iter(claims.load()))
+    for name, change, message in (
+        (taken, {}, f"mine.yaml: claims.{taken}: the catalog has a claim of this name; expected another"),
+        (
+            "new",
+            {"measure": "acuracy_lost"},
+            "mine.yaml: claims.new: measure: 'acuracy_lost' is unknown; did you mean",
+        ),
+        ("new", {"cells": {"methods": "imm"}}, "mine.yaml: claims.new: cells.methods"),
+    ):
+        with pytest.raises(StudyError, match=re.escape(message)):
+            claims.of_study({name: own | change}, "mine.yaml")

@@ -1,5 +1,6 @@
 """Claims: what the paper says, and what its controls ask, each as a comparison over cells of a study."""
 
+from collections.abc import Mapping
 from math import inf
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hiddencost import catalog
 from hiddencost.compression.registry import CONTROLS, kinds
-from hiddencost.messages import Record, describe_unknown_name, one_of, validate
+from hiddencost.messages import Record, StudyError, describe_unknown_name, one_of, validate
 from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.runs.measures import MEASURES
 from hiddencost.runs.metrics import METRICS
@@ -205,5 +206,24 @@ def load() -> dict[str, Claim]:
     Raises:
         StudyError: a line for each thing that is wrong.
     """
-    file = catalog.file_of("claims")
-    return {name: validate(Claim, entry, f"{file}: {name}") for name, entry in catalog.load("claims").items()}
+    return _checked(catalog.load("claims"), f"{catalog.file_of('claims')}: ")
+
+
+def of_study(stated: Mapping[str, Mapping[str, Any]], file: str) -> dict[str, Claim]:
+    """Return a study's own claims, by name, those of the catalog before them.
+
+    Args:
+        stated: its key `claims`.
+        file: the study's, for messages.
+
+    Raises:
+        StudyError: a line for each thing that is wrong; a name is the catalog's.
+    """
+    known = load()
+    if taken := sorted(known.keys() & stated.keys()):
+        raise StudyError(f"{file}: claims.{taken[0]}: the catalog has a claim of this name; expected another")
+    return known | _checked(stated, f"{file}: claims.")
+
+
+def _checked(entries: Mapping[str, Mapping[str, Any]], before: str) -> dict[str, Claim]:
+    return {name: validate(Claim, entry, f"{before}{name}") for name, entry in entries.items()}

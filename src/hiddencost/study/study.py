@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -78,6 +78,12 @@ class Study(Record):
         default_factory=list,
         description="what is asked of networks and finished runs beyond their accuracy, without training: "
         + "; ".join(f"{name}: {description}" for name, description in ANALYSES.items()),
+    )
+    claims: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict,
+        json_schema_extra=CLOSED,
+        description="claims of your own, put to the test beside those of the catalog, in its words "
+        "(src/hiddencost/catalog/claims.yaml): text, source, measure, cells, left, right, more_than, ...",
     )
     shift: Shift = Field(Shift(), description="the corrupted test images of the analysis shift")
     figures: Figures = Figures()

@@ -4,6 +4,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from conftest import ROOT
 from scipy import stats
 
 from hiddencost.jobs.results import printed_metrics
@@ -561,6 +563,8 @@ def test_a_study_has_claims_of_its_own_beside_those_of_the_catalog():
     assert list(given)[:-1] == list(claims.load())
     assert given["survives"].cells.methods == ["ilm"]
     assert not given["survives"].analysis
+    beyond = yaml.safe_load((ROOT / "studies/beyond.yaml").read_text())["claims"]
+    assert claims.of_study(beyond, "beyond.yaml").keys() > beyond.keys()
     taken = next(iter(claims.load()))
     for name, change, message in (
         (taken, {}, f"mine.yaml: claims.{taken}: the catalog has a claim of this name; expected another"),

@@ -82,7 +82,7 @@ class Cells(Record):
             list[Annotated[str, one_of(METHODS, "prompting")]], BeforeValidator(_as_list), AfterValidator(_methods)
         ]
         | None
-    ) = Field(None, description="prompting stands for all that learn a prompt: rlm, flm, ilm")
+    ) = Field(None, description="prompting stands for all that learn a prompt")
     shots: Annotated[list[Shots], BeforeValidator(_as_list)] | None = None
 
     @model_validator(mode="after")

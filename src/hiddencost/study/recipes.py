@@ -137,7 +137,7 @@ class Recipe(ByEpochs, AdamRecipe):
 
 
 class Protocol(AdamRecipe):
-    """The recipe of visual prompting (rlm, flm, ilm).
+    """The recipe of visual prompting, by all label mappings.
 
     A published run takes `epochs`: at batches of 128, 100 steps with one image of each of 10 classes, and 39,100 with
     the 50,000 of CIFAR-10. With `steps` in their place every run takes as many, whatever its number of images.

@@ -61,7 +61,7 @@ class Study(Record):
         "network that another study has made, left out as long as it is not there",
     )
     protocol: StudyProtocol | None = Field(
-        None, description="the recipe of visual prompting (rlm, flm, ilm), and the canvas of all methods, but on CLIP"
+        None, description="the recipe of visual prompting, and the canvas of all methods, but on CLIP"
     )
     clip: ClipProtocol | None = Field(None, description="the recipe of visual prompting on CLIP, and its texts")
     probe: Recipe | None = Field(None, description="of the linear probe (lp); zs reads its test_batch_size")

@@ -135,7 +135,9 @@ class Call:
             except (OSError, ValidationError):  # none, or damaged
                 pass
             else:
-                if not self.is_job:
+                told = vars(self).setdefault("_told", set())  # once of what is asked twice
+                if not self.is_job and (what, own) not in told:
+                    told.add((what, own))
                     log.warning("%s: there is no %s now: what was made of it is used", what, one_line(own))
                 return seen
         found = look()

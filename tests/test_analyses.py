@@ -1,12 +1,16 @@
 """Why compression costs, and whose the cost is: measures, swaps, what tables and claims say of them, and figures."""
 
+import shutil
 from itertools import permutations, product
+from pathlib import Path
 from pkgutil import resolve_name
 
 import in_process
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import copy_project
+from stubbed_project import configure, planned, replace, snakemake
 
 from hiddencost.figures import style
 from hiddencost.figures.registry import FIGURES
@@ -289,3 +293,35 @@ def test_figures_of_a_study_without_a_result_are_drawn(kind):
         figure = resolve_name(FIGURES[kind].drawn_by)(tables, StudyFigure(kind, "", shown, ["one"]), settings)
         figure.draw_without_rendering()
         assert not any(axis.collections for axis in figure.axes)
+
+
+@pytest.mark.slow
+def test_a_real_study_says_why_and_whose_the_cost_is_and_is_measured_anew_without_training(tmp_path):
+    project, given = tmp_path / "project", ("--configfile", "mine.yaml")
+    project.mkdir()
+    copy_project(project)
+    shutil.copy(project / "studies/smoke.yaml", project / "mine.yaml")
+    pruned = {"name": "pruned", "checkpoint": "mobilenetv2"}
+    pruned["compression"] = {"algorithm": "magnitude", "sparsity": 0.2}
+    changes = {"study": "mine", "analysis": ["why", "split"], "methods": ["ilm"], "shots": [1, 2, 3, 4]}
+    configure(project, lambda config: config.update(changes), "mine.yaml")
+    configure(project, lambda config: config["backbones"].__setitem__(1, pruned), "mine.yaml")
+    made = ["tables/split.csv", "tables/why.csv", "tables/claims.csv", "figures/split.png", "figures/why.png"]
+    wanted = [f"results/mine/{one}" for one in made]
+    ran, _ = snakemake(project, *wanted, *given)
+    assert (ran["train"], ran["compare"], ran["tabulate_why"], ran["tabulate_split"]) == (2, 2, 1, 1)
+    found = {Path(one).stem: tables.read(project / one) for one in wanted if one.endswith(".csv")}
+    runs = tables.read(project / "results/mine/tables/runs.parquet").set_index(["backbone", "shots"])["accuracy"]
+    of_cells = found["split"].set_index("shots")
+    cost = 100 * (runs["mobilenetv2-dense"] - runs["pruned"])
+    assert of_cells["cost"].to_numpy() == pytest.approx(cost[of_cells.index].to_numpy())
+    parts = of_cells[["part_network", "part_prompt", "part_mapping"]].sum(axis=1)
+    assert parts.to_numpy() == pytest.approx(of_cells["cost"].to_numpy(), abs=1e-3)
+    assert set(found["why"]["measure"]) == set(MEASURES)
+    measures = tables.read(project / "results/mine/tables/measures.parquet")
+    assert measures.query("measure == 'cka'")["value"].between(0.5, 1).all()
+    claims = found["claims"].set_index("claim")
+    assert claims.loc[["split-mapping", "why-cka"], "cells"].tolist() == [4, 4]
+    replace(project, "src/hiddencost/runs/measures.py", "EPS = ", "EPS = 2 * ")  # as of another measure
+    jobs = planned(project, *wanted, *given)
+    assert jobs == {"compare": 1, "tabulate_why": 1, "claims": 1, "figure": 1}

@@ -51,7 +51,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     names = [name for name in compressed if name in set(swaps["backbone"])]
     abreast = min(style.ABREAST, len(methods))
     blocks = -(-len(methods) // abreast)
-    height = min(2 * blocks * (0.35 + ROW * max(1, len(names))) + 1.3, style.PAGE)
+    height = min(2 * blocks * (0.35 + ROW * max(1.5, len(names))) + 1.5, style.PAGE)
     size = settings["width"] if abreast > 1 else min(settings["width"], 4.5), height
     figure, axes = plt.subplots(2 * blocks, abreast, figsize=size, sharex=True, sharey=True, squeeze=False)
     for spare in axes.flat:
@@ -66,8 +66,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
             largest = max(largest, _panel(axis, found, names, shown))
             axis.tick_params(labelleft=column == 0, labelbottom=row == 2 * block + 1)
         if column == 0:
-            axes[2 * block, 0].set_ylabel("parts of the cost")
-            axes[2 * block + 1, 0].set_ylabel("what swaps change")
+            axes[2 * block, 0].set_ylabel("parts of\nthe cost")
+            axes[2 * block + 1, 0].set_ylabel("what swaps\nchange")
         axes[2 * block, column].set_title(style.named(method, settings))
         axes[2 * block + 1, column].set_xlabel("accuracy (points)")
     low, high = axes[0, 0].get_xlim()  # of few seeds an interval may be many times as long as what it is of
@@ -75,7 +75,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     labels = [backbones[name].label for name in names]
     axes[0, 0].set_yticks(range(len(names)), labels)
     axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
-    figure.legend(handles=_handles(), loc="outside lower center", ncols=4)
+    figure.legend(handles=_handles(), loc="outside lower center", ncols=4 if abreast > 1 else 2)
     what = f"what the cost is made of, mean over {_counted(swaps)}; below: under the other network's prompt, mapping"
     style.title(figure, content, what, settings)
     return figure
@@ -108,8 +108,8 @@ def _handles() -> list[Line2D]:
     looks = {NAMES.get(part, part): look for part, look in LOOKS.items()}
     handles = [Line2D([], [], ls="", ms=4, label=label, **look) for label, look in looks.items()]
     grey: dict[str, Any] = {"color": "0.4", "ls": "", "ms": 4, "marker": "o"}
-    filled = Line2D([], [], label="filled: gain of the compressed network", **grey)
-    hollow = Line2D([], [], label="open: loss of the dense network", mfc="white", **grey)
+    filled = Line2D([], [], label="filled: gained by compressed", **grey)
+    hollow = Line2D([], [], label="open: lost by dense", mfc="white", **grey)
     return [*handles, filled, hollow]
 
 

@@ -98,7 +98,7 @@ def test_a_claim_of_one_of_the_budgets_that_are_one_is_answered():
 def test_a_run_is_not_compared_with_itself():
     sides = {"left": {"shots": "full"}, "right": {"shots": [10, 5]}}
     more = Claim(text="t", source="s", measure="accuracy", cells={"backbones": "dense"}, more_than=0, **sides)
-    pairs = verdicts.differences(made(few_gain_many_lose), more, "accuracy")
+    pairs = verdicts.differences(verdicts.counted(made(few_gain_many_lose)), more, "accuracy")
     assert set(pairs["shots_right"]) == {"5"}
 
 

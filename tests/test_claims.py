@@ -68,6 +68,10 @@ def judged(runs, **more):
     return verdicts.judge(runs, {"c": claim(**more)}).iloc[0]
 
 
+def differences(runs, one, column="accuracy"):
+    return verdicts.differences(verdicts.counted(runs), one, column)
+
+
 def lost(*points):
     """An accuracy by which all but the dense networks lose, with seed 0, 1, ..., so many points."""
     return lambda b, d, m, n, seed: 0.5 - points[seed] / 100 * (b not in ("dense", "small"))
@@ -173,7 +177,7 @@ def test_a_dataset_that_is_named_stands_for_its_variants():
     }
     for name, (axis, expected) in named.items():
         one = claim(cells={"backbones": "acdc", axis: name})
-        assert set(verdicts.differences(runs, one, "accuracy")["dataset"]) == expected
+        assert set(differences(runs, one)["dataset"]) == expected
 
 
 def test_runs_are_numbered_and_networks_told_once_for_all_claims(monkeypatch):
@@ -242,7 +246,7 @@ def test_what_was_not_run_is_missing_and_not_zero():
     assert (none["verdict"], none["note"]) == ("not run", "its cell has no result")
     lacking = {"cells": {"backbones": ["gmp", "rigl"], "datasets": "cifar10", "shots": 5}}
     assert judged(runs, **lacking)["note"] == (
-        "not in this study: no backbone is gmp or rigl; no number of shots is 5"
+        "not in this study: no backbone is of the kind gmp or rigl; no number of shots is 5"
     )
 
 
@@ -275,7 +279,7 @@ def test_backbones_are_chosen_by_what_was_done_to_them(kinds, expected):
     runs = made(lost(1, 2, 3), backbones=BACKBONES, methods=("ilm", "flm"))
     sides = {"left": {"methods": "ilm"}, "right": {"methods": "flm"}}
     one = claim(measure="accuracy", cells={"backbones": kinds}, **sides)
-    assert set(verdicts.differences(runs, one, "accuracy")["backbone"]) == expected
+    assert set(differences(runs, one)["backbone"]) == expected
 
 
 def test_methods_are_compared_within_a_backbone():
@@ -325,7 +329,7 @@ def test_networks_are_compared_within_one_family_unless_told():
     assert across["verdict"] == "supported"
     # the random network is resnet50's: gmp, of resnet18, has none, nor has what has no dense one
     controlled = {"left": {"backbones": "compressed"}, "right": {"backbones": "random_init"}}
-    pairs = verdicts.differences(runs, claim(measure="accuracy", cells={}, **controlled), "accuracy")
+    pairs = differences(runs, claim(measure="accuracy", cells={}, **controlled))
     assert set(pairs["backbone_left"]) == {"acdc80", "acdc80-int8", "rigl80", "blocks", "int8", "ofq"}
 
 
@@ -462,7 +466,7 @@ def test_cells_that_do_not_spread_prove_nothing():
     runs = made(
         lambda b, d, m, n, s: 0.4 + s / 10 - (b == "acdc80") * (points[n] + s * (n != "1")) / 100, shots=points
     )
-    assert verdicts.differences(runs, claim(), "accuracy").query("shots == '1'")["difference"].std() > 0
+    assert differences(runs, claim()).query("shots == '1'")["difference"].std() > 0
     found = judged(runs, of="every")
     assert (found["verdict"], found["note"].split("; ")[-1]) == (
         "undecided",

@@ -18,7 +18,7 @@ from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.gallery import COMPRESSED, StudyFigure
 from hiddencost.results.matched import EVERY_KIND, LOST
 from hiddencost.results.pooled import pooled
-from hiddencost.results.verdicts import differences
+from hiddencost.results.verdicts import counted, differences
 
 # a kind of compression; Okabe and Ito's and Tol's
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255"]
@@ -52,7 +52,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     """
     runs, backbones = with_same_recipe(tables["runs"]), content.backbones
     methods = style.order(runs, "method")
-    lost = differences(runs, LOST, "accuracy")
+    lost = differences(counted(runs), LOST, "accuracy")
     lost = lost[lost["backbone"].isin(list(backbones))]
     kept, by_photos = _kept(
         runs, tables["upstream"], [name for name in backbones if backbones[name].role == COMPRESSED]

@@ -10,7 +10,7 @@ from hiddencost.methods.registry import run_by
 from hiddencost.results import tables
 from hiddencost.results.claims import Cells, Claim
 from hiddencost.results.pooled import pooled
-from hiddencost.results.verdicts import differences
+from hiddencost.results.verdicts import counted, differences
 
 LOST = Claim(
     text="compression costs accuracy",
@@ -49,7 +49,7 @@ def latency(measured: list[dict], runs: pd.DataFrame) -> pd.DataFrame:
         A row a backbone, in the order of `measured`: `cost`, the accuracy under visual prompting that it loses
         against the dense one, with its 95 % interval (see `pooled.pooled`), in points, and what was measured.
     """
-    lost = differences(runs, LOST, "accuracy").dropna(subset="difference")
+    lost = differences(counted(runs), LOST, "accuracy").dropna(subset="difference")
     costs = {}
     for name, pairs in lost.groupby("backbone"):
         effect, bounds, _ = pooled(pairs, fixed=False)

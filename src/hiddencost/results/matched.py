@@ -12,7 +12,7 @@ from hiddencost.results import tables
 from hiddencost.results.claims import Claim
 from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
-from hiddencost.results.verdicts import differences
+from hiddencost.results.verdicts import counted, differences
 
 LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
 CLOSE = 1.0  # points of upstream accuracy within which a network counts as matched
@@ -48,7 +48,7 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     runs = with_same_recipe(runs)
     top1 = upstream.set_index("backbone")["top1"].dropna()
     backbones = runs.drop_duplicates("backbone").set_index("backbone")
-    lost = differences(runs, LOST, "accuracy")
+    lost = differences(counted(runs), LOST, "accuracy")
     made = backbones.index[(backbones["compression"] != UNCOMPRESSED) & backbones["control"].isna()]
     lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
     lost = lost[lost.groupby(["dense", "method", "backbone"])["difference"].transform("count") > 0]

@@ -48,7 +48,7 @@ COLUMN_OF = {  # axes of claims: the columns of runs
     "methods": "method",
     "shots": "shots",
 }
-CALLED = {"shots": "number of shots"}  # one value of an axis, where it is not called by its name less the s
+CALLED = {"backbones": "backbone is of the kind", "shots": "number of shots is"}  # how a value of an axis is told
 PAIRED = ["dataset", "seed"]
 
 
@@ -257,7 +257,8 @@ def _why_not_there(runs: pd.DataFrame, claim: Claim) -> str:
         for axis in sorted(side.named - {"except_datasets"}):
             names = getattr(side, axis)
             if not _mask(runs, runs, Cells.model_construct(**{axis: names})).any():
-                missing.append(f"no {CALLED.get(axis, axis.removesuffix('s'))} is {listed(names, 'or')}")
+                called = CALLED.get(axis, f"{axis.removesuffix('s')} is")
+                missing.append(f"no {called} {listed(names, 'or')}")
     return f"not in this study: {'; '.join(missing) or 'it has no two such runs to compare'}"
 
 
@@ -273,7 +274,7 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
     """Return what a claim compares.
 
     Args:
-        runs: a row a run, as in runs.parquet, or as `counted` returns it.
+        runs: a row a run, as `counted` returns it.
         claim: says which cells, and of what measure.
         column: of runs, whose values are compared, in the unit of the claim's metric.
 
@@ -283,7 +284,6 @@ def differences(runs: pd.DataFrame, claim: Claim, column: str) -> pd.DataFrame:
         does not.
     """
     metric, sign = compared_measures()[claim.measure]
-    runs = runs if "family" in runs else counted(runs)
     values = runs[["dense", "dataset", "method", "shots", "seed", *NETWORK]].assign(
         difference=factor(metric) * runs[column].where(runs["status"] == "ok"), run=runs["number"]
     )

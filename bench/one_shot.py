@@ -4,8 +4,8 @@
 
 BACKBONE: the folder of an imported checkpoint with ImageNet-1k's classes, such as resources/backbones/mobilenetv2
 after the quickstart. PHOTOS: a folder with photos of all these classes, at any depth, each or its folder named by its
-WordNet id, such as ImageNet-1k's val/CLASS/*. LEVEL: the share of the weights to remove. Of 628 photos, drawn by seed
-0, the first 128 calibrate, and 500 are classified: shorter side 256 pixels, the central 224.
+WordNet id, such as ImageNet-1k's val/CLASS/*. LEVEL: the share of the weights to remove. Of 378 photos, drawn by seed
+0, the first 128 calibrate, and 250 are classified: shorter side 256 pixels, the central 224.
 """
 
 import re
@@ -22,7 +22,7 @@ from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.inference import FORWARD_BATCH
 
-CALIBRATION, SHOWN = 128, 500
+CALIBRATION, SHOWN = 128, 250
 ID = re.compile(r"n\d{8}")
 ALGORITHMS = ("magnitude", "wanda", "sparsegpt")
 

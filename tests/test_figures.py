@@ -278,10 +278,8 @@ FULL = [
 ]
 
 
-FITS = [pytest.param(name, marks=[] if name.startswith("cost") else pytest.mark.slow) for name in FULL]
-
-
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
 def test_a_full_grids_figure_fits_its_page(full_grid, tmp_path, monkeypatch, name):
     listed, file, settings = full_grid
     drawn, drawing = [], resolve_name(listed[name].drawn_by)

@@ -945,6 +945,7 @@ def test_nncfs_filters_are_masked_with_their_batch_norm(prefix, name, state18, t
         assert message in refusal(tmp_path, "resnet18-nncf40", {"weights": wrong})
 
 
+@pytest.mark.slow
 def test_networks_pruned_in_structure_are_held_against_the_dense_architecture(tmp_path, real_networks):
     """timm publishes the narrower network; what it lacks of the dense one's convolutions counts as removed."""
     name = "efficientnet-b1-pruned"

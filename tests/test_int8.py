@@ -141,9 +141,9 @@ def test_weights_are_what_their_dequantize_returns_in_any_version_of_the_format(
     assert torch.equal(linear.weight, weight.dequantize())
     assert torch.equal(linear.bias, bias)
     for content, how in ((state, {"_use_new_zipfile_serialization": False}), (older, {})):
-        other, _, report, _ = read(tmp_path / "other.pth", content, **how)
-        assert all(torch.equal(other[key], tensor) for key, tensor in first.state_dict().items())
-        assert report["dequantised"] == len(convolutions) + 1
+        found = read(tmp_path / "other.pth", content, **how)
+        assert all(torch.equal(found.state[key], tensor) for key, tensor in first.state_dict().items())
+        assert found.report["dequantised"] == len(convolutions) + 1
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def jpeg_compression(image: np.ndarray, quality: float, random: np.random.Random
 
     with BytesIO() as file:
         Image.fromarray(np.rint(255 * image).astype(np.uint8)).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file).convert("RGB")) / 255
+        return np.asarray(Image.open(file, formats=["JPEG"]).convert("RGB")) / 255
 
 
 CORRUPTIONS = {

@@ -93,6 +93,29 @@ def test_images_of_several_runs_are_mapped_each_by_its_own():
     torch.testing.assert_close(map_logits(logits[2:4], matrices[1]), mapped[2:4])
 
 
+@pytest.mark.parametrize("wrong", [0, 1], ids=["the first", "the second"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["logits", "matrix"])
+def test_a_run_that_is_not_finite_leaves_the_gradients_of_others_as_they_are(where, value, wrong):
+    runs, other = torch.tensor([0, 0, 1, 1]), 1 - wrong
+
+    def gradients(break_it):
+        logits, matrices = noise(4, 9), noise(2, 3, 10, seed=1)
+        if break_it:
+            if where == "logits":
+                logits[runs == wrong] = value
+            else:
+                matrices[wrong] = value
+        leaves = logits.requires_grad_(), matrices.requires_grad_()
+        mapped = map_logits_of_runs(*leaves, runs)
+        return torch.autograd.grad(nn.functional.cross_entropy(mapped, runs), leaves)
+
+    expected, found = gradients(False), gradients(True)
+    assert torch.equal(found[0][runs == other], expected[0][runs == other])
+    assert torch.equal(found[1][other], expected[1][other])
+    assert found[0][runs == wrong].isnan().all()
+
+
 # ---- Bayesian
 
 
@@ -211,6 +234,16 @@ def test_a_mixed_pack_that_was_interrupted_goes_on_as_if_it_had_not_been(data, p
         resumed = dict(train_prompts(prompted, *data, CLASSES, runs, 3, PROTOCOL, states=copy.deepcopy(states)))
         for number, run in whole.items():
             assert_same(resumed[number], run, 0)
+
+
+def test_a_run_that_learns_its_mapping_may_end_before_those_of_weights(oracle, data, threads):
+    """Their matrices have a column for a bias while it is there: one that is redrawn then, and one that is not."""
+    protocol = PROTOCOL.model_copy(update={"mapping_interval": 2})
+    prompted, runs = prompted_of(oracle), [("fm", range(5)), ("flm", range(12)), ("blm", range(12))]
+    together = dict(train_prompts(prompted, *data, CLASSES, runs, 3, protocol))
+    for number, run in enumerate(runs):
+        ((_, alone),) = train_prompts(prompted, *data, CLASSES, [run], 3, protocol)
+        assert_same(together[number], alone, 1e-6)
 
 
 def test_runs_that_are_the_same_so_far_are_computed_once(oracle, data, threads):

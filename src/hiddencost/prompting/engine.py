@@ -325,7 +325,8 @@ class PromptedNetwork:
         return self._gradients(chunk)
 
     def _gradients(self, chunk: Chunk) -> tuple[Tensor, Parameters]:
-        learned = {"mapping": chunk.mappings} if chunk.mappings.shape[-1] > self.source_classes else {}
+        has_bias = chunk.mappings.ndim == 3 and chunk.mappings.shape[-1] > self.source_classes
+        learned = {"mapping": chunk.mappings} if has_bias else {}
         trained = {name: one.detach().requires_grad_() for name, one in (chunk.parameters | learned).items()}
         logits = self.logits(chunk.images, trained, chunk.runs, self.precision).to(self.mean.dtype)
         mapped = map_logits_of_runs(logits, trained.get("mapping", chunk.mappings), chunk.runs)

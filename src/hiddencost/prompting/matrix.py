@@ -7,6 +7,8 @@ M x is a choice of logits, to the bit. A learned mapping has one more column, it
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -42,8 +44,28 @@ def map_logits_of_runs(logits: Tensor, mappings: Tensor, runs: Tensor) -> Tensor
         return logits.gather(1, mappings[runs])
     count, classes, _ = mappings.shape
     # one product by the matrices of all runs, of which each image keeps its own: a matrix an image would take memory
-    mapped = _with_one(logits, mappings) @ mappings.flatten(0, 1).T
+    mapped = _Product.apply(_with_one(logits, mappings), mappings.flatten(0, 1))
     return mapped.unflatten(1, (count, classes)).gather(1, runs[:, None, None].expand(-1, 1, classes)).squeeze(1)
+
+
+class _Product(Function):
+    """x Mᵀ, of images, [N, C], by the rows of all runs' matrices, [R K, C].
+
+    The gradient of what an image does not keep is 0. Backward, as 0 times NaN is NaN, entries that are not finite
+    are 0, so that a run that diverges leaves the others as they are: its own gradients are NaN by its loss.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(x, rows)
+        return x @ rows.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, rows = (one.nan_to_num(0.0, 0.0, 0.0) for one in ctx.saved_tensors)
+        of_x, of_rows = ctx.needs_input_grad
+        return gradient @ rows if of_x else None, gradient.T @ x if of_rows else None
 
 
 def _with_one(logits: Tensor, mapping: Tensor) -> Tensor:

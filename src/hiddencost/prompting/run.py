@@ -82,7 +82,7 @@ class Run:
         """Return its mapping as a matrix with so many columns, on the device."""
         if self.method.learns_mapping:
             return self.parameters["mapping"].detach()
-        if self._matrix is None:
+        if self._matrix is None or self._matrix.shape[1] != columns:  # a bias, as long as another run learns one
             like = next(iter(self.parameters.values()))
             self._matrix = to_device(as_matrix(self.outcome.mapping, columns).to(like.dtype), like.device)
         return self._matrix

@@ -17,7 +17,7 @@ from hiddencost.figures.registry import FIGURES
 from hiddencost.messages import StudyError, validate
 from hiddencost.results import split, tables, verdicts, why
 from hiddencost.results.analyses import ANALYSES
-from hiddencost.results.claims import Claim
+from hiddencost.results.claims import Cells, Claim
 from hiddencost.results.gallery import ShownBackbone, StudyFigure
 from hiddencost.runs.measures import MEASURES, Answers, unbiased_hsic
 from hiddencost.runs.packfile import AXES
@@ -190,9 +190,12 @@ def test_ranks_are_taken_within_a_dataset_each_run_once_and_without_controls(tmp
     assert why.correlate(again).cells == 10
     controls = runs.assign(control=np.where(runs["backbone"] == "p5", "random_init", None))
     assert why.correlations(found, controls)["cells"].iloc[0] == 8
+    ranked = found[(found["dataset"] == "one") | found["backbone"].isin(["p1", "p2", "p3"])]
+    assert why.correlate(ranked).cells == 5  # three of the other dataset are not ranked
     few = found[found["backbone"].isin(["p1", "p2", "p3"])]
     assert np.isnan(why.correlate(few).correlation)
     assert "fewer than 4" in why.correlate(few).unit
+    assert why.correlate(few).cells == 0
 
 
 def claim(**more):
@@ -216,6 +219,10 @@ def test_a_claim_that_a_measure_goes_with_the_cost(tmp_path):
     assert judged(runs, of_cka)["verdict"] == "not run"
     other = claim(measure="accuracy_lost", explained_by="ece", less_than=0)
     assert judged(runs, other, measures=found)["verdict"] == "not run"
+    with_control = runs.assign(control=np.where(runs["backbone"] == "p5", "random_init", None))
+    for cells, count in (({"methods": "ilm"}, 8), ({"backbones": ["compressed", "random_init"]}, 10)):
+        verdict = judged(with_control, of_cka.model_copy(update={"cells": Cells(**cells)}), measures=found)
+        assert verdict["cells"] == count
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, "supported"), (0.9, "contradicted")])
@@ -248,6 +255,11 @@ def test_a_claim_that_a_share_of_the_cost_is_the_mappings(tmp_path, share, verdi
         ({"share": 0.5}, "share: accuracy_lost is no part of the cost; expected one of part_network"),
         ({"explained_by": "cka", "measure": "ece_added", "more_than": 0}, "expected the measure accuracy_lost"),
         ({"explained_by": "cca", "more_than": 0}, "'cca' is unknown; did you mean 'cka'?"),
+        (
+            {"explained_by": "cka", "less_than": -30},
+            "less_than: of a rank correlation (explained_by); expected a number",
+        ),
+        ({"explained_by": "cka", "within": 0.2, "about": 5}, "about: of a rank correlation (explained_by); expected"),
     ],
 )
 def test_a_claim_of_an_analysis_that_makes_no_sense_is_told_in_a_line(change, message):
@@ -282,17 +294,74 @@ def test_a_study_measures_its_finished_runs_and_trains_nothing(tmp_path, monkeyp
         assert figure.stat().st_size > 10_000
 
 
+def drawn(kind, tables, backbones, **settings):
+    """Draw a figure of two datasets by what draws it, and return it."""
+    look = {"methods": ["ilm"], "labels": {}, "colours": {}, "width": 7, "panel_height": 2, "title": "made up"}
+    with style.paper():
+        content = StudyFigure(kind, "", backbones, ["one", "two"])
+        figure = resolve_name(FIGURES[kind].drawn_by)(tables, content, look | settings)
+        figure.draw_without_rendering()
+    return figure
+
+
+def said(figure):
+    return figure.get_suptitle().replace("\n", " ")
+
+
+SHOWN = {"dense": ShownBackbone("dense", 0.0, False, "dense")}
+SHOWN |= {f"p{level}": ShownBackbone("compressed", level / 10, False, f"{level}0 %") for level in range(1, 6)}
+
+
+def swaps_of(runs, tmp_path):
+    half = {name: lambda pruned, name=name: 0.8 - 0.04 * name.count(OWN) * level_of(pruned) for name in SWAPS}
+    swaps = split.of_study(pairs_of(runs, tmp_path, **half), runs)
+    return swaps.assign(cost=swaps["cost"] + swaps["seed"])
+
+
+def test_a_figure_of_the_split_shows_a_copied_budget_whose_original_is_not_shown(tmp_path):
+    runs = study_of(lambda dataset, seed, level: 4 * level + seed)
+    swaps = swaps_of(runs, tmp_path)
+    tables = {"runs": runs, "swaps": pd.concat([swaps, swaps.assign(shots="2")])}  # a budget of the same images
+    marks = [
+        [tuple(line.get_xdata()) for axis in figure.axes for line in axis.get_lines()]
+        for figure in (drawn("split", tables, SHOWN, shots=shots) for shots in (None, [1], [2]))
+    ]
+    assert marks[0] == marks[1] == marks[2]
+    assert len(marks[0]) > 20
+
+
+def test_a_figure_of_the_split_says_that_intervals_are_cut(tmp_path):
+    runs = study_of(lambda dataset, seed, level: 4 * level + seed)
+    swaps = swaps_of(runs, tmp_path)
+    tables = {"runs": runs, "swaps": swaps}
+    assert style.BEYOND not in said(drawn("split", tables, SHOWN))
+    tables["swaps"] = swaps.assign(cost=swaps["cost"] + 40 * swaps["seed"].map({0: -1, 1: 0, 2: 1}))
+    assert style.BEYOND in said(drawn("split", tables, SHOWN))
+
+
+def test_the_figure_why_is_of_what_the_study_shows(tmp_path):
+    runs = study_of(lambda dataset, seed, level: level + (dataset == "one") * (level * 3 + seed) % 4)
+    runs = pd.concat([runs, runs.assign(shots="10", run=runs["run"] + " 10")])
+    measures = measures_of(runs[runs["shots"] == "1"], tmp_path, level_of)
+    more = measures.assign(shots="10", change=-measures["change"], run=measures["run"] + "!")
+    tables = {"runs": runs, "measures": pd.concat([measures, more])}
+
+    def points(**settings):
+        (axis,) = drawn("why", tables, SHOWN, **settings).axes
+        return [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() in ("o", "|")]
+
+    expected = why.correlations(measures, runs)["correlation"]
+    assert points(shots=[1]) == pytest.approx(expected.tolist())
+    assert points(shots=[10]) == pytest.approx((-expected).tolist())
+
+
 @pytest.mark.parametrize("kind", ["split", "why"])
 def test_figures_of_a_study_without_a_result_are_drawn(kind):
     shown = {name: ShownBackbone(name.split()[0], 0.5, False, name) for name in ("dense", "compressed 1")}
     runs = study_of(lambda *_: 0, levels=())
     swaps, measures = split.of_study([], runs), why.of_study([], runs)
-    tables = {"runs": runs, "swaps": swaps, "why": why.correlations(measures, runs)}
-    settings = {"methods": ["ilm"], "labels": {}, "colours": {}, "width": 7, "panel_height": 2, "title": "none"}
-    with style.paper():
-        figure = resolve_name(FIGURES[kind].drawn_by)(tables, StudyFigure(kind, "", shown, ["one"]), settings)
-        figure.draw_without_rendering()
-        assert not any(axis.collections for axis in figure.axes)
+    figure = drawn(kind, {"runs": runs, "swaps": swaps, "measures": measures}, shown)
+    assert not any(axis.collections for axis in figure.axes)
 
 
 @pytest.mark.slow

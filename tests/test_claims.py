@@ -567,8 +567,9 @@ def test_a_study_has_claims_of_its_own_beside_those_of_the_catalog():
     assert list(given)[:-1] == list(claims.load())
     assert given["survives"].cells.methods == ["ilm"]
     assert not given["survives"].analysis
-    beyond = yaml.safe_load((ROOT / "studies/beyond.yaml").read_text())["claims"]
-    assert claims.of_study(beyond, "beyond.yaml").keys() > beyond.keys()
+    beyond = yaml.safe_load((ROOT / "studies/beyond.yaml").read_text())
+    given = claims.of_study(beyond["claims"], "beyond.yaml", beyond["analysis"])
+    assert given.keys() > beyond["claims"].keys()
     taken = next(iter(claims.load()))
     for name, change, message in (
         (taken, {}, f"mine.yaml: claims.{taken}: the catalog has a claim of this name; expected another"),
@@ -578,6 +579,9 @@ def test_a_study_has_claims_of_its_own_beside_those_of_the_catalog():
             "mine.yaml: claims.new: measure: 'acuracy_lost' is unknown; did you mean",
         ),
         ("new", {"cells": {"methods": "imm"}}, "mine.yaml: claims.new: cells.methods"),
+        ("new", {"measure": "part_mapping"}, "mine.yaml: claims.new: part_mapping needs analysis: [split]"),
+        ("new", {"measure": "shift_ece_added"}, "mine.yaml: claims.new: shift_ece_added needs analysis: [shift]"),
+        ("new", {"explained_by": "cka"}, "mine.yaml: claims.new: explained_by needs analysis: [why]"),
     ):
         with pytest.raises(StudyError, match=re.escape(message)):
             claims.of_study({name: own | change}, "mine.yaml")

@@ -170,6 +170,32 @@ def test_the_figure_has_the_cost_at_each_severity(tmp_path):
     assert "no result" in empty.get_suptitle()
 
 
+def test_the_figure_shows_a_copied_budget_whose_original_is_not_shown(tmp_path):
+    shifted, runs = made_up()
+    costs = table.costs(shifted, runs)
+    both = pd.concat([costs, costs.assign(shots="2", same_as="1")])
+    for shots, one in (([], "1 shot"), ([1, 2], "1 shot"), ([2], "2 shots")):
+        drawn = figure(both, tmp_path, shots=shots)
+        (axis,) = drawn.axes
+        (line,) = [one for one in axis.get_lines() if len(one.get_xdata()) == 2 and one.get_marker() != "None"]
+        assert line.get_ydata().tolist() == pytest.approx([9.9, 19.9])
+        assert f"with {one}," in drawn.get_suptitle().replace("\n", " ")
+
+
+def test_bars_are_of_the_seeds_that_the_dense_network_has_too(tmp_path):
+    shifted, runs = made_up()
+    lacks = (shifted["backbone"] == "dense") & (shifted["seed"] == 2)
+    costs = table.costs(shifted[~lacks], runs)
+    sparse = costs[costs["backbone"] == "sparse"]
+    assert sparse["seeds"].tolist() == [3, 3]
+    assert sparse["paired_seeds"].tolist() == [2, 2]
+    drawn = figure(costs, tmp_path)
+    (bars,) = [one for one in drawn.axes[0].collections if len(one.get_segments()) == 2]
+    reach = [abs(np.diff(ends[:, 1]).item()) / 2 for ends in bars.get_segments()]
+    assert reach == pytest.approx([0.05, 0.05])  # to each of both
+    assert "mean and span of 2 seeds" in drawn.get_suptitle().replace("\n", " ")
+
+
 def test_without_the_analysis_there_is_no_such_figure():
     assert "shift" not in results.figures(Call(load_study(in_process.STUDY, "s")))
     assert "shift" in results.figures(Call(load_study(CONFIG, "s")))

@@ -89,7 +89,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     note += "; of no compressed network the upstream accuracy is known" if by_photos else ""
     on = points[~points["off"]]
-    note += "; some intervals go on beyond the axes" if (on["low"].min() < bottom or on["high"].max() > top) else ""
+    note += style.BEYOND if (on["low"].min() < bottom or on["high"].max() > top) else ""
     style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
     figure.draw_without_rendering()  # where panels are, and with them what texts must not cover
     for axis, method in zip(axes, methods, strict=True):

@@ -225,7 +225,7 @@ FIGURES = {
     ),
     "why": FigureKind(
         "hiddencost.figures.why:draw",
-        ("why",),
+        ("measures", "runs"),
         "What goes with the hidden cost: rank correlation (Spearman) of a measure, taken on test images, with the "
         "accuracy that is lost, within a dataset over its compressed networks and numbers of shots. A measure of one"
         " network is the compressed one's minus the dense one's. A column a method. Points are means over datasets "

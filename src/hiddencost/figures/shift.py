@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hiddencost.figures import style
-from hiddencost.results import cells, gallery
+from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.intervals import band_reach
 
@@ -24,9 +24,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         settings: the study's `figures`, see `draw.draw`.
     """
     costs = tables["shift_cost"]
-    costs = cells.distinct(costs[costs["accuracy_cost"].notna()])
-    if shown := list(map(str, settings.get("shots") or ())):
-        costs = costs[costs["shots"].isin(shown)]
+    costs = style.chosen(costs[costs["accuracy_cost"].notna()], settings, "severity")
     largest = costs.groupby("dataset")["shots"].agg(gallery.largest_shots)
     costs = costs[costs["shots"] == costs["dataset"].map(largest)]
     methods, severities = style.order(costs, "method"), sorted(set(costs["severity"]))
@@ -39,7 +37,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         for name, line in lines.items():
             of_line = of_panel[of_panel["backbone"] == name].set_index("severity").reindex(severities)
             mean = of_line["accuracy_cost"]
-            reach = of_line["accuracy_cost_std"] * band_reach(of_line["seeds"])
+            reach = of_line["accuracy_cost_std"] * band_reach(of_line["paired_seeds"])
             axis.errorbar(np.arange(len(severities)) + beside[name], mean, reach, elinewidth=0.6, **line)
         axis.axhline(0, color="black", lw=0.6)
         axis.set_xlim(-0.5, len(severities) - 0.5)
@@ -52,7 +50,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     shots = dict.fromkeys(style.shots_label(number) for number in largest)
     what = (
         f"hidden cost on corrupted images, with {' or '.join(shots) or 'no result'}, mean over {corruptions} "
-        f"corruption{'s' if corruptions != 1 else ''}, {style.over(costs['seeds'])}; above 0 compression costs"
+        f"corruption{'s' if corruptions != 1 else ''}, {style.over(costs['paired_seeds'])}; above 0 compression costs"
     )
     style.title(figure, content, what + style.short_note(costs), settings)
     return figure

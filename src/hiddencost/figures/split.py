@@ -42,10 +42,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         settings: the study's `figures`, see `draw.draw`.
     """
     swaps, backbones = tables["swaps"], content.backbones
-    swaps = swaps.drop_duplicates(["run", "run_dense"]).drop(columns=["run", "run_dense", "dense"])
-    swaps = swaps.join(networks(tables["runs"]), on="backbone")
-    if settings.get("shots"):
-        swaps = swaps[swaps["shots"].isin(list(map(str, settings["shots"])))]
+    swaps = style.of_shots(swaps, settings).drop_duplicates(["run", "run_dense"])
+    swaps = swaps.drop(columns=["run", "run_dense", "dense"]).join(networks(tables["runs"]), on="backbone")
     methods = style.order(swaps, "method") or settings["methods"][:1]
     compressed = gallery.names_in_role(backbones, gallery.COMPRESSED)  # a control's cost would set the scale
     names = [name for name in compressed if name in set(swaps["backbone"])]
@@ -71,12 +69,14 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         axes[2 * block, column].set_title(style.named(method, settings))
         axes[2 * block + 1, column].set_xlabel("accuracy (points)")
     low, high = axes[0, 0].get_xlim()  # of few seeds an interval may be many times as long as what it is of
-    axes[0, 0].set_xlim(max(low, -REACH * largest), min(high, REACH * largest))
+    low, high = axes[0, 0].set_xlim(max(low, -REACH * largest), min(high, REACH * largest))
+    are_cut = any(axis.dataLim.x0 < low or axis.dataLim.x1 > high for axis in axes.flat)
     labels = [backbones[name].label for name in names]
     axes[0, 0].set_yticks(range(len(names)), labels)
     axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     figure.legend(handles=_handles(), loc="outside lower center", ncols=4 if abreast > 1 else 2)
     what = f"what the cost is made of, mean over {_counted(swaps)}; below: under the other network's prompt, mapping"
+    what += style.BEYOND if are_cut else ""
     style.title(figure, content, what, settings)
     return figure
 
@@ -101,7 +101,6 @@ def _panel(axis: Axes, found: pd.DataFrame, names: list[str], shown: dict[str, s
                 axis.hlines(row + offset, *bounds, color=look["color"], lw=0.8)
             axis.plot(mean, row + offset, ls="", ms=3.5, mew=0.8, **look)
     return largest
-    # of few seeds an interval may be many times as long as what it is of
 
 
 def _handles() -> list[Line2D]:

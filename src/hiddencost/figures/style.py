@@ -37,6 +37,7 @@ OUTLINE = [withStroke(linewidth=2.5, foreground="white")]  # of text over lines
 PAGE = 8.9  # inches of a printed page that a figure may take
 ABREAST = 4  # panels
 TICKS = 5  # intervals of the upright axis of a small panel, at most
+BEYOND = "; some intervals go on beyond the axes"
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
@@ -135,13 +136,25 @@ def _look(colour: str, lines: list, markers: list[str], index: int) -> dict[str,
     return {"color": colour, "ls": lines[index % len(lines)], "marker": markers[index % len(markers)], "ms": 2.8}
 
 
-def chosen(summary: pd.DataFrame, settings: dict) -> pd.DataFrame:
-    """Return a summary's rows of the shots that the study's figures show, each training once (see `cells`): budgets
-    that have the same images stand at the smallest of them."""
+def of_shots(table: pd.DataFrame, settings: dict) -> pd.DataFrame:
+    """Return a table's rows of the shots that the study's figures show; copies of budgets are dropped after it, not
+    before, as the budget that they are copies of may not be shown."""
     shots = settings.get("shots")
-    shown = summary[summary["shots"].isin(list(map(str, shots)))] if shots else summary
+    return table[table["shots"].isin(list(map(str, shots)))] if shots else table
+
+
+def chosen(summary: pd.DataFrame, settings: dict, *within: str) -> pd.DataFrame:
+    """Return a summary's rows of the shots that the study's figures show, each training once (see `cells`): budgets
+    that have the same images stand at the smallest of them.
+
+    Args:
+        summary: a row a cell, or a cell and value of the columns `within`.
+        settings: the study's `figures`.
+        within: columns that tell a training's rows apart.
+    """
+    shown = of_shots(summary, settings)
     trained = shown.assign(trained=shown["same_as"].fillna(shown["shots"]))
-    return shown[~trained.duplicated(["backbone", "dataset", "method", "trained"])]
+    return shown[~trained.duplicated(["backbone", "dataset", "method", "trained", *within])]
 
 
 def shots_of(table: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from hiddencost.figures import style
 from hiddencost.results.gallery import StudyFigure
-from hiddencost.results.why import EVERY
+from hiddencost.results.why import EVERY, correlations
 from hiddencost.runs.measures import MEASURES
 
 ROW = 0.2  # inches of a measure
@@ -19,11 +19,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     """A panel a method, a row a measure: its rank correlation with the cost, with its interval, and by dataset.
 
     Args:
-        tables: `why`.
+        tables: `measures` and `runs`: of the figure's shots, too, which the study's table `why` does not leave out.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    table = tables["why"]
+    table = correlations(style.of_shots(tables["measures"], settings), tables["runs"])
     methods = style.order(table, "method") or settings["methods"][:1]
     names = [name for name in MEASURES if name in set(table["measure"])] or list(MEASURES)
     height = 0.5 + ROW * len(names)

@@ -92,7 +92,7 @@ def claims(call: Call) -> dict:
     which the study has files of its own (`own`), or networks of another study (`made`)."""
     given = sorted(call.study.paths.keys() & catalog.checkpoints().keys())
     made = [name for name in given if call.study.made_network(name)]
-    known = stated_claims.of_study(call.study.claims, call.file)
+    known = stated_claims.of_study(call.study.claims, call.file, call.study.analysis)
     tested = {name: one for name, one in known.items() if one.analysis in (None, *asked(call))}
     return {
         "claims": [[name, claim.model_dump()] for name, claim in tested.items()],

@@ -1,6 +1,6 @@
 """Claims: what the paper says, and what its controls ask, each as a comparison over cells of a study."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf
 from typing import Annotated, Any
 
@@ -184,6 +184,9 @@ class Claim(Record):
         plain = self.measure == "accuracy_lost" and self.left is None and self.of == "mean" and not self.order
         if self.explained_by and not plain:
             raise ValueError("explained_by: expected the measure accuracy_lost, without left, right, of and order")
+        for name in ("more_than", "less_than", "within", "about") if self.explained_by else ():
+            if abs(getattr(self, name) or 0) > 1:
+                raise ValueError(f"{name}: of a rank correlation (explained_by); expected a number from -1 to 1")
         return self
 
     @model_validator(mode="after")
@@ -209,20 +212,26 @@ def load() -> dict[str, Claim]:
     return _checked(catalog.load("claims"), f"{catalog.file_of('claims')}: ")
 
 
-def of_study(stated: Mapping[str, Mapping[str, Any]], file: str) -> dict[str, Claim]:
+def of_study(stated: Mapping[str, Mapping[str, Any]], file: str, analyses: Collection[str] = ()) -> dict[str, Claim]:
     """Return a study's own claims, by name, those of the catalog before them.
 
     Args:
         stated: its key `claims`.
         file: the study's, for messages.
+        analyses: its key `analysis`.
 
     Raises:
-        StudyError: a line for each thing that is wrong; a name is the catalog's.
+        StudyError: a line for each thing that is wrong; a name is the catalog's, or a claim needs another analysis.
     """
     known = load()
     if taken := sorted(known.keys() & stated.keys()):
         raise StudyError(f"{file}: claims.{taken[0]}: the catalog has a claim of this name; expected another")
-    return known | _checked(stated, f"{file}: claims.")
+    own = _checked(stated, f"{file}: claims.")
+    for name, claim in own.items():
+        if claim.analysis not in (None, *analyses):
+            what = "explained_by" if claim.explained_by else claim.measure
+            raise StudyError(f"{file}: claims.{name}: {what} needs analysis: [{claim.analysis}]")
+    return known | own
 
 
 def _checked(entries: Mapping[str, Mapping[str, Any]], before: str) -> dict[str, Claim]:

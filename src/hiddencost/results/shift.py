@@ -14,7 +14,7 @@ from hiddencost.runs.shift_table import CLEAN, COLUMNS, GROWTH, SCORES
 CELL = ["backbone", "dense", "dataset", "method", "shots", "severity"]
 COST_COLUMNS = [
     *CELL,
-    *("corruptions", "seeds", "classes_short", "same_as"),
+    *("corruptions", "seeds", "paired_seeds", "classes_short", "same_as"),
     *(f"{name}{end}" for name in SCORES for end in ("", "_cost", "_cost_std", "_cost_low", "_cost_high")),
 ]
 
@@ -47,11 +47,11 @@ def costs(shifted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         runs: as in runs.parquet.
 
     Returns:
-        A row a cell and severity, in the order of the runs: of how many `corruptions` and `seeds` it is; of each
-        paired metric the mean (a share of 1), and `..._cost`, what the backbone loses against the dense one, or has
-        more of what is better small, paired by seed, in points, with its standard deviation (n - 1) and its 95 %
-        interval over seeds (see `intervals.paired_interval`). It speaks for other seeds, on the same corrupted
-        images.
+        A row a cell and severity, in the order of the runs: of how many `corruptions` and `seeds` it is, and of how
+        many `paired_seeds`, which the dense network has, too; of each paired metric the mean (a share of 1), and
+        `..._cost`, what the backbone loses against the dense one, or has more of what is better small, paired by
+        seed, in points, with its standard deviation (n - 1) and its 95 % interval over seeds (see
+        `intervals.paired_interval`). It speaks for other seeds, on the same corrupted images.
     """
     told = cells.one_seed(runs.assign(same_as=cells.same_as(runs)))
     told = told[[*AXES, "dense", "classes_short", "same_as"]]
@@ -71,6 +71,7 @@ def costs(shifted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         .agg("mean")
         .join(of_cells["seed"].nunique().rename("seeds"))
     )
+    table["paired_seeds"] = of_cells["accuracy_cost"].count()
     table["same_as"] = cells.copies(of_cells["same_as"])
     for name in (f"{score}_cost" for score in SCORES):
         mean, std, count = (getattr(of_cells[name], statistic)() for statistic in ("mean", "std", "count"))

@@ -159,7 +159,8 @@ def _judged(runs: pd.DataFrame, claim: Claim, paper: Paper, own: Collection[str]
 
 
 def _explained(runs: pd.DataFrame, claim: Claim, measures: pd.DataFrame | None) -> dict:
-    """Return the verdict on a claim of what goes with the cost, on the runs whose measures a study has."""
+    """Return the verdict on a claim of what goes with the cost, on the runs whose measures a study has: unless it
+    names networks of the compressed ones, as in `why.correlations`."""
     judged: dict[str, Any] = {
         "verdict": "not run",
         "cells": 0,
@@ -167,11 +168,12 @@ def _explained(runs: pd.DataFrame, claim: Claim, measures: pd.DataFrame | None) 
     }
     if measures is None or measures.empty:
         return judged
-    found = measures[(measures["measure"] == claim.explained_by) & _mask(runs, measures, claim.cells)]
-    correlation, low, high, cells, unit = why.correlate(found)
+    cells = claim.cells.model_copy(update={"backbones": claim.cells.backbones or ["compressed"]})
+    found = measures[(measures["measure"] == claim.explained_by) & _mask(runs, measures, cells)]
+    correlation, low, high, ranked, unit = why.correlate(found)
     if np.isnan(correlation):
-        return judged | {"cells": cells, "note": unit}
-    judged = {"effect": correlation, "cells": cells, "note": f"a rank correlation, over {unit}"}
+        return judged | {"cells": ranked, "note": unit}
+    judged = {"effect": correlation, "cells": ranked, "note": f"a rank correlation, over {unit}"}
     if np.isnan(low):
         return judged | {"verdict": "undecided"}
     return judged | {"verdict": _of_interval(claim, low, high), "low": low, "high": high}

@@ -18,6 +18,7 @@ from hiddencost.runs.sides import COST
 
 FEWEST = 4  # cells of a dataset and seed that are ranked: of three the ranks are the same by chance in one of three
 EVERY = "all"  # datasets, together
+RANKED = ["unit", "dataset", "dense", "method", "seed"]  # within which cells are
 MEASURED = [*AXES, "dense", "run", "run_dense", "measure", "value", "value_dense", "change", COST]
 COLUMNS = ["measure", "method", "over", "correlation", "low", "high", "cells", "unit"]
 
@@ -96,11 +97,12 @@ def correlate(found: pd.DataFrame) -> Correlation:
     """
     once = found.dropna(subset=["change", COST]).drop_duplicates(["run", "run_dense"])
     once = once.assign(unit=dataset_units(once["dataset"]))
-    ranked = once.groupby(["unit", "dataset", "dense", "method", "seed"])[["change", COST]]
-    of_groups = ranked.apply(_fisher_z).dropna() if len(once) else pd.Series(dtype=float)
-    cells = once.groupby(["dataset", "dense", "method", "backbone", "shots"]).ngroups
+    groups = once.groupby(RANKED)[["change", COST]]
+    of_groups = groups.apply(_fisher_z).dropna() if len(once) else pd.Series(dtype=float)
     if of_groups.empty:
-        return Correlation(np.nan, np.nan, np.nan, cells, f"fewer than {FEWEST} different cells of any dataset")
+        return Correlation(np.nan, np.nan, np.nan, 0, f"fewer than {FEWEST} different cells of any dataset")
+    ranked = once[pd.MultiIndex.from_frame(once[RANKED]).isin(of_groups.index)]
+    cells = ranked.groupby(["dataset", "dense", "method", "backbone", "shots"]).ngroups
     table = of_groups.groupby(["unit", "seed"]).mean().unstack().to_numpy()
     datasets, seeds = table.shape
     unit = f"{datasets} dataset{'s' if datasets > 1 else ''}, {seeds} seed{'s' if seeds > 1 else ''}"

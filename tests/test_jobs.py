@@ -20,8 +20,10 @@ from stubbed_project import CONFIG as SMALL
 
 from hiddencost import catalog, digest
 from hiddencost.compression import photos
+from hiddencost.datasets import corruptions
 from hiddencost.files import write_json
 from hiddencost.jobs import (
+    analyses,
     away,
     checkpoints,
     cost,
@@ -39,7 +41,7 @@ from hiddencost.jobs import (
 )
 from hiddencost.jobs.call import Call, code, read_call
 from hiddencost.messages import StudyError
-from hiddencost.runs import not_run, packfile
+from hiddencost.runs import measures, metrics, not_run, packfile
 from hiddencost.sources import LOCK, Source, download_digest
 from hiddencost.study.load import load_study
 from hiddencost.upstream import gate
@@ -789,3 +791,88 @@ def test_a_training_stands_on_the_module_of_its_architecture(call, architecture,
     settings = upstream.sparsify(call(edit), "own", "dense", "0", "0")
     assert ("network_code" in settings) == has_module
     assert values.texts(settings, upstream.TRAINING)["network_code"].startswith("network_code=") == has_module
+
+
+def forget_code():
+    for remembered in (digest.code_digest, digest.definition_digest, code):
+        remembered.cache_clear()
+
+
+def asked_of_runs(call):
+    """The params of the jobs that ask finished runs, by analysis; gaussian_noise alone corrupts."""
+    forget_code()
+    shift = {"corruptions": ["gaussian_noise"], "severities": [1]}
+    of = call(lambda config: config.update(analysis=["shift", "why", "split"], shift=shift))
+    return {
+        "shift": analyses.shift(of, "pruned", DATASET),
+        **{name: analyses.compare(of, name) for name in analyses.comparing(of)},
+    }
+
+
+def stale(before, after):
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(
+    ("edited", "old", "new", "again"),
+    [
+        ("methods/registry.py", '"#E69F00"', '"#000001"', set()),  # a method's colour, and what it is called
+        ("methods/registry.py", '"RLM-VP"', '"RLM"', set()),
+        ("methods/method.py", "return self.job ==", "return self.job is not None ==", set()),
+        ("study/protocols.py", "RunMaskProtocol)\n", "RunMaskProtocol, RunProtocol)\n", set()),  # a shape of prompt
+        ("runs/metrics.py", '"Brier score"', '"Brier"', set()),
+        (
+            "runs/metrics.py",
+            "predictions.probabilities - truth",
+            "predictions.probabilities + truth",
+            set(),
+        ),  # no cost
+        ("runs/metrics.py", "rows if n)", "rows)", {"shift", "why"}),  # the calibration error
+        ("runs/measures.py", '"CKA of features with dense"', '"CKA"', set()),
+        ("runs/measures.py", "len(own.features) < 4", "len(own.features) < 5", {"why"}),
+        ("runs/measures.py", "self.of_one(own), self", "self.of_one(dense), self", {"why"}),
+        ("runs/measured.py", "1000  #", "900  #", {"why"}),
+        ("runs/swaps.py", ".argmax(1)", ".argmin(1)", {"split"}),
+        ("runs/pairs.py", "/ len(images)", "/ 2", {"why", "split"}),
+        ("runs/shift.py", ".isfinite()", ".isnan()", {"shift"}),
+        (
+            "datasets/corruptions.py",
+            "image * photons) /",
+            "image + photons) /",
+            set(),
+        ),  # of one that is not asked for
+        ("datasets/corruptions.py", "image + random.normal", "image - random.normal", {"shift"}),
+        ("datasets/corruptions.py", "+ 1e-6", "+ 1e-5", {"shift"}),
+        ("prompting/matrix.py", "import torch\n", "import torch\n\nMORE = 1\n", {"shift", "why", "split"}),
+    ],
+)
+def test_finished_runs_are_asked_anew_where_what_asks_them_is_edited(call, monkeypatch, edited, old, new, again):
+    before, file = asked_of_runs(call), digest.PACKAGE / edited
+    text = file.read_text()
+    assert old in text
+    with monkeypatch.context() as patch:  # as an edit of the file is read
+        patch.setattr(Path, "read_bytes", lambda _: text.replace(old, new, 1).encode())
+        patch.setattr(digest, "_parse_once", digest._parse)
+        after = {name: getattr(digest, name).__wrapped__(file) for name in ("read_code", "_definitions")}
+    with monkeypatch.context() as patch:
+        for name, read in after.items():
+            real = getattr(digest, name)
+            other = lambda path, real=real, read=read: read if path == file else real(path)  # noqa: E731
+            patch.setattr(digest, name, other)
+        found = stale(before, asked_of_runs(call))
+    forget_code()
+    assert found == again
+
+
+def test_finished_runs_are_asked_anew_by_an_entry_that_is_in_use(call, monkeypatch):
+    def after(entries, name, entry):
+        with monkeypatch.context() as patch:
+            patch.setitem(entries, name, entry)
+            return stale(before, asked_of_runs(call))
+
+    before = asked_of_runs(call)
+    brier, noise = metrics.METRICS["brier"], corruptions.CORRUPTIONS["gaussian_noise"]
+    assert after(metrics.METRICS, "another", brier) == set()
+    assert after(measures.MEASURES, "another", measures.MEASURES["margin"]) == {"why"}
+    assert after(corruptions.CORRUPTIONS, "another", noise) == set()
+    assert after(corruptions.CORRUPTIONS, "gaussian_noise", replace(noise, small=noise.large)) == {"shift"}

@@ -38,6 +38,7 @@ def make(call, backbone, output):
     """Make the table of a backbone's runs on the toy dataset as the rule does."""
     settings, files = (of(call, backbone, "toy") for of in (analyses.shift, analyses.shift_inputs))
     images = {size: Path(folder) for size, folder in settings.pop("images").items()}
+    del settings["code"]
     prompted, probed = ([Path(path) for path in files[name]] for name in ("prompted", "probed"))
     inputs = shift.ShiftInputs(Path(call.path(layout.BACKBONE, backbone=backbone)), images, prompted, probed)
     Path(output).parent.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ line, or a module that moves, makes nothing stale.
 
 import ast
 import hashlib
+import inspect
 import json
 import os
 import sys
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib.util import cache_from_source, find_spec
@@ -57,18 +58,21 @@ NO_NUMBERS = frozenset(
 # Modules that runs do not stand on, with what they import. Metrics score what is stored, see runs/pack.py. A run
 # stands on its own method and its own shape of prompt, see `Method.digest` and `prompts.digest`. Whether a pack is
 # run, its inputs decide, see `jobs.training.origin`.
-APART = dict.fromkeys(
-    ("train", "probe", "finetune"),  # scripts of jobs, see `jobs.call.code`
-    frozenset(
-        {
-            "hiddencost.methods.method",
-            "hiddencost.methods.registry",
-            "hiddencost.runs.metrics",
-            "hiddencost.runs.not_run",
-            "hiddencost.study.protocols",
-        }
-    ),
+_OF_RUNS = frozenset(
+    {
+        "hiddencost.methods.method",
+        "hiddencost.methods.registry",
+        "hiddencost.runs.metrics",
+        "hiddencost.runs.not_run",
+        "hiddencost.study.protocols",
+    }
 )
+# By the scripts of jobs, see `jobs.call.code`. What asks finished runs has their tables among its inputs, which state
+# their methods and shapes; of what it scores by, the digests are among its params, see `results.analyses.Analysis`.
+APART = dict.fromkeys(("train", "probe", "finetune"), _OF_RUNS) | {
+    "shift": _OF_RUNS | {"hiddencost.datasets.corruptions"},
+    "compare": _OF_RUNS | {"hiddencost.runs.measures"},
+}
 LOGGERS, LEVELS = {"log", "logging"}, {"debug", "info", "warning", "error", "exception", "critical"}
 WORDS = {"Field": {"description"}, "tqdm": {"desc", "unit"}}  # arguments, by name, for people alone
 BLOCKS = "body", "orelse", "finalbody"  # of statements
@@ -143,6 +147,11 @@ def definition_digest(file: Path, name: str) -> str:
         pieces[place] = [text, *texts]
         pending += [*reached.values(), *([(file, "")] if "" in definitions else [])]
     return sha256_text(canonical(sorted(map(canonical, pieces.values()))))
+
+
+def digest_of(definition: Callable) -> str:
+    """Return the `definition_digest` of a function or a class."""
+    return definition_digest(Path(str(inspect.getsourcefile(definition))), definition.__qualname__)
 
 
 @cache

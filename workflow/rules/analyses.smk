@@ -23,8 +23,7 @@ rule shift:
         mem_mb=amount(resources.shift_memory),
         runtime=amount(resources.shift_runtime),
     params:
-        **params_of(analyses.shift, "corruptions", "severities", "images"),
-        code=code("shift"),
+        **params_of(analyses.shift, "corruptions", "severities", "images", "code"),
     message:
         "Corrupting the test images of {wildcards.dataset} for {wildcards.backbone}; progress in {log}"
     script:

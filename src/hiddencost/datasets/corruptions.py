@@ -13,6 +13,9 @@ from zlib import crc32
 
 import numpy as np
 
+from hiddencost.digest import digest_of
+from hiddencost.files import canonical, sha256_text
+
 SEVERITIES = range(1, 6)
 SMALL = 64  # pixels of a side, up to which CIFAR-10-C's parameters are taken, and ImageNet-C's of larger images
 
@@ -111,12 +114,22 @@ def corrupt(images: np.ndarray, corruption: str, severity: int, first: int = 0) 
     """
     if severity == 0:
         return np.array(images)
-    entry = CORRUPTIONS[corruption]
+    return _applied(CORRUPTIONS[corruption], images, corruption, severity, first)
+
+
+def _applied(entry: Corruption, images: np.ndarray, name: str, severity: int, first: int) -> np.ndarray:
+    """Do what `corrupt` does, without the others of CORRUPTIONS, see `digest`."""
     parameter = (entry.small if images.shape[-1] <= SMALL else entry.large)[severity - 1]
     corrupted = np.empty_like(images)
     for index, image in enumerate(images):
-        random = np.random.RandomState([crc32(corruption.encode()), severity, first + index])
+        random = np.random.RandomState([crc32(name.encode()), severity, first + index])
         changed = entry.apply(image.transpose(1, 2, 0) / 255, parameter, random)
         # rounding errors of what is whole; what lies between is cut off, as in the published code
         corrupted[index] = (255 * np.clip(changed, 0, 1) + 1e-6).astype(np.uint8).transpose(2, 0, 1)
     return corrupted
+
+
+def digest(corruption: str) -> str:
+    """Return the digest of the code and the parameters of a corruption, and of no other, by its name."""
+    entry = CORRUPTIONS[corruption]
+    return sha256_text(canonical([digest_of(_applied), digest_of(entry.apply), entry.small, entry.large]))

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from itertools import product
 
-from hiddencost.digest import code_digest, module_file
+from hiddencost.datasets import corruptions
+from hiddencost.digest import APART, code_digest, module_file
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import cost, layout, training
 from hiddencost.jobs.call import Call, code
@@ -94,8 +95,11 @@ def _shifted_jobs(call: Call, backbone: str) -> list[str]:
 
 
 def shift(call: Call, backbone: str, dataset: str) -> dict:
-    """Return which images a backbone's finished runs are scored on, and where they are."""
-    return call.study.shift.model_dump() | {"images": shifted_images(call, backbone, dataset)}
+    """Return which images a backbone's finished runs are scored on, where they are, and the digest of the code."""
+    of_images = {name: corruptions.digest(name) for name in call.study.shift.corruptions}
+    of_code = sha256_text(canonical([code(call.root, "shift"), ANALYSES["shift"].digest(), of_images]))
+    images = shifted_images(call, backbone, dataset)
+    return call.study.shift.model_dump() | {"images": images, "code": of_code}
 
 
 def shift_inputs(call: Call, backbone: str, dataset: str) -> dict[str, list[str]]:
@@ -153,8 +157,9 @@ def networks_to_compare(call: Call, backbone: str, dataset: str) -> dict[str, li
 def compare(call: Call, analysis: str) -> dict:
     """Return what evaluates the pairs of an analysis: the function, and the digest of its code."""
     function = str(ANALYSES[analysis].compares)
-    module = module_file(function.partition(":")[0])
-    return {"function": function, "code": sha256_text(canonical([code(call.root, "compare"), code_digest(module)]))}
+    of_function = code_digest(module_file(function.partition(":")[0]), apart=APART["compare"])
+    of_code = [code(call.root, "compare"), of_function, ANALYSES[analysis].digest()]
+    return {"function": function, "code": sha256_text(canonical(of_code))}
 
 
 def claimed_tables(call: Call) -> dict[str, str]:

@@ -5,6 +5,7 @@ imported when they compute.
 """
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,31 @@ class Analysis:
         compares: where its jobs are of pairs, "module:function" of what evaluates a compressed network beside the
             dense one on a dataset, by the rule `compare`. Its arguments: the files (`runs.pairs.PairInputs`), the
             table that it writes, and the device that computes.
+        scores: where its jobs score by code that is apart from their own (`digest.APART`), "module:function" of what
+            returns that code's digest.
     """
 
     tabulated_by: str
     tables: tuple[str, ...]
     of: tuple[str, ...] = ("backbone", "dataset")
     compares: str | None = None
+    scores: str | None = None
+
+    def digest(self) -> str | None:
+        """Return the digest of the code that its jobs score by, see `scores`."""
+        return resolve_name(self.scores)() if self.scores else None
 
 
 ANALYSES = {
-    "shift": Analysis("hiddencost.results.shift:write", ("shift", "shift_cost")),
+    "shift": Analysis(
+        "hiddencost.results.shift:write", ("shift", "shift_cost"), scores="hiddencost.runs.shift_table:digest"
+    ),
     "latency": Analysis("hiddencost.results.latency:write", ("latency",), of=("backbone",)),
-    "why": Analysis("hiddencost.results.why:write", ("measures", "why"), compares="hiddencost.runs.measured:write"),
+    "why": Analysis(
+        "hiddencost.results.why:write",
+        ("measures", "why"),
+        compares="hiddencost.runs.measured:write",
+        scores="hiddencost.runs.measures:digest",
+    ),
     "split": Analysis("hiddencost.results.split:write", ("swaps", "split"), compares="hiddencost.runs.swaps:write"),
 }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiddencost.digest import digest_of
+from hiddencost.files import canonical, sha256_text
 from hiddencost.runs.metrics import calibration_bins, expected_calibration_error
 
 EPS = float(np.finfo(np.float32).eps)  # features are float32
@@ -201,3 +203,12 @@ MEASURES = {
     "stability_over_epochs": Measure("mapping: stability over epochs", stability_over_epochs),
     "ece": Measure("calibration error (ECE)", calibration_error),
 }
+
+
+def digest() -> str:
+    """Return the digest of the code of all measures, of their names and of what they are of: no label is in it."""
+    code = {
+        name: [digest_of(compute) for compute in (one.of_one, one.of_two) if compute] + [one.of_networks]
+        for name, one in MEASURES.items()
+    }
+    return sha256_text(canonical([digest_of(Measure), code]))

@@ -4,15 +4,13 @@ They stand apart from training: a run's identity does not contain their code, so
 and trains nothing (see `pack.complete`). A new one is a function of `Predictions` and its line in METRICS.
 """
 
-import inspect
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiddencost.digest import definition_digest
+from hiddencost.digest import digest_of
 from hiddencost.files import canonical, sha256_text
 from hiddencost.runs.metric import Metric
 
@@ -259,11 +257,8 @@ def batch_columns() -> dict[str, str]:
 
 def digests() -> dict[str, str]:
     """Return the digest of the code of each column that `evaluate` gives: what METRICS show is not in it."""
-    common = definition_digest(Path(__file__), predictions_of.__name__)  # the bins with it
-    code = {
-        name: definition_digest(Path(str(inspect.getsourcefile(metric.compute))), metric.compute.__qualname__)
-        for name, metric in METRICS.items()
-    }
+    common = digest_of(predictions_of)  # the bins with it
+    code = {name: digest_of(metric.compute) for name, metric in METRICS.items()}
     columns = code | dict.fromkeys(BIN_COLUMNS, "")
     return {column: sha256_text(canonical([common, of_column])) for column, of_column in columns.items()}
 

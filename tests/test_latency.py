@@ -11,6 +11,7 @@ from torch import nn
 from hiddencost.files import read_json
 from hiddencost.jobs import analyses, layout
 from hiddencost.jobs.call import Call
+from hiddencost.networks import ofq
 from hiddencost.networks.manifest import Manifest
 from hiddencost.results import latency as table
 from hiddencost.runs import latency
@@ -45,8 +46,32 @@ def test_a_published_quantised_network_has_the_bits_of_its_values():
     network = nn.Sequential(nn.Linear(300, 1, bias=False))
     with torch.no_grad():
         network[0].weight[:] = torch.arange(300) % 200
-    assert latency.stored_bits(network, manifest(compression="w8a8")) == 8
-    assert latency.stored_bits(network, manifest(compression="none")) == 32
+    assert latency.count_bytes(network, manifest(compression="w8a8"))["bits"] == 8
+    assert latency.count_bytes(network, manifest(compression="none"))["bits"] == 32
+
+
+def test_a_layer_with_a_quantiser_of_its_own_has_its_bits():
+    """OFQ's weights are rounded in each forward pass: what is stored is float32."""
+    attention, first = ofq.Attention(8, 2, 5, 2), ofq.QConv2d(nn.Conv2d(3, 8, 4, 4), 8)
+    head = ofq._head(nn.Linear(8, 3))
+    with torch.no_grad():
+        head.linear.weight[:] = torch.arange(8) - 3  # 8 values, on a grid
+        first.lsqw_fn.s.fill_(1e-3)
+    layers = nn.ModuleDict({"attn": attention, "fc1": ofq.QLinear(8, 4, 5, 2), "first": first, "head": head}).eval()
+    stored = latency.stored_layers(layers, manifest(compression="ofq"))
+    expected = {f"attn.{name}.weight": 2 for name in "qkv"} | {"attn.proj.weight": 2, "fc1.weight": 2}
+    assert {key: bits for key, (_, bits) in stored.items()} == expected | {"first.weight": 8, "head.linear.weight": 3}
+    assert len(stored["fc1.weight"][0].unique()) <= 4 * 4
+    # the product of queries and keys [2 heads x 8, 8] stands for both: 128 values, 16 scales
+    assert (stored["attn.q.weight"][0].shape, stored["attn.k.weight"][0].numel()) == ((16, 8), 0)
+    counted = latency.count_bytes(layers, manifest(compression="ofq"))
+    rounded = (32 + 64) + 2 * (16 + 32) + (8 + 16) + (384 + 32) + (9 + 12)
+    rest = (tensor for key, tensor in layers.state_dict().items() if key not in stored)
+    assert counted["bytes_compressed"] == rounded + sum(latency.stored_bytes(tensor, 32) for tensor in rest)
+    assert counted["bits"] == 8  # 384 of the weights are the first layer's
+    # of eight heads the product takes as much in 4 bits, with its scales, as both in float32
+    eight = latency.stored_layers(nn.ModuleDict({"attn": ofq.Attention(8, 8, 5, 4)}), manifest(compression="ofq"))
+    assert [eight[f"attn.{name}.weight"][1] for name in "qkv"] == [32, 32, 4]
 
 
 def test_a_study_that_asks_has_a_row_a_backbone_with_its_cost(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ do with zeros and integers all the same.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ BATCH_SIZES = 1, 64
 WARM_UP, FEWEST, MOST = 2, 5, 25  # calls before the first that is timed, and those that are
 SECONDS = 10.0  # of the timed calls of a batch size, beyond the fewest
 FLOAT = 32  # bits
+# quantisers of weights in `networks.ofq`, and the layer of the module that they are in: its own, or one by its name
+WEIGHT_QUANTISERS = {"statsq_fn": "", "lsqw_fn": "", "v_quant": "v."}
 
 
 @dataclass(frozen=True)
@@ -123,42 +126,64 @@ def count_bytes(network: nn.Module, manifest: Manifest) -> dict[str, Any]:
         manifest: its manifest, which says whether it is quantised.
 
     Returns:
-        `parameters` and how many are not zero (`nonzero`); `bytes_dense`, of all values as float32; `bits` of a
-        weight that is stored, 32 where none is rounded; `bytes_compressed`: each tensor as its values, or, where that
-        is less, as a bit for each value that says whether it is zero, and the others. Rounded weights (those of
-        `layer_weights`) are integers of `bits`, with a float32 scale for each output channel.
+        `parameters` and how many are not zero (`nonzero`); `bytes_dense`, of all values as float32; `bits`, of the
+        most weights of layers (see `stored_layers`), 32 where none is rounded; `bytes_compressed`: each tensor as its
+        values, or, where that is less, as a bit for each value that says whether it is zero, and the others. Rounded
+        weights are integers of their layer's bits, with a float32 scale for each output channel.
     """
     parameters = [tensor for _, tensor in network.named_parameters()]
-    layers = layer_weights(network)
-    bits = stored_bits(network, manifest)
-    compressed = 0
+    layers = stored_layers(network, manifest)
     state = backbones.weights_of(network.state_dict())
-    for key, tensor in state.items():
-        rounded = bits < FLOAT and key in layers
-        compressed += stored_bytes(tensor, bits if rounded else FLOAT) + (4 * len(tensor) if rounded else 0)
+    stored = {key: (tensor, FLOAT) for key, tensor in state.items() if key not in layers} | layers
+    weights: Counter[int] = Counter()
+    for tensor, bits in layers.values():
+        weights[bits] += tensor.numel()
     return {
         "parameters": sum(tensor.numel() for tensor in parameters),
         "nonzero": sum(int(tensor.count_nonzero()) for tensor in parameters),
         "bytes_dense": 4 * sum(tensor.numel() for tensor in state.values()),
-        "bytes_compressed": compressed,
-        "bits": bits,
+        "bytes_compressed": sum(stored_bytes(*one) for one in stored.values()),
+        "bits": max(weights, key=lambda bits: (weights[bits], -bits), default=FLOAT),
     }
 
 
-def stored_bits(network: nn.Module, manifest: Manifest) -> int:
-    """Return the bits that a network's rounded weights need: as it was quantised here, or, of a published one, those
-    of the most values in an output channel; 32 of one that is not quantised."""
+@torch.no_grad()
+def stored_layers(network: nn.Module, manifest: Manifest) -> dict[str, tuple[Tensor, int]]:
+    """Return what is stored of the weights of `layer_weights`, by their keys, and the bits of a value.
+
+    Of a layer with a quantiser of its own that is what this makes of it, of its bits. Other layers have the bits that
+    the network was quantised to here; or, of a published quantised one, those of the most values in an output channel
+    of any; or 32. Of OFQ's queries and keys the product alone is rounded: it is stored in the place of the queries'
+    weights, or both as float32, whichever is less.
+    """
+    layers = {key: weight.tensor for key, weight in layer_weights(network).items()}
+    own: dict[str, tuple[Tensor, int]] = {}
+    for name, module in network.named_modules():
+        prefix = f"{name}." if name else ""
+        for quantiser, layer in WEIGHT_QUANTISERS.items():
+            if quantise := getattr(module, quantiser, None):
+                key = f"{prefix}{layer}weight"
+                own[key] = quantise(layers[key]), quantise.bits
+        if quantise := getattr(module, "qk_quant", None):
+            both = f"{prefix}q.weight", f"{prefix}k.weight"
+            queries, keys = (layers[key].unflatten(0, (module.heads, -1)) for key in both)
+            product = quantise((queries.transpose(1, 2) @ keys).flatten(0, 1)), quantise.bits
+            plain = {key: (layers[key], FLOAT) for key in both}
+            less = stored_bytes(*product) < sum(stored_bytes(*one) for one in plain.values())
+            own |= {both[0]: product, both[1]: (product[0][:0], quantise.bits)} if less else plain
+    others = {key: tensor for key, tensor in layers.items() if key not in own}
+    bits = FLOAT
     if manifest.quantisation_bits:
-        return manifest.quantisation_bits
-    if not any(kind.quantises for kind in applied(manifest.compression)):
-        return FLOAT
-    channels = (channel for weight in layer_weights(network).values() for channel in weight.tensor.flatten(1))
-    most = max(len(channel.unique()) for channel in channels)
-    return min(math.ceil(math.log2(most)), FLOAT)
+        bits = manifest.quantisation_bits
+    elif others and any(kind.quantises for kind in applied(manifest.compression)):
+        most = max(len(channel.unique()) for tensor in others.values() for channel in tensor.flatten(1))
+        bits = min(math.ceil(math.log2(most)), FLOAT)
+    return own | {key: (tensor, bits) for key, tensor in others.items()}
 
 
 def stored_bytes(tensor: Tensor, bits: int) -> int:
     """Return the bytes of a tensor whose values take so many bits: all values, or those that are not zero behind a
-    mask of one bit a value, whichever is less."""
+    mask of one bit a value, whichever is less; of rounded values with a float32 scale for each output channel."""
     masked = tensor.numel() + bits * int(tensor.count_nonzero())
-    return math.ceil(min(bits * tensor.numel(), masked) / 8)
+    scales = 4 * len(tensor) if bits < FLOAT else 0
+    return math.ceil(min(bits * tensor.numel(), masked) / 8) + scales

@@ -10,7 +10,9 @@ from hiddencost.networks.inference import for_inference
 from hiddencost.prompting import engine, exactness, measure, plan, sharing
 from hiddencost.prompting.engine import FrozenNetwork, Plan
 from hiddencost.prompting.precision import Float32Conv2d
+from hiddencost.study.masks import RunMaskProtocol
 from hiddencost.study.recipes import RunProtocol
+from hiddencost.study.resize import RunResizeProtocol
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 1, "learning_rate": 0.01, "milestones": [], "gamma": 0.1, "batch_size": 8, "shuffle": True}
@@ -208,6 +210,18 @@ def test_a_network_that_cannot_be_walked_takes_whole_canvases(smaller, tmp_path,
     assert "batch norm is not folded, as torch.fx cannot walk the network: symbolically traced" in caplog.text
     assert choose(smaller._replace(network=network), tmp_path).cover is None
     assert "whole canvases, as torch.fx cannot walk the network" in caplog.text
+
+
+def test_another_shape_of_prompt_or_another_setting_of_it_is_measured_anew(frozen, tmp_path, monkeypatch):
+    stated = dict(frozen.protocol) | {"mask_learning_rate": 0.01, "mask_gamma": 0.1}
+    shapes = [(RunResizeProtocol, {"scale": scale}) for scale in (1.0, 1.5)]
+    shapes += [(RunMaskProtocol, {"layers": layers, "patch": 8}) for layers in (5, 6)]
+    kept(frozen, tmp_path, monkeypatch, way(None, 10.0))
+    for kind, own in shapes:
+        recipe = {name: value for name, value in (stated | own).items() if name in kind.model_fields}
+        protocol = kind.model_validate(recipe | {"shape": kind.prompt})
+        kept(frozen._replace(protocol=protocol), tmp_path, monkeypatch, way(None, 10.0))
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_another_network_size_or_precision_is_measured_anew(frozen, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ def fit_to_device(
     """Return a network that runs as suits it best on its device, and say in the log how and why.
 
     On a GPU that is the fastest way, on a CPU that of least arithmetic. It is measured once for each architecture,
-    canvas, image size, precision and device.
+    prompt (its shape, the canvas and its other settings), precision and device.
 
     Args:
         frozen: the network and its protocol.
@@ -61,8 +62,7 @@ def _measurements(frozen: FrozenNetwork, folder: Path) -> Measurements:
     shapes = [(name, list(parameter.shape)) for name, parameter in frozen.network.named_parameters()]
     key = {
         "network": sha256_text(str(frozen.network) + str(shapes)),
-        "canvas": frozen.prompt.canvas,
-        "image_size": frozen.prompt.shown_side,
+        "prompt": {"shape": frozen.protocol.prompt} | asdict(frozen.prompt),
         "precision": frozen.precision,
         "device": device_name(frozen.device),
         "torch": torch.__version__,

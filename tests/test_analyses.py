@@ -4,21 +4,27 @@ import shutil
 from itertools import permutations, product
 from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import in_process
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import copy_project
 from stubbed_project import configure, planned, replace, snakemake
 
 from hiddencost.figures import style
 from hiddencost.figures.registry import FIGURES
 from hiddencost.messages import StudyError, validate
+from hiddencost.methods.registry import METHODS
+from hiddencost.prompting.prompts import shape_of
 from hiddencost.results import split, tables, verdicts, why
 from hiddencost.results.analyses import ANALYSES
 from hiddencost.results.claims import Cells, Claim
 from hiddencost.results.gallery import ShownBackbone, StudyFigure
+from hiddencost.runs import pairs
+from hiddencost.runs.measured import drawn
 from hiddencost.runs.measures import MEASURES, Answers, unbiased_hsic
 from hiddencost.runs.packfile import AXES
 from hiddencost.runs.sides import OWN, SIDES, SPLIT, SWAPS, accuracy_of
@@ -87,6 +93,30 @@ def test_what_is_said_of_source_classes_and_mappings():
     assert measured("stability_over_epochs", one) == 0.75
     assert measured("stability_over_seeds", answers(of_seeds=[])) is None
     assert measured("stability_over_epochs", answers(of_epochs=[[0, 1]])) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "interval", "rows"),
+    [("rlm", 1, 1), ("flm", 2, 1), ("flm-opt", 1, 1), ("ilm", 1, 5), ("ilm", 2, 3), ("blm", 3, 2), ("fm", 2, 5)],
+)
+def test_mappings_of_epochs_are_those_that_were_drawn_anew_or_learned(method, interval, rows):
+    """The ledger has one of each epoch, also of a mapping that is drawn once: its stability is no number."""
+    found = drawn(METHODS[method], torch.arange(10).reshape(5, 2), interval)
+    assert found[:, 0].tolist() == list(range(0, 10, 2 if METHODS[method].learns_mapping else 2 * interval))[:rows]
+
+
+@pytest.mark.parametrize(("shape", "is_swapped"), [("border", True), ("masks", False), ("additive", False)])
+def test_prompts_behind_another_normalisation_are_not_swapped(shape, is_swapped, monkeypatch, caplog):
+
+    of = {"source_classes": 8, "prompt": shape_of(shape), "std": torch.ones(3)}
+    networks = {
+        side: SimpleNamespace(mean=torch.tensor([0.5, 0.5, 0.1 * place]), **of) for place, side in enumerate(SIDES)
+    }
+    monkeypatch.setattr(pairs, "Adapted", lambda side, *_: SimpleNamespace(prompted=networks[side]))
+    inputs = SimpleNamespace(folders={side: side for side in SIDES}, packs=dict.fromkeys(SIDES), texts={})
+    assert (pairs.comparable(inputs, None, swaps=True) is not None) == is_swapped
+    assert ("none is swapped" in caplog.text) != is_swapped
+    assert pairs.comparable(inputs, None, swaps=False)
 
 
 def test_what_is_said_of_logits_and_gradients():

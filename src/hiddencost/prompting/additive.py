@@ -27,6 +27,7 @@ class AdditivePrompt(Prompt):
     border: int = 0
 
     not_shared = "the prompt is added to the images"
+    behind_normalisation = True
 
     @property
     def shown_side(self) -> int:

@@ -44,6 +44,7 @@ class MaskPrompt(Prompt):
     patch: int
 
     not_shared = "the prompt is added to the images"
+    behind_normalisation = True
     not_trained = frozenset(f"norm{layer}_{part}" for layer in range(1, 6) for part in ("mean", "variance"))
     of_batches = True
 

@@ -29,6 +29,8 @@ class Prompt(ABC):
             engine computes once, and `compose` returns SharedMaps.
         limits: of what is learned, by name: the least and the largest value that it is kept to after each step.
         not_trained: the names of what is learned without a gradient: `of_batch` returns it anew.
+        behind_normalisation: whether it is added to normalised images, so that another normalisation makes other
+            pixels of it.
         of_batches: whether a part of the prompt is computed from a run's whole batch, see `of_batch`.
     """
 
@@ -37,6 +39,7 @@ class Prompt(ABC):
     not_shared: ClassVar[str | None] = None
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
     not_trained: ClassVar[frozenset[str]] = frozenset()
+    behind_normalisation: ClassVar[bool] = False
     of_batches: ClassVar[bool] = False
 
     @classmethod

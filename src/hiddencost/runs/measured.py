@@ -1,12 +1,12 @@
 """The measures of a compressed network and the dense one, run by run: see `measures`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hiddencost.datasets.prepared import Dataset
+from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS
 from hiddencost.prompting.matrix import map_logits
 from hiddencost.runs import pairs
@@ -43,6 +43,7 @@ def answers(adapted: Adapted, dataset: Dataset, run: str, features: np.ndarray, 
     """Return what a network answers with what a run has learned; features, first: see `Answers`."""
     images, labels, learned = dataset.test_images, torch.tensor(dataset.test_labels), adapted.learned(run)
     mapping, logits = learned["mapping"], adapted.logits(images, learned).cpu()
+    method = _method(adapted, run)
     some = np.unique(np.linspace(0, len(images) - 1, min(GRADIENT_IMAGES, len(images))).astype(np.int64))
     return Answers(
         features=features,
@@ -51,16 +52,23 @@ def answers(adapted: Adapted, dataset: Dataset, run: str, features: np.ndarray, 
         logits=map_logits(logits, mapping).numpy(),
         labels=labels.numpy(),
         gradient=torch.cat([one.flatten() for one in adapted.gradient(images[some], labels[some], learned)]).numpy(),
-        mapping=_sources(adapted, run, learned),
-        of_seeds=np.array([_sources(adapted, one, adapted.learned(one)) for one in _other_seeds(adapted, run)]),
-        of_epochs=learned["mappings"].numpy(),
+        mapping=method.sources_of(mapping).numpy(),
+        of_seeds=np.array(
+            [method.sources_of(adapted.learned(one)["mapping"]).numpy() for one in _other_seeds(adapted, run)]
+        ),
+        of_epochs=drawn(method, learned["mappings"], adapted.mapping_interval).numpy(),
     )
 
 
-def _sources(adapted: Adapted, run: str, learned: Mapping[str, torch.Tensor]) -> np.ndarray:
-    """Return the source class of each target class of a run, of weights that of the largest, int64 [K]."""
-    method = next(method for (method, _, _), one in adapted.runs.items() if one == run)
-    return METHODS[method].sources_of(learned["mapping"]).numpy()
+def drawn(method: Method, mappings: torch.Tensor, interval: int) -> torch.Tensor:
+    """Return the mappings of a run's epochs, int64 [E, K], at which it was drawn, or, of one that is learned, all."""
+    if not method.moves_mapping:
+        return mappings[:1]
+    return mappings if method.learns_mapping else mappings[::interval]
+
+
+def _method(adapted: Adapted, run: str) -> Method:
+    return METHODS[next(method for (method, _, _), one in adapted.runs.items() if one == run)]
 
 
 def _other_seeds(adapted: Adapted, run: str) -> list[str]:

@@ -29,7 +29,8 @@ class Answers:
         gradient: float [P], of the mean cross-entropy of test images with respect to all that its prompt learns.
         mapping: int [K], the source class that counts most for each target class.
         of_seeds: int [R, K], the same of the other seeds with these images per class and method.
-        of_epochs: int [E, K], the same at each epoch; one row where it was drawn once.
+        of_epochs: int [E, K], the same at each epoch at which it was drawn, or of a learned one at each; one row
+            where it was drawn once.
     """
 
     features: np.ndarray
@@ -175,7 +176,7 @@ def stability_over_seeds(answers: Answers) -> float | None:
 
 
 def stability_over_epochs(answers: Answers) -> float | None:
-    """Return the share of the target classes whose source class is that of the epoch before, mean over epochs; None
+    """Return the share of the target classes whose source class is that of the time before, mean over times; None
     where the mapping was drawn once."""
     drawn = answers.of_epochs
     return float((drawn[1:] == drawn[:-1]).mean()) if len(drawn) > 1 else None

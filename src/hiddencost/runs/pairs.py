@@ -73,6 +73,7 @@ class Adapted:
 
     Attributes:
         prompted: the network behind canvases.
+        mapping_interval: of the recipe.
         runs: the run's name in the ledger by (method, shots, seed).
     """
 
@@ -87,6 +88,7 @@ class Adapted:
         network, plan = family.for_inference(network, device), Plan(chunk=AT_A_TIME[device.type])
         normalisation = backbones.normalisation(manifest.preprocessing, device)
         self.prompted, self.head = PromptedNetwork(network, *normalisation, protocol, plan), head_of(network)
+        self.mapping_interval = protocol.mapping_interval
         self.runs, self.ledger = finished(packs), request.ledger
 
     def learned(self, run: str) -> dict[str, Tensor]:
@@ -143,10 +145,12 @@ def evaluate(
     device: torch.device,
     columns: Sequence[str],
     look: Callable[[dict[str, Adapted], prepared.Dataset, dict[str, str]], list[dict]],
+    swaps: bool = False,
 ) -> None:
     """Write what is found of each two runs of a pair that are alike in method, images per class and seed.
 
-    There is no row where one of them has no result, or where the networks have other source classes or prompts.
+    There is no row where one of them has no result, where the networks have other source classes or prompts, or where
+    a prompt is not the other network's, as `swaps` asks.
 
     Args:
         inputs: the pair's files.
@@ -155,6 +159,7 @@ def evaluate(
         columns: of what is found.
         look: finds rows of `columns`, of both networks and the names of both runs, by OWN and DENSE, and the dataset.
             It is called once for budgets that choose the same images, which are one run.
+        swaps: whether it puts a network behind the other's prompt.
     """
     requests = {side: packfile.stored_request(packs[0]) for side, packs in inputs.packs.items()}
     whose = {OWN: "backbone", DENSE: "dense"}
@@ -162,7 +167,7 @@ def evaluate(
     runs = {side: finished(packs) for side, packs in inputs.packs.items()}
     common = [(key, {side: runs[side][key] for side in runs}) for key in runs[OWN] if key in runs[DENSE]]
     rows: list[dict] = []
-    if common and (pair := _comparable(inputs, device)):
+    if common and (pair := comparable(inputs, device, swaps)):
         dataset, found = prepared.load(inputs.dataset), dict[tuple[str, ...], list[dict]]()
         for key, both in tqdm(common, unit=" runs", mininterval=10):
             if (of_runs := tuple(both.values())) not in found:
@@ -174,14 +179,24 @@ def evaluate(
         pd.DataFrame(rows, columns=[*KEYS, *columns]).to_parquet(temporary, index=False)
 
 
-def _comparable(inputs: PairInputs, device: torch.device) -> dict[str, Adapted] | None:
-    """Return both networks, None, with a warning, where a prompt or a mapping of one is none of the other's."""
+def comparable(inputs: PairInputs, device: torch.device, swaps: bool) -> dict[str, Adapted] | None:
+    """Return both networks, None, with a warning, where a prompt or a mapping of one is none of the other's.
+
+    See `evaluate` for the arguments. A prompt that is added to normalised images is one for networks that normalise
+    them alike.
+    """
     pair = {
         side: Adapted(folder, inputs.packs[side], inputs.texts.get(side), device)
         for side, folder in inputs.folders.items()
     }
     own, dense = (pair[side].prompted for side in (OWN, DENSE))
-    if own.source_classes == dense.source_classes and own.prompt == dense.prompt:
-        return pair
-    log.warning("the two networks have other source classes or other prompts: nothing of them is compared")
-    return None
+    if own.source_classes != dense.source_classes or own.prompt != dense.prompt:
+        log.warning("the two networks have other source classes or other prompts: nothing of them is compared")
+        return None
+    alike = torch.equal(own.mean, dense.mean) and torch.equal(own.std, dense.std)
+    if swaps and own.prompt.behind_normalisation and not alike:
+        log.warning(
+            "the prompts are added to normalised images, which the two networks normalise otherwise: none is swapped"
+        )
+        return None
+    return pair

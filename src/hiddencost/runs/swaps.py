@@ -15,14 +15,14 @@ from hiddencost.runs.sides import SIDES, SWAPS, accuracy_of
 def write(inputs: PairInputs, output: Path, device: torch.device) -> None:
     """Write the test accuracies, shares of 1, of the eight ways to put together a network, a prompt and a mapping of
     a compressed network's run and the dense one's: see `pairs.evaluate`."""
-    pairs.evaluate(inputs, output, device, SWAPS, swapped)
+    pairs.evaluate(inputs, output, device, SWAPS, swapped, swaps=True)
 
 
 def swapped(pair: dict[str, Adapted], dataset: Dataset, runs: dict[str, str]) -> list[dict]:
     """Return the accuracies `SWAPS`, as one row; see `pairs.evaluate` for the arguments.
 
-    A border is learned as pixels, before a network's own normalisation; what is added to a CLIP's image is learned
-    behind it, and is that of networks that are normalised alike.
+    A border is learned as pixels, before a network's own normalisation; what is added to an image (on CLIP, or under
+    masks) is learned behind it, and is swapped between networks that normalise alike, see `pairs.comparable`.
     """
     learned = {side: pair[side].learned(run) for side, run in runs.items()}
     labels, found = torch.tensor(dataset.test_labels), {}

@@ -24,7 +24,7 @@ from hiddencost.results.analyses import ANALYSES
 from hiddencost.results.claims import Cells, Claim
 from hiddencost.results.gallery import ShownBackbone, StudyFigure
 from hiddencost.runs import pairs
-from hiddencost.runs.measured import drawn
+from hiddencost.runs.measured import drawn_at
 from hiddencost.runs.measures import MEASURES, Answers, unbiased_hsic
 from hiddencost.runs.packfile import AXES
 from hiddencost.runs.sides import OWN, SIDES, SPLIT, SWAPS, accuracy_of
@@ -101,13 +101,12 @@ def test_what_is_said_of_source_classes_and_mappings():
 )
 def test_mappings_of_epochs_are_those_that_were_drawn_anew_or_learned(method, interval, rows):
     """The ledger has one of each epoch, also of a mapping that is drawn once: its stability is no number."""
-    found = drawn(METHODS[method], torch.arange(10).reshape(5, 2), interval)
+    found = drawn_at(METHODS[method], torch.arange(10).reshape(5, 2), interval)
     assert found[:, 0].tolist() == list(range(0, 10, 2 if METHODS[method].learns_mapping else 2 * interval))[:rows]
 
 
 @pytest.mark.parametrize(("shape", "is_swapped"), [("border", True), ("masks", False), ("additive", False)])
 def test_prompts_behind_another_normalisation_are_not_swapped(shape, is_swapped, monkeypatch, caplog):
-
     of = {"source_classes": 8, "prompt": shape_of(shape), "std": torch.ones(3)}
     networks = {
         side: SimpleNamespace(mean=torch.tensor([0.5, 0.5, 0.1 * place]), **of) for place, side in enumerate(SIDES)

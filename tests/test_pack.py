@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import prepare
 from hiddencost.files import read_json, write_json
 from hiddencost.methods.registry import METHODS, Method
-from hiddencost.runs import ledger, not_run, packfile
+from hiddencost.runs import ledger, not_run, packfile, prompting
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.metrics import METRICS, Metric
 from hiddencost.runs.pack import TrainedRun, complete
@@ -381,6 +382,27 @@ def test_rows_of_what_failed_say_so(pack):
     assert not_run.write_not_run(pack, asked, "out.parquet")
     assert set(rows()["reason"]) == {"the backbone failed its verification: 5 of 20 photos"}
     assert packfile.stored_request(pack.split.parent / "out.parquet") == asked
+
+
+def test_with_too_few_source_classes_methods_of_weights_are_run_and_others_say_why_not(pack, monkeypatch):
+    monkeypatch.setattr(not_run, "family_of", lambda _: SimpleNamespace(source_classes=lambda manifest: 2))
+    trainer = Trainer()
+    trainer.protocol = SimpleNamespace(precision="fp32")
+    monkeypatch.setattr(prompting, "PromptingJob", lambda *_: trainer)
+    asked = request(("ilm", 1), ("blm", 1), ("rlm", 5), ("fm", 5))
+    for _ in range(2):
+        assert not not_run.write_not_run(pack, asked, "out.parquet")
+        prompting.train_pack(pack, asked, "plans", "out.parquet", torch.device("cpu"), 2**30)
+    assert trainer.asked == [("fm", 15), ("blm", 3)]
+    found = rows()
+    assert found["method"].tolist() == ["ilm", "blm", "rlm", "fm"]
+    assert found["status"].tolist() == ["not run", "ok", "not run", "ok"]
+    reason = "the dataset has 3 classes, the network 2: too few to map one to each"
+    assert found["reason"].tolist()[::2] == [reason] * 2
+    assert found["accuracy"].tolist()[1::2] == [3 / 60, 15 / 60]
+    assert packfile.stored_request(pack.split.parent / "out.parquet") == asked
+    assert not_run.write_not_run(pack, request(("ilm", 1), ("flm-opt", 1)), "none.parquet")
+    assert set(rows("none.parquet")["reason"]) == {reason}
 
 
 def test_the_ledger_keeps_what_was_learned(tmp_path):

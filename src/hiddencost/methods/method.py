@@ -89,6 +89,11 @@ class Method(MappingRule):
         return self.job == "train"
 
     @property
+    def is_one_to_one(self) -> bool:
+        """Whether it maps each target class to a source class of its own, of which there have to be as many."""
+        return self.prompts and not self.weighted
+
+    @property
     def probes(self) -> bool:
         """Whether it classifies stored features."""
         return self.job == "probe"

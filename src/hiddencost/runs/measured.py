@@ -56,11 +56,11 @@ def answers(adapted: Adapted, dataset: Dataset, run: str, features: np.ndarray, 
         of_seeds=np.array(
             [method.sources_of(adapted.learned(one)["mapping"]).numpy() for one in _other_seeds(adapted, run)]
         ),
-        of_epochs=drawn(method, learned["mappings"], adapted.mapping_interval).numpy(),
+        of_epochs=drawn_at(method, learned["mappings"], adapted.mapping_interval).numpy(),
     )
 
 
-def drawn(method: Method, mappings: torch.Tensor, interval: int) -> torch.Tensor:
+def drawn_at(method: Method, mappings: torch.Tensor, interval: int) -> torch.Tensor:
     """Return the mappings of a run's epochs, int64 [E, K], at which it was drawn, or, of one that is learned, all."""
     if not method.moves_mapping:
         return mappings[:1]

@@ -6,6 +6,8 @@ A run that is trained does not depend on it: packs count this code among what th
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.methods.registry import METHODS
@@ -36,25 +38,45 @@ def common(inputs: PackInputs, request: PackRequest) -> dict:
 
 
 def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> bool:
-    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where label
-    mapping has not a source class for each target class.
+    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where all of
+    its methods map labels one to one, and there are too few source classes.
 
     Returns whether that was so. See `pack.complete` for the request.
     """
     verification, dataset = VerificationReport.read(inputs.verification), PreparedReport.read(inputs.dataset)
-    manifest = Manifest.read(inputs.backbone)
-    mapped = any(METHODS[name].prompts for name, _ in request.runs)
-    sources = family_of(manifest.architecture).source_classes(manifest)
-    if why := manifest.failed:
+    if why := Manifest.read(inputs.backbone).failed:
         reason = f"the backbone is not there: {why}"
     elif not verification.passed:
         reason = "the backbone failed its verification: " + "; ".join(verification.reasons)
     elif dataset.failed:
         reason = f"the dataset is not there: {dataset.failed}"
-    elif mapped and sources and len(dataset.classes) > sources:
-        reason = f"the dataset has {len(dataset.classes)} classes, the network {sources}: too few to map one to each"
+    elif (too_few := without_source_classes(inputs, request)).keys() == {method for method, _ in request.runs}:
+        reason = next(iter(too_few.values()))
     else:
         return False
     row = common(inputs, request) | {"status": "not run", "reason": reason}
     packfile.write([row | {"method": method, "shots": str(shots)} for method, shots in request.runs], request, output)
     return True
+
+
+def without_source_classes(inputs: PackInputs, request: PackRequest) -> dict[str, str]:
+    """Return why methods of a pack are not run, by method: those that map labels one to one, where the network has
+    fewer classes than the dataset."""
+    manifest, classes = Manifest.read(inputs.backbone), len(PreparedReport.read(inputs.dataset).classes)
+    sources = family_of(manifest.architecture).source_classes(manifest)
+    if not sources or classes <= sources:
+        return {}
+    reason = f"the dataset has {classes} classes, the network {sources}: too few to map one to each"
+    return {method: reason for method, _ in request.runs if METHODS[method].is_one_to_one}
+
+
+def add_not_run(inputs: PackInputs, request: PackRequest, reasons: dict[str, str], output: Path) -> None:
+    """Write the rows of methods that are not run, for these reasons, into the table of the others, which then answers
+    the request."""
+    ran = {(row["method"], row["shots"]): row for row in pq.read_table(output).to_pylist()}
+    left_out = common(inputs, request) | {"status": "not run"}
+    rows = [
+        ran.get((method, str(shots))) or left_out | {"reason": reasons[method], "method": method, "shots": str(shots)}
+        for method, shots in request.runs
+    ]
+    packfile.write(rows, request, output)

@@ -26,7 +26,7 @@ from hiddencost.prompting.plan import fit_to_device
 from hiddencost.prompting.precision import resolve_precision
 from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.train import train_prompts
-from hiddencost.runs import interrupted, packfile
+from hiddencost.runs import interrupted, not_run, packfile
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
@@ -45,7 +45,8 @@ def train_pack(
     memory: int,
     texts: str | Path | None = None,
 ) -> None:
-    """Make the pack of the runs of visual prompting, trained side by side; see `pack.complete`.
+    """Make the pack of the runs of visual prompting, trained side by side; see `pack.complete`. Where there are too
+    few source classes to map labels one to one, methods that do so are not run.
 
     Once a minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
 
@@ -58,11 +59,15 @@ def train_pack(
         memory: of the job, in bytes, see `fit_to_device`.
         texts: of a CLIP, the file of its texts, see `backbones.load_classifier`.
     """
-    job = PromptingJob(inputs, request, plans, device, memory, texts)
+    left_out = not_run.without_source_classes(inputs, request)
+    asked = request.asking(tuple(run for run in request.runs if run[0] not in left_out)) if left_out else request
+    job = PromptingJob(inputs, asked, plans, device, memory, texts)
     determines = {"precision": resolve_precision(job.protocol.precision, device)}
     if texts:
         determines["texts"] = sha256_file(texts)
-    complete(inputs, request, output, job, None, **determines)
+    complete(inputs, asked, output, job, None, **determines)
+    if left_out:
+        not_run.add_not_run(inputs, request, left_out, Path(output))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from hiddencost import catalog
 from hiddencost.catalog.entries import Counts, TrainedEntry
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.readers.image import MOST_PIXELS
-from hiddencost.jobs import cost
+from hiddencost.jobs import analysis_cost, cost
+from hiddencost.runs import measured
 from hiddencost.sources import SourceFile
 from hiddencost.study.load import load_study
 
@@ -171,3 +172,21 @@ def test_upstream_training_wants_memory_for_its_batch_on_a_cpu_and_for_its_reade
 
 def test_a_network_that_the_study_trains_has_no_file_to_weigh(study):
     assert cost.weights_mb(TrainedEntry(title="net", architecture="resnet18", gmacs=None)) == cost.WEIGHTS
+
+
+def test_analyses_cost_their_passes_of_the_runs_that_are_computed_once(study):
+    """2 methods with a budget of 1, and two that choose all 20 of a class; the linear probe's features alone."""
+    of = study.backbones[0], NETWORK, DATASET.model_copy(update={"largest_class": 20})
+    study = study.model_copy(update={"methods": ["flm", "ilm", "lp"], "seeds": [0]})
+    assert analysis_cost.GRADIENT_IMAGES == measured.GRADIENT_IMAGES
+    found = {name: gflop(study, *of) / FORWARD for name, gflop in analysis_cost.ANALYSIS_GFLOP.items()}
+    corrupted = analysis_cost.corrupted_images(study, DATASET)
+    assert corrupted == len(study.shift.corruptions) * len(study.shift.severities) * 50
+    assert found == pytest.approx(
+        {"shift": (2 * 2 + 1) * corrupted, "why": 2 * (50 + 4 * (50 + 3 * 50)), "split": 2 * 2 * 4 * 50}
+    )
+    many = of[2].model_copy(update={"counts": Counts(train=100, test=10_000)})
+    why = analysis_cost.why_gflop(study, *of[:2], many)
+    assert why / FORWARD == pytest.approx(2 * (10_000 + 4 * (10_000 + 3 * 1000)))
+    probed = study.model_copy(update={"methods": ["lp"]})
+    assert analysis_cost.why_gflop(probed, *of) == 0

@@ -710,6 +710,23 @@ def test_the_gate_asks_for_the_time_and_memory_of_its_looks_and_of_the_dense_net
     assert resources.verify_trained_runtime(of, "own", 1) == 11
 
 
+def test_analyses_ask_for_the_time_of_corruptions_and_of_both_networks(call):
+    """Those of a dataset of 224 pixels are corrupted for each of two sizes; the pruned network is timed in turn with
+    the dense one."""
+    shift = {"corruptions": list(corruptions.CORRUPTIONS), "severities": [1, 2]}
+    of = call(lambda c: c.update(analysis=["shift", "latency"], shift=shift))
+    entry = of.datasets[DATASET].model_copy(update={"native_size": 224})
+    of.datasets[DATASET] = entry
+    images, sizes = 6 * 2 * entry.counts.test, len(analyses.shifted_images(of, "pruned", DATASET))
+    corrupting = images * sizes * 0.017 / 60  # minutes
+    assert sizes == 2
+    assert resources.shift_runtime(of, "pruned", DATASET, 1) >= 10 + corrupting
+    of.checkpoints["mobilenetv2"] = of.checkpoints["mobilenetv2"].model_copy(update={"gmacs": 100})
+    alone, beside = (resources.latency_runtime(of, name, 1) - 10 for name in ("dense", "pruned"))
+    assert beside == pytest.approx(2 * alone, abs=1)
+    assert alone > 3
+
+
 def test_a_call_ends_with_what_it_made_or_with_the_studys_conclusion(call):
     of = call()
     made = [grid.pack_table(of, "train", pack) for pack in grid.packs(of, "train")]

@@ -20,7 +20,7 @@ from hiddencost.messages import StudyError
 from hiddencost.results import shift as table
 from hiddencost.results import tables, verdicts
 from hiddencost.results.claims import load
-from hiddencost.runs import ledger, shift
+from hiddencost.runs import ledger, packfile, shift
 from hiddencost.runs.metrics import evaluate
 from hiddencost.runs.packfile import AXES
 from hiddencost.study.load import load_study
@@ -75,6 +75,27 @@ def test_stored_runs_answer_on_corrupted_images(tmp_path, monkeypatch):
     costs = pd.read_csv(made["shift_cost"], dtype={"shots": str})
     assert list(costs) == table.COST_COLUMNS
     assert costs["severity"].tolist() == [0, 1, 5] * 4
+
+
+def test_images_of_packs_without_a_result_are_not_corrupted(tmp_path, monkeypatch):
+    """Nothing is asked of a size at which no run has a result."""
+    request = packfile.PackRequest(
+        **{"study": "tiny", "backbone": "dense", "dataset": "toy", "seed": 0, "recipe": {}, "canvas": 16},
+        **{"size": "12", "runs": (), "ledger": "ledger"},
+    )
+    packfile.write([{"status": "not run"}], request, tmp_path / "pack.parquet")
+    run = dict(zip(AXES, ("dense", "toy", "lp", "1", 0), strict=True)) | {"status": "ok", "run": "a", "n_train": 1}
+    packfile.write(
+        [run | dict.fromkeys(shift.SCORES, 0.5)], request.model_copy(update={"size": "16"}), tmp_path / "p"
+    )
+    seen = []
+    toy = prepared.Dataset(*[None] * len(prepared.Dataset._fields))._replace(test_labels=[0])
+    monkeypatch.setattr(shift, "_corrupted", lambda folder, *_: seen.append(folder) or (toy, toy))
+    monkeypatch.setattr(shift, "_answers", lambda *_, **__: iter(()))
+    inputs = shift.ShiftInputs(tmp_path, {"16": tmp_path / "16"}, [tmp_path / "pack.parquet"], [tmp_path / "p"])
+    shift.write(inputs, ["contrast"], [1], tmp_path / "out", "plans", in_process.CPU, 2**30)
+    assert seen == [tmp_path / "16"]
+    assert len(pd.read_parquet(tmp_path / "out")) == 1
 
 
 def test_native_images_are_corrupted_as_published_and_resized_as_the_clean_ones(tmp_path, monkeypatch):

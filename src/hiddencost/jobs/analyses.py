@@ -6,7 +6,7 @@ from itertools import product
 from hiddencost.datasets import corruptions
 from hiddencost.digest import APART, code_digest, module_file
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import cost, layout, training
+from hiddencost.jobs import analysis_cost, layout, training
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, to_run
 from hiddencost.methods.registry import JOBS
@@ -43,14 +43,14 @@ def left(call: Call, made: Callable[[str], bool]) -> list[tuple[str, str, float]
     GFLOP. made: whether what a file is for is counted."""
     names, study, jobs = to_run(call), call.study, []
     for analysis in asked(call):
-        if gflop := cost.ANALYSIS_GFLOP.get(analysis):
-            pattern = layout.ANALYSIS[ANALYSES[analysis].of]
+        if gflop := analysis_cost.ANALYSIS_GFLOP.get(analysis):
+            pattern, wanted = layout.ANALYSIS[ANALYSES[analysis].of], set(evaluated(call, analysis))
             for backbone, dataset in product(names["backbone"], names["dataset"]):
                 path = call.path(pattern, analysis=analysis, backbone=backbone, dataset=dataset)
-                if made(path) and path in evaluated(call, analysis):
+                if path in wanted and made(path):
                     settings = study.backbone(backbone)
-                    entries = call.checkpoints[settings.checkpoint], call.datasets[dataset]
-                    jobs.append((backbone, dataset, gflop(study, settings, *entries)))
+                    of = call.checkpoints[settings.checkpoint], call.datasets[dataset]
+                    jobs.append((backbone, dataset, gflop(study, settings, *of, study.dataset(dataset).batch_size)))
     return jobs
 
 
@@ -63,20 +63,21 @@ def tabulate(call: Call, analysis: str) -> dict:
 def networks_to_measure(call: Call, backbone: str) -> dict[str, list[str]]:
     """Return the files of a backbone, and of the dense one that it is measured beside, if there is one, by name."""
     of_network = [f"{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
-    named = {"backbone": backbone, "dense": _dense_of(call, backbone)}
+    named = {"backbone": backbone, "dense": measured_beside(call, backbone)}
     return {
         key: [call.path(path, backbone=name) for path in of_network] if name else [] for key, name in named.items()
     }
 
 
-def _dense_of(call: Call, backbone: str) -> str | None:
+def measured_beside(call: Call, backbone: str) -> str | None:
+    """Return the dense backbone that one is measured beside, None where there is none or it is that itself."""
     name = call.study.dense_of(call.study.backbone(backbone))
     return name if name != backbone and name in to_run(call)["backbone"] else None
 
 
 def latency(call: Call, backbone: str) -> dict:
     """Return the sides of the inputs, in pixels, of a backbone and of the dense one that it is measured beside."""
-    named = {"canvas": backbone, "dense_canvas": _dense_of(call, backbone)}
+    named = {"canvas": backbone, "dense_canvas": measured_beside(call, backbone)}
     return {key: call.study.canvas(call.study.backbone(name)) for key, name in named.items() if name}
 
 

@@ -1,8 +1,7 @@
 """What a study's jobs cost: arithmetic in GFLOP, minutes, and memory in MB."""
 
 import math
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import psutil
@@ -23,8 +22,8 @@ DOWNLOAD = 500  # MB
 COUNTS = Counts(train=50_000, test=10_000)
 CLASSES = 100
 FEATURES = 2048  # of an image, float32
-# For the time that a scheduler is asked for. A job that is killed goes on from its last finished run, with twice the
-# time; one that asks for too much may wait for days.
+# For the time that a scheduler is asked for. A job that is killed is tried again with twice the time: one that trains
+# goes on from its last finished run, others begin anew. One that asks for too much may wait for days.
 START = 10  # minutes: reading files from a network, importing PyTorch, measuring how a network runs fastest
 GPU_RATE = 5_000  # GFLOP/s: a third of the fp32 peak of a V100, an old GPU by now
 CPU_RATE = 25  # GFLOP/s of one core: a third of the fp32 peak of one with AVX2 at 2.4 GHz
@@ -165,36 +164,6 @@ def train_seconds(
 def features_seconds(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:
     """Return how long the features of a dataset may take on a slow GPU."""
     return features_gflop(study, backbone, checkpoint, dataset) / GPU_RATE
-
-
-def shift_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry) -> float:
-    """Return the GFLOP of the runs of a backbone on corrupted test images: of those that prompt one by one, of others
-    the features alone."""
-    methods = [METHODS[name] for name in study.methods_of(backbone)]
-    prompted = sum(method.prompts for method in methods) * len(study.shots) * len(study.seeds)
-    passes = prompted + any(method.probes for method in methods)
-    images = (
-        len(study.shift.corruptions) * len(study.shift.severities) * (dataset.counts.test if dataset.counts else 0)
-    )
-    return passes * images * image_gflop(study, backbone, checkpoint)
-
-
-def pair_gflop(
-    study: Study, backbone: Backbone, checkpoint: NetworkEntry, dataset: DatasetEntry, passes: int
-) -> float:
-    """Return the GFLOP of the prompting runs of a network beside the dense one's, of so many forward passes over the
-    test images for each."""
-    methods = [name for name in study.methods_of(backbone) if METHODS[name].prompts]
-    images = len(methods) * len(study.shots) * len(study.seeds) * (dataset.counts.test if dataset.counts else 0)
-    return passes * images * image_gflop(study, backbone, checkpoint)
-
-
-# of a job of an analysis that computes much; a gradient, of each network, counts as three forward passes
-ANALYSIS_GFLOP: dict[str, Callable[..., float]] = {
-    "shift": shift_gflop,
-    "why": partial(pair_gflop, passes=2 * (1 + 3)),
-    "split": partial(pair_gflop, passes=2 * 2),
-}
 
 
 def probe_seconds(study: Study, dataset: DatasetEntry) -> float:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
+from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
-from hiddencost.jobs import checkpoints, cost, datasets
+from hiddencost.jobs import analyses, analysis_cost, checkpoints, cost, datasets
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import to_run
 from hiddencost.jobs.upstream import arithmetic, gflop
@@ -121,7 +122,11 @@ def shift_memory(call: Call, backbone: str, dataset: str, device: str, attempt: 
 
 def shift_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     """Return the time of a backbone's runs on corrupted test images."""
-    return _analysis_runtime(call, "shift", backbone, dataset, attempt)
+    native, (_, entry) = call.datasets[dataset].native_size, _pack(call, backbone, dataset)
+    sides = [sized(native or size)[0] for size in analyses.shifted_images(call, backbone, dataset)]
+    return _analysis_runtime(
+        call, "shift", backbone, dataset, attempt, analysis_cost.corrupt_seconds(call.study, entry, sides)
+    )
 
 
 def latency_memory(call: Call, backbone: str, device: str, attempt: int) -> int:
@@ -131,10 +136,15 @@ def latency_memory(call: Call, backbone: str, device: str, attempt: int) -> int:
 
 
 def latency_runtime(call: Call, backbone: str, attempt: int) -> int:
-    """Return the time to measure how fast a network runs, in the fewest calls of the largest batch."""
+    """Return the time to measure how fast a network runs, and the dense one in turn with it, in the fewest calls of
+    the largest batch."""
     images = CALLS * 64  # in the larger of its batches
-    side = call.study.canvas(call.study.backbone(backbone))
-    return cost.minutes(cost.answer_seconds(images, _network(call, backbone), side), attempt)
+    seconds = (
+        cost.answer_seconds(images, _network(call, name), call.study.canvas(call.study.backbone(name)))
+        for name in (backbone, analyses.measured_beside(call, backbone))
+        if name
+    )
+    return cost.minutes(sum(seconds), attempt)
 
 
 def prepare_runtime(call: Call, dataset: str, attempt: int) -> int:
@@ -202,10 +212,13 @@ def comparing_runtime(call: Call, analysis: str, backbone: str, dataset: str, at
     return _analysis_runtime(call, analysis, backbone, dataset, attempt)
 
 
-def _analysis_runtime(call: Call, analysis: str, backbone: str, dataset: str, attempt: int) -> int:
-    entries = _pack(call, backbone, dataset)
-    gflop = cost.ANALYSIS_GFLOP[analysis](call.study, call.study.backbone(backbone), *entries)
-    return cost.minutes(gflop / cost.GPU_RATE, attempt)
+def _analysis_runtime(
+    call: Call, analysis: str, backbone: str, dataset: str, attempt: int, further: float = 0
+) -> int:
+    """further: seconds beside the network's."""
+    pack = *_pack(call, backbone, dataset), call.study.dataset(dataset).batch_size
+    gflop = analysis_cost.ANALYSIS_GFLOP[analysis](call.study, call.study.backbone(backbone), *pack)
+    return cost.minutes(gflop / cost.GPU_RATE + further, attempt)
 
 
 def comparing_memory(call: Call, backbone: str, dataset: str, device: str, attempt: int) -> int:

@@ -102,13 +102,14 @@ def write(
         memory: of the job, in bytes, see `fit_to_device`.
     """
     rows: list[dict] = []
-    prompted, probed = ([Pack.read(path) for path in paths] for paths in (inputs.prompted, inputs.probed))
+    packs = ([Pack.read(path) for path in paths] for paths in (inputs.prompted, inputs.probed))
+    prompted, probed = ([pack for pack in each if not pack.rows.empty] for each in packs)
     for pack in (*prompted, *probed):
         rows += [row | {"corruption": CLEAN, "severity": 0} for row in pack.rows.to_dict("records")]
     for corruption in tqdm(corruptions if rows else (), unit=" corruptions", mininterval=10):
         for size in dict.fromkeys(pack.request.size for pack in (*prompted, *probed)):
             dataset, stacked = _corrupted(inputs.images[size], corruption, severities, size, output.parent)
-            of_size = [[one for one in each if one.request.size == size and one.runs] for each in (prompted, probed)]
+            of_size = [[one for one in each if one.request.size == size] for each in (prompted, probed)]
             labels = torch.tensor(dataset.test_labels)
             for pack, run, logits in _answers(inputs, stacked, *of_size, plans=plans, device=device, memory=memory):
                 of_run = pack.rows[pack.rows["run"] == run][[*AXES, "run"]].to_dict("records")

@@ -13,11 +13,13 @@ from hiddencost import catalog
 from hiddencost.catalog.libraries import timm_entry
 from hiddencost.compression.controls import shuffle
 from hiddencost.compression.gate import mask_violations
+from hiddencost.compression.make import compress, share_reached
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.compression.sparsity import measure_sparsity
 from hiddencost.methods.registry import METHODS
-from hiddencost.networks import inputs
+from hiddencost.networks import backbones, inputs
 from hiddencost.networks.families import FAMILIES, family_of, family_of_checkpoint
+from hiddencost.networks.manifest import Manifest
 
 FAMILY = FAMILIES["transformer"]
 TOYS = {
@@ -172,3 +174,47 @@ def test_shuffled_weights_keep_their_values(name):
     for key, tensor in shuffled.state_dict().items():
         assert torch.equal(tensor.flatten().sort().values, dense.state_dict()[key].flatten().sort().values), key
     assert not torch.allclose(shuffled(images()), dense(images()))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("vit_b_32", "swin_v2_t", "timm/deit3_small_patch16_224", "timm/swinv2_tiny_window8_256"),
+        *("timm/swinv2_cr_tiny_224", "timm/beit_base_patch16_224", "timm/convnextv2_atto", "timm/flexivit_small"),
+        *("timm/eva02_tiny_patch14_224", "timm/vit_relpos_small_patch16_224", "timm/vit_tiny_patch16_224"),
+    ],
+)
+def test_of_all_networks_of_such_blocks_pruning_reaches_most_weights_and_no_mlp_of_places(architecture):
+    family = family_of(architecture)
+    with torch.device("meta"):
+        network = family.build(architecture)
+    reached = family.prunable_weights(network)
+    share = sum(weight.tensor.numel() for weight in reached.values()) / sum(p.numel() for p in network.parameters())
+    assert share > 0.8
+    assert not [key for key in reached if "cpb_mlp" in key or "meta_mlp" in key or "rel_pos" in key]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "share"),
+    [("timm/mixer_b16_224", 0.0100), ("vgg11", 0.0716), ("mobilenet_v3_small", 0.607), ("mobilenet_v2", 1)],
+)
+def test_how_much_of_a_network_pruning_reaches(architecture, share):
+    family = family_of(architecture)
+    with torch.device("meta"):
+        assert share_reached(family.build(architecture), family) == pytest.approx(share, abs=0.005)
+
+
+def test_a_network_that_pruning_hardly_reaches_is_refused(tmp_path, monkeypatch):
+    toy = nn.Sequential(nn.Conv2d(3, 4, 4), nn.Flatten(), nn.Linear(4, 96), nn.Linear(96, 10)).requires_grad_(False)
+    manifest = Manifest(
+        checkpoint="toy",
+        architecture="timm/mixer_toy",
+        preprocessing={"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"},
+    )
+    manifest.write(tmp_path)
+    monkeypatch.setattr(backbones, "load", lambda folder: (toy, {}, manifest))
+    compress(tmp_path, tmp_path / "made", HALF, None)
+    assert Manifest.read(tmp_path / "made").failed == (
+        "magnitude: of timm/mixer_toy, pruning reaches all convolutions, 33 % of the weights before the head; "
+        "expected at least 50 %"
+    )

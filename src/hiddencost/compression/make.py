@@ -12,8 +12,10 @@ from hiddencost.datasets import prepared
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
+from hiddencost.networks.layers import head_name, layer_weights
 from hiddencost.networks.manifest import Manifest
 
+LEAST_REACHED = 0.5  # of a network's weights, so that what is said of a pruned network is said of the network
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +79,15 @@ def compress(
     log.info("%s: compression %s, control %s, sparsity %g", folder, *arguments)
 
 
+def share_reached(network: nn.Module, family: Family) -> float:
+    """Return the share of the weights of a network's layers that pruning reaches, of all but its head's, which stays
+    dense."""
+    reached, layers = family.prunable_weights(network), layer_weights(network)
+    before_head = {key: one for key, one in layers.items() if key != f"{head_name(network)}.weight"} | reached
+    of_reached, of_all = (sum(one.tensor.numel() for one in some.values()) for some in (reached, before_head))
+    return of_reached / of_all
+
+
 def _prune(
     network: nn.Module,
     family: Family,
@@ -84,10 +95,15 @@ def _prune(
     compression: OneShotCompression,
     images: str | Path | None,
 ) -> dict[str, Tensor]:
-    """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune, or where there
-    are no images to look at."""
+    """Prune a network in place; return the masks. Raises ValueError where there is nothing to prune, too little of
+    the network to speak of, or where there are no images to look at."""
     if manifest.whole:
         raise ValueError(f"{manifest.compression}: its layers are narrower already; expected a dense network")
+    if (reached := share_reached(network, family)) < LEAST_REACHED:
+        raise ValueError(
+            f"{manifest.compression}: of {manifest.architecture}, pruning reaches {family.pruned_layers}, "
+            f"{100 * reached:.2g} % of the weights before the head; expected at least {100 * LEAST_REACHED:g} %"
+        )
     zeros, settings = count_zeros(family.prunable_weights(network)), manifest.compression_settings or {}
     seen = {"images": _calibration(images, manifest, settings)} if compression.calibrated and images else {}
     masks = compression.apply(network, family, settings, **seen)

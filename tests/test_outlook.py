@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import Counts
-from hiddencost.jobs import grid, layout, outlook, rates, training
+from hiddencost.jobs import analyses, grid, layout, outlook, rates, training
 from hiddencost.jobs.call import read_call
 from hiddencost.runs import packfile
 from hiddencost.sources import Source, SourceFile
@@ -241,6 +241,13 @@ def test_analyses_that_are_not_there_take_time(call):
     path.touch()
     assert passes() == []
     assert len(passes(planned=[str(path)])) == 1
+
+
+def test_the_jobs_of_an_analysis_are_listed_once_for_all_that_are_left(call, monkeypatch):
+    of, asked, listed = call(analysis=["shift", "split"]), [], analyses.evaluated
+    monkeypatch.setattr(analyses, "evaluated", lambda *of: asked.append(of[1]) or listed(*of))
+    assert len(analyses.left(of, lambda path: True)) == 4 + 3
+    assert asked == ["shift", "split"]
 
 
 def test_packs_that_are_up_to_date_take_no_time_and_features_are_those_of_probes_that_are_not(call):

@@ -260,6 +260,9 @@ def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_lat
         assert not {
             name for name in counted[job] if name.startswith(("hiddencost.methods.", "hiddencost.runs.metric"))
         }
+    # and of shapes of prompts, see `prompts.digest`
+    assert "hiddencost.prompting.batches" not in counted["train"]
+    assert "hiddencost.prompting.batches" in followed(PACKAGE / "prompting/masks.py")
     # and of architectures on its own, see `networks.own`
     own = {"hiddencost.networks.quantisers", *OWN_MODULES.values()}
     assert not {job for job, names in counted.items() if names & own}

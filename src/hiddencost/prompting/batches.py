@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from hiddencost.prompting.chunk import stacked
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.prompt import Parameters
 
-MASKS = "masks"  # what `Prompt.compose` calls them
 MOST_IMAGES = {"cpu": 128, "cuda": 512}  # of runs at once, whose batches are as large: kernels are as few for all
 
 
@@ -22,6 +22,7 @@ class WholeBatches:
     computes them again.
 
     Attributes:
+        name: what `Prompt.compose` calls what is made of them.
         prompted: the network.
         read: returns images of the step, two columns, and what was drawn of how training sees them.
         counts: of the images of each run, which stand one run after another.
@@ -29,6 +30,8 @@ class WholeBatches:
         masks: of all images, [N, ...].
         kept: what is not trained, as the step leaves it, [R, ...].
     """
+
+    name: ClassVar[str] = "masks"
 
     prompted: PromptedNetwork
     read: Callable[[slice], list[Tensor]]
@@ -72,8 +75,8 @@ class WholeBatches:
 
     def in_chunk(self, images: slice, parameters: Parameters) -> Parameters:
         """Return what `Prompt.compose` takes of some images, and of their runs."""
-        own = self.prompted.prompt.in_chunk(1, 1).keys() - {MASKS}
-        return {name: one for name, one in parameters.items() if name in own} | {MASKS: self.masks[images]}
+        own = self.prompted.prompt.in_chunk(1, 1).keys() - {self.name}
+        return {name: one for name, one in parameters.items() if name in own} | {self.name: self.masks[images]}
 
     def gradients(self, of_masks: Tensor) -> Parameters:
         """Return the gradients of what makes masks, [R, ...] each, for those of the masks, [N, ...]."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from hiddencost.prompting.batches import WholeBatches
 from hiddencost.prompting.images import fill
 from hiddencost.prompting.prompt import Parameters, Prompt, Scaling
 from hiddencost.study.masks import MARGIN
@@ -120,6 +122,9 @@ class MaskPrompt(Prompt):
         pictures = (images.to(mean.dtype) / 255 - mean) / std
         masks, means = self.masks(pictures.transpose(0, 1).flatten(1, 2), prompts, training=True)
         return masks.view(count, runs, 3, self.grid, self.grid).transpose(0, 1), means
+
+    def whole_batches(self, *of_step: Any) -> WholeBatches:
+        return WholeBatches(*of_step)
 
     def compose(
         self, images: Tensor, prompts: Parameters, runs: Tensor, mask: Tensor, mean: Tensor, std: Tensor

@@ -31,7 +31,8 @@ class Prompt(ABC):
         not_trained: the names of what is learned without a gradient: `of_batch` returns it anew.
         behind_normalisation: whether it is added to normalised images, so that another normalisation makes other
             pixels of it.
-        of_batches: whether a part of the prompt is computed from a run's whole batch, see `of_batch`.
+        of_batches: whether a part of the prompt is computed from a run's whole batch, see `of_batch` and
+            `whole_batches`.
     """
 
     canvas: int
@@ -87,6 +88,11 @@ class Prompt(ABC):
         Returns:
             For each image what `compose` finds as `masks`, [R, B, ...], and what is `not_trained`, [R, ...].
         """
+        raise TypeError("nothing of it is computed from whole batches")
+
+    def whole_batches(self, *of_step: Any) -> Any:
+        """Return the whole batches of a step, where `of_batches` says so: a `batches.WholeBatches`, of its arguments.
+        It is the shape's, so that runs of others do not stand on it."""
         raise TypeError("nothing of it is computed from whole batches")
 
     @abstractmethod

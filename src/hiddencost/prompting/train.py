@@ -12,7 +12,6 @@ from torch import Tensor
 from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.method import Method
 from hiddencost.methods.registry import METHODS, run_by
-from hiddencost.prompting.batches import MASKS, WholeBatches
 from hiddencost.prompting.chunk import Chunk, of_runs, runs_of_images, stacked, to_device
 from hiddencost.prompting.engine import PromptedNetwork
 from hiddencost.prompting.prompt import Parameters
@@ -227,7 +226,8 @@ class _Pack:
         read = prompted.reader(self.images, together, *columns)
         weights = _weights(tuple(counts), prompted.device, prompted.mean.dtype)
         parameters, mappings = stacked([run.prompt for run in runs]), self._mappings(runs)
-        whole = WholeBatches(prompted, read, counts, parameters) if prompted.prompt.of_batches else None
+        of_step = prompted, read, counts, parameters
+        whole = prompted.prompt.whole_batches(*of_step) if prompted.prompt.of_batches else None
 
         def compute(part: slice, present: slice) -> tuple[Tensor, Parameters]:
             pictures, labels, of_run, *drawn = read(part)
@@ -242,12 +242,12 @@ class _Pack:
         for (loss, of_chunk), images, present in prompted.in_chunks(counts, compute, gradient=True):
             losses[present] += loss
             for name, gradient in of_chunk.items():
-                each, places = (len(together), images) if name == MASKS else (len(runs), present)
+                each, places = (len(together), images) if whole and name == whole.name else (len(runs), present)
                 if name not in gradients:
                     gradients[name] = gradient.new_zeros(each, *gradient.shape[1:])
                 gradients[name][places] += gradient
         if whole:
-            gradients |= whole.gradients(gradients.pop(MASKS)) | whole.kept
+            gradients |= whole.gradients(gradients.pop(whole.name)) | whole.kept
         return losses, gradients
 
     def _draw_views(self, runs: list[Run], counts: list[int]) -> Sequence[Tensor]:

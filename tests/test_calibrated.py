@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hiddencost.compression.calibrated import prune_in_order
+from hiddencost.compression.calibrated import METHODS, Method, as_rows, prune_in_order
 from hiddencost.compression.registry import COMPRESSIONS
 from hiddencost.networks.families import FAMILIES
-from hiddencost.networks.layers import layer_weights
+from hiddencost.networks.layers import Weight, layer_weights
 
 CONVOLUTIONAL = FAMILIES["convolutional"]
 HALF = {"sparsity": 0.5, "n": None, "m": None}
@@ -118,3 +118,18 @@ def test_the_gate_holds_each_layer_against_the_settings(method, settings):
     network[2].weight[3] = 1
     assert len(violations := entry.check(network, CONVOLUTIONAL, settings)) == 1
     assert violations[0].startswith("2: ")
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_its_name_is_that_of_the_convolution(padding):
+    """The columns times the weights are what the layer makes: of an even kernel one zero more is after the map."""
+    layer = nn.Conv2d(4, 4, (2, 3), padding=padding, dilation=(1, 2), bias=False).requires_grad_(False)
+    weight, images = layer.weight.clone(), photos()
+    given = []
+    record = Method(lambda rows, inputs, settings: given.append(inputs) or rows, METHODS["wanda"].zeros)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "wanda", record)
+        prune_in_order(layer, {"weight": Weight(layer, "weight")}, images, "wanda", HALF)
+    (columns,) = given[0].columns()
+    made = (as_rows(weight, 1) @ columns)[0]
+    assert torch.allclose(made, layer(images).double().movedim(1, 0).flatten(1), atol=1e-5)

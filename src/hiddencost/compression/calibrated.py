@@ -81,6 +81,14 @@ def _inputs(function: Callable, given: Mapping[str, Any]) -> Inputs:
     if function is functional.linear:
         return Inputs(x.reshape(-1, x.shape[-1], 1, 1), (1, 1), 1, {}, len(x))
     settings = {key: given[key] for key in ("stride", "padding", "dilation") if key in given}
+    named = settings.get("padding")
+    if named == "same":  # the odd zero is after the map, as torch.nn.functional.conv2d has it
+        dilation = settings.get("dilation", 1)
+        steps = (dilation, dilation) if isinstance(dilation, int) else dilation
+        zeros = [step * (side - 1) for step, side in zip(steps, weight.shape[2:], strict=True)]
+        x = functional.pad(x, [part for zero in reversed(zeros) for part in (zero // 2, zero - zero // 2)])
+    if isinstance(named, str):
+        del settings["padding"]
     return Inputs(x, tuple(weight.shape[2:]), given.get("groups", 1), settings, len(x))
 
 

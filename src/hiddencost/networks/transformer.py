@@ -21,7 +21,8 @@ OF_PLACES = re.compile(r"\.(cpb_mlp|meta_mlp|rel_pos)\.")
 class Transformer(Convolutional):
     """Networks whose weights are in the linear layers of their blocks, which alone pruning reaches. Patch embedding,
     depthwise convolutions, merging of patches, MLPs of places and the head stay dense, as where Wanda's authors prune
-    DeiT, ViT and ConvNeXt (Sun et al., arXiv 2306.11695; github.com/locuslab/wanda, image_classifiers/prune_utils.py)."""
+    DeiT, ViT and ConvNeXt (Sun et al., arXiv 2306.11695; github.com/locuslab/wanda,
+    image_classifiers/prune_utils.py)."""
 
     name = "transformer"
     prefixes = (

@@ -54,10 +54,11 @@ class _Job:
         answers, answering = socket.socketpair()
         socket.send_fds(server, [json.dumps([file, environment]).encode()], [answering.fileno()])
         answering.close()
-        self.answers = answers.makefile()
+        self.answers = answers.makefile("rw")
         self.pid = int(self.answers.readline())
 
     def wait(self):
+        print(file=self.answers, flush=True)
         return int(self.answers.readline())
 
 
@@ -95,6 +96,7 @@ def _fork_jobs():
                 return file
             with open(answering[0], "w") as answers:
                 print(job, file=answers, flush=True)
+                os.read(answering[0], 1)  # until Snakemake waits: before, it looks at the process
                 print(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]), file=answers)
             os._exit(0)
         os.close(answering[0])

@@ -138,7 +138,7 @@ def certified(network: nn.Module, recipe: RunProtocol, cover: float | None, how:
     cheap, full = (
         PromptedNetwork(*arguments, Plan(cover, forward_ms=told)) for told in ({"fp32": 9.0, how: 1.0}, {})
     )
-    found = [one.predict(images, [torch.arange(len(images))], noise) for one in (cheap, full)]
+    found = [one.predict(images, [torch.arange(len(images))], {"prompt": noise}) for one in (cheap, full)]
     differ = (found[0] != found[1]).sum().item()
     return {"certified": str(cheap.certified), "differ": differ, "of": len(images), "passed": not differ}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -18,11 +18,8 @@ from hiddencost.datasets.corruptions import corrupt
 from hiddencost.datasets.prepare import pixels
 from hiddencost.datasets.prepared import Dataset
 from hiddencost.files import atomic
-from hiddencost.networks import backbones, inference
-from hiddencost.networks.families import family_of
-from hiddencost.prompting.images import fill
 from hiddencost.runs import ledger, packfile
-from hiddencost.runs.features import features_of
+from hiddencost.runs.features import compute_features
 from hiddencost.runs.metrics import METRICS, predictions_of
 from hiddencost.runs.pack import Asked, Runs
 from hiddencost.runs.packfile import AXES, PackInputs, PackRequest
@@ -139,7 +136,7 @@ def _answers(
         job = PromptingJob(files, pack.request, plans, device, memory, inputs.texts)
         yield from ((pack, run, logits) for run, logits in job.predict(dataset, pack.runs, pack.learned()))
     if probed:
-        features = _features(inputs.backbone, dataset.test_images, device)
+        features = compute_features(inputs.backbone, {"test": dataset.test_images}, device)["test"]
         yield from (
             (pack, run, functional.linear(features, **head)) for pack in probed for run, head in pack.learned()
         )
@@ -161,22 +158,6 @@ def _corrupted(
                 as_seen = pixels(Image.fromarray(corrupted.transpose(1, 2, 0)), size)
                 stacked[place * len(images) + index] = as_seen
     return dataset, dataset._replace(test_images=stacked)
-
-
-@torch.inference_mode()
-def _features(folder: Path, images: np.ndarray, device: torch.device) -> Tensor:
-    """Return the features of images, as `features.extract_features` gives them: float32 [N, D]."""
-    network, _, manifest = backbones.load(folder)
-    family = family_of(manifest.architecture)
-    mean, std = backbones.normalisation(manifest.preprocessing, device)
-    canvas = family.input_side(network) or images.shape[-1]
-    computed: nn.Module = family.for_inference(family.classifier(network, manifest.architecture), device)
-    size, found = inference.FORWARD_BATCH[device.type], []
-    for start in range(0, len(images), size):
-        batch = torch.tensor(images[start : start + size]).to(device)
-        filled = fill(batch, canvas, manifest.preprocessing.interpolation)
-        found.append(features_of(computed, (filled.float() / 255 - mean) / std).cpu())
-    return torch.cat(found)
 
 
 def _scores(logits: Tensor, labels: Tensor, batch_size: int) -> dict[str, float | None]:

@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_and_costs_what_was_not_written(project):
     with mounted("-t", "tmpfs", "-o", "size=16m", "none", results):
         shutil.copytree(before, results, dirs_exist_ok=True)
         old = entries(project)
-        (results / "filler").write_bytes(bytes(shutil.disk_usage(results).free - 40_000))
+        (results / "filler").write_bytes(bytes(shutil.disk_usage(results).free - 50_000))
         _, output = snakemake(project, status=1)
         assert "No space left on device" in output
         assert "The disk of results/small is full. Make space: the next call goes on where" in output

@@ -22,9 +22,13 @@ def hold_requests():
         started(self, job, external_jobid)
 
     async def keep(self, job):
-        await finished(self, job)
-        if not workflow.touch:
-            requests.keep(job.output, sorted(job.non_derived_params), self._input(job))
+        try:
+            await finished(self, job)
+            if not workflow.touch:
+                requests.keep(job.output, sorted(job.non_derived_params), self._input(job))
+        except OSError:  # of a full disk: Snakemake ends at once, without onerror
+            print(ending.failure(CALL, CONCLUDED_BEFORE))
+            raise
 
     def of_product(self, product):
         held = dict(requests.as_recorded(CALL, str(product)))

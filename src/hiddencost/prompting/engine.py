@@ -4,9 +4,9 @@ All runs of a pack go through one network together, each image with its own run'
 results by rounding alone, held by tests against the algorithm written plainly (tests/reference.py) and on a GPU by
 bench/gpu: batch norm folded into convolutions (`networks.inference`), channels-last memory, the border computed once
 (`sharing`), bf16 in training (`precision`), kernels in one (`fusion`), steps replayed (`graphs`), mappings certified
-(`certify`). A Plan says which of these; `plan` chooses it. Measured by `make bench` on two cores with AVX2, in fp32,
-against the published loop, a training step is 3.1x to 9.1x as fast with images of 32 pixels on 224 (ResNet-50,
-MobileNetV2) and 2.1x to 6.2x with 128 (bench/results/throughput.md).
+(`certify`). A Plan says which of these; `plan` chooses it. Measured by `make bench` on two cores with bf16 arithmetic
+against the published loop, a training step is 6.9x to 13.8x as fast with images of 32 pixels on 224 (ResNet-50,
+MobileNetV2) and 3.6x to 9.2x with 128 (bench/results/throughput.md).
 """
 
 import logging

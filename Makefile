@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test test-slow test-slurm test-browser lint bench clean
+.PHONY: help install quickstart test test-slow test-slurm test-browser lint docs bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
 	@echo "make test         install and run the tests"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-slurm   install a Slurm (Debian, as root) and run the tests on it"
 	@echo "make test-browser the report in Chromium, which root on Debian gets by apt-get where it is missing"
 	@echo "make lint         ruff, snakefmt, snakemake --lint, mypy"
+	@echo "make docs         README.md and docs/ as a site: build/site/index.html"
 	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
 
@@ -50,6 +51,15 @@ lint: install
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
+
+docs: .venv/.docs
+	$(BIN)/sphinx-build --builder html --conf-dir docs --fail-on-warning --keep-going --quiet . build/site
+	@echo "site: build/site/index.html"
+
+.venv/.docs: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		--constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 bench: install
 	$(BIN)/python bench/throughput.py

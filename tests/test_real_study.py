@@ -81,8 +81,8 @@ def test_a_loaded_run_has_the_accuracy_of_the_table(project, method, size):
     assert model.classes[0] == "airplane"
 
 
-def test_the_example_of_the_readme_runs(project):
-    (example,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_what_was_learned_runs(project):
+    (example,) = re.findall(r"```python\n(.+?)```", (ROOT / "docs/use.md").read_text(), re.DOTALL)
     for readme, here in (("results/quickstart", "results/smoke"), ("shots=20", "shots=2")):
         assert example.count(readme) == 1
         example = example.replace(readme, here)

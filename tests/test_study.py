@@ -507,9 +507,9 @@ def test_bad_input_is_one_line_that_names_file_key_value_and_what_is_allowed(stu
     assert len(message.splitlines()) == 1
 
 
-def test_the_upstream_example_of_the_readme_is_a_study():
-    (example,) = re.findall(r"```yaml\n(upstream:.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    study = load_study(SMALL | yaml.safe_load(example), "README.md")
+def test_the_example_of_upstream_training_is_a_study():
+    (example,) = re.findall(r"```yaml\n(upstream:.+?)```", (ROOT / "docs/upstream.md").read_text(), re.DOTALL)
+    study = load_study(SMALL | yaml.safe_load(example), "docs/upstream.md")
     assert [one.name for one in study.backbones] == ["dense", "gmp90", "lth90"]
     assert study.upstream[0].recipe.warmup_epochs == 5
 

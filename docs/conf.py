@@ -1,9 +1,9 @@
-"""The site: README.md, docs/, and the other pages that they link. `make docs` builds it; a broken link is an error."""
+"""The site: README.md, docs/ and the pages that they link. `make docs` builds it; a broken link is an error."""
 
 import json
 import shutil
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 from schema_page import tables  # noqa: E402
 
 project = author = html_title = "hiddencost"
-release = version("hiddencost")
+release = metadata.version("hiddencost")
 copyright = "the hiddencost contributors, MIT"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 # the source is the whole checkout, so that the links of its pages are the same on a code host and on the site
@@ -25,13 +25,22 @@ html_theme_options = {"source_directory": "docs/"}
 myst_heading_anchors = 3
 default_role = "code"  # docstrings write `name`, as Markdown does
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # fields of a named tuple stand once
 
+FINDINGS = [str(page.relative_to(ROOT).with_suffix("")) for page in sorted(ROOT.glob("docs/findings/**/*.md"))]
 CONTENTS = {
     "Start": ["docs/install", "docs/quickstart", "docs/studies", "docs/schema"],
     "Networks and data": ["docs/checkpoints", "docs/networks", "docs/datasets", "docs/upstream", "docs/clip"],
     "Run": ["docs/machines", "docs/reruns", "docs/failures"],
-    "Results": ["docs/findings/*", "docs/results", "docs/tables", "docs/claims", "docs/analyses", "docs/use"],
-    "Background": ["docs/method", "docs/limits", "bench/README", "bench/gpu/README", "bench/results/*", "data/*/README"],
+    "Results": [*FINDINGS, "docs/results", "docs/tables", "docs/claims", "docs/analyses", "docs/use"],
+    "Background": [
+        "docs/method",
+        "docs/limits",
+        "bench/README",
+        "bench/gpu/README",
+        "bench/results/*",
+        "data/*/README",
+    ],
     "Develop": ["docs/extending", "CONTRIBUTING", "docs/api", "CHANGELOG"],
 }
 
@@ -41,6 +50,8 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
     if page == root_doc:
         for caption, pages in CONTENTS.items():
             source[0] += "\n```{toctree}\n:hidden:\n:glob:\n:caption: " + "\n".join([caption, "", *pages, "```\n"])
+    if page.startswith("bench/results/"):
+        source[0] = f"# {page}\n\n{source[0]}"
     if page == "docs/schema":
         source[0] += tables(json.loads((ROOT / "workflow/schemas/study.schema.json").read_text()))
 

@@ -39,7 +39,11 @@ def kind(value: dict) -> str:
     if value["type"] == "array":
         return f"list of {kind(value['items'])}" if "items" in value else "list"
     if value["type"] == "object":
-        return "by name: " + " or ".join(map(kind, value["patternProperties"].values())) if "patternProperties" in value else "keys and values"
+        return (
+            "by name: " + " or ".join(map(kind, value["patternProperties"].values()))
+            if "patternProperties" in value
+            else "keys and values"
+        )
     limits = [f"{words} {value[key]}" for key, words in LIMITS.items() if key in value]
     return ", ".join([value["type"], *limits])
 

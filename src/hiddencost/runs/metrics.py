@@ -317,7 +317,7 @@ def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> dict[str, l
 
 
 def expected_calibration_error(bins: dict[str, list]) -> float:
-    """ECE = Σ_b (n_b / N) |accuracy_b - confidence_b| (Guo et al., On Calibration of Modern Neural Networks)."""
+    """ECE = Σ_b (n_b / N) `|accuracy_b - confidence_b|` (Guo et al., On Calibration of Modern Neural Networks)."""
     rows = zip(bins["bin_count"], bins["bin_accuracy"], bins["bin_confidence"], strict=True)
     return sum(n * abs(accuracy - confidence) for n, accuracy, confidence in rows if n) / sum(bins["bin_count"])
 

@@ -16,6 +16,7 @@ from hiddencost.files import canonical
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery, matched, tables
 from hiddencost.results.gallery import StudyFigure
+from hiddencost.results.upstream import with_shares
 from hiddencost.runs.metrics import METRICS
 from hiddencost.study.load import load_study
 from hiddencost.study.recipes import recipe_of_run
@@ -188,7 +189,7 @@ def upstream(study: Study) -> pd.DataFrame:
         top1 = None if one.control or one.compression else study.checkpoint_entry(one.checkpoint).upstream_top1
         lost = re.search(r"lth(\d+)", one.name)
         rows.append([one.name, top1, 0 if one.control else 19 - int(lost[1]) // 4 if lost else 19])
-    return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float})
+    return with_shares(pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).assign(photos_shown=20))
 
 
 def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], Callable[[str], Path], dict]:

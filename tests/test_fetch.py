@@ -739,6 +739,19 @@ def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     assert told.endswith(f"photos imagenet20: fetched {photos.name} from {photos}")
 
 
+def test_a_folder_of_photos_of_the_user_s_own_is_fetched_as_one_file(tmp_path):
+    (tmp_path / "own").mkdir()
+    for name in ("n10000007_b.jpg", "n10000000_a.jpg", ".hidden"):
+        (tmp_path / "own" / name).write_text(name)
+    file = catalog.photos()["imagenet1000"].files["photos"].from_paths([str(tmp_path / "own")])
+    report = fetch_all("imagenet1000", {"photos": file}, tmp_path / "fetched", tmp_path / "lock.json")
+    assert report["failed"] is None
+    with zipfile.ZipFile(report["files"]["photos"]["path"]) as packed:
+        assert packed.namelist() == ["n10000000_a.jpg", "n10000007_b.jpg"]
+        assert packed.read("n10000000_a.jpg") == b"n10000000_a.jpg"
+    assert not (tmp_path / "lock.json").exists()  # of another folder it may be another
+
+
 def test_the_catalog_says_where_each_file_is_or_why_it_is_not():
     for name, entry in (catalog.checkpoints() | catalog.datasets() | catalog.photos()).items():
         for file in entry.files.values():

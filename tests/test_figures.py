@@ -24,6 +24,7 @@ from hiddencost.methods import registry
 from hiddencost.results import gallery, matched
 from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import AXES, read, summarise
+from hiddencost.results.upstream import with_shares
 from hiddencost.runs.metrics import METRICS
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
@@ -70,6 +71,7 @@ def made():
     moved = mapped[mapped["method"] == "ilm"].drop(columns=["source", "target_name", "source_name"])
     remapped = moved.rename(columns={"target": "epoch"}).assign(share=0.5)
     upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": [70.0, 63.0, np.nan], "photos": [18.0, 9, 0]})
+    upstream = with_shares(upstream.assign(photos_shown=20))
     return {
         **{"runs": runs, "summary": summarise(runs), "bins": pd.DataFrame(bins)},
         **{"mappings": mapped, "remapped": remapped.assign(epoch=remapped["epoch"] + 2)},
@@ -747,8 +749,26 @@ def test_the_glance_sets_what_was_kept_upstream_against_what_was_lost(tables):
     tables["upstream"].loc[1, "top1"] = np.nan
     axis = drawn("glance", tables).axes[2]
     (point,) = [bar.lines[0] for bar in axis.containers]
-    assert point.get_xdata()[0] == pytest.approx(50)  # 9 of 18 photos, where no top-1 is known
-    assert "photos" in axis.get_xlabel()
+    assert point.get_xdata()[0] == -9  # 9 photos where the dense one knows 18: no percentage
+    assert axis.get_xlabel() == "ImageNet photos known, of 20, more than dense"
+    assert all(tick == round(tick) for tick in axis.get_xticks())
+
+
+def test_what_was_kept_of_many_photos_is_a_percentage_with_its_interval(tables):
+    known = tables["upstream"][["backbone", "top1"]].assign(photos=[800.0, 600, 1], photos_shown=1000)
+    known.loc[1, "top1"] = np.nan
+    upstream = with_shares(known)
+    found = matched.matched(tables["runs"], upstream)
+    assert (found["photos"] == 1000).all()
+    assert found["dense_top1"].tolist() == pytest.approx([80] * len(found))
+    assert found["upstream_lost_most"].tolist() == pytest.approx([20] * len(found))
+    axis = drawn("glance", tables | {"upstream": upstream, "matched": found}).axes[2]
+    (bar,) = axis.containers
+    assert bar.lines[0].get_xdata()[0] == pytest.approx(75)  # not 63 of 70 % top-1, which the pruned one has not
+    across = next(each.get_segments()[0] for each in bar.lines[2] if np.ptp(each.get_segments()[0][:, 0]) > 0)
+    low, high = upstream.loc[1, ["photos_low", "photos_high"]]
+    assert sorted(across[:, 0]) == pytest.approx([low / 0.8, high / 0.8])
+    assert axis.get_xlabel() == "upstream accuracy kept (%)"
 
 
 def another_pruned(tables, name):

@@ -221,6 +221,11 @@ EDITS = {
         set(),
         {"verify_backbone": {"photos_top1"}, "train": {"origin"}, "probe": {"origin"}, "report": {"study"}},
     ),
+    "other photos": (
+        lambda c: c["verification"].update(photos="imagenet1000"),
+        set(),
+        {"verify_backbone": {"photos"}, "train": {"origin"}, "probe": {"origin"}, "report": {"study"}},
+    ),
     "jobs that share a GPU": (lambda c: c.update(jobs_per_gpu=2), set(), {"report": {"study"}}),
 }
 
@@ -698,7 +703,7 @@ def test_time_and_memory_grow_with_the_attempt(call):
 
 def test_the_gate_asks_for_the_time_and_memory_of_its_looks_and_of_the_dense_network(call):
     assert 1 + len(photos.VIEWS) + len(photos.NORMALISATIONS) == cost.LOOKS
-    assert cost.TEST_IMAGES == gate.IMAGES
+    assert (cost.LOOKED, cost.TEST_IMAGES) == (photos.LOOKED, gate.IMAGES)
     of = read_call(yaml.safe_load((ROOT / "studies/clip.yaml").read_text()), "clip.yaml", "snakemake")
     a_look = 20 * 2 * 84.871 * (336 / 224) ** 2 / 25 / 60  # minutes
     for name, looks in (("clip-coco-dense", 11), ("clip-upop2x", 12)):

@@ -187,8 +187,9 @@ def test_a_study_without_results_has_empty_tables(study):
 
 
 def test_what_is_known_upstream_is_published_or_photos_or_nothing(tmp_path):
-    photos = KnownImages(top1=17, count=20, of="photos", exempt=False)
-    VerificationReport(passed=True, photos=photos).write(tmp_path / "v.json")
+    for name, known, shown in (("v", 17, 20), ("many", 837, 1000)):
+        photos = KnownImages(top1=known, count=shown, of="photos", exempt=False)
+        VerificationReport(passed=True, photos=photos).write(tmp_path / f"{name}.json")
     VerificationReport(passed=False).write(tmp_path / "failed.json")
     preprocessing = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1], interpolation="bilinear")
     manifest = Manifest(checkpoint="trained", architecture="net", preprocessing=preprocessing, upstream_top1=87.5)
@@ -199,14 +200,21 @@ def test_what_is_known_upstream_is_published_or_photos_or_nothing(tmp_path):
         {
             "a": {"top1": 71.9, "verification": str(tmp_path / "v.json"), "manifest": None, "as_trained": True},
             "b": {"verification": str(tmp_path / "failed.json"), **nothing},
+            "many": {"verification": str(tmp_path / "many.json"), **nothing},
             "c": {"verification": str(tmp_path / "absent.json"), **nothing},
             "trained": {"verification": str(tmp_path / "v.json"), **trained, "as_trained": True},
             "trained and pruned": {"verification": str(tmp_path / "v.json"), **trained, "as_trained": False},
         }
     ).set_index("backbone")
-    assert found.loc["a"].tolist() == [71.9, 17]
+    assert found.loc["a"].dropna().to_dict() == {"top1": 71.9, "photos": 17, "photos_shown": 20}
+    # the interval by Wilson's formula
+    p, n, z = 0.837, 1000, 1.959964
+    middle = (p + z**2 / 2 / n) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / 4 / n**2) ** 0.5
+    expected = [837, 1000, 83.7, 100 * (middle - half), 100 * (middle + half)]
+    assert found.loc["many"].dropna().tolist() == pytest.approx(expected, abs=1e-4)
     assert found.loc[["b", "c"]].isna().all(axis=None)
-    assert found.loc["trained"].tolist() == [87.5, 17]
+    assert found.loc["trained", ["top1", "photos"]].tolist() == [87.5, 17]
     assert found.loc["trained and pruned", "photos"] == 17  # of its own test images, as the dense one has them
     assert np.isnan(found.loc["trained and pruned", "top1"])
 

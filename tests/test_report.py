@@ -23,6 +23,7 @@ from hiddencost.report import provenance, summary
 from hiddencost.report.page import write
 from hiddencost.report.summary import headline
 from hiddencost.results import matched, tables
+from hiddencost.results.upstream import with_shares
 from hiddencost.results.verdicts import COLUMNS as CLAIM_COLUMNS
 from hiddencost.results.verdicts import VERDICTS
 from hiddencost.runs.metrics import METRICS
@@ -44,6 +45,7 @@ CLAIMS = [
     {"claim": "tickets", "text": HOSTILE, "verdict": "not run", "cells": 0, "source": "section 4"},
 ]
 EXPECTATION = {"backbone": "dense", "dataset": "one", "method": "lp", "shots": 1, "accuracy": 60.0, "std": 1.0}
+EXPECTED = EXPECTATION | {"source": HOSTILE}
 LOOK = {"colours": {"rlm": "#123456"}, "labels": {"two": HOSTILE}, "palette": "RdBu_r", "title": "made-up numbers"}
 LOOK |= {"formats": ["svg"]}
 
@@ -86,13 +88,17 @@ def made_up_runs():
     return pd.DataFrame(rows).reindex(columns=tables.run_columns() + tables.BIN_COLUMNS)
 
 
-def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source": HOSTILE},), figures=("accuracy",)):
-    """Lay out a study's results with made-up numbers and write its report; returns the path."""
+def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTED,), figures=("accuracy",), photos=20):
+    """Lay out a study's results with made-up numbers and write its report; returns the path. photos: how many the
+    networks were shown."""
     runs = made_up_runs() if runs is None else runs
     results = folder / "results/small"
     summary = tables.summarise(runs)
-    upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": np.nan, "photos": 18.0})
+    upstream = pd.DataFrame({"backbone": list(BACKBONES), "top1": np.nan, "photos": 18.0, "photos_shown": 20})
     upstream.loc[upstream["backbone"].isin(["dense", "sparse"]), "top1"] = [72.0, 70.5]
+    if photos > 20:
+        upstream = upstream.assign(top1=np.nan, photos=0.8 * photos, photos_shown=photos)
+    upstream = with_shares(upstream)
     written = {
         "runs.parquet": runs[tables.run_columns()],
         "bins.parquet": tables.bins(runs),
@@ -105,8 +111,8 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     for name, table in written.items():
         tables.write(table, results / "tables" / name)
     for backbone in ("dense", "sparse"):
-        photos = {"top1": 18, "count": 20, "exempt": False}
-        gate = {"passed": backbone == "dense", "reasons": [] if backbone == "dense" else [HOSTILE], "photos": photos}
+        known = {"top1": 18 if photos == 20 else 4 * photos // 5, "count": photos, "exempt": False}
+        gate = {"passed": backbone == "dense", "reasons": [] if backbone == "dense" else [HOSTILE], "photos": known}
         gate |= {"sparsity_declared": 0.0, "sparsity_measured": 0.0}
         (results / "backbones" / backbone).mkdir(parents=True)
         write_json(results / f"backbones/{backbone}/verification.json", gate)
@@ -128,6 +134,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTATION | {"source"
     classes = {name: DATASETS.get(name) for name in runs["dataset"].unique()}
     study = {"study": "small", "seeds": SEEDS, "methods": METHODS, "protocol": {"canvas": 64}, "figures": LOOK}
     study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
+    study["verification"] = {"photos": "imagenet20", "photos_top1": 12}
     study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
     settings = {
         "study": json.dumps(study),
@@ -161,7 +168,7 @@ def page_file(tmp_path_factory):
         runs = made_up_runs()
         runs["classes_short"] = 3.0 * ((runs["dataset"] == "two") & (runs["shots"] == SHOTS[1]))
         short = EXPECTATION | {"dataset": "two", "shots": SHOTS[1], "source": "table 2"}
-        return make(folder, runs, expectations=(EXPECTATION | {"source": HOSTILE}, short))
+        return make(folder, runs, expectations=(EXPECTED, short))
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +211,15 @@ def test_the_summary_tells_what_was_asked_and_what_came_out(told):
     assert "3.6 h" in summary  # 215 minutes
     assert re.search(r"train 2 4\.5 min 2\.5 min 502", summary)
     assert re.search(r"collect 1 1\.0 min 1\.0 min –", summary)
+
+
+def test_of_many_photos_a_percentage_stands_with_its_interval_and_of_few_their_number(folder, told):
+    assert "18 of 20 (exempt)" not in told.sections["tables"]
+    assert re.search(r"18 of 20 (?!\()", told.sections["tables"])
+    many = Text(make(folder, photos=1000).read_text()).sections
+    assert "800 of 1000 (80.0 %, 77.4 to 82.4)" in many["tables"]
+    assert "80.0 (77.4 to 82.4)" in many["summary"]
+    assert "80.0 (77.4 to 82.4, 1000 photos)" in many["summary"]
 
 
 def test_headline_costs_are_means_over_the_cells_of_the_compressed():

@@ -318,10 +318,20 @@ BAD = {
         "images",
         "datasets[0].name: 'cifar10-part' is of the catalog; expected another",
     ),
+    "photos that nobody has": (
+        ["verification", "photos"],
+        "imagenet10000",
+        "verification.photos: 'imagenet10000' is unknown; did you mean 'imagenet1000'",
+    ),
+    "more photos than there are": (
+        ["verification", "photos_top1"],
+        21,
+        "verification: photos_top1: 21; expected at most the 20 photos of imagenet20",
+    ),
     "a path for what the study does not use": (
         ["paths"],
         {"resnet18-gmp": "a.pth"},
-        "paths: the study has no 'resnet18-gmp'; allowed: cifar10-part, mobilenetv2",
+        "paths: the study has no 'resnet18-gmp'; allowed: cifar10-part, imagenet20, mobilenetv2",
     ),
     "an expectation of nothing": (
         ["expectations"],
@@ -593,6 +603,25 @@ def test_the_schema_for_editors_is_the_one_that_is_checked():
     """workflow/schemas/study.schema.json is written by `python -m hiddencost.study`."""
     committed = json.loads((ROOT / "workflow/schemas/study.schema.json").read_text())
     assert committed == Study.model_json_schema()
+
+
+def test_photos_may_be_a_folder_of_them_and_of_others_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    photos = {"verification": CONFIG["verification"] | {"photos": "imagenet1000", "photos_top1": 700}}
+    asked = CONFIG | photos | {"paths": {"imagenet1000": str(folder)}}
+    for place in range(1000):
+        (folder / f"n{10000000 + place}_a.jpg").write_text(str(place))
+    before = read_call(asked, "studies/mine.yaml", "snakemake").own_contents
+    assert before.keys() == {str(folder)}
+    (folder / "n10000007_a.jpg").write_text("another")
+    assert read_call(asked, "studies/mine.yaml", "snakemake").own_contents != before
+    (folder / "n10000007_a.jpg").rename(folder / "photo.jpg")
+    with pytest.raises(StudyError, match=r"^studies/mine\.yaml: paths\.imagenet1000: .*/own has 999 photos, by t"):
+        read_call(asked, "studies/mine.yaml", "snakemake")
+    with pytest.raises(StudyError, match=r"own has 0 photos, by their names; expected 20 directly in it"):
+        read_call(CONFIG | {"paths": {"imagenet20": str(folder)}}, "studies/mine.yaml", "snakemake")
 
 
 def lottery(paths):

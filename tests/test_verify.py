@@ -1,7 +1,10 @@
+import io
+import tarfile
 from itertools import permutations
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -19,8 +22,10 @@ from hiddencost.networks import backbones, build
 from hiddencost.networks.families import FAMILIES, family_of
 from hiddencost.networks.layers import convolutions
 from hiddencost.networks.manifest import Manifest
+from hiddencost.packed import pack
 
 PHOTOS = catalog.photos()["imagenet20"]
+MANY = catalog.photos()["imagenet1000"].model_copy(update={"resize": 8, "crop": 8})
 COLOURS = torch.arange(12).reshape(1, 3, 2, 2)
 CONVOLUTIONAL = FAMILIES["convolutional"]
 SETTINGS = {"sparsity_tolerance": 0.005, "photos_top1": 12}
@@ -175,6 +180,96 @@ def test_a_network_with_another_normalisation_than_declared_is_doubted(seen, thr
     assert doubts(network, stated[really], views={}) == (20, [])
     told = doubts(network, stated[declared], views={})[1]
     assert any(f"better {really}, 20 of them and" in each for each in told)
+
+
+class Counting(torch.nn.Module):
+    """A network that guesses, and counts what it was shown."""
+
+    shown = 0
+
+    def forward(self, images):
+        self.shown += len(images)
+        return torch.zeros(len(images), 1000)
+
+
+def test_of_many_photos_some_are_looked_at_otherwise(monkeypatch):
+    images = torch.zeros(1000, 3, 8, 8, dtype=torch.uint8)
+    monkeypatch.setattr("hiddencost.compression.photos._photos", lambda *arguments: (images, list(range(1000))))
+    network, manifest = Counting(), Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    found = imagenet_photos("archive", MANY, 600)(network, manifest)
+    assert (found.correct, found.count) == (1, 1000)
+    assert network.shown == 1000 + 100 * (len(VIEWS) + len(NORMALISATIONS) - 1)
+
+
+def grey(level):
+    written = io.BytesIO()
+    Image.new("RGB", (12, 9), (level,) * 3).save(written, "JPEG")
+    return written.getvalue()
+
+
+def tree(count=1000):
+    """The repository's files, backwards: a photo a class, each of a grey of its own among its neighbours."""
+    photos = {f"n{10000000 + 7 * place}_class_{place}.JPEG": grey(place % 250) for place in range(count)}
+    return dict(reversed((photos | {"README.md": b"# photos", "gallery.md": b"all"}).items()))
+
+
+def archive(path, files):
+    """As GitHub packs a repository at a commit: all in a folder of its name, and the commit in a header."""
+    commit = MANY.files["photos"].sources[0].url.rpartition("/")[2].removesuffix(".tar.gz")
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT, pax_headers={"comment": commit}) as packed:
+        top = tarfile.TarInfo(f"imagenet-sample-images-{commit}")
+        top.type = tarfile.DIRTYPE
+        packed.addfile(top)
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{top.name}/{name}")
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_photos_of_an_archive_or_a_folder_have_the_classes_of_their_wordnet_ids_in_order(tmp_path):
+    manifest, files = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET), tree()
+    images, labels = photos_and_labels(archive(tmp_path / "photos.tar.gz", files), MANY, manifest, None)
+    assert labels == list(range(1000))
+    assert images.shape == (1000, 3, 8, 8)
+    assert (images[:, 0, 4, 4].int() - torch.arange(1000) % 250).abs().max() <= 2  # what JPEG makes of a grey
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name.replace(".JPEG", ".jpg")).write_bytes(content)
+    packed = pack(folder, tmp_path / "photos.zip")
+    other, labels = photos_and_labels(packed, MANY, manifest, None)
+    assert labels == list(range(1000))
+    assert torch.equal(other, images)
+    before = packed.read_bytes()
+    (folder / "README.md").touch()
+    assert pack(folder, packed).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda files: files.popitem(), "999 photos, expected 1000"),
+        (lambda files: files.update({"n10000007_two.JPEG": files.popitem()[1]}), "photos of 999 classes by their W"),
+        (lambda files: files.update({"n10000007_class_1.JPEG": b"text"}), "_1.JPEG is no JPEG that can be read"),
+        (lambda files: files.update({"n10000007_class_1.JPEG": grey(1)[:-40]}), "_1.JPEG is no JPEG that can be"),
+    ],
+)
+def test_photos_that_are_not_as_expected_are_a_line(tmp_path, change, told):
+    files, manifest = tree(), Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    change(files)
+    with pytest.raises(ValueError, match=told):
+        photos_and_labels(archive(tmp_path / "photos.tar.gz", files), MANY, manifest, None)
+
+
+def test_an_archive_of_photos_that_is_cut_or_none_is_a_line(tmp_path):
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    path = archive(tmp_path / "photos.tar.gz", tree(1000))
+    path.write_bytes(path.read_bytes()[:9000])
+    for content in (path.read_bytes(), b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"photos\.tar\.gz: cannot be unpacked: "):
+            photos_and_labels(path, MANY, manifest, None)
 
 
 def test_a_compressed_network_whose_answers_have_nothing_to_do_with_the_dense_one_s_is_doubted(seen, monkeypatch):

@@ -46,6 +46,7 @@ NO_NUMBERS = frozenset(
         "hiddencost.networks.formats.registry",
         "hiddencost.networks.manifest",
         "hiddencost.networks.own",
+        "hiddencost.packed",
         "hiddencost.prompting.prompts",
         "hiddencost.prompting.described",
         "hiddencost.runs.ledger",

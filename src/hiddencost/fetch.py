@@ -28,6 +28,7 @@ from urllib3.util import Retry
 from hiddencost import contents, seafile
 from hiddencost.files import atomic, refuse_of_a_moment, scratch, sha256_file, write_json
 from hiddencost.messages import Record, one_line
+from hiddencost.packed import pack
 from hiddencost.sources import Source, SourceFile, first_uses
 
 NPM = "https://registry.npmjs.org"
@@ -190,12 +191,11 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
     if source.seafile is not None:
         return _download(_shared(source, temporary), part, file)
     if source.path is not None:
-        if not (local := _local(source.path, root)).is_file():
+        if not (local := _local(source.path, root)).is_file() and not local.is_dir():
             if os.path.isabs(source.path):  # the user's own, which the plan has seen: no result
-                gone = f"{one_line(source.path)} is gone since the call was planned"
-                raise FileNotFoundError(f"{gone}; expected the file")
+                raise FileNotFoundError(f"{one_line(source.path)} is gone since the call was planned; expected it")
             raise SourceError("no such file")
-        return Path(shutil.copyfile(local, path))
+        return pack(local, path) if local.is_dir() else Path(shutil.copyfile(local, path))
     if source.hf is not None:
         assert source.file is not None, "hf and file go together"
         options: dict[str, Any] = {"revision": source.revision, "local_dir": temporary / "hf", "tqdm_class": progress}

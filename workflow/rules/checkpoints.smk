@@ -1,6 +1,6 @@
 # From published files to verified backbones.
 
-FETCHED_PHOTOS = layout.FETCHED["photos"].format(checkpoints.PHOTOS)
+FETCHED_PHOTOS = layout.FETCHED["photos"].format(CALL.study.verification.photos)
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 

@@ -136,7 +136,10 @@ NetworkEntry = CheckpointEntry | TrainedEntry
 class PhotosLayout(Record, strict=True):
     """How photos with known classes are found in their file and shown to a network."""
 
-    member_pattern: str = Field(description="the path of a photo in the file, with {number} and {label}")
+    member_pattern: str = Field(
+        description="the path of a photo in the file, a regular expression with the group `label`, or, of one photo "
+        "a class, `wordnet`: the class's WordNet id, whose place in their order is the label"
+    )
     count: int
     resize: int = Field(description="the shorter side in pixels, before the crop")
     crop: int = Field(description="the side of the central square, in pixels")
@@ -149,6 +152,7 @@ class PhotosEntry(PhotosLayout, strict=True):
     files: dict[str, SourceFile]
     licence: str
     citation: str
+    unavailable: None = None
 
     def layout(self) -> PhotosLayout:
         """Return what a network is shown."""

@@ -6,7 +6,9 @@ bench/README.md, "The gate's photos".
 
 import io
 import re
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +23,10 @@ from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from hiddencost.catalog.entries import PhotosLayout, Preprocessing
 from hiddencost.compression.verification import Fingerprint
+from hiddencost.messages import one_line
 from hiddencost.networks import backbones, inputs
 from hiddencost.networks.families import family_of
+from hiddencost.networks.inference import FORWARD_BATCH
 from hiddencost.networks.manifest import Manifest
 
 # What is done to photos so that a network which is as it is declared knows them less: one in which weights or input
@@ -45,6 +49,9 @@ NORMALISATIONS = {
 }
 TELLING = 0.25  # share of the photos: one that recognises fewer tells nothing, as it never learned or was destroyed
 CLEARLY = 0.1  # in the mean log-likelihood of the photos' classes: by so much is another look better, not by chance
+LOOKED = (
+    100  # of more photos about so many, evenly of all, are also looked at otherwise, and shown to the dense network
+)
 ALIKE = 0.2  # mean correlation of the photos' logits with the dense network's: less has another order of classes
 
 
@@ -74,7 +81,7 @@ def imagenet_photos(
     still knows 13 of 20), and its logits, over all classes, must have to do with those of the dense network.
 
     Args:
-        path: of the wheel that holds the photos.
+        path: of the file that holds the photos: a wheel or another zip, or a tar.
         layout: how they are in it. A network says which class each is of, as `Family.photo_classifier` asks it.
         least: how many it must know.
         dense: the folder of the dense backbone that it is compared with. One that cannot be used, or knows fewer
@@ -87,21 +94,25 @@ def imagenet_photos(
         classifier, photos, truth = _asked(network, manifest, path, layout)
         answers = _answers(classifier, photos, manifest.preprocessing)
         photos_of = family_of(manifest.architecture).photos
-        correct, known = _known(answers, truth)
-        doubts = []
+        correct, _ = _known(answers, truth)
+        some = slice(None, None, -(-len(truth) // LOOKED))
+        photos, truth, answers = photos[some], truth[some], answers[some]
+        (as_declared, known), doubts = _known(answers, truth), []
+        called = photos_of if len(truth) == layout.count else f"{len(truth)} {photos_of}"
         for look, seen_as in _looks(classifier, photos, manifest.preprocessing, views, normalisations):
             seen, better = _known(seen_as, truth)
-            if seen > correct and better > known + CLEARLY and seen >= TELLING * len(truth):
+            if seen > as_declared and better > known + CLEARLY and seen >= TELLING * len(truth):
                 doubts.append(
-                    f"it knows the {photos_of} better {look}, {seen} of them and {correct} as declared (the mean "
+                    f"it knows the {called} better {look}, {seen} of them and {as_declared} as declared (the mean "
                     f"log-likelihood of their classes is {better:.2f} and {known:.2f}): its weights or its input are "
                     "not in the order, or normalised, as declared"
                 )
-        if dense is not None and correct >= TELLING * len(truth):
+        if dense is not None and as_declared >= TELLING * len(truth):
             with suppress(ValueError):  # what is wrong with the dense network its own verification says
-                of_dense, its_truth = _answers_of(dense, path, layout)
-                if of_dense.isfinite().all() and _known(of_dense, its_truth)[0] >= least:
-                    doubts += _unlike(answers, of_dense, photos_of)
+                of_dense, its_truth = _answers_of(dense, path, layout, some)
+                enough = least * len(its_truth) / layout.count
+                if of_dense.isfinite().all() and _known(of_dense, its_truth)[0] >= enough:
+                    doubts += _unlike(answers, of_dense, called)
         return Recognised(correct, layout.count, photos_of, least, doubts)
 
     return recognise
@@ -118,12 +129,14 @@ def _asked(
     return classifier, photos, torch.tensor(labels)
 
 
-def _answers_of(folder: str | Path, path: str | Path, layout: PhotosLayout) -> tuple[Tensor, Tensor]:
-    """Return the logits of a backbone's network for the photos, and their labels among its classes. Raises ValueError
-    where it has none."""
+def _answers_of(
+    folder: str | Path, path: str | Path, layout: PhotosLayout, some: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of a backbone's network for some of the photos, and their labels among its classes. Raises
+    ValueError where it has none."""
     network, _, manifest = backbones.load(folder)
     classifier, photos, truth = _asked(network, manifest, path, layout)
-    return _answers(classifier, photos, manifest.preprocessing), truth
+    return _answers(classifier, photos[some], manifest.preprocessing), truth[some]
 
 
 @torch.inference_mode()
@@ -138,7 +151,8 @@ def _answers(
     mean, std = backbones.normalisation(preprocessing, cpu)
     if normalisation:
         mean, std = (backbones.per_channel(values, cpu) for values in normalisation)
-    return inputs.run(classifier, (photos.float() / 255 - mean) / std)
+    batches = photos.split(FORWARD_BATCH["cpu"])
+    return torch.cat([inputs.run(classifier, (batch.float() / 255 - mean) / std) for batch in batches])
 
 
 def _looks(
@@ -171,20 +185,46 @@ def _unlike(answers: Tensor, of_dense: Tensor, photos: str) -> list[str]:
 
 
 def _photos(path: str | Path, layout: PhotosLayout, manifest: Manifest, side: int | None) -> tuple[Tensor, list[int]]:
-    """Return the photos of a wheel of the catalog, uint8 [N, 3, S, S], and their classes; side: S, if it is fixed."""
+    """Return the photos of a file of the catalog, uint8 [N, 3, S, S], by their names, and their classes; side: S, if
+    it is fixed. Raises ValueError, in a line, where the file cannot be read or has not these photos."""
     interpolation = Image.Resampling[manifest.preprocessing.interpolation.upper()]
     resize, crop = Resize(side or layout.resize, interpolation), CenterCrop(side or layout.crop)
-    transform = Compose([resize, crop, PILToTensor()])
-    pattern = re.compile(layout.member_pattern.format(number=r"\d+", label=r"(\d+)"))
-    images, labels = [], []
-    with zipfile.ZipFile(path) as wheel:
-        for name in sorted(wheel.namelist()):
-            if match := pattern.fullmatch(name):
-                images.append(transform(Image.open(io.BytesIO(wheel.read(name)), formats=["JPEG"]).convert("RGB")))
-                labels.append(int(match[1]))
-    if len(images) != layout.count:
-        raise ValueError(f"{path}: {len(images)} photos, expected {layout.count}")
-    return torch.stack(images), labels
+    transform, found = Compose([resize, crop, PILToTensor()]), []
+    for named, content in _members(path, re.compile(layout.member_pattern)):
+        try:
+            image = Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")
+        except (OSError, SyntaxError) as error:  # a stream that is cut raises either
+            raise ValueError(f"{path}: {one_line(named[0])} is no JPEG that can be read: {error}") from error
+        found.append((named[0], named.groupdict(), transform(image)))
+    if len(found) != layout.count:
+        raise ValueError(f"{path}: {len(found)} photos, expected {layout.count}")
+    found.sort(key=lambda one: one[0])
+    groups = [group for _, group, _ in found]
+    ids = sorted({group["wordnet"] for group in groups if "wordnet" in group})
+    if ids and len(ids) != layout.count:
+        raise ValueError(
+            f"{path}: photos of {len(ids)} classes by their WordNet ids, expected one of each of {layout.count}"
+        )
+    labels = [ids.index(group["wordnet"]) if ids else int(group["label"]) for group in groups]
+    return torch.stack([image for _, _, image in found]), labels
+
+
+def _members(path: str | Path, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
+    """Yield the files of a zip or a tar (the content tells which) whose paths match, and what is in them. Raises
+    ValueError where it is neither, or damaged."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                for name in packed.namelist():
+                    if match := pattern.fullmatch(name):
+                        yield match, packed.read(name)
+        else:
+            with tarfile.open(path) as packed:
+                for member in packed:
+                    if (match := pattern.fullmatch(member.name)) and (content := packed.extractfile(member)):
+                        yield match, content.read()
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}: cannot be unpacked: {error}") from error
 
 
 def _known(logits: Tensor, truth: Tensor) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """Hidden cost at a glance: upstream accuracy kept against downstream accuracy lost."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +18,7 @@ from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.gallery import COMPRESSED, StudyFigure
 from hiddencost.results.matched import EVERY_KIND, LOST
 from hiddencost.results.pooled import pooled
+from hiddencost.results.upstream import reached
 from hiddencost.results.verdicts import counted, differences
 
 # a kind of compression; Okabe and Ito's and Tol's
@@ -38,12 +39,31 @@ LEADER: dict[str, Any] = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA
 FAR = [(x, y) for y in (10, -16, 17) for x in (-3, 3)]
 
 
+class Scale(NamedTuple):
+    """What stands on the axis of what was kept.
+
+    Attributes:
+        label: of the axis.
+        dense: where a network stands that kept all of the dense one's.
+        least: how far the axis reaches to the left of it, at least.
+        margin: how far beyond the last network.
+    """
+
+    label: str
+    dense: float
+    least: float
+    margin: float
+
+
+KEPT = Scale("upstream accuracy kept (%)", 100.0, 5.0, 2.5)
+
+
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
     """A panel a method, a point a network: its mean loss over datasets, shots and seeds, with its interval.
 
     A star is by a point of which cells are missing, as the means of others are over other cells. A mark on the right
     edge is the hidden cost at matched upstream accuracy (see `matched.matched`). Networks whose upstream accuracy
-    nobody knows stand in a strip on the left.
+    nobody knows stand in a strip on the left. Where it was measured on photos, a bar is its interval.
 
     Args:
         tables: `runs`, `upstream` and `matched`.
@@ -54,32 +74,33 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     methods = style.order(runs, "method")
     lost = differences(counted(runs), LOST, "accuracy")
     lost = lost[lost["backbone"].isin(list(backbones))]
-    kept, by_photos = _kept(
-        runs, tables["upstream"], [name for name in backbones if backbones[name].role == COMPRESSED]
-    )
+    kept, scale = _kept(runs, tables["upstream"], [name for name in backbones if backbones[name].role == COMPRESSED])
     points = _points(runs, lost, kept, backbones)
     at_matched = tables["matched"].dropna(subset="cost_at_matched")
     at_matched = at_matched[(at_matched["compression"] == EVERY_KIND) & at_matched["dense"].isin(points["dense"])]
     colours, markers = _colours(points), _markers(points)
-    (left, right), (bottom, top) = _limits(points, at_matched["cost_at_matched"])
+    (left, right), (bottom, top) = _limits(points, at_matched["cost_at_matched"], scale)
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
     points["off"] |= points["kept"].isna() & (points["role"] == gallery.CONTROL)
     start = _to_strip(points, left, right)
     columns = 2 if len(methods) <= 2 * ROWS else 3
     height = min(settings["panel_height"], (style.PAGE - AROUND) / -(-len(methods) // columns))
     figure, axes = style.panels(len(methods), columns, settings["width"], height, sharex=True, sharey=True)
+    axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
+        axis.axvline(scale.dense, color="0.7", lw=0.6, ls=(0, (1, 2)))
         _panel(axis, points[points["method"] == method], colours, markers)
         _at_matched(axis, at_matched[at_matched["method"] == method], markers)
         axis.set(xlim=(start, right), ylim=(bottom, top))
         if start < left:
             axis.axvspan(start, left, color="0.95", lw=0, zorder=0)
-            axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(left, right) if left <= tick <= right])
+            ticks = MaxNLocator(5, integer=True).tick_values(left, right)
+            axis.set_xticks([tick for tick in ticks if left <= tick <= right])
         axis.set_title(style.named(method, settings), loc="left")
         if number % columns == 0:
             axis.set_ylabel("accuracy lost (points)")
         if number + columns >= len(axes):
-            axis.set_xlabel("ImageNet photos kept (%)" if by_photos else "upstream accuracy kept (%)")
+            axis.set_xlabel(scale.label)
             axis.tick_params(labelbottom=True)
     labels = {name: shown.label for name, shown in backbones.items()} | settings["labels"]
     handles = _handles(points, colours, markers, len(at_matched) > 0, labels)
@@ -87,7 +108,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     over = "datasets" if points["datasets"].max() > 1 else "seeds"
     of = f"mean and 95 % interval over {over}" if points["low"].notna().any() else "means of 1 seed, without interval"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
-    note += "; of no compressed network the upstream accuracy is known" if by_photos else ""
+    note += "" if scale is KEPT else "; of no compressed network the upstream accuracy is known"
     on = points[~points["off"]]
     note += style.BEYOND if (on["low"].min() < bottom or on["high"].max() > top) else ""
     style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
@@ -111,12 +132,14 @@ def _markers(points: pd.DataFrame) -> dict[str, str]:
     return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(style.order(points, "dense"))}
 
 
-def _limits(points: pd.DataFrame, at_matched: pd.Series) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the limits of what was kept (%) and of what was lost (points), by the compressed networks alone."""
+def _limits(
+    points: pd.DataFrame, at_matched: pd.Series, scale: Scale
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of what was kept and of what was lost (points), by the compressed networks alone."""
     upright = points[points["role"] == COMPRESSED]
     upright = upright if len(upright) else points
-    left = np.nanmin([upright["kept"].min() - 2.5, 95.0])
-    right = np.nanmax([upright["kept"].max(), 100.0])
+    left = np.nanmin([upright["kept"].min() - scale.margin, scale.dense - scale.least])
+    right = np.nanmax([upright["kept"].max(), scale.dense])
     right += 0.07 * (right - left)  # room for what stands by the last point
     # an interval of two seeds runs off the axis: in full it would leave no room for the points
     most = np.nanmax([upright["lost"].abs().max(), 1.0])
@@ -151,7 +174,6 @@ def _handles(points: pd.DataFrame, colours: dict, markers: dict, matched: bool, 
 def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> None:
     """Draw the networks of a method."""
     axis.axhline(0, color="black", lw=0.6)
-    axis.axvline(100, color="0.7", lw=0.6, ls=(0, (1, 2)))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
     for (_, kind, _), family in levels:
         family = family.sort_values("what", kind="stable")
@@ -161,7 +183,10 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
         face = "white" if point.strip else colour
         marks: dict[str, Any] = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
-        axis.errorbar(point.kept, point.lost, bars, color=colour, elinewidth=0.7, ls="", **marks)
+        known = None
+        if not (point.strip or pd.isna(point.kept_low)):
+            known = [[point.kept - point.kept_low], [point.kept_high - point.kept]]
+        axis.errorbar(point.kept, point.lost, bars, known, color=colour, elinewidth=0.7, ls="", **marks)
         if point.partial:
             axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)
         if point.role == gallery.CONTROL:
@@ -229,8 +254,8 @@ def _to_strip(points: pd.DataFrame, left: float, right: float) -> float:
 
 
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:
-    """Return a row a network and method: `kept` (NaN: not known), `lost`, `low`, `high`, whether it is `partial`
-    (pairs of the study are missing), and how it is drawn."""
+    """Return a row a network and method: what `_kept` tells, `lost`, `low`, `high`, whether it is `partial` (pairs of
+    the study are missing), and how it is drawn."""
     stated = runs.drop_duplicates("backbone").set_index("backbone")
     rows = []
     for (name, dense, method), of_study in lost.groupby(["backbone", "dense", "method"], sort=False):
@@ -250,25 +275,30 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
                 **{"lost": effect, "datasets": pairs["dataset"].nunique()},
                 "partial": len(pairs) < len(of_study),
                 **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
-                "kept": kept.get(name, np.nan),
             }
         )
     columns = ["backbone", "dense", "method", "role", "kind", "what", "lost", "datasets", "partial", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "kept"]).astype({"partial": bool, "kept": float})
+    return pd.DataFrame(rows, columns=columns).astype({"partial": bool}).join(kept, on="backbone")
 
 
-def _kept(runs: pd.DataFrame, upstream: pd.DataFrame, compressed: list[str]) -> tuple[pd.Series, bool]:
-    """Return what each network kept of its dense one's upstream accuracy, in %, and whether by the photos (the images
-    of the verification) alone.
+def _kept(runs: pd.DataFrame, upstream: pd.DataFrame, compressed: list[str]) -> tuple[pd.DataFrame, Scale]:
+    """Return what each network kept of its dense one's upstream accuracy, and on which scale.
 
-    That is its top-1, as published or as trained, where it is known of both. Where it is known of no compressed
-    network, all are measured by the photos, which are few and easy, and never mixed with it.
+    It is in % of the dense one's (see `upstream.reached`) and, where that was measured on photos, with its interval,
+    the dense one's taken as exact. Where it is known of no compressed network, it is the number of the verification's
+    photos that a network knows, more than the dense one: too few for a percentage, and never mixed with it.
+
+    Returns:
+        By backbone `kept`, `kept_low` and `kept_high`, NaN where it is not known.
     """
     dense = runs.drop_duplicates("backbone").set_index("backbone")["dense"].dropna()
-    of_network = upstream.set_index("backbone").reindex(dense.index)
-    of_dense = upstream.set_index("backbone").reindex(dense).set_axis(dense.index)
-    top1, photos = (100 * of_network[column] / of_dense[column] for column in ("top1", "photos"))
-    by_photos = (
-        bool(compressed) and top1.reindex(compressed).isna().all() and photos.reindex(compressed).notna().any()
-    )
-    return photos if by_photos else top1, bool(by_photos)
+    known, photos = reached(upstream, compressed), upstream.set_index("backbone")
+    of_dense = known["top1"].reindex(dense).set_axis(dense.index)
+    kept = 100 * known.reindex(dense.index)[["top1", "low", "high"]].div(of_dense, axis=0)
+    kept = kept.set_axis(["kept", "kept_low", "kept_high"], axis=1)
+    more = photos["photos"].reindex(dense.index) - photos["photos"].reindex(dense).set_axis(dense.index)
+    if not compressed or kept["kept"].reindex(compressed).notna().any() or more.reindex(compressed).isna().all():
+        return kept, KEPT
+    shown = photos["photos_shown"].reindex(compressed).max()
+    label = f"ImageNet photos known, of {shown:.0f}, more than dense"
+    return kept.assign(kept=more, kept_low=np.nan, kept_high=np.nan), Scale(label, 0.0, 2.0, 0.5)

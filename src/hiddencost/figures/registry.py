@@ -175,13 +175,14 @@ FIGURES = {
     "glance": FigureKind(
         "hiddencost.figures.glance:draw",
         ("runs", "upstream", "matched"),
-        "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy (top-1, as published or"
-        " as measured after training) against the accuracy that it lost downstream (dense minus network, in "
-        "points), a panel a method. The dense one is that of the same training recipe, where the study has it. "
+        "Hidden cost at a glance: what a network kept of the dense one's upstream accuracy (top-1, as published, as"
+        " measured after training, or on the photos of the verification, with its 95 % interval) against the "
+        "accuracy that it lost downstream (dense minus network, in points), a panel a method. The dense one is that "
+        "of the same training recipe, where the study has it. "
         "A point is the mean over datasets, shots and seeds; bars are its 95 % interval"
         " over datasets, or over seeds where there is one dataset (see the claims). Networks whose top-1 nobody "
         "knows stand, open, in the strip on the left, in their order (of a study that knows no top-1 the axis is "
-        "the share of the images of the verification, which are few and easy). The mark on the right edge: what "
+        "the number of the verification's photos, which are few and easy). The mark on the right edge: what "
         "compression costs at matched upstream accuracy, where the line through all networks' losses meets 100 %, "
         "with its interval over networks and seeds (see the tables). A line joins the levels of a kind of "
         "compression, which its colour tells; numbers are the sparsity of the first and of the last. Controls that "

@@ -6,7 +6,7 @@ gone, and write nothing. Data sets of the user's own: see `datasets.prepared_her
 
 from collections.abc import Iterator, Mapping
 
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.files import is_away
 from hiddencost.jobs import checkpoints, downloads, layout, requests, upstream, values
 from hiddencost.jobs.call import Call, code
@@ -31,8 +31,9 @@ def refuse_unmade(call: Call) -> None:
 
 def _of_paths(call: Call) -> Iterator[tuple[str, str, list[Made]]]:
     """Yield each path of the study's `paths` that is gone, after what it is called, and what is made of it."""
-    kinds: dict[str, Mapping[str, CheckpointEntry | DatasetEntry]]
-    kinds = {"checkpoints": call.published, "datasets": call.datasets}
+    kinds: dict[str, Mapping[str, CheckpointEntry | DatasetEntry | PhotosEntry]]
+    photos = {call.study.verification.photos: call.study.photos_entry()}
+    kinds = {"checkpoints": call.published, "datasets": call.datasets, "photos": photos}
     for kind, entries in kinds.items():
         for name, entry in entries.items():
             for path in (path for file in entry.files.values() for path in file.own_paths if is_away(path)):

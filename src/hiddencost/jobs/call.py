@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hiddencost import contents, yaml_file
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import atomic, canonical, is_away, own_path, sha256_text
-from hiddencost.jobs import layout
+from hiddencost.files import atomic, canonical, is_away, sha256_text
+from hiddencost.jobs import layout, own_files
 from hiddencost.messages import StudyError, one_line
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.convolutional import IMAGENET_CLASSES
@@ -179,15 +179,17 @@ class Call:
 
     @cached_property
     def own_contents(self) -> dict[str, str]:
-        """What files of the user's own hold, by their paths: see `contents.digest`."""
-        entries: list[tuple[str, CheckpointEntry | DatasetEntry]] = [*self.published.items(), *self.datasets.items()]
-        own = {path: name for name, entry in entries for file in entry.files.values() for path in file.own_paths}
-        return {path: self._own_content(name, path) for path, name in own.items()}
+        """What files of the user's own hold, by their paths: see `contents.digest`. Of photos it may be a folder."""
+        entries: list[tuple[str, CheckpointEntry | DatasetEntry | PhotosEntry]]
+        photos = self.study.verification.photos, self.study.photos_entry()
+        entries = [*self.published.items(), *self.datasets.items(), photos]
+        own = {path: one for one in entries for file in one[1].files.values() for path in file.own_paths}
+        return {path: self._own_content(name, path, entry) for path, (name, entry) in own.items()}
 
-    def _own_content(self, name: str, path: str) -> str:
+    def _own_content(self, name: str, path: str, entry: CheckpointEntry | DatasetEntry | PhotosEntry) -> str:
         def look() -> str:
             try:
-                return contents.digest(own_path(path), full=self.check)
+                return own_files.content(path, entry, self.check)
             except ValueError as error:
                 raise ValueError(f"paths.{name}: {error}") from None
 

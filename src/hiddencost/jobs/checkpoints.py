@@ -1,6 +1,5 @@
 """Inputs and settings of the rules in checkpoints.smk: from published files to verified backbones."""
 
-from hiddencost import catalog
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.digest import code_digest
 from hiddencost.jobs import downloads, grid, layout, upstream
@@ -8,7 +7,6 @@ from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.own import own_files
 
-(PHOTOS,) = catalog.photos()
 # params of rules
 DOWNLOAD = ("files", "attempt")  # of those that fetch: see `downloads.settings`
 IMPORTED = (*CheckpointLayout.model_fields, "files", "reader_code")
@@ -29,7 +27,7 @@ def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
 
 def fetch_photos(call: Call) -> dict:
     """Return the settings of the download of the gate's photos."""
-    return downloads.settings(call, "photos", PHOTOS, catalog.photos()[PHOTOS])
+    return downloads.settings(call, "photos", call.study.verification.photos, call.study.photos_entry())
 
 
 def import_checkpoint(call: Call, checkpoint: str) -> dict:
@@ -64,7 +62,7 @@ def calibration_images(call: Call, backbone: str) -> list[str]:
 
 def verify_backbone(call: Call) -> dict:
     """Return what the gate asks of a published network, and how its photos are read."""
-    photos = catalog.photos()[PHOTOS].layout().model_dump()
+    photos = call.study.photos_entry().layout().model_dump()
     return call.study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}) | {"photos": photos}
 
 

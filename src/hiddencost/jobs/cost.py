@@ -37,8 +37,8 @@ OWN_IMAGE = 2148  # the largest of the user's own that is read, see datasets.rea
 READERS, READER = 4, 600  # worker processes that read images for a GPU, and what each takes
 DAY = 24 * 60  # minutes: what upstream training asks for at most; it goes on from its last epoch when time is over
 # What the gate shows a network: photos, as declared, in `compression.photos.VIEWS` and by NORMALISATIONS; or of those
-# that a network was trained with here, `upstream.gate.IMAGES`
-LOOKS, TEST_IMAGES = 11, 1000
+# that a network was trained with here, `upstream.gate.IMAGES`. Of photos LOOKED at most are looked at otherwise
+LOOKS, LOOKED, TEST_IMAGES = 11, 100, 1000
 # Of a compression that looks at images: MB of an image on a canvas of 224, as all go through together; MB of Hessians
 # and their factors; and how many passes of all images these cost, in float64
 LIVE, HESSIAN, CALIBRATION = 15, 1500, 16

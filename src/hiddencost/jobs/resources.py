@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-from hiddencost import catalog
 from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
@@ -96,12 +95,13 @@ def verify_memory(call: Call, backbone: str, attempt: int) -> int:
 
 def verify_runtime(call: Call, backbone: str, attempt: int) -> int:
     """Return the time to verify a published network, on photos of 224 pixels, or of its own side."""
-    count, dense = catalog.photos()[checkpoints.PHOTOS].count, _dense(call, backbone)
-    looks = [(backbone, cost.LOOKS), *([(dense, 1)] if dense else [])]
+    count, dense = call.study.photos_entry().count, _dense(call, backbone)
+    looked = min(count, cost.LOOKED)
+    looks = [(backbone, count + (cost.LOOKS - 1) * looked), *([(dense, looked)] if dense else [])]
     sides = [max(224, call.study.canvas(call.study.backbone(name))) for name, _ in looks]
     seconds = [
-        cost.answer_seconds(number * count, _network(call, name), side)
-        for (name, number), side in zip(looks, sides, strict=True)
+        cost.answer_seconds(images, _network(call, name), side)
+        for (name, images), side in zip(looks, sides, strict=True)
     ]
     return cost.minutes(sum(seconds), attempt)
 

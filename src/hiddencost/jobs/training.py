@@ -88,7 +88,7 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
         of += [checkpoints.verify_trained(call), *settings.training()]
         scripts += ["sparsify", "verify_trained"]
     else:
-        of.append(study.verification.model_dump(include={"sparsity_tolerance", "photos_top1"}))
+        of.append(checkpoints.verify_backbone(call))
         scripts += ["import_checkpoint", "verify_backbone"]
     of.append(code_digest(not_run.__file__, apart=APART["train"] - {not_run.__name__}))
     return sha256_text(canonical(of + [code(call.root, script) for script in scripts]))

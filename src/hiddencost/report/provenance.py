@@ -14,6 +14,7 @@ from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.files import canonical, read_json, sha256_file
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.results.upstream import share
 from hiddencost.sources import FetchedReport
 
 OF_DATA = {
@@ -48,11 +49,10 @@ def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> 
     checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts])
     upstream = [network["dataset"] for network in trained if network.get("dataset")]
     datasets = dict.fromkeys([*(dataset["name"] for dataset in study["datasets"]), *upstream])
-    photos = sorted(path.parent.name for path in resources.glob("photos/*/fetched.json"))
     origins = [
         ("checkpoint", "checkpoints", checkpoints),
         ("data set", "raw", datasets),
-        ("photos", "photos", photos),
+        ("photos", "photos", [study["verification"]["photos"]]),
     ]
     for kind, folder, names in origins:
         for name in names:
@@ -163,12 +163,15 @@ def gates(study: dict, results: Path) -> list[dict]:
         results: the study's folder, with backbones/.
 
     Returns:
-        A row a backbone: its name, `verified` (None where there is no verdict) and what verification.json holds.
+        A row a backbone: its name, `verified` (None where there is no verdict), what verification.json holds, and the
+        `share` of the photos, with its interval, where they are enough (see `upstream.share`).
     """
     rows = []
     for backbone in study["backbones"]:
         verdict = _read(results / "backbones" / backbone["name"] / "verification.json")
-        rows.append({"backbone": backbone["name"], "verified": verdict.get("passed"), **verdict})
+        photos = verdict.get("photos") or {}
+        counted = {"share": share(photos.get("top1"), photos.get("count"))}
+        rows.append({"backbone": backbone["name"], "verified": verdict.get("passed"), **verdict, **counted})
     return rows
 
 

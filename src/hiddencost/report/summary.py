@@ -10,7 +10,9 @@ from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results.cells import distinct, distinct_pairs, numbers
+from hiddencost.results.matched import compressed_backbones
 from hiddencost.results.relation import AS_IN_PAPER
+from hiddencost.results.upstream import reached
 from hiddencost.runs.metrics import METRICS
 
 LONG = 1_000_000  # bytes of an image that is not kept exactly
@@ -66,24 +68,27 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
     Args:
         summary: the study's table.
         axes: what the page filters by: its `backbone`s and `method`s.
-        upstream: `top1` (%) by backbone.
+        upstream: as in upstream.csv.
 
     Returns:
         A row such a backbone, as of `axes`, with what it is `of` for each method: its mean `cost` in accuracy over
-        datasets and budgets (points), and the number of `cells`; and its `top1` upstream and that of the `other`, in
-        %, None where it is not known.
+        datasets and budgets (points), and the number of `cells`; and its `top1` upstream, with its interval, `low` to
+        `high`, where it was measured on photos, and that of the `other`, in %, None where it is not known.
     """
     summary = distinct(summary)
     paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
     groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
     cost_of = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
     none = {"cost": None, "cells": 0}
-    top1 = upstream.set_index("backbone")["top1"].dropna().to_dict()
+    known = reached(upstream, compressed_backbones(summary))
+    known = known.astype(object).where(known.notna(), None).to_dict("index")
+    unknown = dict.fromkeys(("top1", "low", "high"))
     other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
     return [
         backbone
         | {"of": [cost_of.get((backbone["name"], method["name"]), none) for method in axes["method"]]}
-        | {"top1": top1.get(backbone["name"]), "other": top1.get(other[backbone["name"]])}
+        | known.get(backbone["name"], unknown)
+        | {"other": known.get(other[backbone["name"]], unknown)["top1"]}
         for backbone in axes["backbone"]
         if backbone["name"] in set(paired["backbone"])
     ]

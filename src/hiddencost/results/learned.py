@@ -20,6 +20,7 @@ from hiddencost.methods.registry import METHODS, run_by
 from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.prompts import shape_of
 from hiddencost.results import gallery, tables
+from hiddencost.results.upstream import with_shares
 from hiddencost.runs import ledger
 from hiddencost.runs.packfile import AXES
 
@@ -163,16 +164,17 @@ def upstream(backbones: dict[str, dict]) -> pd.DataFrame:
             not exist.
 
     Returns:
-        A row a backbone: its name, `top1` and `photos` (of the verification, or the upstream test images there,
-        classified rightly).
+        A row a backbone: its name, `top1`, `photos` (of the verification, or the upstream test images there,
+        classified rightly), `photos_shown` (how many there were), and their share, see `upstream.with_shares`.
     """
     rows = []
     for name, stated in backbones.items():
         manifest, verification = _manifest(stated), Path(stated["verification"])
         trained = manifest.upstream_top1 if manifest and stated["as_trained"] else None
         photos = VerificationReport.read(verification).photos if verification.exists() else None
-        rows.append([name, stated["top1"] or trained, photos and photos.top1])
-    return pd.DataFrame(rows, columns=["backbone", "top1", "photos"]).astype({"top1": float, "photos": float})
+        counts = (photos.top1, photos.count) if photos else (None, None)
+        rows.append([name, stated["top1"] or trained, *counts])
+    return with_shares(pd.DataFrame(rows, columns=["backbone", "top1", "photos", "photos_shown"]))
 
 
 def _manifest(backbone: dict) -> Manifest | None:

@@ -12,13 +12,26 @@ from hiddencost.results import tables
 from hiddencost.results.claims import Claim
 from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.intervals import ROUNDING, pooled_freedom, t_quantile
+from hiddencost.results.upstream import reached
 from hiddencost.results.verdicts import counted, differences
 
 LOST = Claim(text="compression costs accuracy", source="", measure="accuracy_lost", more_than=0)
 CLOSE = 1.0  # points of upstream accuracy within which a network counts as matched
 EVERY_KIND = "all"  # of compression, together
 COLUMNS = [
-    *("dense", "method", "compression", "networks", "seeds", "cells", "upstream_lost_least", "upstream_lost_most"),
+    *(
+        "dense",
+        "method",
+        "compression",
+        "networks",
+        "seeds",
+        "cells",
+        "photos",
+        "dense_top1",
+        "dense_low",
+        "dense_high",
+    ),
+    *("upstream_lost_least", "upstream_lost_most"),
     *("cost_at_matched", "low", "high", "slope", "close", "close_cost", "other_recipe"),
 ]
 
@@ -31,14 +44,15 @@ def write(runs: str | Path, upstream: str | Path, path: str | Path) -> None:
 def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     """Return what compressed networks lose in accuracy, upstream and downstream.
 
-    Upstream it is the top-1, as published or as measured after training; networks of which it is not known, and
-    controls, are left out, and so is one that has no result by a method. Downstream it is the mean of the seed-paired
-    differences over those `cells` (datasets and shots) in which all others of the same dense one have a result. The
-    dense network is that of the same training recipe, where the study has it (see `counterparts.with_same_recipe`).
+    Upstream it is the top-1, as published, as measured after training, or on photos (see `upstream.reached`);
+    networks of which it is not known, and controls, are left out, and so is one that has no result by a method.
+    Downstream it is the mean of the seed-paired differences over those `cells` (datasets and shots) in which all
+    others of the same dense one have a result. The dense network is that of the same training recipe, where the study
+    has it (see `counterparts.with_same_recipe`).
 
     Args:
         runs: as in runs.parquet.
-        upstream: `top1` (%) by backbone.
+        upstream: as in upstream.csv.
 
     Returns:
         A row a compressed network, method and seed: its `dense`, `compression` (the kind), `cells` (their number),
@@ -46,11 +60,11 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
         of another recipe.
     """
     runs = with_same_recipe(runs)
-    top1 = upstream.set_index("backbone")["top1"].dropna()
     backbones = runs.drop_duplicates("backbone").set_index("backbone")
+    made = compressed_backbones(runs)
+    top1 = reached(upstream, made)["top1"].dropna()
     lost = differences(counted(runs), LOST, "accuracy")
-    made = backbones.index[(backbones["compression"] != UNCOMPRESSED) & backbones["control"].isna()]
-    lost = lost[lost["backbone"].isin(made.intersection(top1.index)) & lost["dense"].isin(top1.index)]
+    lost = lost[lost["backbone"].isin(top1.index.intersection(made)) & lost["dense"].isin(top1.index)]
     lost = lost[lost.groupby(["dense", "method", "backbone"])["difference"].transform("count") > 0]
     # means over other cells would not be of the same
     cells = lost.groupby(["dense", "method", "dataset", "shots", "seed"])["difference"]
@@ -61,6 +75,14 @@ def losses(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     table["other_recipe"] = table["backbone"].map(backbones["other_recipe"])
     compressed_top1, dense_top1 = (table[column].map(top1).astype(float) for column in ("backbone", "dense"))
     return table.assign(upstream_lost=dense_top1 - compressed_top1)
+
+
+def compressed_backbones(runs: pd.DataFrame) -> list[str]:
+    """Return the names of the compressed networks of runs, no controls among them."""
+    backbones = runs.drop_duplicates("backbone")
+    return backbones.loc[
+        (backbones["compression"] != UNCOMPRESSED) & backbones["control"].isna(), "backbone"
+    ].to_list()
 
 
 def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
@@ -82,15 +104,18 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: as in runs.parquet.
-        upstream: `top1` (%) by backbone.
+        upstream: as in upstream.csv.
 
     Returns:
         A row a dense network, method and kind of `compression` ("all" together, and each of several kinds), with the
-        number of `networks`, of `seeds` and of the `cells` (dataset, shots, seed) that all of them have, and the two
-        answers, in points. `other_recipe`: of how many networks the study lacks the dense one of the same training
-        recipe, so that the recipe is part of what they lose.
+        number of `networks`, of `seeds` and of the `cells` (dataset, shots, seed) that all of them have; on how many
+        `photos` upstream accuracies were measured (empty: published, or of the study's own training), and the dense
+        network's (%), `dense_top1`, with its interval, of photos, `dense_low` to `dense_high`; and the two answers,
+        in points. `other_recipe`: of how many networks the study lacks the dense one of the same training recipe, so
+        that the recipe is part of what they lose.
     """
     table, rows = losses(runs, upstream), []
+    known = reached(upstream, compressed_backbones(runs))
     for (dense, method), compared in table.groupby(["dense", "method"], sort=False):
         kinds = compared["compression"].unique()
         for kind in [EVERY_KIND, *(kinds if len(kinds) > 1 else [])]:
@@ -100,6 +125,7 @@ def matched(runs: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
             least, most = networks["upstream_lost"].agg(["min", "max"])
             row = {"dense": dense, "method": method, "compression": kind, "networks": len(networks)}
             row |= {"seeds": of_kind["seed"].nunique(), "cells": of_kind.groupby("seed")["cells"].first().sum()}
+            row |= dict(zip(("dense_top1", "dense_low", "dense_high", "photos"), known.loc[dense], strict=True))
             row |= {"upstream_lost_least": least, "upstream_lost_most": most}
             row |= _line(of_kind, networks) | {"close": len(close), "close_cost": close["lost"].mean()}
             rows.append(row | {"other_recipe": of_kind.groupby("backbone")["other_recipe"].first().sum()})

@@ -264,13 +264,14 @@ def check_expectations(study: Study) -> None:
 
 
 def _published_names(study: Study) -> set[str]:
-    """Return the checkpoints and datasets of the catalog that a study uses."""
+    """Return the checkpoints, datasets and photos of the catalog that a study uses."""
     checkpoints = study.published_checkpoints(study.backbones)
     return (
         checkpoints
         | {dataset.name for dataset in study.datasets if not dataset.is_users}
         | set(study.upstream_datasets())
         | {name for name, _ in study.calibrations() if name in catalog.datasets()}
+        | {study.verification.photos}
     )
 
 

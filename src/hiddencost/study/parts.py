@@ -304,20 +304,6 @@ class Expectation(Record):
     source: str
 
 
-class Verification(Record):
-    """What a backbone must show before anything is trained on it."""
-
-    sparsity_tolerance: float = Field(ge=0, le=1, description="largest difference of declared and measured sparsity")
-    photos_top1: int = Field(ge=0, le=20, description="ImageNet photos, of 20, to classify rightly (controls exempt)")
-    upstream_top1: float | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="instead of the photos, of networks that the study trains itself: least top-1, %, on 1000 test "
-        "images (or all, if fewer) of their upstream data set (controls exempt)",
-    )
-
-
 class Figures(Record):
     """Which figures there are and how they look. Nothing here retrains."""
 

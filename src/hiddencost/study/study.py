@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from hiddencost import catalog
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, TrainedEntry
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry, TrainedEntry
 from hiddencost.compression import registry
 from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
@@ -27,15 +27,15 @@ from hiddencost.study.parts import (
     TargetDataset,
     Upstream,
     UserFiles,
-    Verification,
     ascending,
 )
 from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
 from hiddencost.study.recipes import ClipProtocol, FineTuning, Recipe, finetuning_size
 from hiddencost.study.shapes import SHAPES
 from hiddencost.study.stated import NATIVE, StudyProtocol
+from hiddencost.study.verification import Verification
 
-Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry)
+Entry = TypeVar("Entry", CheckpointEntry, DatasetEntry, PhotosEntry)
 
 
 class Study(Record):
@@ -56,9 +56,10 @@ class Study(Record):
     paths: dict[Name, UserFiles] = Field(
         default_factory=dict,
         json_schema_extra=CLOSED,
-        description="files of your own for checkpoints and datasets of the catalog, above all of those that cannot "
-        "be downloaded: a path, or a path for each of its files; or {network: results/STUDY/backbones/NAME}, a "
-        "network that another study has made, left out as long as it is not there",
+        description="files of your own for checkpoints, datasets and photos of the catalog, above all of those that "
+        "cannot be downloaded: a path, or a path for each of its files, of photos also that of a folder of them; or "
+        "{network: results/STUDY/backbones/NAME}, a network that another study has made, left out as long as it is "
+        "not there",
     )
     protocol: StudyProtocol | None = Field(
         None, description="the recipe of visual prompting, and the canvas of all methods, but on CLIP"
@@ -181,6 +182,10 @@ class Study(Record):
     def dataset_entry(self, name: str) -> DatasetEntry:
         """Return a dataset of the catalog, with the user's own files where the study has paths."""
         return self._with_user_files(name, catalog.datasets()[name])
+
+    def photos_entry(self) -> PhotosEntry:
+        """Return the photos of the catalog that networks are shown, with the user's own where the study has paths."""
+        return self._with_user_files(self.verification.photos, catalog.photos()[self.verification.photos])
 
     def _with_user_files(self, name: str, entry: Entry) -> Entry:
         """Return an entry with the user's own files, whether they are there or not: see `Call.own_contents`."""

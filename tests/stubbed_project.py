@@ -230,7 +230,8 @@ def evaluate(logits, labels, test_batch_size):
 """
 # a job each: a kind of each table that figures are drawn from, and of each condition that a kind has
 KINDS = ["accuracy", "movement", "prompts", "glance"]
-LOCALLY = ["--cores", "2", "--scheduler", "greedy"]
+# with all that Snakemake says, of which the helpers below read which jobs ran
+LOCALLY = ["--quiet", "host", "--cores", "2", "--scheduler", "greedy"]
 CONFIG = {
     "study": "small",
     "seeds": [0],

@@ -22,6 +22,7 @@ ORDER = [
     ("results", "upstream"),
     ("figures",),
     ("report", "jobs"),
+    ("command",),
 ]
 NAMED = {"methods": {"runs"}}  # the entry of a method names the function of its job
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 import hiddencost
+from hiddencost.command import main as command
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import pixels, prepare
 from hiddencost.datasets.splits import draw_splits
@@ -369,3 +370,29 @@ def test_a_run_of_older_code_is_told_and_not_called_missing(study):
         hiddencost.load(older)
     with pytest.raises(ValueError, match=told):
         hiddencost.load(study, method="flm", shots=2)
+
+
+def test_the_command_predicts_a_line_for_each_image(study, tmp_path, capsys):
+    pixels = some_images(40, 30).permute(0, 2, 3, 1).numpy()
+    files = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image).save(file)
+    model = hiddencost.load(study, method="flm", shots=2)
+    model.save(tmp_path / "saved.safetensors")
+    scores = model(some_images(40, 30)).softmax(1)
+    expected = [
+        f"{file}\t{model.classes[one.argmax()]}\t{one.max():.1%}" for file, one in zip(files, scores, strict=True)
+    ]
+    command.main(["predict", str(study), *files, "--method", "flm", "--shots", "2"])
+    assert capsys.readouterr().out.splitlines() == expected
+    command.main(["predict", str(tmp_path / "saved.safetensors"), *files])
+    assert capsys.readouterr().out.splitlines() == expected
+    for words, told in (
+        (["predict", str(tmp_path / "none"), *files], "hiddencost: .*none: there is none; expected a study's folder"),
+        (
+            ["predict", str(study), str(tmp_path / "toy.npz"), "--method", "flm", "--shots", "2"],
+            "hiddencost: .*toy.npz: ",
+        ),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            command.main(words)

@@ -828,3 +828,43 @@ def test_profiles_agree_on_when_to_run_again(profile):
     )
     common = default.keys() - {"cores"}
     assert {key: other.get(key) for key in common} == {key: default[key] for key in common}
+
+
+def spoken(output):
+    """The lines that a call says, without those of Snakemake before it reads the rules."""
+    return [line for line in output.splitlines() if line and not line.startswith(("Using ", "Assuming "))]
+
+
+def test_a_call_says_a_line_for_each_job_and_a_failed_gate_is_a_result(project):
+    compression = {"algorithm": "magnitude", "sparsity": 0.5}
+    broken = {"name": "broken", "checkpoint": "mobilenetv2", "compression": compression}
+    configure(project, lambda c: c["backbones"].append(broken))
+    less = ["--quiet", "host", "reason", "--retries", "2"]  # as the profiles say
+    _, output = snakemake(project, *less, "--dry-run")
+    jobs = sum(NEW_BACKBONE.values()) + 1  # and `all`
+    assert re.search(rf"^total +{jobs}$", output, re.MULTILINE)
+    assert output.count("Job stats:") == 1
+    assert "Params have changed since last execution" in output  # of what collects, which has one more backbone
+    assert "Reason: " not in output
+    _, output = snakemake(project, *less, status=1)
+    lines = spoken(output)
+    told = [line for line in lines if re.match(r"\d\d:\d\d:\d\d +\d+/\d+  ", line)]
+    assert len(told) == jobs - 1
+    assert f" 1/{jobs}  " in told[0]
+    assert [line for line in told if line.endswith("Verifying backbone broken: sparsity, masks, photos")]
+    others = [line for line in lines if line not in told]
+    # what there is to share out, and what came of it
+    assert others[0] == "Provided cores: 2"
+    assert re.fullmatch(r"Provided resources: gpu=\d+, mem_mb=\d+", others[1])
+    assert sum("5 of 20 photos" in line for line in others) == 1
+    assert "12 of 18 runs of study small have a result." in others
+    assert not re.search("Error|Traceback|exit status|Exiting", "\n".join(others))
+    assert len(others) < 12
+
+
+def test_a_job_that_fails_is_told_with_its_log(project):
+    replace(project, "src/hiddencost/prompting/engine.py", "return prompt + 1", "raise RuntimeError('out of luck')")
+    _, output = snakemake(project, "--quiet", "host", "reason", "--cores", "1", status=1)
+    assert output.count("Error in rule train") == 2
+    assert output.count("RuntimeError: out of luck") == 2
+    assert "CalledProcessError" not in output

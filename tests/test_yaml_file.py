@@ -121,6 +121,20 @@ def test_a_study_is_of_several_files_and_of_what_the_command_line_says(tmp_path)
     assert config == {"seeds": [2], "protocol": protocol, "study": "told", "offline": "true"}
 
 
+def test_what_the_command_line_says_within_a_value_is_of_the_types_that_it_is_of_in_a_study(tmp_path):
+    (tmp_path / "study.yaml").write_text("protocol: {epochs: 2, canvas: 32}\nseeds: [0]")
+    # as Snakemake reads `--config seeds=[0,1] 'protocol={epochs: 3, shuffle: false}' 'figures={title: A b}' ...`
+    told = {"seeds": ["0", "1"], "protocol": {"epochs": "3", "shuffle": "false"}, "figures": {"title": "A b"}}
+    config = read_config([tmp_path / "study.yaml"], told | {"study": "new", "shots": ["1e1", "full"]})
+    assert config == {
+        **{"seeds": [0, 1], "shots": [10.0, "full"], "study": "new", "figures": {"title": "A b"}},
+        "protocol": {"epochs": 3, "canvas": 32, "shuffle": False},
+    }
+    assert type(config["protocol"]["epochs"]) is int
+    with pytest.raises(StudyError, match=r"^--config, line 1: 007 is octal to some readers"):
+        read_config([], {"seeds": ["007"]})
+
+
 @pytest.mark.parametrize("flag", ["offline", "retry", "partial"])
 def test_a_flag_of_a_call_is_refused_within_a_study(tmp_path, monkeypatch, flag):
     monkeypatch.chdir(tmp_path)

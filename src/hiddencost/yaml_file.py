@@ -58,20 +58,40 @@ def read(path: str | Path, name: str = "") -> dict[str, Any]:
             where it has tags of a language; or where it is larger, or deeper, than any study.
     """
     name = name or str(path)
-    text = _text(Path(path), name)
+    found = value(_text(Path(path), name), name)
+    if not isinstance(found, dict):
+        what = {type(None): "it is empty", list: "a sequence"}.get(type(found), repr(found))
+        raise StudyError(f"{name}: {what}; expected keys, with a colon and a value behind each")
+    return found
+
+
+def value(text: str, name: str) -> Any:
+    """Return what a text says in YAML, None if nothing. Raises StudyError as `read` does; name: for messages."""
     try:
         _check_depth(text, name)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            if not isinstance(node, MappingNode):
-                raise StudyError(f"{name}: {_what(node)}; expected keys, with a colon and a value behind each")
+            if node is None:
+                return None
             _check(node, name)
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
         raise StudyError(f"{name}{_explain(error, text)}") from None
+
+
+def typed(texts: Any) -> Any:
+    """Return lists and mappings of texts, as Snakemake has those of its `--config`, with what each text is as a plain
+    scalar of YAML: a number, true, false, null, or itself. Raises StudyError as `read` does."""
+    if isinstance(texts, dict):
+        return {key: typed(text) for key, text in texts.items()}
+    if isinstance(texts, list):
+        return [typed(text) for text in texts]
+    patterns = (pattern for kind, (pattern, _) in SCALARS.items() if kind != "merge")
+    is_other = isinstance(texts, str) and texts and any(re.fullmatch(pattern, texts) for pattern in patterns)
+    return value(texts, "--config") if is_other else texts
 
 
 def _text(path: Path, name: str) -> str:
@@ -159,9 +179,7 @@ def _check_number(kind: str, value: str, place: str) -> None:
         raise StudyError(f"{place}: {value} is out of bounds; expected an integer of 64 bits")
 
 
-def _what(node: Node | None) -> str:
-    if node is None:
-        return "it is empty"
+def _what(node: Node) -> str:
     return repr(node.value) if isinstance(node, ScalarNode) else f"a {node.id}"
 
 

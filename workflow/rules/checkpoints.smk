@@ -13,6 +13,7 @@ rule fetch_checkpoint:
         "resources/logs/fetch_checkpoint/{checkpoint}.log",
     benchmark:
         "resources/benchmarks/fetch_checkpoint/{checkpoint}.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -34,6 +35,7 @@ rule fetch_photos:
         "resources/logs/fetch_photos.log",
     benchmark:
         "resources/benchmarks/fetch_photos.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:

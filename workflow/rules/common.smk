@@ -12,7 +12,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT, FOLDER = Path(workflow.basedir), Path.cwd()
+# of another workflow, which then has its own config, names of rules and output
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+BASE, FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=True), Path.cwd()
+if not os.path.isdir(BASE):
+    raise WorkflowError(f"{BASE}: the module needs its package; expected `snakefile:` in a checkout on this machine")
+ROOT = Path(os.path.abspath(BASE)).parents[1]
 if set("{}") & set(str(ROOT)):
     raise WorkflowError(f"{ROOT}: the checkout's path has a brace, a wildcard of Snakemake; expected none")
 # jobs run the package of this checkout, in any environment and locale
@@ -28,12 +33,12 @@ for variable, value in memory.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
 
 # a study is whole: another one replaces config.yaml and does not extend it
-STUDY_FILES = workflow.overwrite_configfiles or [Path("config.yaml")]
-STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES))
-COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if workflow.overwrite_configfiles else "")
+STUDY_FILES = [] if IS_MODULE else workflow.overwrite_configfiles or [Path("config.yaml")]
+STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES)) or "the module's config"
+COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if STUDY_FILES == workflow.overwrite_configfiles else "")
 try:
-    told = call.read_config(STUDY_FILES, workflow.config_settings.config)
-    stated = call.stated_in(STUDY_FILE, workflow.config_settings.config)
+    told = call.read_config(STUDY_FILES, config if IS_MODULE else workflow.config_settings.config)
+    stated = STUDY_FILE if IS_MODULE else call.stated_in(STUDY_FILE, workflow.config_settings.config)
     CALL = call.read_call(told, stated, COMMAND, is_job=not workflow.is_main_process)
     results.claims(CALL)
     grid.left_out(CALL)
@@ -41,15 +46,19 @@ try:
     away.refuse_unmade(CALL)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
-if not workflow.overwrite_configfiles:  # read by now: Snakemake keeps it in archives of the workflow
+if not (IS_MODULE or workflow.overwrite_configfiles):  # read by now: Snakemake keeps it in archives of the workflow
 
     configfile: "config.yaml"
 
 
 # for the scripts: as params they would run jobs again
-config |= {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
+config = config | {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
 
 RESULTS, OUTPUT = CALL.results, CALL.output
+if workflow.modifier.modify_path(RESULTS) != RESULTS:
+    raise WorkflowError(
+        "the module has a `prefix`, which its plan does not know; expected none: snakemake --directory"
+    )
 for folder in (Path(RESULTS), Path("resources")):
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (os.access(existing, os.W_OK) or workflow.output_settings.dryrun):
@@ -117,9 +126,14 @@ def planned_files():
     return [str(file) for job in jobs if workflow.dag.needrun(job) for file in job.output]
 
 
+def concluding():
+    """The name of the rule `conclude`, which is another where a workflow takes it as a module under another."""
+    return rules.conclude.rule.name
+
+
 def is_whole():
     """Whether this call is to make the whole study."""
-    return any(job.rule.name == "conclude" for job in workflow.dag.jobs)
+    return any(job.rule.name == concluding() for job in workflow.dag.jobs)
 
 
 def print_outlook():
@@ -131,5 +145,5 @@ def print_outlook():
             print(outlook.describe(CALL, planned, bench, *capacity, whole))
 
 
-if workflow.is_main_process:
+if workflow.is_main_process and not IS_MODULE:
     atexit.register(print_outlook)

@@ -10,6 +10,7 @@ rule fetch_dataset:
         "resources/logs/fetch_dataset/{dataset}.log",
     benchmark:
         "resources/benchmarks/fetch_dataset/{dataset}.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -59,6 +60,7 @@ rule draw_splits:
         f"{RESULTS}/logs/draw_splits/{{dataset}}/seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_splits/{{dataset}}/seed{{seed}}.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:

@@ -11,26 +11,33 @@ async def is_newer(self, time):
     return False
 
 
+def ours(products):
+    """Whether the products of a job are this workflow's: another one may have it as a module."""
+    return any(str(product).startswith((f"{RESULTS}/", "resources/")) for product in products)
+
+
 def hold_requests():
     """Let the requests of products stand for the records in .snakemake/, and for time stamps."""
     base = records.PersistenceBase
     started, finished, metadata = base.started, base.finished, base.metadata
 
     def begin(self, job, external_jobid=None):
-        if not workflow.touch:  # which makes nothing
+        if ours(job.output) and not workflow.touch:  # which makes nothing
             requests.begin(job.output, self._input(job))
         started(self, job, external_jobid)
 
     async def keep(self, job):
         try:
             await finished(self, job)
-            if not workflow.touch:
+            if ours(job.output) and not workflow.touch:
                 requests.keep(job.output, sorted(job.non_derived_params), self._input(job))
         except OSError:  # of a full disk: Snakemake ends at once, without onerror
             print(ending.failure(CALL, CONCLUDED_BEFORE))
             raise
 
     def of_product(self, product):
+        if not ours([product]):
+            return metadata(self, product)
         held = dict(requests.as_recorded(CALL, str(product)))
         if held:
             # as the Snakemake of this call writes them, whichever it was that the product was made with
@@ -40,8 +47,11 @@ def hold_requests():
         return records.MetadataRecord(**known.model_dump() | held)
 
     base.started, base.finished, base.metadata = begin, keep, of_product
-    io._IOFile.is_newer = is_newer
+    base.holds_requests = True
+    if not IS_MODULE:  # other rules may go by time stamps
+        io._IOFile.is_newer = is_newer
 
 
-if workflow.is_main_process:
+# once, where a workflow has several rules of its own after those of this module
+if workflow.is_main_process and not hasattr(records.PersistenceBase, "holds_requests"):
     hold_requests()

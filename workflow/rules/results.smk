@@ -17,13 +17,14 @@ rule collect:
     output:
         runs_csv=f"{OUTPUT}/tables/runs.csv",
         runs=RUNS_TABLE,
-        summary=TABLES["summary"],
+        summary=table(TABLES["summary"], "means, deviations and paired differences"),
         bins=TABLES["bins"],
         expectations=f"{OUTPUT}/tables/expectations.csv",
     log:
         f"{OUTPUT}/logs/collect.log",
     benchmark:
         f"{OUTPUT}/benchmarks/collect.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -56,11 +57,12 @@ rule claims:
         **analyses.claimed_tables(CALL),
         runs=RUNS_TABLE,
     output:
-        f"{OUTPUT}/tables/claims.csv",
+        table(f"{OUTPUT}/tables/claims.csv", "claims, and what the runs say of them"),
     log:
         f"{OUTPUT}/logs/claims.log",
     benchmark:
         f"{OUTPUT}/benchmarks/claims.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -86,6 +88,7 @@ rule tables:
         f"{OUTPUT}/logs/tables.log",
     benchmark:
         f"{OUTPUT}/benchmarks/tables.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -110,6 +113,7 @@ rule learned:
         f"{OUTPUT}/logs/learned.log",
     benchmark:
         f"{OUTPUT}/benchmarks/learned.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -129,11 +133,12 @@ rule matched:
         runs=RUNS_TABLE,
         upstream=TABLES["upstream"],
     output:
-        TABLES["matched"],
+        table(TABLES["matched"], "cost at matched upstream accuracy"),
     log:
         f"{OUTPUT}/logs/matched.log",
     benchmark:
         f"{OUTPUT}/benchmarks/matched.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -151,11 +156,18 @@ rule figure:
     input:
         unpack(of_job(results.figure_tables)),
     output:
-        [f"{OUTPUT}/figures/{{figure}}.{format}" for format in ("png", *CALL.study.figures.formats)],
+        report(
+            f"{OUTPUT}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=heading,
+        ),
+        [f"{OUTPUT}/figures/{{figure}}.{format}" for format in CALL.study.figures.formats],
     log:
         f"{OUTPUT}/logs/figure/{{figure}}.log",
     benchmark:
         f"{OUTPUT}/benchmarks/figure/{{figure}}.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     params:
@@ -191,6 +203,7 @@ rule report:
         f"{OUTPUT}/logs/report.log",
     benchmark:
         f"{OUTPUT}/benchmarks/report.tsv"
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -217,6 +230,7 @@ rule conclude:
     benchmark:
         f"{OUTPUT}/benchmarks/conclude.tsv"
     retries: 0  # of a profile: a run without a result is not one that another try would give
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -238,6 +252,7 @@ rule fetch:
         results.downloads_to_fetch(CALL),
     log:
         "resources/logs/fetch.log",
+    localrule: True
     conda:
         "../../envs/hiddencost.yaml"
     resources:

@@ -9,9 +9,8 @@ from hiddencost.logs import log_to
 from hiddencost.sources import LOCK, SourceFile, download_digest
 
 log_to(snakemake.log[0])
-kind = {"fetch_checkpoint": "checkpoints", "fetch_dataset": "datasets", "fetch_photos": "photos"}[snakemake.rule]
 folder = Path(snakemake.output[0]).parent
-name = folder.name
+name, kind = folder.name, {"raw": "datasets"}.get(folder.parent.name, folder.parent.name)
 entries = {"checkpoints": catalog.checkpoint, "datasets": catalog.datasets().get, "photos": catalog.photos().get}
 settings = values.read(snakemake.params)
 # of the user's own as the settings name them, as a network of another study has other files than the published one

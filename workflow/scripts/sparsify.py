@@ -8,6 +8,7 @@ from hiddencost.machine import lease
 log_to(snakemake.log[0])
 inputs = snakemake.input
 job, output = values.read(snakemake.params), Path(snakemake.output[0])
+what = "rewind_point" if "until" in job else "sparsify"
 job["output"] = str(output if "until" in job else output.parent)
 # what is kept of an interrupted training is of these settings, with the code's digest, and these inputs
 given = sorted((path, sha256_file(path)) for path in inputs if path.endswith((".json", ".state")))
@@ -20,4 +21,4 @@ with lease(jobs_per_gpu, max(1, gpus)) as leased:
     from hiddencost.upstream import launch
 
     workers = snakemake.threads if leased else 0
-    launch.run(snakemake.rule, job, leased, jobs_per_gpu, snakemake.threads, workers)
+    launch.run(what, job, leased, jobs_per_gpu, snakemake.threads, workers)

@@ -238,7 +238,7 @@ def read_config(files: Iterable[Path], told: Mapping[str, Any]) -> dict[str, Any
                 f"{name}: {flag}: it is of a call, not of a study; expected --config {flag}={FLAGS[flag][0]} instead"
             )
         config = _merged(config, stated)
-    return _merged(config, told)
+    return _merged(config, {key: one if isinstance(one, str) else yaml_file.typed(one) for key, one in told.items()})
 
 
 def stated_in(files: str, told: Mapping[str, Any]) -> str:

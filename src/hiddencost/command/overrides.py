@@ -1,0 +1,60 @@
+"""Settings that a command line gives in place of a study's, in the words of `snakemake --config`."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hiddencost import yaml_file
+
+KEY = r"[a-z_]+(\.[\w-]+)*"
+
+
+def of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what `--seeds`, `--shots` and `--set` say: nested mappings of texts, each in YAML's flow style.
+
+    Raises:
+        ValueError: in one line, for a `--set` that is no KEY=VALUE, or sets a key and what lies below it.
+    """
+    told: dict[str, Any] = {}
+    for given in arguments.set:
+        key, equals, value = given.partition("=")
+        if not equals or not re.fullmatch(KEY, key):
+            raise ValueError(f"--set {given}: expected KEY=VALUE, such as protocol.epochs=3")
+        *outer, last = key.split(".")
+        inner = told
+        for name in outer:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"--set {given}: {name} itself is set, too; expected one of both")
+        if isinstance(inner.get(last), dict):
+            raise ValueError(f"--set {given}: a key below {key} is set, too; expected one of both")
+        inner[last] = value
+    return told | {axis: f"[{given}]" for axis in ("seeds", "shots") if (given := getattr(arguments, axis))}
+
+
+def as_config(told: Mapping[str, Any]) -> list[str]:
+    """Return settings as the words behind `snakemake --config`: a key of the study each."""
+    return [f"{key}={_flow(value)}" for key, value in told.items()]
+
+
+def as_values(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as the values that they are in a study. Raises StudyError for what is not YAML."""
+    return yaml_file.value(_flow(told), "--set") or {}
+
+
+def _flow(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return value
+    return f"{{{', '.join(f'{key}: {_flow(inner)}' for key, inner in value.items())}}}"
+
+
+def files(given: Sequence[str]) -> list[str]:
+    """Return the files of a study. Raises FileNotFoundError, in one line, where there is none."""
+    for file in given:
+        if not Path(file).is_file():
+            near = Path("studies", Path(file).name).with_suffix(".yaml")
+            hint = f"; did you mean {near}?" if near.is_file() else "; expected the YAML file of a study"
+            raise FileNotFoundError(f"{file}: there is no such file{hint}")
+    return list(given)

@@ -1,0 +1,217 @@
+"""The command `hiddencost`: the calls of snakemake that it makes, the studies that it writes, and what it tells."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from stubbed_project import LOCALLY, environment_of, snakemake, trained
+
+from hiddencost.command import main, studies
+from hiddencost.jobs import outlook
+from hiddencost.jobs.call import read_call, read_config
+
+COMMAND = [sys.executable, "-c", "from hiddencost.command.main import main; main()"]
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """called(words) is what `snakemake` would be called with, in the folder of this checkout."""
+
+    def called(*words):
+        calls = []
+        monkeypatch.setattr(os, "execv", lambda *call: calls.append(call))
+        main.main(words)
+        ((program, call),) = calls
+        assert (program, call[:3]) == (sys.executable, [sys.executable, "-m", "snakemake"])
+        assert capsys.readouterr().err.startswith("+ snakemake ")
+        return call[3:]
+
+    monkeypatch.chdir(ROOT)
+    return called
+
+
+@pytest.mark.parametrize(
+    ("words", "snakemake"),
+    [
+        ("run studies/smoke.yaml", "--configfile studies/smoke.yaml"),
+        ("run studies/smoke.yaml config.yaml", "--configfile studies/smoke.yaml config.yaml"),
+        (
+            "run studies/smoke.yaml --seeds 0,1 --shots 1,full --set protocol.epochs=3 --set protocol.gamma=0.2",
+            "--configfile studies/smoke.yaml --config|protocol={epochs: 3, gamma: 0.2}|seeds=[0,1] shots=[1,full]",
+        ),
+        ("run --seeds 7 -- --cores 4 fetch", "--cores 4 fetch --config seeds=[7]"),
+        ("plan", "--dry-run --quiet host reason rules progress"),
+        ("figures studies/smoke.yaml", "figures --configfile studies/smoke.yaml"),
+        (
+            "figures studies/smoke.yaml --so-far",
+            "figures --nolock --configfile studies/smoke.yaml --config partial=true",
+        ),
+    ],
+)
+def test_a_command_is_a_call_of_snakemake(called, words, snakemake):
+    head, *rest = snakemake.split("|")
+    expected = head.split()
+    if rest:
+        expected += [rest[0], *rest[1].split()]
+    assert called(*words.split()) == expected
+
+
+def test_elsewhere_the_workflow_is_named(called, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert called("plan")[:2] == ["--snakefile", str(ROOT / "Snakefile")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("run smoke.yaml", r"smoke.yaml: there is no such file; did you mean studies/smoke.yaml\?"),
+        ("run mine.yaml", "mine.yaml: there is no such file; expected the YAML file of a study"),
+        ("run --set epochs", "--set epochs: expected KEY=VALUE, such as protocol.epochs=3"),
+        ("run --set protocol=1 --set protocol.epochs=3", "--set protocol.epochs=3: protocol itself is set, too"),
+        ("run --set protocol.epochs=3 --set protocol=1", "--set protocol=1: a key below protocol is set, too"),
+        ("status -- --cores 2", "status: it calls no snakemake; expected nothing behind --"),
+        ("status --set protocol.epochs=x", r"config.yaml: protocol.epochs: 'x' is not allowed"),
+        ("status --set study=[", "--set, line 1: not YAML"),
+        ("new paper", "File exists"),
+        ("new Mine", "study: "),
+        ("new mine --checkpoint resnet5", "backbones"),
+        ("new mine --sparsities a", "--sparsities: 'a' is no number; expected shares such as 0.2,0.5"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(monkeypatch, words, told):
+    monkeypatch.chdir(ROOT)
+    before = sorted((ROOT / "studies").iterdir())
+    with pytest.raises(SystemExit, match=rf"^hiddencost: .*{told}"):
+        main.main(words.split())
+    assert sorted((ROOT / "studies").iterdir()) == before
+
+
+def hiddencost(project, *words, status=0):
+    done = subprocess.run(
+        [*COMMAND, *words], cwd=project, env=environment_of(project), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr + done.stdout
+
+
+def tables_of(project, study):
+    """Its tables of runs and cells, but for its name, and times."""
+    folder = project / f"results/{study}/tables"
+    runs, summary = pd.read_parquet(folder / "runs.parquet"), pd.read_csv(folder / "summary.csv")
+    times = ["run", "train_seconds", "images_per_second"]
+    return runs.drop(columns=["study", *times]), summary.drop(columns=["study"])
+
+
+def test_the_command_and_snakemake_give_equal_tables(project):
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["backbones"] = config["backbones"][:1]
+    names = ("one", "two", "three")
+    for name in names:
+        (project / f"studies/{name}.yaml").write_text(yaml.safe_dump(config | {"study": name}))
+    (project / "more.yaml").write_text("seeds: [0, 1]\nprotocol: {epochs: 3}\n")
+    said = hiddencost(
+        project, "run", "studies/one.yaml", "--seeds", "0,1", "--set", "protocol.epochs=3", "--", *LOCALLY
+    )
+    assert "runs of study one have a result." in said
+    snakemake(project, "--configfile", "studies/two.yaml", "--config", "seeds=[0,1]", "protocol={epochs: 3}")
+    snakemake(project, "--configfile", "studies/three.yaml", "more.yaml")
+    (runs, summary), *others = [tables_of(project, name) for name in names]
+    assert runs["recipe"][runs["method"] != "lp"].str.contains('"epochs":3[,}]').all()
+    assert set(runs["seed"]) == {0, 1}
+    for other in others:
+        pd.testing.assert_frame_equal(runs, other[0])
+        pd.testing.assert_frame_equal(summary, other[1])
+    assert len(trained(project)) == 3 * len(runs)
+
+
+def test_a_plan_is_the_end_of_a_dry_run(project):
+    said = hiddencost(project, "plan", "--seeds", "0,1", "--", "--cores", "1")
+    _, dry = snakemake(project, "--dry-run", "--config", "seeds=[0,1]")
+    end = dry[dry.index("Study small: ") :]
+    assert end in said
+    lines = said.partition("Study small: ")[0].splitlines()
+    assert all(
+        line.startswith(("+ snakemake --dry-run", "Using ", "This was a dry-run")) or not line for line in lines
+    )
+    assert "24 runs in 8 packs, of which 4 are up to date" in said
+
+
+def test_the_status_is_told_from_files(project):
+    said = hiddencost(project, "status")
+    assert said.splitlines()[0] == "Study small: 4 of 4 packs are done"
+    assert "12 of 12 runs of study small have a result." in said
+    log = project / "results/small/logs/train/dense/cifar10-part/seed1.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("12:00:00 begun\n1 of 4 runs done:  50%|#####     | 100/200 [00:10<00:10, 10.0 images/s]\n")
+    said = hiddencost(project, "status", "--seeds", "0,1").splitlines()
+    assert said[0] == "Study small: 4 of 8 packs are done"
+    assert said[1].startswith(
+        "  results/small/logs/train/dense/cifar10-part/seed1.log, 1 min ago: 1 of 4 runs done:  50%"
+    )
+    assert said[2].startswith("  time left  about ")
+    hour = time.time() - 7200
+    os.utime(log, (hour, hour))
+    assert "ago:" not in hiddencost(project, "status", "--seeds", "0,1")
+
+
+def plan(folder, monkeypatch, file):
+    monkeypatch.chdir(folder)
+    call = read_call(read_config([file], {}), str(file), "snakemake")
+    return call, outlook.describe(call, (), ROOT / "bench/results/throughput.json", 0, None)
+
+
+@pytest.mark.parametrize("recipe", ["draft", "paper"])
+def test_the_template_and_what_is_written_from_it_can_be_planned(tmp_path, monkeypatch, capsys, recipe):
+    monkeypatch.chdir(tmp_path)
+    main.main(["new", "mine", "--recipe", recipe])
+    assert capsys.readouterr().out.endswith("hiddencost plan mine.yaml\n")
+    call, text = plan(tmp_path, monkeypatch, tmp_path / "mine.yaml")
+    protocol, image = call.study.protocol, call.study.datasets[0].image_size
+    expected = {"draft": (112, 2, 104), "paper": (224, 100, 32)}[recipe]
+    assert (protocol.canvas, protocol.epochs, image) == expected
+    assert "54 runs = 3 backbones x 1 datasets x 3 methods x 2 budgets x 3 seeds" in text
+    template, written = (ROOT / "studies/template.yaml").read_text(), (tmp_path / "mine.yaml").read_text()
+    if recipe == "draft":
+        assert written == template.replace("study: template", "study: mine").replace(
+            "results/template/", "results/mine/"
+        )
+        # the paper's recipe is the draft's with the # taken away and put, and changes nothing else
+        again = studies._with_recipe(studies._with_recipe(template, "paper"), "draft")
+        assert again == template
+
+
+def test_a_study_is_written_of_what_flags_say(tmp_path, monkeypatch, capsys):
+    for name in ("train/a", "train/b", "test/a", "test/b", "all/a"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    words = "new two --checkpoint resnet50-v1 --sparsities 0.5,0.725 --seeds 0,1 --shots 1,full --methods ilm,lp"
+    main.main([*words.split(), "--images", "photos", "--recipe", "paper"])
+    study = yaml.safe_load((tmp_path / "studies/two.yaml").read_text())
+    assert (study["study"], study["seeds"], study["shots"], study["methods"]) == (
+        "two",
+        [0, 1],
+        [1, "full"],
+        ["ilm", "lp"],
+    )
+    assert [
+        (one["name"], one["checkpoint"], one.get("compression", {}).get("sparsity")) for one in study["backbones"]
+    ] == [
+        ("dense", "resnet50-v1", None),
+        ("pruned50", "resnet50-v1", 0.5),
+        ("pruned72-5", "resnet50-v1", 0.725),
+        ("random", "resnet50-v1", None),
+    ]
+    assert study["datasets"] == [{"name": "images", "folder": str(tmp_path / "photos"), "image_size": 128}]
+    assert study["protocol"]["canvas"] == 224
+    main.main(["new", "three", "--images", "photos/all"])
+    study = yaml.safe_load((tmp_path / "studies/three.yaml").read_text())
+    assert study["datasets"][0] | {"test_share": 0.2, "image_size": 104} == study["datasets"][0]
+    main.main(["new", "four", "--dataset", "svhn"])
+    study = yaml.safe_load((tmp_path / "studies/four.yaml").read_text())
+    assert study["datasets"] == [{"name": "svhn", "image_size": 104}]

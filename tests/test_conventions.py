@@ -1,0 +1,147 @@
+"""What Snakemake's ecosystem expects of a workflow: use as a module, its report, standardized usage, environments."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from stubbed_project import nothing_to_do, snakemake, trained
+
+MODULE = """
+configfile: "config.yaml"
+
+
+module hiddencost:
+    snakefile:
+        "{checkout}/workflow/Snakefile"
+    config:
+        config["study"]
+    {more}
+
+
+use rule * from hiddencost as hiddencost_*
+
+
+rule mine:
+    default_target: True
+    input:
+        "results/small/tables/summary.csv",
+        "results/small/conclusion.txt",
+    output:
+        "mine/lines.txt",
+    shell:
+        "wc -l {{input}} > {{output}}"
+"""
+# what a workflow takes of profiles/default
+LIKE_THE_PROFILE = ["--rerun-triggers", "params", "input", "software-env", "--rerun-incomplete"]
+UPSTREAM = {
+    **{"name": "own", "architecture": "resnet20_cifar", "dataset": "cifar10-part", "image_size": 32},
+    "recipe": {
+        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
+        **{"crop": "padded", "precision": "fp32"},
+    },
+}
+TICKET = {"name": "ticket", "checkpoint": "own", "sparsify": {"algorithm": "lth", "sparsity": 0.2}}
+
+
+@pytest.fixture
+def outer(project, tmp_path):
+    """Another workflow, in another folder, that has the finished project's as a module, and none of its results."""
+    folder = tmp_path / "outer"
+    folder.mkdir()
+    (folder / "src").symlink_to(project / "src")  # for the tests' helper, which looks whether torch is a stub
+    (folder / "Snakefile").write_text(MODULE.format(checkout=project, more=""))
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({"study": config}))
+    return folder
+
+
+def configure_outer(outer, **changes):
+    config = yaml.safe_load((outer / "config.yaml").read_text())
+    config["study"] |= changes
+    (outer / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_another_workflow_has_this_one_as_a_module(outer):
+    study = yaml.safe_load((outer / "config.yaml").read_text())["study"]
+    verification = study["verification"] | {"upstream_top1": 20}
+    configure_outer(outer, backbones=[*study["backbones"], TICKET], upstream=[UPSTREAM], verification=verification)
+    ran, _ = snakemake(outer, *LIKE_THE_PROFILE)
+    assert {name: count for name, count in ran.items() if not name.startswith("hiddencost_")} == {"mine": 1}
+    jobs = {name.removeprefix("hiddencost_"): count for name, count in ran.items()}
+    assert {
+        "fetch_checkpoint": 1,
+        "fetch_dataset": 1,
+        "fetch_photos": 1,
+        "sparsify": 2,
+        "rewind_point": 1,
+    }.items() <= jobs.items()
+    assert {"train": 3, "probe": 3, "collect": 1, "conclude": 1}.items() <= jobs.items()
+    assert (outer / "upstream.log").read_text().count("rewind") == 1
+    assert "results/small/tables/summary.csv" in (outer / "mine/lines.txt").read_text()
+    assert not [*outer.glob("mine/*.json"), *outer.glob("requests*")]
+    assert nothing_to_do(outer, *LIKE_THE_PROFILE)
+    # an edit of the study costs its own runs
+    (outer / "trained.log").unlink()
+    configure_outer(outer, seeds=[0, 1])
+    ran, _ = snakemake(outer, *LIKE_THE_PROFILE)
+    assert (ran["hiddencost_train"], ran["mine"]) == (3, 1)
+    assert len(trained(outer)) == 18
+    assert all(" 1 " in run for run in trained(outer))
+
+
+def test_the_module_tells_what_is_wrong_in_its_config(outer, project):
+    configure_outer(outer, shot=[1])
+    _, output = snakemake(outer, "--dry-run", status=1)
+    assert "the module's config: shot: the key 'shot' is unknown; did you mean 'shots'?" in output
+    (outer / "Snakefile").write_text(MODULE.format(checkout=project, more='prefix:\n        "inner"'))
+    configure_outer(outer)
+    config = yaml.safe_load((outer / "config.yaml").read_text())
+    del config["study"]["shot"]
+    (outer / "config.yaml").write_text(yaml.safe_dump(config))
+    _, output = snakemake(outer, "--dry-run", status=1)
+    assert "the module has a `prefix`, which its plan does not know; expected none" in output
+
+
+def test_snakemake_makes_its_report_of_figures_and_tables(project):
+    snakemake(project, "--report", "all.html")
+    text = (project / "all.html").read_text()
+    for told in ("Accuracy against shots", "Test accuracy against the number of training images per class"):
+        assert told in text
+    for name in ("figures/accuracy.png", "tables/claims.csv", "tables/summary.csv", "tables/matched.csv"):
+        assert f"results/small/{name}" in text
+    assert "adapted by visual prompting: study\nsmall" in text.replace("\\n", "\n")
+
+
+def test_the_workflow_is_where_the_catalog_looks_for_it(project):
+    assert (ROOT / "config/README.md").read_text().startswith("# ")
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["software-stack-deployment"]["conda"] is True
+    assert usage["report"] is True
+    assert nothing_to_do(project, "--snakefile", "workflow/Snakefile")
+
+
+def test_a_folder_and_a_study_from_elsewhere_are_counted_as_they_are(project, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (project / "config.yaml").rename(tmp_path / "elsewhere/mine.yaml")
+    (tmp_path / "elsewhere/src").symlink_to(project / "src")
+    words = ["--snakefile", f"{project}/Snakefile", "--directory", str(project), "--configfile", "mine.yaml"]
+    _, output = snakemake(tmp_path / "elsewhere", "--dry-run", *words, "--config", "seeds=[0,1]")
+    assert "24 runs in 8 packs, of which 4 are up to date" in output
+    assert nothing_to_do(tmp_path / "elsewhere", *words)
+
+
+def test_the_conda_environment_has_what_jobs_import():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    stated = yaml.safe_load((ROOT / "envs/hiddencost.yaml").read_text())
+    *conda, pip = stated["dependencies"]
+    of_conda = {"matplotlib": "matplotlib-base", "open_clip_torch": "open-clip-torch", "torch": "pytorch"}
+    expected = {}
+    for dependency in wanted:
+        name, version = re.fullmatch(r"([\w-]+)(.*)", dependency).groups()
+        if not name.startswith("snakemake"):  # which is outside of jobs
+            expected[of_conda.get(name, name)] = version
+    found = [re.fullmatch(r"([\w-]+) ?(.*)", one).groups() for one in (*conda, *pip["pip"])]
+    assert dict(found) == expected | {"python": ">=3.11.4"}
+    assert stated["channels"] == ["conda-forge", "nodefaults"]

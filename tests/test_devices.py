@@ -1,3 +1,4 @@
+import json
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from hiddencost import machine
+from hiddencost.files import atomic
 
 GPUS = ["GPU-aaaa-1", "GPU-bbbb-2"]
 # takes a GPU, for which it looks five times a second, says so, and keeps it until it is killed
@@ -22,10 +24,76 @@ with machine.lease(*map(int, sys.argv[1:])) as gpu:
     print("has", gpu, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     time.sleep(600)
 """
+# in the place of nvidia-ml-py: those of its functions that are asked, with the names, arguments, answers and errors
+# of its pynvml.py (13.615); who computes is in a file
+PYNVML = """
+import json, os
+from types import SimpleNamespace
+
+NVML_ERROR_UNINITIALIZED, NVML_ERROR_NOT_FOUND, NVML_ERROR_LIBRARY_NOT_FOUND = 1, 6, 12
+users = 0
+
+
+class NVMLError(Exception):
+    pass
+
+
+def _computing():
+    if not users:
+        raise NVMLError(NVML_ERROR_UNINITIALIZED)
+    with open(os.environ["COMPUTING"]) as file:
+        return json.load(file)
+
+
+def nvmlInit():
+    global users
+    if not os.path.exists(os.environ["COMPUTING"]):
+        raise NVMLError(NVML_ERROR_LIBRARY_NOT_FOUND)
+    users += 1
+
+
+def nvmlShutdown():
+    global users
+    _computing()
+    users -= 1
+
+
+def nvmlDeviceGetHandleByUUID(uuid):
+    if uuid not in _computing():
+        raise NVMLError(NVML_ERROR_NOT_FOUND)
+    return uuid
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle):
+    return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in _computing()[handle]]
+"""
 
 
 @pytest.fixture
-def node(tmp_path, monkeypatch):
+def computing(tmp_path, monkeypatch):
+    """Say which processes compute on the node's GPUs, as NVML tells it; computing(None): it does not."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python/pynvml.py").write_text(PYNVML)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/python", prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path / "python")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.setenv("COMPUTING", str(tmp_path / "computing.json"))
+
+    def tell(processes):
+        path = tmp_path / "computing.json"
+        if processes is None:
+            path.unlink()
+            return
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps({gpu: [] for gpu in GPUS} | processes))
+
+    tell({})
+    yield tell
+    sys.modules.pop("pynvml", None)
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch, computing):
     """A node with GPUs, as nvidia-smi lists them; node(script) makes nvidia-smi another one."""
 
     def install(script):
@@ -267,3 +335,56 @@ def test_a_folder_of_somebody_else_is_refused(node, tmp_path):
         os.chown(folder, 12345, 12345)
         with pytest.raises(PermissionError, match="a folder, of user 12345; expected a folder of user 0"):
             machine.lease(1).__enter__()
+
+
+def test_a_gpu_on_which_somebody_else_computes_is_left_to_them(node, computing, monkeypatch):
+    computing({GPUS[0]: [4711]})
+    with machine.lease(1) as gpu:
+        assert gpu == GPUS[1]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    computing({GPUS[0]: [os.getpid()]})
+    with machine.lease(1) as gpu:
+        assert gpu == GPUS[0]
+
+
+def test_where_others_compute_on_all_gpus_it_waits_and_says_for_whom(hold, computing):
+    computing({GPUS[0]: [815, 4711], GPUS[1]: [4712]})
+    waiting = hold()
+    assert line(waiting) == "all 2 GPUs are taken: waiting for one; a lease ends with the process that holds it"
+    assert line(waiting) == f"{GPUS[0]}: processes that compute on it: 815, 4711"
+    assert line(waiting) == f"{GPUS[1]}: processes that compute on it: 4712"
+    assert line(waiting, 0.6) is None
+    computing({GPUS[0]: [4711]})
+    assert taken(waiting) == GPUS[1]
+
+
+def test_jobs_that_share_a_gpu_are_no_others_to_each_other(hold, computing):
+    one = {"CUDA_VISIBLE_DEVICES": "0"}
+    first = hold(2, **one)
+    assert taken(first) == GPUS[0]
+    computing({GPUS[0]: [first.pid]})
+    assert taken(hold(2, **one)) == GPUS[0]
+
+
+def test_several_gpus_are_those_on_which_nobody_computes(hold, computing):
+    computing({GPUS[1]: [4711]})
+    both = hold(1, 2)
+    assert line(both).startswith("1 or more of 2 GPUs are taken: waiting for 2")
+    assert line(both) == f"{GPUS[1]}: processes that compute on it: 4711"
+    computing({})
+    assert taken(both) == ",".join(GPUS)
+
+
+def test_a_driver_that_does_not_tell_who_computes_is_told_and_keeps_nobody_waiting(node, computing, caplog):
+    computing(None)
+    with machine.lease(1) as gpu:
+        assert gpu == GPUS[0]
+    assert f"{GPUS[0]}: who computes on it is not known: 12" in caplog.text
+
+
+def test_without_nvidia_ml_py_nobody_is_asked(node, computing, monkeypatch, caplog):
+    computing({GPUS[0]: [4711]})
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    with machine.lease(1) as gpu:
+        assert gpu == GPUS[0]
+    assert not caplog.text

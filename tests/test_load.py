@@ -343,14 +343,113 @@ def test_tensors_of_another_shape_are_refused(study, method, change, told):
 @pytest.mark.parametrize(
     ("images", "told"),
     [
-        (torch.zeros(1, 3, 24, 24), r"images: float32 \[1, 3, 24, 24\]; expected uint8 \[N, 3, H, W\]"),
-        (torch.zeros(3, 24, 24, dtype=torch.uint8), r"images: uint8 \[3, 24, 24\]; expected"),
-        (torch.zeros(1, 24, 24, 3, dtype=torch.uint8), r"images: uint8 \[1, 24, 24, 3\]; expected"),
+        (torch.zeros(3, 24, 24, dtype=torch.uint8), r"uint8 \[3, 24, 24\]; expected \[N, 3, H, W\], or of grey"),
+        (torch.zeros(1, 24, 24, 3, dtype=torch.uint8), r"uint8 \[1, 24, 24, 3\]; expected"),
+        (torch.zeros(1, 4, 24, 24, dtype=torch.uint8), r"uint8 \[1, 4, 24, 24\]; expected"),
+        (torch.zeros(1, 3, 24, 24, dtype=torch.int64), r"int64 \[1, 3, 24, 24\]; expected"),
+        (torch.full((1, 3, 24, 24), 255.0), r"float32 \[1, 3, 24, 24\], from 255 to 255; .*, not normalised"),
+        (torch.full((1, 3, 24, 24), -0.1), r"float32 \[1, 3, 24, 24\], from -0.1 to -0.1; .*, not normalised"),
+        (torch.full((1, 3, 24, 24), torch.nan), r"float32 \[1, 3, 24, 24\], from nan to nan; expected"),
     ],
 )
-def test_images_of_another_type_or_shape_are_refused(study, images, told):
-    with pytest.raises(ValueError, match=told):
-        hiddencost.load(study, method="flm", shots=2)(images)
+def test_images_of_another_type_shape_or_range_are_refused(made, images, told):
+    with pytest.raises(ValueError, match=f"^images: {told}"):
+        loaded(made, "flm")(images)
+
+
+def loaded(made, method):
+    return hiddencost.load(made / "results/s", method=method, shots=2)
+
+
+@pytest.mark.parametrize("method", ["flm", "lp"])
+@pytest.mark.parametrize("size", [(24, 24), (17, 30), (80, 100)])
+def test_floating_point_from_0_to_1_is_what_integers_to_255_are(made, method, size):
+    model, images, seen = loaded(made, method), some_images(*size), []
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(images), model(images.double() / 255)
+    # integers are rounded as they are resized
+    rounding = 0 if size == (model.size[0], model.size[0]) else 1.01 / 255 / min(STD)
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=rounding + 1e-6)
+
+
+def test_gradients_flow_back_to_images_of_floating_point(made):
+    images = (some_images(17, 30) / 255).requires_grad_()
+    loaded(made, "flm")(images).sum().backward()
+    assert images.grad.abs().amax((1, 2, 3)).min() > 0
+
+
+def test_grey_images_are_those_with_three_equal_colours(made):
+    model, grey = loaded(made, "flm"), some_images(30, 20)[:, :1]
+    for images in (grey, grey / 255):
+        assert model(images).equal(model(images.repeat(1, 3, 1, 1)))
+
+
+def test_training_mode_leaves_the_network_as_it_is(made, tmp_path):
+    """As a training loop asks for it that the model is a part of: batch norm would take the statistics of batches."""
+    model, images = loaded(made, "flm"), some_images(24, 24)
+    before, state = model(images), {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    assert nn.Sequential(model).train()[0].training
+    assert model(images).equal(before)
+    assert all(tensor.equal(state[key]) for key, tensor in model.state_dict().items())
+    assert not any(module.training for module in model.network.modules())
+    model.save(tmp_path / "model.safetensors")
+    assert hiddencost.load(tmp_path / "model.safetensors")(images).equal(before)
+    assert not model.eval().training
+
+
+def photos_of(images):
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+
+
+@pytest.mark.parametrize("method", ["flm", "lp"])
+def test_photos_become_what_the_study_made_of_its_images(made, tmp_path, method):
+    model = loaded(made, method)
+    side = model.size[0]
+    photos = [*photos_of(some_images(40, 24)), *photos_of(some_images(9, 70))]
+    expected = torch.tensor(np.stack([pixels(photo, side) for photo in photos]))
+    assert model.transform(photos).equal(expected)
+    assert model.transform(tuple(photos)).equal(expected)
+    assert model.transform(photos[5]).equal(expected[5])
+    for number, photo in enumerate(photos):
+        photo.save(tmp_path / f"{number}.png")
+    assert model.transform([tmp_path / f"{number}.png" for number in range(8)]).equal(expected)
+    assert model.transform(str(tmp_path / "5.png")).equal(expected[5])
+    assert model(model.transform(photos)).shape == (8, 3)
+
+
+def test_photos_of_other_modes_are_read_as_the_eye_sees_them(made, tmp_path):
+    model, photo = loaded(made, "lp"), photos_of(some_images(32, 32))[0]
+    grey = model.transform(photo.convert("L"))
+    assert grey[0].equal(grey[1])
+    assert grey[0].equal(torch.tensor(np.array(photo.convert("L"))))
+    exif = Image.Exif()
+    exif[274] = 3  # the camera was upside down
+    photo.rotate(180).save(tmp_path / "turned.png", exif=exif)
+    upright = torch.tensor(np.array(photo)).permute(2, 0, 1)
+    with Image.open(tmp_path / "turned.png") as turned:
+        assert model.transform([turned, tmp_path / "turned.png"]).equal(upright.expand(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("photos", "told"),
+    [
+        ([], "an empty list; expected a PIL image, the path of one, or a list of these"),
+        (torch.zeros(3, 24, 24), "Tensor; expected a PIL image"),
+        ([np.zeros((24, 24, 3))], "ndarray; expected a PIL image"),
+        ([[Image.new("L", (9, 9))]], "list; expected a PIL image"),
+        (Image.new("I;16", (9, 9)), "a PIL image of mode I;16; expected 8 bits a pixel"),
+        (Image.new("F", (9, 9)), "a PIL image of mode F; expected 8 bits a pixel"),
+    ],
+)
+def test_what_is_no_photo_is_told(made, photos, told):
+    with pytest.raises(ValueError, match=f"^photos: {told}"):
+        loaded(made, "flm").transform(photos)
+
+
+def test_a_file_that_is_no_photo_is_told(made, tmp_path):
+    (tmp_path / "photo.jpg").write_text("a note")
+    with pytest.raises(ValueError, match=r"photo.jpg: cannot be read as an image"):
+        loaded(made, "flm").transform([tmp_path / "photo.jpg"])
 
 
 def test_the_package_stays_light():

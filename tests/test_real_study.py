@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,3 +170,16 @@ def test_a_study_trains_its_networks_itself_and_sets_their_upstream_accuracy_bes
     assert set(mappings["source_name"]) == set(prepared.load(project / "resources/datasets/cifar10-part/32").classes)
     model = hiddencost.load(results, backbone="rigl80")
     assert (model.network.get_submodule("layer3.1.conv1").weight == 0).float().mean() > 0.8
+
+
+def test_the_notebook_runs(project):
+    """In one go, as its cells are plain Python: what Jupyter would run, without what it would show."""
+    notebook = nbformat.read(ROOT / "examples/from_study_to_model.ipynb", 4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells), "it is kept without outputs"
+
+    shutil.copy(ROOT / FILE, project / FILE)  # without the backbone that fails
+    code = "\n".join(cell.source for cell in cells)
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

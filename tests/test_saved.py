@@ -17,7 +17,7 @@ import hiddencost
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
 from hiddencost.runs import saved, trained
-from hiddencost.runs.trained import TrainedClassifier
+from hiddencost.runs.classifier import TrainedClassifier
 
 RUN = {"study": "s", "backbone": "net", "dataset": "toy", "method": "ilm", "shots": "2", "seed": 0}
 ABOUT = {

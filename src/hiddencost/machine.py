@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
     """Take GPUs for this process. Before PyTorch is imported: CUDA_VISIBLE_DEVICES is set to them, and stays so.
 
     It waits while all are taken by processes of the same user that hold a lease; the kernel ends the lease of one
-    that dies.
+    that dies. Where nvidia-ml-py is installed, a GPU on which another process computes, and no lease is held, is
+    taken, too.
 
     Args:
         jobs_per_gpu: so many share each GPU, of which this is one; a divisor of SLOTS.
@@ -97,6 +99,9 @@ def lease(jobs_per_gpu: int, count: int = 1) -> Iterator[str | None]:
                 which = f"{len(gpus) - count + 1} or more of {len(gpus)} GPUs are"
             wanted = "one" if count == 1 else str(count)
             log.info("%s taken: waiting for %s; a lease ends with the process that holds it", which, wanted)
+            for gpu in gpus:
+                if others := _others(gpu):
+                    log.info("%s: processes that compute on it: %s", gpu, ", ".join(map(str, others)))
             has_logged = True
         time.sleep(POLL)
     gpu, locks = taken
@@ -129,8 +134,10 @@ def _take(gpus: list[str], count: int, slots: int, folder: Path) -> tuple[str, l
     with FileLock(folder / "choosing.lock"):  # one at a time, so that no two take half of what each needs
         files = {gpu: [folder / f"{gpu.replace('/', '_')}.{slot}.lock" for slot in range(SLOTS)] for gpu in gpus}
         free = {gpu: [lock for file in files[gpu] if (lock := _try(file))] for gpu in gpus}
-        chosen = sorted(gpus, key=lambda gpu: -len(free[gpu]))[:count]
-        enough = all(len(free[gpu]) >= slots for gpu in chosen)
+        # where some are taken, who computes is a process of this user's, with which it is shared
+        open_to_us = {gpu: 0 if len(free[gpu]) == SLOTS and _others(gpu) else len(free[gpu]) for gpu in gpus}
+        chosen = sorted(gpus, key=lambda gpu: -open_to_us[gpu])[:count]
+        enough = all(open_to_us[gpu] >= slots for gpu in chosen)
         taken = [lock for gpu in chosen for lock in free[gpu][:slots]] if enough else []
         for lock in (lock for locks in free.values() for lock in locks if lock not in taken):
             lock.release()
@@ -146,6 +153,28 @@ def _try(file: Path) -> FileLock | None:
     except Timeout:
         return None
     return lock
+
+
+def _others(gpu: str) -> list[int]:
+    """Return the processes, but for this one, that compute on a GPU, by NVML; none where nvidia-ml-py is not
+    installed, or the driver does not tell.
+
+    gpu: its UUID, or a MIG instance's; of an index nothing is asked.
+    """
+    if find_spec("pynvml") is None or not gpu.startswith(("GPU-", "MIG-")):
+        return []
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            running = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(gpu))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        log.warning("%s: who computes on it is not known: %s", gpu, error)
+        return []
+    return sorted({process.pid for process in running} - {os.getpid()})
 
 
 def compute_device(gpu: str | None, jobs_per_gpu: int) -> "torch.device":

@@ -47,9 +47,18 @@ class SavedRun(Record):
     run: str
 
 
+class SavedOrigin(Record):
+    """What the study says of a run's network."""
+
+    checkpoint: str
+    compression: str
+    control: str | None
+    sparsity: float = Field(ge=0, le=1)
+
+
 class SavedSettings(Record):
-    """What a file says of its classifier: see `trained.TrainedClassifier`. Families and shapes have settings beyond
-    these, which they hold against the tensors."""
+    """What a file says of its classifier, see `classifier.TrainedClassifier`. Families and shapes have settings
+    beyond these, which they hold against the tensors."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -63,6 +72,7 @@ class SavedSettings(Record):
     border: int = Field(0, ge=0)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     run: SavedRun
+    origin: SavedOrigin | None = None  # files of before a card was made of it have none
 
     @model_validator(mode="after")
     def _fits(self) -> "SavedSettings":

@@ -1,4 +1,4 @@
-"""What a run has learned, as a torch module that classifies images."""
+"""What a run has learned, loaded: from a study, a file, or the Hugging Face Hub."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torchvision.transforms.v2 import functional
+from torch import Tensor
 
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
@@ -17,84 +16,11 @@ from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
-from hiddencost.prompting.maps import paste
-from hiddencost.prompting.matrix import map_logits
 from hiddencost.prompting.prompts import shape_of
-from hiddencost.runs import ledger, pack, packfile, saved
+from hiddencost.runs import hub, ledger, pack, packfile, saved
+from hiddencost.runs.classifier import TrainedClassifier
 from hiddencost.runs.packfile import AXES
 from hiddencost.study.protocols import shape_of_run
-
-
-class TrainedClassifier(nn.Module):
-    """A frozen network with a run's prompt and label mapping around it, or with its linear probe as the last layer.
-
-    Attributes:
-        classes: the names of the target classes.
-        run: what the study's table says of the run: backbone, dataset, method, shots, seed, accuracy, ...
-        prompt: W, float32 [3, S, S].
-        mapping: the network's class that stands for each target class, int64 [K], or the weights of all of them
-            (`prompting.matrix`): [K, source classes], of fm with a bias as one more column.
-    """
-
-    prompt: Tensor
-    mapping: Tensor
-    mask: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, about: dict):
-        """Put a network in place; `prompt`, `mapping` and a probe's new layer are to be filled in.
-
-        Args:
-            network: the frozen network; of a CLIP, a classifier over texts.
-            about: `architecture`, `preprocessing`, `classes`, `run`, `size` (of its images, see `prepare.sized`),
-                `prompt` (its shape, of `PROMPTS`) and the fields of that, such as `canvas`.
-        """
-        super().__init__()
-        self.about, self.classes, self.run = about, about["classes"], about["run"]
-        self.size, self.shape = sized(about["size"]), shape_of(about["prompt"]).of(about)
-        method, count = METHODS[self.run["method"]], len(self.classes)
-        shape = method.shape_of_mapping(layers.head_of(network).out_features, count)
-        if method.probes:  # its image fills the canvas: no border is left to prompt
-            name, old = layers.head_name(network), layers.head_of(network)
-            network.set_submodule(name, nn.Linear(old.in_features, count, method.trains))
-        self.network = network
-        learned = self.shape.new()
-        self.learned = tuple(learned)  # names of the prompt's buffers
-        for name, tensor in learned.items():
-            self.register_buffer(name, tensor)
-        self.register_buffer("mapping", torch.zeros(shape) if method.weighted else torch.arange(count))
-        constants = (about["preprocessing"][key] for key in ("mean", "std"))
-        fixed = self.shape.mask(), *(backbones.per_channel(values, torch.device("cpu")) for values in constants)
-        for name, tensor in zip(("mask", "mean", "std"), fixed, strict=True):
-            self.register_buffer(name, tensor, persistent=False)
-        self.requires_grad_(False).eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits over the target classes, [N, K].
-
-        Args:
-            images: uint8 [N, 3, H, W]. Those of another size are resized as the study's were, see `prepare.pixels`.
-
-        Raises:
-            ValueError: for anything but uint8 [N, 3, H, W].
-        """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-            raise ValueError(f"images: {found}; expected uint8 [N, 3, H, W], RGB from 0 to 255")
-        side, resize, interpolation = self.size
-        mode = functional.InterpolationMode(interpolation)
-        images = functional.resize(images, side if resize == "shortest" else [side, side], mode, antialias=True)
-        images = functional.center_crop(images, [side, side])
-        runs = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        prompts = {name: self.get_buffer(name)[None] for name in self.learned}
-        canvases = self.shape.compose(images, prompts, runs, self.mask, self.mean, self.std)
-        return map_logits(self.network(paste(canvases)), self.mapping)
-
-    def save(self, path: str | Path) -> None:
-        """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
-        state = {key: tensor.contiguous() for key, tensor in backbones.weights_of(self.state_dict()).items()}
-        saved.write(path, self.about, {key: tensor.cpu() for key, tensor in state.items()})
 
 
 def load(
@@ -106,11 +32,12 @@ def load(
     shots: int | str | None = None,
     seed: int | None = None,
 ) -> TrainedClassifier:
-    """Load what a run has learned (all methods but ft) as a torch module: uint8 images in, logits out.
+    """Load what a run has learned (all methods but ft) as a torch module: images in, logits out.
 
     Args:
         path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its
-            ledger, or a file that `TrainedClassifier.save` wrote.
+            ledger, a file that `TrainedClassifier.save` wrote, or what `TrainedClassifier.push` put on the Hugging
+            Face Hub, hf://USER/REPO[@REVISION][/FILE].
         backbone, dataset, method, shots, seed: of a study's folder, which run, in the words of the study; what is the
             same for all its runs may be left out.
 
@@ -122,22 +49,30 @@ def load(
         ValueError: in one line, if no run or more than one fits, if the run has no result, if a file is damaged or
             not what it should be, or if the run was trained with another backbone, data set, split or recipe than are
             there now.
-        FileNotFoundError: if a file is missing.
+        FileNotFoundError: if a file is missing, here or on the Hub.
+        OSError: in a line, if the Hub cannot be reached.
     """
-    path = Path(path)
     axes = {"backbone": backbone, "dataset": dataset, "method": method, "shots": shots, "seed": seed}
     selection = {axis: str(value) for axis, value in axes.items() if value is not None}
+    if str(path).startswith(hub.PROTOCOL):
+        _refuse_beside_a_file(selection, path)
+        return _from_file(hub.download(str(path)))
+    path = Path(path)
     if path.is_dir():
         return _from_study(path, _find_run(path, selection))
     if not path.is_file():
         what = "neither a folder nor a file" if path.exists() else "there is none"
         raise FileNotFoundError(f"{path}: {what}; expected a study's folder (results/NAME) or a run's file")
-    if selection:
-        raise ValueError(f"{path}: a file holds one run; expected no {', '.join(selection)} beside it")
+    _refuse_beside_a_file(selection, path)
     in_ledger = path.absolute().parents[1]
     if in_ledger.name == "ledger":
         return _from_study(in_ledger.parent, _find_run(in_ledger.parent, {}, path.stem))
     return _from_file(path)
+
+
+def _refuse_beside_a_file(selection: dict[str, str], path: str | Path) -> None:
+    if selection:
+        raise ValueError(f"{path}: a file holds one run; expected no {', '.join(selection)} beside it")
 
 
 def _find_run(study: Path, selection: dict[str, str], identity: str | None = None) -> dict:
@@ -211,6 +146,10 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "prompt": (shape := shape_of_run(request.recipe, family.prompt)),
         **asdict(shape_of(shape).of({**preprocessing, **request.recipe, **shown})),
         "run": {key: row[key] for key in ("study", *AXES, "accuracy", "run")},
+        "origin": {
+            **{key: getattr(manifest, key) for key in ("checkpoint", "compression", "control")},
+            "sparsity": row["sparsity_measured"],
+        },
     }
     learned.pop("mappings", None)  # of each epoch; the last is `mapping`
     saved.check_values(learned, layers.head_of(network).out_features, str(entry))

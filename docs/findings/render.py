@@ -1,0 +1,264 @@
+"""The page of a finding, rendered from the tables beside it: no number on it is written by hand.
+
+    python docs/findings/render.py docs/findings/cost                 writes README.md anew
+    python docs/findings/render.py docs/findings/cost results/cost    takes the tables and figures of a study first
+
+`tests/test_findings.py` renders each page again and compares it byte for byte.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from hiddencost import catalog
+from hiddencost.files import atomic
+from hiddencost.messages import listed
+from hiddencost.methods.registry import METHODS
+from hiddencost.report import provenance
+from hiddencost.report.summary import against_paper, to_records
+from hiddencost.results import tables
+from hiddencost.results.claims import Claim
+from hiddencost.results.intervals import CONFIDENCE
+from hiddencost.results.matched import EVERY_KIND, compressed_backbones
+from hiddencost.results.upstream import reached
+from hiddencost.results.verdicts import VERDICTS, judge
+from hiddencost.runs.packfile import AXES
+
+TEMPLATE = Path(__file__).with_name("page.md.j2")
+TABLES = ["runs.parquet", "summary.csv", "claims.csv", "matched.csv", "upstream.csv", "mappings.parquet"]
+TABLES += ["remapped.parquet"]
+JOBS = "jobs.csv"  # what the study's jobs took, as its benchmarks say
+FIGURES = ("glance", "accuracy", "cost", "movement")
+KINDS = ("compressed", "sparse", "quantised")
+PARTS = {"mean": "effect", "low": "low", "high": "high"}
+HOUR = 3600  # seconds
+
+
+def take(results: Path, folder: Path) -> None:
+    """Copy what a page is rendered from out of a study's results.
+
+    Args:
+        results: the study's folder, with tables/, figures/ and benchmarks/.
+        folder: of the page; figures that are there already are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        shutil.copyfile(results / "tables" / name, folder / name)
+    tables.write(pd.DataFrame(provenance.jobs(results)), folder / JOBS)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for figure in sorted((results / "figures").glob("*.png")):
+        if figure.stem.startswith(FIGURES):
+            shutil.copyfile(figure, folder / figure.name)
+
+
+def render(folder: Path) -> str:
+    """Return the page of a folder of tables, as Markdown."""
+    read = {name.partition(".")[0]: tables.read(folder / name) for name in [*TABLES, JOBS]}
+    runs, summary, claims = read["runs"], read["summary"], read["claims"]
+    finished = runs[runs["status"] == "ok"]
+    prompting = [name for name in runs["method"].unique() if METHODS[name].prompts]
+    shots = list(runs["shots"].unique())
+    recipe = json.loads(finished.loc[finished["method"].isin(prompting), "recipe"].iloc[0])
+    compressed = compressed_backbones(runs)
+    rows, shared = against_paper(to_records(claims))
+    tested = [row for row in rows if row["verdict"] != "not run"]
+    catalogued = catalog.load("claims")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"number": number, "effect": effect, "listed": lambda values: listed(list(values), "and")}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        study=runs["study"].iloc[0],
+        count={"asked": len(runs), "done": len(finished), "ledger": finished["run"].nunique()},
+        seeds=runs["seed"].nunique(),
+        shots=shots,
+        methods=[{"name": name, "label": METHODS[name].label} for name in runs["method"].unique()],
+        prompting=[{"name": name, "label": METHODS[name].label} for name in prompting],
+        datasets=[catalog.datasets()[name].label or name for name in runs["dataset"].unique()],
+        n_test=int(finished["n_test"].max()),
+        recipe=recipe,
+        hardware=to_records(finished[["device", "precision", "torch"]].drop_duplicates()),
+        jobs=to_records(read["jobs"]),
+        hours=read["jobs"]["seconds"].sum() / HOUR,
+        hour=HOUR,
+        confidence=f"{100 * CONFIDENCE:.0f} %",
+        chance=100 / finished["classes"].max(),
+        verdicts={verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
+        dense=sorted(f"`{name}`" for name in runs["dense"].dropna().unique()),
+        networks=(shown := networks(runs, read["upstream"])),
+        lost=extent(row["lost"] for row in shown if row["name"] in compressed),
+        upstream=reached(read["upstream"], compressed)["shown"].max(),
+        costs=costs(summary, shots),
+        accuracy=accuracy(summary, shots),
+        pooled=pooled(runs, shots),
+        probe=beyond_probe(runs, prompting, shots),
+        calibration=calibration(runs),
+        matched=to_records(read["matched"][read["matched"]["compression"] == EVERY_KIND]),
+        labels={name: METHODS[name].label for name in runs["method"].unique()},
+        mapping=mapping(read["mappings"], read["remapped"], runs),
+        own=[row for row in tested if row["claim"] not in catalogued],
+        paper=[row for row in tested if "2308.14969" in row["source"]],
+        others=[row for row in tested if row["claim"] in catalogued and "2308.14969" not in row["source"]],
+        not_run=len(rows) - len(tested),
+        shared=shared,
+        figures=sorted(path.name for path in folder.glob("*.png")),
+    )
+
+
+def number(value: float | None, form: str = "+.1f") -> str:
+    """Write a number for people; "–" stands for none."""
+    if value is None or pd.isna(value):
+        return "–"
+    text = format(value, form)
+    return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")  # zero has no sign
+
+
+def effect(row: dict) -> str:
+    """Write an effect with its interval, bold where that is above or below zero as a whole, but where the verdict is
+    that all of it is chance."""
+    if row["effect"] is None or pd.isna(row["effect"]):
+        return "–"
+    if row["low"] is None or pd.isna(row["low"]):
+        return number(row["effect"])
+    text = f"{number(row['effect'])} ({number(row['low'])} to {number(row['high'])})"
+    if row.get("verdict") == "at chance":
+        return f"{text}, at chance"
+    return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
+
+
+def extent(values: Iterable[float | None]) -> tuple[float, float] | None:
+    """Return the smallest and the largest of the values that are known, None where none is."""
+    known = [value for value in values if value is not None and not pd.isna(value)]
+    return (min(known), max(known)) if known else None
+
+
+def networks(runs: pd.DataFrame, upstream: pd.DataFrame) -> list[dict]:
+    """Return a row a backbone: its name, compression or control, measured `sparsity` (%), upstream accuracy (%) with
+    its interval, what it `lost` of the dense one's, and why it has no runs, if so."""
+    known = reached(upstream, compressed_backbones(runs))
+    rows = []
+    for one in to_records(runs.drop_duplicates("backbone")):
+        reasons = runs.loc[(runs["backbone"] == one["backbone"]) & (runs["status"] == "not run"), "reason"]
+        dense = known["top1"].get(one["dense"]) if one["dense"] else None
+        top1, low, high, _ = known.loc[one["backbone"]]
+        rows.append(
+            {
+                "name": one["backbone"],
+                "what": one["control"] or one["compression"],
+                "sparsity": 100 * one["sparsity_measured"] if one["sparsity_measured"] is not None else None,
+                **{"top1": top1, "low": low, "high": high},
+                "lost": None if dense is None or one["dense"] == one["backbone"] else dense - top1,
+                "why": reasons.iloc[0] if len(reasons) else None,
+            }
+        )
+    return rows
+
+
+def costs(summary: pd.DataFrame, shots: list[str]) -> dict[str, list[dict]]:
+    """Return by method a row a compressed network or control: what it costs in accuracy, a value a number of shots,
+    in points, with the 95 % interval over seeds."""
+    compared = summary[(summary["backbone"] != summary["dense"]) & summary["dense"].notna()]
+    columns = {f"accuracy_dense_minus_backbone_{part}": name for part, name in PARTS.items()}
+    found: dict[str, list[dict]] = {}
+    for (method, backbone), rows in compared.groupby(["method", "backbone"], sort=False):
+        cells = 100 * rows.set_index("shots")[list(columns)].rename(columns=columns).reindex(shots)
+        found.setdefault(method, []).append({"name": backbone, "cells": cells.to_dict("records")})
+    return found
+
+
+def accuracy(summary: pd.DataFrame, shots: list[str]) -> list[dict]:
+    """Return the mean accuracies over seeds (%) and their standard deviations of the dense networks and controls, a
+    row a network and method."""
+    shown = summary[(summary["compression"] == "none")]
+    rows = []
+    for (backbone, method), cells in shown.groupby(["backbone", "method"], sort=False):
+        of_shots = 100 * cells.set_index("shots")[["accuracy_mean", "accuracy_std"]].reindex(shots)
+        rows.append({"name": backbone, "method": method, "cells": of_shots.to_numpy().tolist()})
+    return rows
+
+
+def judged(runs: pd.DataFrame, claims: dict[str, dict], shots: list[str]) -> dict[str, list[dict]]:
+    """Return the effect and interval of comparisons, put to the test as claims are: of each, by its name, at each
+    number of shots and, last, at all."""
+    asked = {}
+    for name, claim in claims.items():
+        for budget in [*shots, None]:
+            stated_budget = int(budget) if budget and budget.isdigit() else budget
+            cells = claim["cells"] | ({"shots": stated_budget} if budget else {})
+            stated = {"text": "", "source": "", "measure": "accuracy_lost", "more_than": 0, **claim, "cells": cells}
+            asked[f"{name} {budget}"] = Claim.model_validate(stated)
+    rows = to_records(judge(runs, asked))
+    width = len(shots) + 1
+    return {name: rows[place * width : (place + 1) * width] for place, name in enumerate(claims)}
+
+
+def pooled(runs: pd.DataFrame, shots: list[str]) -> list[dict]:
+    """Return what compression costs in accuracy, mean over networks: a row a kind of these and a method, a cell a
+    number of shots and, last, all."""
+    rows = [{"kind": kind, "method": method} for kind in KINDS for method in runs["method"].unique()]
+    claims = {
+        f"{row['kind']} {row['method']}": {"cells": {"backbones": row["kind"], "methods": row["method"]}}
+        for row in rows
+    }
+    return [row | {"cells": cells} for row, cells in zip(rows, judged(runs, claims, shots).values(), strict=True)]
+
+
+def beyond_probe(runs: pd.DataFrame, prompting: list[str], shots: list[str]) -> list[dict]:
+    """Return by how much more compression costs under each way of prompting than under the linear probe: a row a
+    method, a cell a number of shots and, last, all."""
+    sides = {
+        method: {"cells": {"backbones": "compressed"}, "left": {"methods": method}, "right": {"methods": "lp"}}
+        for method in prompting
+    }
+    return [{"method": method, "cells": cells} for method, cells in judged(runs, sides, shots).items()]
+
+
+def calibration(runs: pd.DataFrame) -> list[dict]:
+    """Return what compression adds to the expected calibration error under each method: mean over networks, shots."""
+    added = {
+        method: {"measure": "ece_added", "cells": {"backbones": "compressed", "methods": method}}
+        for method in runs["method"].unique()
+    }
+    return [{"method": method} | cells[-1] for method, cells in judged(runs, added, []).items()]
+
+
+def mapping(mappings: pd.DataFrame, remapped: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
+    """Return how label mappings are like the dense network's, and how they move, means over shots and seeds in %.
+
+    A row a network and a method that looks at what a network predicts: `same`, the share of the target classes that
+    have the dense network's source class, at the same shots and seed; None of a dense one. `moved`, the share that is
+    mapped otherwise than in the epoch before, in the second half of training; None of a mapping that stays.
+    """
+    of_backbone = runs.drop_duplicates("backbone").set_index("backbone")["dense"]
+    looking = [name for name, method in METHODS.items() if method.maps_by_predictions]
+    shown = mappings[mappings["method"].isin(looking)].assign(dense=mappings["backbone"].map(of_backbone))
+    keys = [*AXES[1:], "target"]
+    of_dense = shown[["backbone", *keys, "source"]].rename(columns={"backbone": "dense", "source": "of_dense"})
+    both = shown.merge(of_dense, on=["dense", *keys], how="left")
+    alike = (both["source"] == both["of_dense"]).where(both["backbone"] != both["dense"])
+    late = remapped[remapped["epoch"] > remapped["epoch"].max() / 2]
+    row = ["method", "backbone"]
+    table = pd.DataFrame({"same": alike.astype(float).groupby([both[name] for name in row], sort=False).mean()})
+    table["moved"] = late.groupby(row)["share"].mean()
+    return [
+        {"method": method, "name": name, "same": 100 * same, "moved": 100 * moved}
+        for (method, name), (same, moved) in zip(table.index, table.to_numpy(), strict=True)
+    ]
+
+
+def main(folder: Path, results: Path | None = None) -> None:
+    """Write the page of a folder, of a study's results where they are given."""
+    if results:
+        take(results, folder)
+    with atomic(folder / "README.md") as temporary:
+        temporary.write_text(render(folder), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install quickstart test test-slow test-slurm test-browser lint docs bench clean
+.PHONY: help install quickstart test test-slow test-slurm test-browser lint docs lock bench clean
 help:
 	@echo "make quickstart   install into .venv and run the quickstart study (config.yaml)"
 	@echo "make test         install and run the tests"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-browser the report in Chromium, which root on Debian gets by apt-get where it is missing"
 	@echo "make lint         ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make docs         README.md and docs/ as a site: build/site/index.html"
+	@echo "make lock         uv.lock anew, of pyproject.toml and constraints.txt (uv has to be installed)"
 	@echo "make bench        time the engine against the published loop (bench/README.md)"
 	@echo "make clean        remove results/ (resources/, the downloads, stay)"
 
@@ -60,6 +61,10 @@ docs: .venv/.docs
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
 		--constraint constraints.txt --editable '.[docs]'
 	@touch $@
+
+# for uv sync: the set that pip installs
+lock:
+	uv lock --no-config $$(sed '/^#/d; s/^/-P /' constraints.txt)
 
 bench: install
 	$(BIN)/python bench/throughput.py

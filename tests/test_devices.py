@@ -38,6 +38,10 @@ class NVMLError(Exception):
     pass
 
 
+class NVMLLibraryMismatchError(Exception):
+    pass
+
+
 def _computing():
     if not users:
         raise NVMLError(NVML_ERROR_UNINITIALIZED)
@@ -65,6 +69,8 @@ def nvmlDeviceGetHandleByUUID(uuid):
 
 
 def nvmlDeviceGetComputeRunningProcesses(handle):
+    if _computing()[handle] is None:
+        raise NVMLLibraryMismatchError("Unversioned function called")
     return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in _computing()[handle]]
 """
 
@@ -375,11 +381,12 @@ def test_several_gpus_are_those_on_which_nobody_computes(hold, computing):
     assert taken(both) == ",".join(GPUS)
 
 
-def test_a_driver_that_does_not_tell_who_computes_is_told_and_keeps_nobody_waiting(node, computing, caplog):
-    computing(None)
+@pytest.mark.parametrize(("tells", "why"), [(None, "12"), ({GPUS[0]: None}, "Unversioned function called")])
+def test_a_driver_that_does_not_tell_who_computes_keeps_nobody_waiting(node, computing, caplog, tells, why):
+    computing(tells)
     with machine.lease(1) as gpu:
         assert gpu == GPUS[0]
-    assert f"{GPUS[0]}: who computes on it is not known: 12" in caplog.text
+    assert f"{GPUS[0]}: who computes on it is not known: {why}" in caplog.text
 
 
 def test_without_nvidia_ml_py_nobody_is_asked(node, computing, monkeypatch, caplog):

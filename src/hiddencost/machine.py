@@ -171,7 +171,7 @@ def _others(gpu: str) -> list[int]:
             running = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(gpu))
         finally:
             pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:  # the latter of an old driver
         log.warning("%s: who computes on it is not known: %s", gpu, error)
         return []
     return sorted({process.pid for process in running} - {os.getpid()})

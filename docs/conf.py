@@ -18,7 +18,7 @@ copyright = "the hiddencost contributors, MIT"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 # the source is the whole checkout, so that the links of its pages are the same on a code host and on the site
 root_doc = "README"
-include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "bench/**.md", "data/**.md"]
+include_patterns = ["*.md", "config/*.md", "docs/**.md", "docs/**.rst", "bench/**.md", "data/**.md"]
 exclude_patterns = [".*", "build", "results", "resources", "tests", "**/wheels"]
 html_theme = "furo"
 html_theme_options = {"source_directory": "docs/"}
@@ -31,7 +31,7 @@ FINDINGS = [str(page.relative_to(ROOT).with_suffix("")) for page in sorted(ROOT.
 CONTENTS = {
     "Start": ["docs/install", "docs/quickstart", "docs/studies", "docs/schema"],
     "Networks and data": ["docs/checkpoints", "docs/networks", "docs/datasets", "docs/upstream", "docs/clip"],
-    "Run": ["docs/machines", "docs/reruns", "docs/failures"],
+    "Run": ["docs/machines", "docs/snakemake", "docs/reruns", "docs/failures"],
     "Results": [*FINDINGS, "docs/results", "docs/tables", "docs/claims", "docs/analyses", "docs/use"],
     "Background": [
         "docs/method",
@@ -41,7 +41,7 @@ CONTENTS = {
         "bench/results/*",
         "data/*/README",
     ],
-    "Develop": ["docs/extending", "CONTRIBUTING", "docs/api", "CHANGELOG"],
+    "Develop": ["docs/extending", "CONTRIBUTING", "docs/api", "CHANGELOG", "config/*"],
 }
 
 

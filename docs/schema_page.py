@@ -2,10 +2,7 @@
 
 import json
 
-LIMITS = {
-    **{"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"},
-    **{"minItems": "at least so many:", "minLength": "characters, at least", "maxLength": "characters, at most"},
-}
+LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 def tables(schema: dict) -> str:

@@ -18,7 +18,7 @@ def _table(name: str, part: dict) -> str:
         f"| {_cell(value.get('description', ''))} |"
         for key, value in part["properties"].items()
     ]
-    head = ["", f"## {name}", "", part["description"], "", "| key | values | default | what |", "|---|---|---|---|"]
+    head = ["", f"## {name}", "", part.get("description", ""), "", "| key | values | default | what |", "|---|---|---|---|"]
     return "\n".join([*head, *rows, ""])
 
 

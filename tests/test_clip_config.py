@@ -93,7 +93,7 @@ def clip_of(**changes):
         ),
         (
             without("probe", config(methods=["zs"])),
-            "probe: the key is missing: methods has zs, whose recipe it is",
+            "probe: the key is missing: methods has zs, which takes its test_batch_size",
         ),
         (
             mixed(backbones=[CNN], methods=["zs"]),

@@ -196,7 +196,8 @@ def check_recipes(study: Study) -> None:
     for method in study.methods:
         recipe = METHODS[method].recipe
         if not METHODS[method].prompts and getattr(study, recipe) is None:
-            raise ValueError(f"{recipe}: the key is missing: methods has {method}, whose recipe it is")
+            why = "whose recipe it is" if METHODS[method].trains else "which takes its test_batch_size"
+            raise ValueError(f"{recipe}: the key is missing: methods has {method}, {why}")
     for index, backbone in enumerate(study.backbones):
         published = catalog.checkpoints().get(backbone.checkpoint)
         known = kinds().get(published.compression) if published else None

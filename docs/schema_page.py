@@ -18,8 +18,8 @@ def _table(name: str, part: dict) -> str:
         f"| {_cell(value.get('description', ''))} |"
         for key, value in part["properties"].items()
     ]
-    head = ["", f"## {name}", "", part.get("description", ""), "", "| key | values | default | what |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows, ""])
+    head = ["| key | values | default | what |", "|---|---|---|---|"]
+    return "\n".join(["", f"## {name}", "", part.get("description", ""), "", *head, *rows, ""])
 
 
 def kind(value: dict) -> str:

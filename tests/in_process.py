@@ -111,7 +111,7 @@ def run(config: dict, folder: Path, monkeypatch, figures: Iterable[str] = ()) ->
     monkeypatch.chdir(folder)
     monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_network)
     call = Call(load_study(config, "the study"))
-    import_tiny_network(Path(layout.IMPORTED.format(checkpoint="mobilenetv2")))
+    import_tiny_network(Path(layout.IMPORTED.format(home=layout.SHARED, checkpoint="mobilenetv2")))
     for dataset in call.study.datasets:
         make_dataset(call, dataset.name)
     for backbone in call.study.backbones:

@@ -149,12 +149,12 @@ def test_a_network_that_could_not_be_made_is_tried_again_when_told(network):
 @pytest.mark.parametrize("content", ['{"files": {"weights": {}}}', '{"files": [3]}', "[]", '{"files"', None])
 def test_a_damaged_report_of_a_download_is_told_in_a_line(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    path = Path(layout.FETCHED["checkpoints"].format("net"))
+    path = Path(layout.FETCHED["checkpoints"].format(home=layout.SHARED, name="net"))
     path.parent.mkdir(parents=True)
     path.write_text(content) if content else path.mkdir()
     assert damage.why_again(call(), str(path)) is None
     with pytest.raises(StudyError, match=f"{path}") as told:
-        downloads.report_of("checkpoints", "net")
+        downloads.report_of(path.parent)
     assert len(str(told.value).splitlines()) == 1
 
 

@@ -32,6 +32,7 @@ from hiddencost.jobs import (
     ending,
     grid,
     layout,
+    places,
     requests,
     resources,
     results,
@@ -400,7 +401,7 @@ def test_a_file_of_paths_that_is_gone_leaves_what_was_fetched_of_it(call, caplog
     before, seen = params_of(call(own)), call(own)
     away.refuse_unmade(seen)
     Path("w.pth").rename("unmounted.pth")
-    report = layout.FETCHED["checkpoints"].format("mobilenetv2")
+    report = places.fetched(seen, "checkpoints", "mobilenetv2")
     line = (
         f"^config.yaml: paths.mobilenetv2: there is no {Path.cwd()}/w.pth; expected it, as {report} has to be made$"
     )
@@ -543,7 +544,7 @@ def test_an_import_that_a_training_on_a_folder_starts_from_is_held_whole(call, t
             make(*made)
     Path("images").rename("unmounted")
     away.refuse_unmade(call(edit))
-    Path(layout.IMPORTED.format(checkpoint="mobilenetv2"), file).unlink()
+    Path(layout.IMPORTED.format(home=layout.SHARED, checkpoint="mobilenetv2"), file).unlink()
     with pytest.raises(StudyError, match=f"expected it, as resources/backbones/mobilenetv2/{file} has to be made$"):
         away.refuse_unmade(call(edit))
 
@@ -561,7 +562,7 @@ def test_colours_and_seeds_ask_for_no_folder_of_upstream_images(call, trained_on
 def fail(kind, name, entry, offline=False):
     """Leave the report of a download that has failed."""
     report = {"failed": "no source gave it", "attempt": 2, "asked": download_digest(name, entry.files, offline)}
-    write_json(layout.FETCHED[kind].format(name), report)
+    write_json(layout.FETCHED[kind].format(home=layout.SHARED, name=name), report)
 
 
 def test_a_download_that_has_failed_is_left_out_until_it_is_retried_or_another(call):
@@ -578,14 +579,14 @@ def test_a_download_that_has_failed_is_left_out_until_it_is_retried_or_another(c
     assert checkpoints.fetch_checkpoint(again, "mobilenetv2")["attempt"] == 3
     # without the network it is another download
     assert downloads.is_retried(
-        call(offline="true"), downloads.report_of("checkpoints", "mobilenetv2"), "mobilenetv2", entry
+        call(offline="true"), downloads.report_of(Path("resources/checkpoints/mobilenetv2")), "mobilenetv2", entry
     )
     # as it is where the lock file holds another first use, or none any more
     write_json(LOCK, {"mobilenetv2/mobilenet_v2-b0353104.pth": "0" * 64})
     assert grid.left_out(call())["backbone"] == {}
 
 
-@pytest.mark.parametrize("file", [LOCK, layout.FETCHED["checkpoints"].format("mobilenetv2")])
+@pytest.mark.parametrize("file", [LOCK, layout.FETCHED["checkpoints"].format(home=layout.SHARED, name="mobilenetv2")])
 @pytest.mark.parametrize("content", [b"", b'{"failed": ', b"[1]", b"\xff\xfe"])
 def test_a_damaged_record_of_downloads_is_a_line_of_the_plan(call, file, content):
     Path(file).parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from hiddencost.compression.gate import verify
 from hiddencost.compression.photos import Recognised
 from hiddencost.fetch import fetch_all
 from hiddencost.files import read_json, write_json
-from hiddencost.jobs import away, checkpoints, grid, layout, results, upstream, values
+from hiddencost.jobs import away, checkpoints, downloads, grid, places, results, upstream, values
 from hiddencost.jobs.call import read_call
 from hiddencost.messages import StudyError
 from hiddencost.networks import architectures, backbones
@@ -91,9 +91,9 @@ def make(folder=GMP, **changes):
 def imported(call, checkpoint="resnet18-gmp"):
     """Fetch and import a checkpoint, as its jobs do; return the folder."""
     entry = call.published[checkpoint]
-    report = Path(layout.FETCHED["checkpoints"].format(checkpoint))
+    report = Path(places.fetched(call, "checkpoints", checkpoint))
     write_json(report, fetch_all(checkpoint, entry.files, report.parent, Path("lock.json")))
-    folder = Path(layout.IMPORTED.format(checkpoint=checkpoint))
+    folder = Path(places.imported_folder(call, checkpoint))
     import_checkpoint(checkpoint, entry.layout(), report, folder)
     return folder
 
@@ -104,7 +104,7 @@ def test_a_network_that_is_not_made_yet_is_left_out_with_what_makes_it(call):
     assert list(reasons) == ["gmp", "lth8"]
     assert all("snakemake --configfile studies/remade.yaml makes such" in reason for reason in reasons.values())
     away.refuse_unmade(asked)  # it is no file that is gone
-    assert layout.FETCHED["checkpoints"].format("resnet18-gmp") not in results.downloads_to_fetch(asked)
+    assert places.fetched(asked, "checkpoints", "resnet18-gmp") not in results.downloads_to_fetch(asked)
     public = call(paths={"resnet18-v1": {"network": GMP}})
     assert grid.left_out(public)["backbone"]["dense"].startswith("no study has made the network /")
 
@@ -131,16 +131,19 @@ def test_a_network_of_another_study_stands_for_a_checkpoint(call):
 def test_the_job_that_fetches_takes_the_files_of_the_other_study(call):
     """Which are others than those of the published one: of a lottery ticket no `mask`."""
     make(TICKET, compression="lth", architecture="resnet50", sparsity_declared=0.832)
-    files = checkpoints.fetch_checkpoint(call(), "resnet50-lth8")
+    asked = call()
+    files = checkpoints.fetch_checkpoint(asked, "resnet50-lth8")
+    report, own = places.fetched(asked, "checkpoints", "resnet50-lth8"), downloads.own_paths(asked)
     params = json.dumps(values.texts(files, checkpoints.DOWNLOAD))
     code = (
         "import json, runpy, sys; from types import SimpleNamespace as S; "
-        "job = S(rule='fetch_checkpoint', log=['log'], output=['resnet50-lth8/fetched.json'], "
-        "params=json.loads(sys.argv[1]), config={}, scriptdir=sys.argv[2]); "
+        "job = S(rule='fetch_checkpoint', log=['log'], output=[sys.argv[3]], "
+        "params=json.loads(sys.argv[1]), config={'own_paths': json.loads(sys.argv[4])}, scriptdir=sys.argv[2]); "
         "runpy.run_path(sys.argv[2] + '/fetch.py', {'snakemake': job})"
     )
-    subprocess.run([sys.executable, "-c", code, params, str(ROOT / "workflow/scripts")], check=True)
-    report = read_json(Path("resnet50-lth8/fetched.json"))
+    given = [params, str(ROOT / "workflow/scripts"), report, json.dumps(own)]
+    subprocess.run([sys.executable, "-c", code, *given], check=True)
+    report = read_json(report)
     assert report["failed"] is None
     assert {key: Path(file["path"]).name for key, file in report["files"].items()} == FILES
 

@@ -78,7 +78,7 @@ def make(call, job, seed, **changes):
 def test_runs_are_counted_and_what_is_left_out_has_its_reason(describe):
     tickets = [{"name": name, "checkpoint": f"resnet50-{name}"} for name in ("lth1", "lth2")]
     text = describe(backbones=[*CONFIG["backbones"][:2], *tickets])
-    assert "64 runs = 4 backbones x 1 datasets x 4 methods x 2 budgets x 2 seeds" in text
+    assert "64 runs = 4 backbones x 1 dataset x 4 methods x 2 budgets x 2 seeds" in text
     assert "to run     32 runs in 8 packs, of which 0 are up to date" in text
     assert "left out   32 runs" in text
     assert "lth1, lth2 (32 runs): never made public" in text
@@ -88,21 +88,23 @@ def test_packs_that_are_up_to_date_are_counted_and_others_have_their_reason(desc
     of = call()
     made = make(of, "probe", 1)
     text = describe()
-    assert "64 runs in 16 packs, of which 1 are up to date" in text
+    assert "64 runs in 16 packs, of which 1 is up to date" in text
     assert "stale" not in text
     # Snakemake knows of their inputs
     text = describe(planned=[made])
     assert "64 runs in 16 packs, of which 0 are up to date" in text
-    assert "  stale      1 packs are made again, as their inputs are" in text
+    assert "  stale      1: packs that are made again, as their inputs are" in text
     make(of, "train", 0, code="another")
     make(of, "train", 1, code="another")
     make(of, "probe", 0, recipe={})
     text = describe()
-    assert "64 runs in 16 packs, of which 1 are up to date" in text
-    assert "  stale      2 packs were trained by an older version of the code: they are trained anew" in text
-    assert "  stale      1 packs do not hold what the study asks for: the runs that are not in the ledger" in text
+    assert "64 runs in 16 packs, of which 1 is up to date" in text
+    assert "  stale      2: packs that were trained by an older version of the code: they are trained anew" in text
+    assert (
+        "  stale      1: packs that do not hold what the study asks for: the runs that are not in the ledger" in text
+    )
     # a value that is taken out of the study leaves a table as it is
-    assert "32 runs in 16 packs, of which 1 are up to date" in describe(shots=[1])
+    assert "32 runs in 16 packs, of which 1 is up to date" in describe(shots=[1])
 
 
 def test_shots_above_the_images_that_the_catalog_counts_are_told(describe):
@@ -148,7 +150,10 @@ def test_of_downloads_without_a_published_size_the_weights_are_counted(describe,
 
 def test_a_call_that_makes_a_part_of_a_study_is_told_what_it_makes(describe, call):
     of = call()
-    fetched, first = layout.FETCHED["checkpoints"].format("mobilenetv2"), of.study.backbones[0].name
+    fetched, first = (
+        layout.FETCHED["checkpoints"].format(home=layout.SHARED, name="mobilenetv2"),
+        of.study.backbones[0].name,
+    )
     text = describe(planned=[fetched], is_whole=False)
     assert text.splitlines()[0] == "Study quickstart: of its 16 packs this call makes 0"
     assert "  downloads  at least 14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in text
@@ -309,8 +314,35 @@ def test_jobs_are_spread_over_devices_but_not_divided():
 
 def test_times_are_told_in_units_that_a_person_reads():
     hours = [0.001, 0.9, 1.2, 40, 281, 4206, 275_530]
-    words = ["1 min", "54 min", "1.2 h", "40 h", "12 days", "180 days", "31 years"]
+    words = ["1 min", "54 min", "1.2 h", "40 h", "12 days", "180 days", "30 years"]
     assert [rates.duration(3600 * each) for each in hours] == words
+
+
+def test_one_of_a_kind_is_told_as_one(describe):
+    text = describe(**ONE)
+    assert "Study quickstart: 1 run = 1 backbone x 1 dataset x 1 method x 1 budget x 1 seed\n" in text
+    assert "to run     1 run in 1 pack, of which 0 are up to date" in text
+
+
+def test_an_analysis_of_compressed_networks_without_any_is_told(describe):
+    some = {"analysis": ["why", "split", "latency"]}
+    assert "  empty " not in describe(**some)
+    alone = [one for one in CONFIG["backbones"] if "compression" not in one]
+    told = "  empty      why, split: they compare compressed networks with their dense ones under a prompt, and "
+    assert f"{told}the study has no such two\n" in describe(**some, backbones=alone)
+    assert "  empty " not in describe(backbones=alone)
+
+
+def test_networks_that_are_weighed_where_a_study_is_planned_take_disk(call):
+    of = call()
+    vars(of)["checkpoints"] = {
+        name: entry.model_copy(update={"weights_mb": 100.0, "files": {"weights": FILES["mask"]}})
+        for name, entry in of.published.items()
+    }
+    vars(of)["published"] = {
+        name: entry.model_copy(update={"weights_mb": None}) for name, entry in of.checkpoints.items()
+    }
+    assert "networks 500.0 MB" in outlook._disk(of, lambda path: True).replace("0.5 GB", "500.0 MB")
 
 
 def test_networks_without_a_dense_one_are_told(describe):

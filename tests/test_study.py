@@ -124,6 +124,69 @@ BAD = {
         "cifar10-parts",
         "studies/mine.yaml: datasets[0].name: 'cifar10-parts' is unknown; did you mean 'cifar10-part'? allowed:",
     ),
+    "a method in capitals": (["methods"], ["ILM"], "methods[0]: 'ILM' is unknown; did you mean 'ilm'? allowed: rlm"),
+    "a method by its sign in words": (
+        ["methods"],
+        ["blmplus"],
+        "'blmplus' is unknown; did you mean 'blm+'? allowed:",
+    ),
+    "a method by what figures call it": (
+        ["methods"],
+        ["linear"],
+        "allowed: rlm, flm, ilm, flm-opt, ilm-opt, blm, blm+",
+    ),
+    "its name at the end": (["methods"], ["linear"], "zs; linear probe is 'lp'"),
+    "a method by a part of what figures call it": (["methods"], ["finetune"], "zs; fine-tuning is 'ft'"),
+    "a dataset in capitals": (
+        ["datasets", 0, "name"],
+        "CIFAR10",
+        "datasets[0].name: 'CIFAR10' is not allowed: expected small letters, digits, '.', '_' and '-', a letter or a "
+        "digit first; did you mean 'cifar10'?",
+    ),
+    "a dataset with a hyphen": (
+        ["datasets", 0, "name"],
+        "cifar-10",
+        "'cifar-10' is unknown; did you mean 'cifar10'?",
+    ),
+    "a name of words": (
+        ["study"],
+        "My Study",
+        "study: 'My Study' is not allowed: expected small letters, digits, '.",
+    ),
+    "a name of words, mended": (["study"], "My Study", "; did you mean 'my-study'?"),
+    "a sparsity beside the compression": (
+        ["backbones", 0, "sparsity"],
+        0.5,
+        "backbones[0].sparsity: the key 'sparsity' is not allowed here: it stands under sparsify or compression, "
+        "such as compression: {algorithm: magnitude, sparsity: 0.5}; allowed: name, checkpoint, ",
+    ),
+    "a recipe's key at the top": (
+        ["epochs"],
+        3,
+        "epochs: the key 'epochs' is not allowed here: it stands under protocol, clip, probe or finetune; allowed",
+    ),
+    "an algorithm alone": (
+        ["backbones", 1, "compression"],
+        "magnitude",
+        "backbones[1].compression: 'magnitude' is not allowed: expected a mapping of keys to values, such as "
+        "compression: {algorithm: magnitude, sparsity: 0.5}",
+    ),
+    "a seed in quotes": (
+        ["seeds"],
+        ["0"],
+        "seeds[0]: '0' is not allowed: input should be a valid integer; did you mean",
+    ),
+    "a milestone that is an epoch": (
+        ["probe", "milestones"],
+        [5],
+        "probe.milestones[0]: 5 is not allowed: input should be less than 1: it is a share of the epochs; did you "
+        "mean 5 / epochs?",
+    ),
+    "more photos than there are": (
+        ["verification", "photos_top1"],
+        25,
+        "photos_top1: 25 is not allowed: input should",
+    ),
     "checkpoint": (
         ["backbones", 0, "checkpoint"],
         "mobilenet",
@@ -209,7 +272,11 @@ BAD = {
         "backbones[1]: a backbone has either a compression or a control, not both",
     ),
     "path as a name": (["study"], "../elsewhere", "studies/mine.yaml: study: '../elsewhere' is not allowed: "),
-    "colour": (["figures", "colours"], {"ilm": "blue"}, "figures.colours.ilm: 'blue' is not allowed: "),
+    "colour": (
+        ["figures", "colours"],
+        {"ilm": "blue"},
+        "figures.colours.ilm: 'blue' is not allowed: expected '#' and six hexadecimal digits, such as '#d55e00'",
+    ),
     "colour of an unknown method": (
         ["figures", "colours"],
         {"iml": "#000000"},

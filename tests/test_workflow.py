@@ -284,7 +284,7 @@ def test_a_dry_run_says_which_values_changed_and_which_packs_are_made_again(proj
         assert f"recipe.gamma={gamma}" in text
     assert "epochs" not in reason
     assert "12 runs in 4 packs, of which 2 are up to date" in output
-    assert "stale      2 packs do not hold what the study asks for" in output
+    assert "stale      2: packs that do not hold what the study asks for" in output
     # a call that makes one pack ends with that
     pack = "results/small/runs/dense/cifar10-part/seed0.parquet"
     _, output = snakemake(project, pack)
@@ -649,6 +649,13 @@ def test_bad_input_stops_before_any_job_with_a_line_for_each_fault(project):
     assert "config.yaml: protocol.epoch: the key 'epoch' is unknown; did you mean 'epochs'?" in output
     assert "Traceback" not in output
     assert not (project / "results").exists()
+
+
+def test_a_study_among_the_targets_is_told_how_it_is_asked_for(project):
+    _, output = snakemake(project, "--dry-run", "studies/smoke.yaml", status=1)
+    told = "studies/smoke.yaml: it is a study, and nothing to be made; expected --configfile studies/smoke.yaml"
+    assert told in output
+    assert "No rule to produce" not in output
 
 
 def test_a_wrong_claim_stops_before_any_job_with_a_line(project):

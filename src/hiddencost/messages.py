@@ -1,7 +1,7 @@
 """Errors of a user's input: one line each, with the place, the value and what was expected."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -37,6 +37,11 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def counted(count: int, word: str) -> str:
+    """Return a number of things, such as "1 run" and "1,200 runs"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def listed(names: Iterable[object], last: str) -> str:
     """Return names as a sentence has them, such as "a, b or c", with `last` before the last."""
     *first, final = map(str, names)
@@ -64,11 +69,22 @@ def _instead(name: object, allowed: Iterable[object], told: str = "") -> str:
 
 
 def _nearest(name: object, names: Iterable[str], most: int = 1) -> list:
-    """Return the names that are nearest to one that is none of them; of a number the nearest numbers."""
+    """Return the names that are nearest to one that is none of them: that are it but for capitals and signs, else
+    that are like it, else that begin with it; of a number the nearest numbers."""
     if isinstance(name, int):
         numbers = [int(other) for other in names if other.isdecimal()]
         return sorted(numbers, key=lambda number: abs(number - name))[:most]
-    return get_close_matches(name[:100], names, most, 0.7 if most > 1 else 0.6) if isinstance(name, str) else []
+    if not isinstance(name, str):
+        return []
+    names, meant = list(names), name[:100].casefold()
+    same = [other for other in names if _plain(other) == _plain(meant)]
+    near = same or get_close_matches(meant, names, most, 0.7 if most > 1 else 0.6)
+    return (near or [other for other in names if len(meant) > 2 and other.startswith(meant)])[:most]
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people write otherwise: capitals, and signs but the plus of `blm+`."""
+    return re.sub(r"[^a-z0-9+]", "", name.casefold().replace("plus", "+"))
 
 
 def describe_mismatch(expected: Mapping[str, list[int]], given: Mapping[str, list[int]]) -> str:
@@ -96,8 +112,17 @@ class _KnownName:
 
     def check(self, name: str) -> str:
         if name not in self.names():
-            raise ValueError(describe_unknown_name(name, self.names()))
+            raise ValueError(f"{describe_unknown_name(name, self.names())}{self._by_label(name)}")
         return name
+
+    def _by_label(self, name: str) -> str:
+        """Say which name stands for what was written, as figures have it: lp for a linear probe."""
+        entries = {} if _nearest(name, self.names()) or not isinstance(self.registry, Mapping) else self.registry
+        of_entries = {key: getattr(entry, "label", None) for key, entry in entries.items()}
+        labels = {label.casefold(): key for key, label in of_entries.items() if isinstance(label, str)}
+        begin = [label for label in labels if len(name) > 2 and _plain(label).startswith(_plain(name))]
+        near = begin or get_close_matches(name[:100].casefold(), labels, 1)
+        return f"; {near[0]} is {labels[near[0]]!r}" if near else ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return no_info_after_validator_function(self.check, handler(source))
@@ -117,6 +142,35 @@ def one_of(registry: Collection[str], *others: str) -> _KnownName:
         others: further names that are allowed.
     """
     return _KnownName(registry, others)
+
+
+@dataclass(frozen=True)
+class InWords:
+    """The check of a text by a pattern, which messages tell in words.
+
+    Attributes:
+        pattern: a regular expression of the whole text.
+        words: what it allows, for people.
+        mend: returns what a text that it does not allow may be meant to be.
+    """
+
+    pattern: str
+    words: str
+    mend: Callable[[str], str] = str
+
+    def check(self, text: str) -> str:
+        """Return a text as it is. Raises ValueError where the pattern does not allow it."""
+        if re.fullmatch(self.pattern, text):
+            return text
+        meant = self.mend(text[:100])
+        hint = f"; did you mean {meant!r}?" if re.fullmatch(self.pattern, meant) else ""
+        raise ValueError(f"{text!r} is not allowed: expected {self.words}{hint}")
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict:
+        return handler(schema) | {"pattern": self.pattern}
 
 
 def refuse_duplicates(values: list) -> list:
@@ -156,10 +210,13 @@ def _explain(root: type[BaseModel], problem: ErrorDetails) -> str:
     where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        fields = _model_at(root, location[:-1]).model_fields
-        return f"{where}: the key {describe_unknown_name(location[-1], fields)}"
+        fields, key = _model_at(root, location[:-1]).model_fields, location[-1]
+        if stands := _stands(root, location):
+            return f"{where}: the key {key!r} is not allowed here: it stands {stands}; allowed: {', '.join(fields)}"
+        return f"{where}: the key {describe_unknown_name(key, fields)}"
     if problem["type"] in ("model_type", "dict_type"):
-        return f"{where}: {problem['input']!r} is not allowed: expected a mapping of keys to values"
+        told = "expected a mapping of keys to values"
+        return f"{where}: {problem['input']!r} is not allowed: {told}{_such_as(root, location)}"
     if problem["type"] == "missing":
         return f"{where}: the key is missing"
     if problem["type"] != "value_error":
@@ -168,13 +225,43 @@ def _explain(root: type[BaseModel], problem: ErrorDetails) -> str:
     return f"{where}: {message}" if where else message
 
 
+def _stands(root: type[BaseModel], location: list) -> str:
+    """Return where a key stands that is written in another place: in a part of the mapping that it is in, or in one
+    that this is a part of; "" of a key that there is nowhere near."""
+    *place, key = location
+    own = _model_at(root, place)
+    parts = [
+        name for name in own.model_fields if (part := _model_at(own, [name])) is not own and key in part.model_fields
+    ]
+    if parts:
+        return f"under {listed(parts, 'or')}{_such_as(own, [parts[-1]])}"
+    for depth in range(len(place) - 1, -1, -1):
+        if isinstance(place[depth], str) and key in _model_at(root, place[:depth]).model_fields:
+            return f"beside {place[depth]}"
+    return ""
+
+
+def _such_as(root: type[BaseModel], location: list) -> str:
+    """Return the first example of what stands in a place, as YAML has it, as the end of a message."""
+    field = _model_at(root, location[:-1]).model_fields.get(str(location[-1]))
+    if field is None or not field.examples:
+        return ""
+    pairs = ", ".join(f"{key}: {value}" for key, value in field.examples[0].items())
+    return f", such as {location[-1]}: {{{pairs}}}"
+
+
 def _meant(root: type[BaseModel], problem: ErrorDetails) -> str:
-    """Return what a value of another kind may be meant to be: a list of itself, the share that a percentage is."""
+    """Return what a value of another kind may be meant to be: a list of itself, the share that a percentage is, the
+    number that a text has."""
     given, location = problem["input"], list(problem["loc"])
     if problem["type"] == "list_type" and isinstance(given, int | float | str):
         field = _model_at(root, location[:-1]).model_fields.get(str(location[-1]))
         examples = (field and not isinstance(given, float) and field.examples) or [[given]]
         return f", such as {examples[0]}"
+    if problem["type"] in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"\d{1,9}", given):
+        return f"; did you mean {int(given)}, without quotes?"
+    if "milestones" in location and isinstance(given, int | float) and given >= 1:
+        return f": it is a share of the epochs; did you mean {given:g} / epochs?"
     percent = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", given) if isinstance(given, str) else None
     value = float(percent[1]) if percent else given
     most = problem.get("ctx", {}).get("lt", problem.get("ctx", {}).get("le", 1.0 if percent else None))

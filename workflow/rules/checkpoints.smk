@@ -1,6 +1,6 @@
 # From published files to verified backbones.
 
-FETCHED_PHOTOS = layout.FETCHED["photos"].format(CALL.study.verification.photos)
+FETCHED_PHOTOS = places.fetched(CALL, "photos", CALL.study.verification.photos)
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 
@@ -8,11 +8,11 @@ VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 # A download that fails is a result: the file says why, and the jobs behind it go on without.
 rule fetch_checkpoint:
     output:
-        layout.FETCHED["checkpoints"].format("{checkpoint}"),
+        layout.FETCHED["checkpoints"].format(home="{home}", name="{checkpoint}"),
     log:
-        "resources/logs/fetch_checkpoint/{checkpoint}.log",
+        "{home}/logs/fetch_checkpoint/{checkpoint}.log",
     benchmark:
-        "resources/benchmarks/fetch_checkpoint/{checkpoint}.tsv"
+        "{home}/benchmarks/fetch_checkpoint/{checkpoint}.tsv"
     localrule: True
     conda:
         "../../envs/hiddencost.yaml"
@@ -54,11 +54,11 @@ rule import_checkpoint:
     input:
         in_time(checkpoints.fetched_checkpoint),
     output:
-        layout.imported("{checkpoint}"),
+        layout.imported("{checkpoint}", "{home}"),
     log:
-        "resources/logs/import_checkpoint/{checkpoint}.log",
+        "{home}/logs/import_checkpoint/{checkpoint}.log",
     benchmark:
-        "resources/benchmarks/import_checkpoint/{checkpoint}.tsv"
+        "{home}/benchmarks/import_checkpoint/{checkpoint}.tsv"
     conda:
         "../../envs/hiddencost.yaml"
     resources:

@@ -25,9 +25,10 @@ sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
 from hiddencost import machine, memory
-from hiddencost.jobs import analyses, away, call, checkpoints, datasets, ending, grid, layout, outlook, results, tidy
-from hiddencost.jobs import training, upstream, values
+from hiddencost.jobs import analyses, away, call, checkpoints, datasets, downloads, ending, grid, layout, outlook
+from hiddencost.jobs import places, results, tidy, training, upstream, values
 from hiddencost.messages import StudyError
+from hiddencost.study import load
 
 for variable, value in memory.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
@@ -37,6 +38,8 @@ STUDY_FILES = [] if IS_MODULE else workflow.overwrite_configfiles or [Path("conf
 STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES)) or "the module's config"
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if STUDY_FILES == workflow.overwrite_configfiles else "")
 try:
+    if workflow.is_main_process and not IS_MODULE:
+        load.refuse_studies(sys.argv[1:], STUDY_FILES)
     told = call.read_config(STUDY_FILES, config if IS_MODULE else workflow.config_settings.config)
     stated = STUDY_FILE if IS_MODULE else call.stated_in(STUDY_FILE, workflow.config_settings.config)
     CALL = call.read_call(told, stated, COMMAND, is_job=not workflow.is_main_process)
@@ -53,6 +56,7 @@ if not (IS_MODULE or workflow.overwrite_configfiles):  # read by now: Snakemake 
 
 # for the scripts: as params they would run jobs again
 config = config | {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
+config |= {"own_paths": downloads.own_paths(CALL)}
 
 RESULTS, OUTPUT = CALL.results, CALL.output
 if workflow.modifier.modify_path(RESULTS) != RESULTS:
@@ -72,6 +76,7 @@ def any_of(names):
 
 
 wildcard_constraints:
+    home=any_of((layout.SHARED, f"{RESULTS}/{layout.OWN}")),
     checkpoint=any_of(CALL.published),
     backbone=any_of(grid.axes(CALL.study)["backbone"]),
     dataset=any_of(CALL.datasets),

@@ -5,11 +5,11 @@ SPLIT = f"{RESULTS}/{layout.SPLIT}"
 
 rule fetch_dataset:
     output:
-        layout.FETCHED["datasets"].format("{dataset}"),
+        layout.FETCHED["datasets"].format(home="{home}", name="{dataset}"),
     log:
-        "resources/logs/fetch_dataset/{dataset}.log",
+        "{home}/logs/fetch_dataset/{dataset}.log",
     benchmark:
-        "resources/benchmarks/fetch_dataset/{dataset}.tsv"
+        "{home}/benchmarks/fetch_dataset/{dataset}.tsv"
     localrule: True
     conda:
         "../../envs/hiddencost.yaml"

@@ -13,13 +13,13 @@ folder = Path(snakemake.output[0]).parent
 name, kind = folder.name, {"raw": "datasets"}.get(folder.parent.name, folder.parent.name)
 entries = {"checkpoints": catalog.checkpoint, "datasets": catalog.datasets().get, "photos": catalog.photos().get}
 settings = values.read(snakemake.params)
-# of the user's own as the settings name them, as a network of another study has other files than the published one
-known, asked = SourceFile.model_fields, settings["files"]
+# of the user's own as the call has found them, as they are of no catalog, or others than its entry's
+known, own = SourceFile.model_fields, snakemake.config["own_paths"].get(snakemake.output[0], {})
 files = {
-    key: SourceFile(**{field: file[field] for field in known.keys() & file.keys()}).from_paths(file["own"])
-    if file["own"]
+    key: SourceFile(**{field: file[field] for field in known.keys() & file.keys()}).from_paths(paths)
+    if (paths := own.get(key, file["own"]))
     else entries[kind](name).files[key]
-    for key, file in asked.items()
+    for key, file in settings["files"].items()
 }
 offline, root = bool(snakemake.config.get("offline")), Path(snakemake.scriptdir).resolve().parents[1]
 report = fetch_all(name, files, folder, Path(LOCK), offline, root)

@@ -1,8 +1,10 @@
-"""Entries of the catalog that are made from a library's own: timm's and open_clip's."""
+"""Entries of the catalog that are made from a library's own, timm's and open_clip's; and what libraries state of the
+images of an architecture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 
 from hiddencost.catalog.entries import CheckpointEntry, Preprocessing
 from hiddencost.sources import Source, SourceFile
@@ -82,6 +84,50 @@ def open_clip_entry(name: str) -> CheckpointEntry:
         citation="Cherti et al., Reproducible scaling laws for contrastive language-image learning, CVPR 2023",
         read_from=f"open_clip.get_pretrained_cfg({model!r}, {tag!r}), open_clip {open_clip.__version__}",
     )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The images of an architecture, as its library states them.
+
+    Attributes:
+        preprocessing: None where no library states any.
+        canvas: the side of its input, in pixels; None where no library states one.
+    """
+
+    preprocessing: Preprocessing | None = None
+    canvas: int | None = None
+
+
+@cache
+def preset(architecture: str) -> Preset:
+    """Return how the images of an architecture are made: by torchvision's default weights of it, or by timm's.
+
+    architecture: see `networks.build`. Raises ValueError where timm or torchvision has none of that name, with the
+    names that are near; of a name of this project alone nothing is stated.
+    """
+    if architecture.startswith("timm/"):
+        return _timm_preset(architecture.removeprefix("timm/"))
+    import torchvision  # takes seconds, and PyTorch with it
+
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        return Preset()
+    images = torchvision.models.get_model_weights(architecture).DEFAULT.transforms()
+    values = {"mean": images.mean, "std": images.std, "interpolation": images.interpolation.value}
+    return Preset(Preprocessing.model_validate(values), images.crop_size[0])
+
+
+def _timm_preset(name: str) -> Preset:
+    import timm  # takes seconds, and PyTorch with it
+
+    if not timm.is_model(name):
+        near = [f"timm/{other}" for other in get_close_matches(name, timm.list_models())]
+        raise ValueError(f"timm has no model {name!r}; near it: {', '.join(near) or 'nothing'}")
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return Preset()
+    values = {"mean": list(config.mean), "std": list(config.std), "interpolation": config.interpolation}
+    return Preset(Preprocessing.model_validate(values), config.input_size[-1])
 
 
 @dataclass(frozen=True)

@@ -48,4 +48,5 @@ PUBLISHED: dict[str, CompressionKind] = {
     "tinyclip": CompressionKind("tinyclip", "TinyCLIP"),
     "ofq": CompressionKind("ofq", "OFQ", quantises=True),
     "w8a8": CompressionKind("w8a8", "torchvision W8A8", quantises=True),
+    "pruned": CompressionKind("pruned"),  # a network of one's own, nobody says how
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.files import is_away
-from hiddencost.jobs import checkpoints, downloads, layout, requests, upstream, values
+from hiddencost.jobs import checkpoints, downloads, layout, places, requests, upstream, values
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import left_out
 from hiddencost.messages import StudyError, one_line
@@ -30,16 +30,17 @@ def refuse_unmade(call: Call) -> None:
 
 
 def _of_paths(call: Call) -> Iterator[tuple[str, str, list[Made]]]:
-    """Yield each path of the study's `paths` that is gone, after what it is called, and what is made of it."""
+    """Yield each file of the user's own that is gone, after what it is called, and what is made of it."""
     kinds: dict[str, Mapping[str, CheckpointEntry | DatasetEntry | PhotosEntry]]
     photos = {call.study.verification.photos: call.study.photos_entry()}
     kinds = {"checkpoints": call.published, "datasets": call.datasets, "photos": photos}
     for kind, entries in kinds.items():
         for name, entry in entries.items():
             for path in (path for file in entry.files.values() for path in file.own_paths if is_away(path)):
-                report = layout.FETCHED[kind].format(name)
+                report = places.fetched(call, kind, name)
                 settings = downloads.settings(call, kind, name, entry)
-                yield f"paths.{name}", path, [(report, "fetch", settings, checkpoints.DOWNLOAD)]
+                what = f"paths.{name}" if name in call.study.paths else f"backbone {name}"
+                yield what, path, [(report, "fetch", settings, checkpoints.DOWNLOAD)]
 
 
 def _of_upstream_folders(call: Call) -> Iterator[tuple[str, str, list[Made]]]:

@@ -3,21 +3,20 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from hiddencost import contents, yaml_file
-from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry
+from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import atomic, canonical, is_away, sha256_text
+from hiddencost.files import canonical, is_away, sha256_text
 from hiddencost.jobs import layout, own_files
+from hiddencost.jobs.own_networks import own_entry
+from hiddencost.jobs.seen import seen
 from hiddencost.messages import StudyError, one_line
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.convolutional import IMAGENET_CLASSES
@@ -25,6 +24,7 @@ from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream, upstream_images
 from hiddencost.study.load import load_study
 from hiddencost.study.made import FILES, made_entry
+from hiddencost.study.own import OwnNetwork
 from hiddencost.study.parts import TargetDataset
 from hiddencost.study.study import Study
 
@@ -80,7 +80,10 @@ class Call:
         return {name: self._published_entry(name) for name in sorted(names)}
 
     def _published_entry(self, name: str) -> CheckpointEntry:
-        """Return the entry of a checkpoint, of another study's network where one stands for it and is there."""
+        """Return the entry of a checkpoint, of another study's network where one stands for it and is there, or of a
+        network of the user's own."""
+        if own := self.study.own_checkpoint(name):
+            return self._own_network(name, own)
         entry, folder = self.study.published_entry(name), self.study.made_network(name)
         if not folder:
             return entry
@@ -94,6 +97,15 @@ class Call:
             return entry.model_copy(update={"unavailable": why})
         except ValueError as error:
             raise ValueError(f"paths.{name}: {error}") from None
+
+    def _own_network(self, name: str, own: OwnNetwork) -> CheckpointEntry:
+        where = f"backbones[{[one.checkpoint for one in self.study.backbones].index(name)}].checkpoint"
+        file, asked = os.path.abspath(os.path.expanduser(own.file)), own.model_dump(exclude={"file"})
+        try:
+            look = partial(own_entry, name, own, self.check)
+            return self._seen(where, file, ["network", file, asked], CheckpointEntry, look)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     @cached_property
     def checkpoints(self) -> dict[str, NetworkEntry]:
@@ -115,35 +127,9 @@ class Call:
         return self._seen(f"dataset {dataset.name}", own, given, DatasetEntry, look)
 
     def _seen(self, what: str, own: str, asked: Any, kind: Any, look: Callable[[], Any]) -> Any:
-        """Return what is found of files of the user's own: as they are, to a job as they were when it was planned.
-
-        Where they are gone, as a disk that is not mounted, it is as they were when they were last seen: what was made
-        of them stays, and can be shown in other colours.
-
-        Args:
-            what: they are called in messages.
-            own: their path.
-            asked: what is asked of them, which tells them from others.
-            kind: the type of what is found.
-            look: finds it.
-        """
-        record = contents.RECORDS / f"{sha256_text(canonical(asked))[:16]}.entry.json"
-        own, known = os.path.expanduser(own), TypeAdapter(kind)
-        if self.is_job or is_away(own):
-            try:
-                seen = known.validate_json(record.read_bytes())
-            except (OSError, ValidationError):  # none, or damaged
-                pass
-            else:
-                told = vars(self).setdefault("_told", set())  # once of what is asked twice
-                if not self.is_job and (what, own) not in told:
-                    told.add((what, own))
-                    log.warning("%s: there is no %s now: what was made of it is used", what, one_line(own))
-                return seen
-        found = look()
-        with suppress(OSError), atomic(record) as temporary:
-            temporary.write_bytes(known.dump_json(found))
-        return found
+        """Return what is found of files of the user's own, see `seen.seen`."""
+        told = vars(self).setdefault("_told", set())
+        return seen(what, os.path.expanduser(own), asked, kind, look, self.is_job, told)
 
     @cached_property
     def images_gone(self) -> dict[str, str]:
@@ -187,13 +173,15 @@ class Call:
         return {path: self._own_content(name, path, entry) for path, (name, entry) in own.items()}
 
     def _own_content(self, name: str, path: str, entry: CheckpointEntry | DatasetEntry | PhotosEntry) -> str:
+        what = f"paths.{name}" if name in self.study.paths else f"backbone {name}"
+
         def look() -> str:
             try:
                 return own_files.content(path, entry, self.check)
             except ValueError as error:
-                raise ValueError(f"paths.{name}: {error}") from None
+                raise ValueError(f"{what}: {error}") from None
 
-        return self._seen(f"paths.{name}", path, ["paths", path], str, look)
+        return self._seen(what, path, ["paths", path], str, look)
 
     @cached_property
     def upstream_folders(self) -> dict[str, dict]:
@@ -277,6 +265,7 @@ def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool =
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.upstream_counts, call.own_contents
         _check_compressions(call)
+        _check_compared(call)
         _check_samples(call)
         _check_class_names(call)
         _warn_of_heads(call)
@@ -292,6 +281,18 @@ def _check_compressions(call: Call) -> None:
             applied(entry.compression)
         except ValueError as error:
             raise ValueError(f"checkpoint {name}: {error}") from None
+
+
+def _check_compared(call: Call) -> None:
+    """Raise ValueError where a network of one's own is pruned, and nothing says what it is compared with."""
+    for index, backbone in enumerate(call.study.backbones):
+        entry = call.checkpoints[backbone.checkpoint]
+        as_it_is = backbone.own and not (backbone.compression or backbone.control or backbone.dense)
+        if as_it_is and entry.compression != UNCOMPRESSED:
+            raise ValueError(
+                f"backbones[{index}].dense: the key is missing: {entry.sparsity:.1%} of the weights of "
+                f"{backbone.name} are 0; expected the name of the dense backbone that it is compared with"
+            )
 
 
 def _check_samples(call: Call) -> None:

@@ -2,7 +2,7 @@
 
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointLayout
 from hiddencost.digest import code_digest
-from hiddencost.jobs import downloads, grid, layout, upstream
+from hiddencost.jobs import downloads, grid, layout, places, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.networks.formats.registry import READERS
 from hiddencost.networks.own import own_files
@@ -17,7 +17,7 @@ VERIFIED_TRAINED = ("sparsity_tolerance", "upstream_top1")
 
 def fetched_checkpoint(call: Call, checkpoint: str) -> str:
     """Return the report of a checkpoint's download."""
-    return layout.FETCHED["checkpoints"].format(checkpoint)
+    return places.fetched(call, "checkpoints", checkpoint)
 
 
 def fetch_checkpoint(call: Call, checkpoint: str) -> dict:
@@ -43,7 +43,7 @@ def source_network(call: Call, backbone: str) -> list[str]:
     """Return the files of the network that a backbone is made of: as imported, or as the study has trained it."""
     settings = call.study.backbone(backbone)
     if not call.study.upstream_network(settings.checkpoint):
-        return layout.imported(settings.checkpoint)
+        return places.imported(call, settings.checkpoint)
     return upstream.trained_network(call, settings.checkpoint, *settings.training())
 
 
@@ -73,7 +73,8 @@ def dense_network(call: Call, backbone: str) -> list[str]:
     name = call.study.dense_of(one)
     if name is None or name in grid.left_out(call)["backbone"] or name in trained_backbones(call) or one.control:
         return []
-    compressed, dense = (call.study.declared(each) for each in (one, call.study.backbone(name)))
+    both = one, call.study.backbone(name)
+    compressed, dense = (call.study.declared(each, call.checkpoints[each.checkpoint]) for each in both)
     if compressed["compression"] == UNCOMPRESSED or dense["compression"] != UNCOMPRESSED or dense["control"]:
         return []
     return [call.path(f"{layout.BACKBONE}/{file}", backbone=name) for file in layout.NETWORK_FILES]

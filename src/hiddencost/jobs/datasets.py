@@ -6,7 +6,7 @@ from functools import cache
 from hiddencost.catalog.entries import DatasetLayout
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.digest import code_digest
-from hiddencost.jobs import downloads, layout
+from hiddencost.jobs import downloads, places
 from hiddencost.jobs.call import Call
 from hiddencost.messages import StudyError, one_line
 
@@ -20,7 +20,7 @@ def fetch_dataset(call: Call, dataset: str) -> dict:
 
 def fetched_dataset(call: Call, dataset: str) -> list[str]:
     """Return the report of a dataset's download, none of the user's own images."""
-    return [layout.FETCHED["datasets"].format(dataset)] if call.datasets[dataset].files else []
+    return [places.fetched(call, "datasets", dataset)] if call.datasets[dataset].files else []
 
 
 def prepare_dataset(call: Call, dataset: str) -> dict:

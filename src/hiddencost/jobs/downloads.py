@@ -1,9 +1,10 @@
 """Downloads: what they depend on, whether one that has failed is tried again, and what is left out without it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from hiddencost.catalog.entries import DatasetEntry, NetworkEntry, PhotosEntry
-from hiddencost.jobs import layout
+from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry
+from hiddencost.jobs import places
 from hiddencost.jobs.call import Call
 from hiddencost.messages import StudyError
 from hiddencost.sources import FetchedReport, download_digest
@@ -11,10 +12,10 @@ from hiddencost.sources import FetchedReport, download_digest
 Entry = NetworkEntry | DatasetEntry | PhotosEntry
 
 
-def report_of(kind: str, name: str) -> FetchedReport:
-    """Return the report of an earlier download; kind: of `layout.FETCHED`. Raises StudyError where it is damaged."""
+def report_of(folder: Path) -> FetchedReport:
+    """Return the report of an earlier download into a folder. Raises StudyError where it is damaged."""
     try:
-        return FetchedReport.read(Path(layout.FETCHED[kind].format(name)).parent)
+        return FetchedReport.read(folder)
     except FileNotFoundError:
         return FetchedReport()
     except (OSError, ValueError) as error:
@@ -32,7 +33,8 @@ def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | Dataset
     None if it can. Its runs are rows without a result. A download that fails while the workflow runs is carried to
     them by files.
     """
-    report, folder = report_of(kind, name), Path(layout.FETCHED[kind].format(name)).parent
+    folder = Path(places.fetched(call, kind, name)).parent
+    report = report_of(folder)
     if report.failed and not is_retried(call, report, name, entry):
         again = f"to try again: {call.command} --config retry=true; or give files of your own: paths"
         return f"{report.failed} ({again})"
@@ -44,16 +46,35 @@ def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | Dataset
 
 
 def checksums(call: Call, entry: Entry) -> dict:
-    """Return what a download depends on, by file: its name and sums, and the user's own paths (`own`) with what is
-    there (`holds`); not its other sources, as another one gives the same bytes."""
+    """Return what a download depends on, by file: its name and sums, its paths in this project (`own`), and what is
+    in the user's own files (`holds`), wherever these lie (see `own_paths`); not its other sources, as another one
+    gives the same bytes."""
     return {
-        key: file.expected() | {"own": file.user_paths, "holds": [call.own_contents[path] for path in file.own_paths]}
+        key: file.expected()
+        | {
+            "own": [path for path in file.user_paths if path not in file.own_paths],
+            "holds": [call.own_contents[path] for path in file.own_paths],
+        }
         for key, file in entry.files.items()
+    }
+
+
+def own_paths(call: Call) -> dict[str, dict[str, list[str]]]:
+    """Return where the user's own files are, by their keys, for the jobs that fetch an entry, by its report: no
+    setting of these, as a file that moves is the same."""
+    entries: dict[str, Mapping[str, CheckpointEntry | DatasetEntry | PhotosEntry]]
+    photos = {call.study.verification.photos: call.study.photos_entry()}
+    entries = {"checkpoints": call.published, "datasets": call.datasets, "photos": photos}
+    return {
+        places.fetched(call, kind, name): {key: file.own_paths for key, file in entry.files.items() if file.own_paths}
+        for kind, of_kind in entries.items()
+        for name, entry in of_kind.items()
+        if any(file.own_paths for file in entry.files.values())
     }
 
 
 def settings(call: Call, kind: str, name: str, entry: Entry) -> dict:
     """Return the settings of a download: its `files` and, as a job runs again when they change, how often it has been
     tried (`attempt`)."""
-    report = report_of(kind, name)
+    report = report_of(Path(places.fetched(call, kind, name)).parent)
     return {"files": checksums(call, entry), "attempt": report.attempt + is_retried(call, report, name, entry)}

@@ -3,17 +3,19 @@
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.methods.registry import JOBS
 
+SHARED = "resources"  # by all studies
 FETCHED = {
-    "checkpoints": "resources/checkpoints/{}/fetched.json",
-    "datasets": "resources/raw/{}/fetched.json",
-    "photos": "resources/photos/{}/fetched.json",
+    "checkpoints": "{home}/checkpoints/{name}/fetched.json",
+    "datasets": "{home}/raw/{name}/fetched.json",
+    "photos": "{home}/photos/{name}/fetched.json",
 }
 NETWORK_FILES = ("weights.safetensors", "masks.safetensors", "manifest.json")
-IMPORTED = "resources/backbones/{checkpoint}"
+IMPORTED = "{home}/backbones/{checkpoint}"
 PREPARED_FILES = (*ARRAYS, "dataset.json")
 PREPARED = "resources/datasets/{images}/{size}"
 
 # of a study
+OWN = "own"  # the home of what is read of the user's own files
 LEDGER = "ledger"
 BACKBONE = "backbones/{backbone}"
 VERIFICATION = "backbones/{backbone}/verification.json"
@@ -48,9 +50,9 @@ TABLES = {
 }
 
 
-def imported(checkpoint: str) -> list[str]:
-    """Return the files of an imported checkpoint."""
-    return [f"{IMPORTED.format(checkpoint=checkpoint)}/{file}" for file in NETWORK_FILES]
+def imported(checkpoint: str, home: str = SHARED) -> list[str]:
+    """Return the files of an imported checkpoint; home: see `places.home`."""
+    return [f"{IMPORTED.format(home=home, checkpoint=checkpoint)}/{file}" for file in NETWORK_FILES]
 
 
 def prepared(images: str, size: str | int) -> list[str]:

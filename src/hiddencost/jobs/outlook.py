@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from hiddencost.catalog.entries import DatasetEntry, NetworkEntry
+from hiddencost.catalog.entries import UNCOMPRESSED, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
-from hiddencost.jobs import analyses, cost, rates, upstream
+from hiddencost.jobs import analyses, cost, places, rates, upstream
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
-from hiddencost.jobs.layout import BACKBONE, FETCHED, IMPORTED, PACK
+from hiddencost.jobs.layout import BACKBONE, PACK
 from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
 from hiddencost.jobs.upstream import trainings
-from hiddencost.messages import listed
+from hiddencost.messages import counted, listed
 from hiddencost.methods.registry import JOBS, METHODS, run_by
 from hiddencost.study.parts import Backbone, TargetDataset
 
@@ -40,7 +40,7 @@ def describe(
         for job, each in packs_left(call, planned).items()
     }
     count, left = sum(len(packs(call, job)) for job in PACK), sum(map(len, remaining.values()))
-    part = f"Study {call.study.study}: of its {count:,} packs this call makes {left:,}"
+    part = f"Study {call.study.study}: of its {counted(count, 'pack')} this call makes {left:,}"
     lines = _grid(call, count, count - left) if is_whole else [part]
     lines += [*_stale(remaining), *(_left_out(call) if is_whole else [])]
     trained = {folder: one for folder, one in trainings(call).items() if made(f"{folder}/manifest.json")}
@@ -61,12 +61,13 @@ def _grid(call: Call, count: int, current: int) -> list[str]:
     study, names = call.study, to_run(call)
     total, runs = count_runs(call, names["backbone"], names["dataset"])
     words = {"shots": "budget"}
-    grid = " x ".join(f"{len(values)} {words.get(axis, axis)}s" for axis, values in axes(study).items())
+    grid = " x ".join(counted(len(values), words.get(axis, axis)) for axis, values in axes(study).items())
     has_all = all(len(study.methods_of(backbone)) == len(study.methods) for backbone in study.backbones)
     return [
-        f"Study {study.study}: {total:,} runs = {grid}"
+        f"Study {study.study}: {counted(total, 'run')} = {grid}"
         + ("" if has_all else ", less those of methods that are not there for a backbone"),
-        f"  to run     {runs:,} runs in {count:,} packs, of which {current:,} are up to date",
+        f"  to run     {counted(runs, 'run')} in {counted(count, 'pack')}, of which {current:,} "
+        f"{'is' if current == 1 else 'are'} up to date",
         *_distinct(call, names, runs),
     ]
 
@@ -115,7 +116,7 @@ def packs_left(call: Call, planned: Collection[str]) -> dict[str, list[tuple[dic
 def _stale(remaining: Mapping[str, list[tuple[dict, str]]]) -> list[str]:
     """Return a line for each reason to make packs again."""
     reasons = Counter(why for each in remaining.values() for _, why in each)
-    return [f"  stale      {count:,} packs {why}" for why, count in reasons.items() if why != ABSENT]
+    return [f"  stale      {count:,}: packs that {why}" for why, count in reasons.items() if why != ABSENT]
 
 
 def _left_out(call: Call) -> list[str]:
@@ -124,16 +125,29 @@ def _left_out(call: Call) -> list[str]:
     study, every = call.study, axes(call.study)
     reasons_of = left_out(call)
     total, runs = count_runs(call, *to_run(call).values())
-    lines = [f"  left out   {total - runs:,} runs"]
+    lines = [f"  left out   {counted(total - runs, 'run')}"]
     for axis, reasons in reasons_of.items():
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in reasons if reasons[name] == reason]
             _, runs = count_runs(call, *(names if other == axis else every[other] for other in reasons_of))
-            lines.append(f"    {', '.join(names)} ({runs:,} runs): {reason}")
+            lines.append(f"    {', '.join(names)} ({counted(runs, 'run')}): {reason}")
     lines += _short_of_images(call)
     if alone := [backbone.name for backbone in study.backbones if not study.dense_of(backbone)]:
         lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
+    if empty := _analyses_of_nothing(call):
+        lines.append(
+            f"  empty      {', '.join(empty)}: they compare compressed networks with their dense ones under a "
+            "prompt, and the study has no such two"
+        )
     return lines
+
+
+def _analyses_of_nothing(call: Call) -> list[str]:
+    """Return the analyses that compare networks, where the study has none compressed beside its dense one."""
+    compared = map(call.study.backbone, analyses.compared(call))
+    stated = (call.study.declared(one, call.checkpoints[one.checkpoint]) for one in compared)
+    has_some = any(one["compression"] != UNCOMPRESSED and not one["control"] for one in stated)
+    return [] if has_some else analyses.comparing(call)
 
 
 def _short_of_images(call: Call) -> list[str]:
@@ -162,10 +176,10 @@ def _upstream(
     total, by_network = sum(gflop for _, gflop in left), dict[str, list[float]]()
     for name, gflop in left:
         by_network.setdefault(name, []).append(gflop)
-    counted = f" with {listed((f'{count:,}' for count in sorted(images)), 'and')} training images" if images else ""
+    of_images = f" with {listed((f'{count:,}' for count in sorted(images)), 'and')} training images" if images else ""
     text = (
-        f"  upstream   {len(manifests)} trainings, of which {len(manifests) - len(left)} are there; the others: "
-        f"{float(f'{total / 1e6:.3g}'):,g} PFLOP{counted},\n"
+        f"  upstream   {counted(len(manifests), 'training')}, of which {len(manifests) - len(left)} are there; the "
+        f"others: {float(f'{total / 1e6:.3g}'):,g} PFLOP{of_images},\n"
         f"             {_gpu_time(total, ' of a GPU that reaches')}"
         " (both assumed: an old GPU, and the most of a present-day one)"
     )
@@ -201,8 +215,8 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
     }
     entries: list[tuple[str, NetworkEntry | DatasetEntry]]
     # with the weights of those that were counted
-    entries = [(FETCHED["checkpoints"].format(name), call.checkpoints[name]) for name in sorted(used)]
-    entries += [(FETCHED["datasets"].format(name), call.datasets[name]) for name in sorted(images)]
+    entries = [(places.fetched(call, "checkpoints", name), call.checkpoints[name]) for name in sorted(used)]
+    entries += [(places.fetched(call, "datasets", name), call.datasets[name]) for name in sorted(images)]
     files = [
         (file, getattr(entry, "weights_mb", None))
         for report, entry in entries
@@ -244,10 +258,12 @@ def _disk(call: Call, made: Callable[[str], bool]) -> str:
     )
     weights = {
         name: max((file.size or 1e6 * (entry.weights_mb or 0) for file in entry.files.values()), default=0)
-        for name, entry in call.published.items()
+        # with the weights of those that were counted
+        for name, entry in ((name, call.checkpoints[name]) for name in call.published)
     }
     weights |= {name: TRAINED_BYTES * upstream.arithmetic(call, name)[1] for name in set(trained.values())}
-    folders = {IMPORTED.format(checkpoint=name): name for name in study.published_checkpoints(backbones)} | trained
+    published = study.published_checkpoints(backbones)
+    folders = {places.imported_folder(call, name): name for name in published} | trained
     folders |= {call.path(BACKBONE, backbone=one.name): one.checkpoint for one in backbones}
     networks = sum(weights[name] for folder, name in folders.items() if made(f"{folder}/manifest.json"))
     prompts = sum(

@@ -41,12 +41,14 @@ class JobArithmetic(NamedTuple):
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: minutes, hours, days or years, to two digits, as it stands on few measurements."""
+    """Return a time in words, as it stands on few measurements: minutes, hours, days to two digits, years to one."""
     hours = seconds / 3600
     if hours < 1:
         return f"{math.ceil(seconds / 60)} min"
     units = ("h", 1, 100), ("days", 24, 24 * 1000), ("years", 24 * 365.25, math.inf)
-    unit, in_hours, _ = next(one for one in units if hours < one[2])
+    unit, in_hours, most = next(one for one in units if hours < one[2])
+    if most == math.inf:
+        return f"{float(f'{hours / in_hours:.0e}'):,.0f} {unit}"
     count = float(f"{hours / in_hours:.2g}")
     return f"{count:,.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
 

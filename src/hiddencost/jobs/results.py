@@ -10,7 +10,7 @@ from hiddencost.compression.registry import last_applied
 from hiddencost.digest import code_digest, module_file
 from hiddencost.figures.registry import FIGURES, figures_of_study
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import datasets, layout
+from hiddencost.jobs import datasets, layout, places
 from hiddencost.jobs.analyses import asked
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
@@ -222,7 +222,7 @@ def downloads_to_fetch(call: Call) -> list[str]:
     of_kind: dict[str, Mapping[str, CheckpointEntry | DatasetEntry]]
     of_kind = {"checkpoints": call.published, "datasets": call.datasets}
     return [
-        layout.FETCHED[kind].format(name)
+        places.fetched(call, kind, name)
         for kind, entries in of_kind.items()
         for name, entry in sorted(entries.items())
         if entry.files and not entry.unavailable

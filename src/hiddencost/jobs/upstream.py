@@ -3,7 +3,7 @@
 from functools import cache
 
 from hiddencost.digest import code_digest
-from hiddencost.jobs import cost, layout
+from hiddencost.jobs import cost, layout, places
 from hiddencost.jobs.call import Call
 from hiddencost.jobs.grid import left_out
 from hiddencost.networks.own import own_files
@@ -49,7 +49,7 @@ def images_to_verify(call: Call, backbone: str) -> list[str]:
 def start(call: Call, upstream: str) -> list[str]:
     """Return the files of the published weights that a training starts from."""
     checkpoint = call.study.trained_here(upstream).checkpoint
-    return layout.imported(checkpoint) if checkpoint else []
+    return places.imported(call, checkpoint) if checkpoint else []
 
 
 def sparsify_settings(call: Call, sparsifier: str, sparsity: str) -> dict | None:
@@ -93,7 +93,7 @@ def _training(call: Call, upstream: str, seed: str) -> dict:
     return network_code(architecture) | {
         "checkpoint": trained.name,
         "architecture": architecture,
-        "start": layout.IMPORTED.format(checkpoint=trained.checkpoint) if trained.checkpoint else None,
+        "start": places.imported_folder(call, trained.checkpoint) if trained.checkpoint else None,
         # as `hiddencost.upstream.data.load` takes it
         "data": {"arrays": arrays} if arrays else call.upstream_folders[upstream],
         "image_size": trained.image_size,

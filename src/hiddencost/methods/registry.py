@@ -21,7 +21,7 @@ METHODS = {
         Method("ilm-opt", label="ILM-opt-VP", colour="#999933", mapping=BY_ASSIGNMENT, first_pass=True, redraws=True),
         Method(
             "blm",
-            label="BLM-VP",
+            label="BLM",
             colour="#56B4E9",
             mapping=f"{BAYESIAN}:by_joint_counts",
             first_pass=True,
@@ -30,7 +30,7 @@ METHODS = {
         ),
         Method(
             "blm+",
-            label="BLM+-VP",
+            label="BLM+",
             colour="#000000",
             mapping=f"{BAYESIAN}:by_joint_probabilities",
             first_pass=True,
@@ -40,7 +40,7 @@ METHODS = {
         ),
         Method(
             "fm",
-            label="FM-VP",
+            label="FM",
             colour="#882255",
             families=("convolutional", "transformer"),
             mapping="hiddencost.methods.learned:linear_layer",

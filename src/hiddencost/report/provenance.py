@@ -33,7 +33,7 @@ def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> 
     Args:
         study: as its JSON has it.
         prepared: the folders of its images; another study may have others of the same dataset.
-        results: the study's folder, with backbones/.
+        results: the study's folder, with backbones/, and own/ of what is read of the user's own files.
         resources: the folder of checkpoints/, raw/ and photos/.
 
     Returns:
@@ -57,6 +57,8 @@ def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> 
     for kind, folder, names in origins:
         for name in names:
             report = resources / folder / name
+            if name in study.get("paths", {}) or not report.exists():  # of the user's own, it is the study's
+                report = results / "own" / folder / name
             files = FetchedReport.read(report).files if (report / "fetched.json").exists() else {}
             for one in files.values():
                 add(kind, name, Path(one.path).name, one.sha256, one.source)

@@ -14,7 +14,8 @@ from hiddencost.runs.measures import MEASURES
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.shift_table import GROWTH
 from hiddencost.runs.sides import SPLIT
-from hiddencost.study.parts import Name, Shots
+from hiddencost.study.names import Name
+from hiddencost.study.parts import Shots
 
 # dense: neither compressed nor a control; compressed: in any way; sparse: in any way but quantisation
 KINDS = ("dense", "compressed", "sparse", "quantised")

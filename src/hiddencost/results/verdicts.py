@@ -260,6 +260,8 @@ def _why_not_there(runs: pd.DataFrame, claim: Claim) -> str:
             names = getattr(side, axis)
             if not _mask(runs, runs, Cells.model_construct(**{axis: names})).any():
                 called = CALLED.get(axis, f"{axis.removesuffix('s')} is")
+                if axis == "backbones" and all(name in catalog.checkpoints() for name in names):
+                    called = "backbone has the checkpoint"
                 missing.append(f"no {called} {listed(names, 'or')}")
     return f"not in this study: {'; '.join(missing) or 'it has no two such runs to compare'}"
 

@@ -8,7 +8,7 @@ from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.compression.registry import kinds
 from hiddencost.messages import describe_absent_name, describe_unknown_name
 from hiddencost.methods.registry import METHODS
-from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.networks.families import family_of, family_of_checkpoint
 from hiddencost.study.recipes import DEFAULT
 from hiddencost.study.sparsifiers import SPARSIFIERS
 from hiddencost.study.study import Study
@@ -54,12 +54,36 @@ def check_upstream_networks(study: Study) -> None:
             raise ValueError(f"{where}.dataset: {describe_unknown_name(network.dataset, datasets)}, or folder")
 
 
+def check_own_networks(study: Study) -> None:
+    """Networks of one's own have names of their own, and a head over classes."""
+    taken = {*catalog.checkpoints(), *(network.name for network in study.upstream)}
+    for index, backbone in enumerate(study.backbones):
+        if not backbone.own:
+            continue
+        name = backbone.checkpoint
+        if name in taken or name.startswith(tuple(LIBRARIES)):
+            raise ValueError(
+                f"backbones[{index}].name: {name!r} is a checkpoint of the catalog or of upstream, and this is a "
+                "file of your own; expected another name"
+            )
+        try:
+            family = family_of(backbone.own.architecture)
+        except ValueError as error:
+            raise ValueError(f"backbones[{index}].checkpoint.{error}") from None
+        if family.has_texts:
+            raise ValueError(
+                f"backbones[{index}].checkpoint.architecture: {backbone.own.architecture} is {family.title}; "
+                "expected a network with a head over ImageNet-1k's classes: of torchvision, timm/NAME, or our own"
+            )
+
+
 def check_checkpoints(study: Study) -> None:
     """Each backbone has a checkpoint that there is, and each network that the study trains has a backbone."""
     trained_here = [network.name for network in study.upstream]
+    own = {backbone.checkpoint for backbone in study.backbones if backbone.own}
     for index, backbone in enumerate(study.backbones):
         where = f"backbones[{index}]"
-        _check_checkpoint(f"{where}.checkpoint", backbone.checkpoint, trained_here)
+        _check_checkpoint(f"{where}.checkpoint", backbone.checkpoint, [*trained_here, *sorted(own)])
         for key in ("sparsify", "upstream_seed"):
             if getattr(backbone, key) is not None and backbone.checkpoint not in trained_here:
                 raise ValueError(f"{where}.{key}: goes with a checkpoint under upstream, which trains it")
@@ -266,7 +290,7 @@ def check_expectations(study: Study) -> None:
 
 def _published_names(study: Study) -> set[str]:
     """Return the checkpoints, datasets and photos of the catalog that a study uses."""
-    checkpoints = study.published_checkpoints(study.backbones)
+    checkpoints = study.published_checkpoints(one for one in study.backbones if not one.own)
     return (
         checkpoints
         | {dataset.name for dataset in study.datasets if not dataset.is_users}
@@ -279,6 +303,7 @@ def _published_names(study: Study) -> set[str]:
 CHECKS = (
     check_sizes,
     check_upstream_networks,
+    check_own_networks,
     check_checkpoints,
     check_backbones_differ,
     check_calibrations,

@@ -1,5 +1,9 @@
 """The one way into a study: its config, checked part by part and as a whole."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
+from hiddencost import yaml_file
 from hiddencost.messages import StudyError, validate
 from hiddencost.study.checks import CHECKS
 from hiddencost.study.study import Study
@@ -23,3 +27,14 @@ def load_study(config: dict, file: str) -> Study:
     except ValueError as error:
         raise StudyError(f"{file}: {error}") from None
     return study
+
+
+def refuse_studies(targets: Iterable[str], files: Iterable[Path]) -> None:
+    """Raise StudyError, one line, where the file of a study is among the words of a command, as if it were one to
+    make; files: of the studies that the command names as such."""
+    named = {Path(file).resolve() for file in files}
+    for target in targets:
+        path = Path(target)
+        is_other = path.suffix in (".yaml", ".yml") and path.is_file() and path.resolve() not in named
+        if is_other and "study" in yaml_file.read(path, target):
+            raise StudyError(f"{target}: it is a study, and nothing to be made; expected --configfile {target}")

@@ -3,14 +3,15 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic.config import JsonDict
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from hiddencost.compression.registry import COMPRESSIONS, CONTROLS, OneShotCompression
-from hiddencost.messages import Record, describe_unknown_name, one_of, refuse_duplicates
+from hiddencost.messages import InWords, Record, describe_unknown_name, one_of, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import FAMILIES
 from hiddencost.study.analyses import ANALYSES
+from hiddencost.study.names import Name
+from hiddencost.study.own import Checkpoint, OwnNetwork
 from hiddencost.study.recipes import Fraction, Size, is_size
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
 from hiddencost.study.upstream_recipe import UpstreamRecipe
@@ -37,16 +38,6 @@ def _meant_shots(value: Any) -> str:
 
 # diverging, from high to low, and told apart by all common kinds of colour vision
 PALETTES = ("RdBu_r", "PuOr_r", "BrBG_r", "PRGn_r")
-
-
-def _user_files(value: Any) -> str | dict[str, str]:
-    paths = value if isinstance(value, dict) else {"file": value}
-    if paths and all(isinstance(path, str) for path in paths.values()):
-        for key in paths:
-            if not (isinstance(key, str) and re.fullmatch(NAME, key) and len(key) <= NAME_LENGTH):
-                raise ValueError(f"{key!r} is not the name of a file of the catalog's entry")
-        return value
-    raise ValueError(f"{value!r} is not allowed: expected a path, or a path for each file of the catalog's entry")
 
 
 def _class_names(value: Any) -> list[str] | dict[str, str]:
@@ -81,20 +72,14 @@ def _shown(text: str) -> str:
     raise ValueError(f"{text!r} cannot be shown; expected printable text that does not begin with '_'")
 
 
-NAME, NAME_LENGTH = r"^[a-z0-9][a-z0-9._-]*$", 64
-Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Shots = Annotated[int | str, BeforeValidator(_shots)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-CLOSED: JsonDict = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys
-UserFiles = Annotated[
-    str | Annotated[dict[Name, str], Field(min_length=1, json_schema_extra=CLOSED)], BeforeValidator(_user_files)
-]
 RecipeName = Annotated[str, one_of(RECIPES)]
 MethodName = Annotated[str, one_of(METHODS)]
 AnalysisName = Annotated[str, one_of(ANALYSES)]
 # in figures: Matplotlib leaves out of a legend what begins with "_"
 Words = Annotated[str, Field(max_length=200), AfterValidator(_shown)]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Colour = Annotated[str, InWords(r"^#[0-9a-fA-F]{6}$", "'#' and six hexadecimal digits, such as '#d55e00'")]
 
 
 class Compression(Record):
@@ -213,15 +198,15 @@ class Backbone(Record):
     """A checkpoint as it is, compressed here, or replaced by a control."""
 
     name: Name
-    checkpoint: Name = Field(
+    checkpoint: Checkpoint = Field(
         description="a name of the catalog, timm-NAME for a model of timm, openclip-NAME.TAG for a CLIP of "
-        "open_clip, or a name under `upstream`"
+        "open_clip, a name under `upstream`, or a network of your own: a mapping with its file and architecture"
     )
     sparsify: Sparsify | None = Field(None, description="of a checkpoint of `upstream`: how it becomes sparse")
     upstream_seed: Seed | None = Field(
         None, description="of a checkpoint of `upstream`: of its training; 0 if not said"
     )
-    compression: Compression | None = None
+    compression: Compression | None = Field(None, examples=[{"algorithm": "magnitude", "sparsity": 0.5}])
     control: Annotated[str, one_of(CONTROLS)] | None = Field(
         None,
         description="; ".join(f"{name}: {entry.description}" for name, entry in CONTROLS.items())
@@ -232,6 +217,13 @@ class Backbone(Record):
         description="the backbone that this one is compared with; without it the dense one of the same checkpoint, "
         "or of the checkpoint that the catalog names as its dense counterpart",
     )
+
+    _own: OwnNetwork | None = PrivateAttr(None)
+
+    @property
+    def own(self) -> OwnNetwork | None:
+        """The network of one's own that its checkpoint names; None of another, and where no study has named it."""
+        return self._own
 
     def training(self) -> tuple[dict | None, int]:
         """Return how its checkpoint is trained, if the study trains it: all settings of the sparsifier (None: dense),

@@ -8,25 +8,26 @@ from pydantic import AfterValidator, Field
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry, TrainedEntry
+from hiddencost.catalog.libraries import preset
 from hiddencost.compression import registry
 from hiddencost.messages import Record, StudyError, describe_unknown_name, refuse_duplicates
 from hiddencost.methods.registry import JOBS, METHODS
-from hiddencost.networks.families import family_of_checkpoint
+from hiddencost.networks.convolutional import IMAGENET_SIDE
+from hiddencost.networks.families import family_of, family_of_checkpoint
 from hiddencost.networks.family import Family
 from hiddencost.study.analyses import ANALYSES, Shift
+from hiddencost.study.names import CLOSED, Name
+from hiddencost.study.own import OwnNetwork, UserFiles, name_own
 from hiddencost.study.parts import (
-    CLOSED,
     AnalysisName,
     Backbone,
     Expectation,
     Figures,
     MethodName,
-    Name,
     Seed,
     Shots,
     TargetDataset,
     Upstream,
-    UserFiles,
     ascending,
 )
 from hiddencost.study.protocols import RUN_PROTOCOLS, shape_of_run
@@ -51,7 +52,9 @@ class Study(Record):
         default_factory=list,
         description="networks that the study trains itself, for `checkpoint` of backbones to name",
     )
-    backbones: Annotated[list[Backbone], Field(min_length=1), AfterValidator(refuse_duplicates)]
+    backbones: Annotated[
+        list[Backbone], Field(min_length=1), AfterValidator(refuse_duplicates), AfterValidator(name_own)
+    ]
     datasets: Annotated[list[TargetDataset], Field(min_length=1), AfterValidator(refuse_duplicates)]
     paths: dict[Name, UserFiles] = Field(
         default_factory=dict,
@@ -99,7 +102,11 @@ class Study(Record):
 
     def family(self, backbone: Backbone) -> Family:
         """Return the family of a backbone's network."""
-        return family_of_checkpoint(backbone.checkpoint)
+        return family_of(backbone.own.architecture) if backbone.own else family_of_checkpoint(backbone.checkpoint)
+
+    def own_checkpoint(self, name: str) -> OwnNetwork | None:
+        """Return the network of one's own that a checkpoint is, None of another."""
+        return next((one.own for one in self.backbones if one.checkpoint == name), None)
 
     def prompting_recipe(self, backbone: Backbone) -> StudyProtocol | ClipProtocol:
         """Return the recipe of visual prompting on a backbone. Raises ValueError where the study has none."""
@@ -224,14 +231,14 @@ class Study(Record):
         return os.path.dirname(folder) if folder else None
 
     def _dense_of_its_kind(self, backbone: Backbone) -> str | None:
-        trained = self.upstream_network(backbone.checkpoint)
-        checkpoint = (None if trained else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
+        is_users = backbone.own or self.upstream_network(backbone.checkpoint)
+        checkpoint = (None if is_users else catalog.checkpoint(backbone.checkpoint).dense) or backbone.checkpoint
         _, seed = backbone.training()
         dense = (
             one.name
             for one in self.backbones
             if one.checkpoint == checkpoint
-            and not (one.compression or one.control)
+            and not (one.compression or one.control or (one.own and one.dense))  # of one's own, it is pruned
             and one.training() == (None, seed)
         )
         return next(dense, None)
@@ -264,8 +271,7 @@ class Study(Record):
         """Return the recipe `protocol`, `probe` or `finetune` as it is for a dataset and a backbone: for CLIP that of
         `clip` stands for `protocol`."""
         one = self.dataset(dataset)
-        checkpoint = self.backbone(backbone).checkpoint
-        family = family_of_checkpoint(checkpoint)
+        checkpoint, family = self.backbone(backbone).checkpoint, self.family(self.backbone(backbone))
         prompts = any(job.prompts for job in JOBS.values() if job.recipe == name)
         key = family.recipe if prompts else name
         own = {"batch_size": one.batch_size, "test_batch_size": one.test_batch_size_of(key)}
@@ -323,6 +329,8 @@ class Study(Record):
         stated, trained = self.protocol.canvas if self.protocol else None, self.upstream_network(backbone.checkpoint)
         if stated == NATIVE and trained:
             return trained.image_size
+        if stated == NATIVE and backbone.own:
+            return preset(backbone.own.architecture).canvas or IMAGENET_SIDE
         return self.family(backbone).canvas(backbone.checkpoint, stated)
 
 

@@ -64,5 +64,6 @@ READERS: dict[str, Reader] = {
         "int8": "int8",
         "superblock": "superblock",
         "made": "made",  # by another study here
+        "own": "own",
     }.items()
 }

@@ -246,10 +246,10 @@ def test_what_was_not_run_is_missing_and_not_zero():
     assert (none["verdict"], none["note"]) == ("not run", "its cell has no result")
     lacking = {"cells": {"backbones": ["gmp", "rigl"], "datasets": "cifar10", "shots": 5}}
     assert judged(runs, **lacking)["note"] == (
-        "not in this study: no backbone is of the kind gmp or rigl; no number of shots is 5"
+        "not in this study: no backbone is gmp or rigl; no number of shots is 5"
     )
     lacking = {"cells": {"backbones": ["resnet18-gmp"]}}
-    assert judged(runs, **lacking)["note"] == "not in this study: no backbone has the checkpoint resnet18-gmp"
+    assert judged(runs, **lacking)["note"] == "not in this study: no backbone is resnet18-gmp"
 
 
 def test_seeds_are_paired():

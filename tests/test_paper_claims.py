@@ -379,7 +379,7 @@ def test_networks_that_a_study_here_made_in_place_of_published_ones_are_told_bes
         assert told(kind, [])["verdict"] == "supported"
         found = told(kind, ["resnet18-gmp"])
         assert found["verdict"] == "not run"
-        assert found["note"] == f"not in this study: no backbone is of the kind {kind}; {note}"
+        assert found["note"] == f"not in this study: no backbone is {kind}; {note}"
     both = told(["acdc", "gmp"], ["resnet18-gmp"])
     assert (both["verdict"], both["cells"]) == ("supported", told("acdc", [])["cells"])
     assert both["note"].endswith(note.partition(":")[0] + ": supported, +5 (+2.52 to +7.48)")

@@ -48,7 +48,7 @@ COLUMN_OF = {  # axes of claims: the columns of runs
     "methods": "method",
     "shots": "shots",
 }
-CALLED = {"backbones": "backbone is of the kind", "shots": "number of shots is"}  # how a value of an axis is told
+CALLED = {"shots": "number of shots is"}  # how a value of an axis is told, if not as "backbone is"
 PAIRED = ["dataset", "seed"]
 
 
@@ -260,8 +260,6 @@ def _why_not_there(runs: pd.DataFrame, claim: Claim) -> str:
             names = getattr(side, axis)
             if not _mask(runs, runs, Cells.model_construct(**{axis: names})).any():
                 called = CALLED.get(axis, f"{axis.removesuffix('s')} is")
-                if axis == "backbones" and all(name in catalog.checkpoints() for name in names):
-                    called = "backbone has the checkpoint"
                 missing.append(f"no {called} {listed(names, 'or')}")
     return f"not in this study: {'; '.join(missing) or 'it has no two such runs to compare'}"
 

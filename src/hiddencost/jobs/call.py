@@ -8,7 +8,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from hiddencost import contents, yaml_file
+from hiddencost import yaml_file
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEntry, NetworkEntry, PhotosEntry
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry

@@ -344,7 +344,8 @@ def test_a_job_takes_what_its_plan_has_found_of_images_and_looks_at_none(call, m
     config = deepcopy(CONFIG)
     own_images(config)
     assert read_call(config, "config.yaml", "snakemake", is_job=True).targets == planned
-    monkeypatch.setattr("hiddencost.jobs.own_files.contents.digest", lambda *given, **how: pytest.fail("was read again"))
+    again = "hiddencost.jobs.own_files.contents.digest"
+    monkeypatch.setattr(again, lambda *given, **how: pytest.fail("was read again"))
     monkeypatch.setattr("hiddencost.jobs.call._check_class_names", lambda call: pytest.fail("was checked again"))
     assert read_call(
         config | {"paths": {"mobilenetv2": __file__}}, "config.yaml", "snakemake", is_job=True

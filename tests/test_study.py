@@ -182,11 +182,6 @@ BAD = {
         "probe.milestones[0]: 5 is not allowed: input should be less than 1: it is a share of the epochs; did you "
         "mean 5 / epochs?",
     ),
-    "more photos than there are": (
-        ["verification", "photos_top1"],
-        25,
-        "photos_top1: 25 is not allowed: input should",
-    ),
     "checkpoint": (
         ["backbones", 0, "checkpoint"],
         "mobilenet",

@@ -1,5 +1,6 @@
 # From published files to verified backbones.
 
+config |= {"own_paths": downloads.own_paths(CALL)}  # for the scripts, as `offline` is
 FETCHED_PHOTOS = places.fetched(CALL, "photos", CALL.study.verification.photos)
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"

@@ -28,7 +28,6 @@ from hiddencost import machine, memory
 from hiddencost.jobs import analyses, away, call, checkpoints, datasets, downloads, ending, grid, layout, outlook
 from hiddencost.jobs import places, results, tidy, training, upstream, values
 from hiddencost.messages import StudyError
-from hiddencost.study import load
 
 for variable, value in memory.ENVIRONMENT.items():
     os.environ.setdefault(variable, value)
@@ -38,9 +37,7 @@ STUDY_FILES = [] if IS_MODULE else workflow.overwrite_configfiles or [Path("conf
 STUDY_FILE = ", ".join(map(os.path.relpath, STUDY_FILES)) or "the module's config"
 COMMAND = "snakemake" + (f" --configfile {STUDY_FILE}" if STUDY_FILES == workflow.overwrite_configfiles else "")
 try:
-    if workflow.is_main_process and not IS_MODULE:
-        load.refuse_studies(sys.argv[1:], STUDY_FILES)
-    told = call.read_config(STUDY_FILES, config if IS_MODULE else workflow.config_settings.config)
+    told = call.read_config(STUDY_FILES, config if IS_MODULE else workflow.config_settings.config, sys.argv[1:])
     stated = STUDY_FILE if IS_MODULE else call.stated_in(STUDY_FILE, workflow.config_settings.config)
     CALL = call.read_call(told, stated, COMMAND, is_job=not workflow.is_main_process)
     results.claims(CALL)
@@ -56,7 +53,6 @@ if not (IS_MODULE or workflow.overwrite_configfiles):  # read by now: Snakemake 
 
 # for the scripts: as params they would run jobs again
 config = config | {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
-config |= {"own_paths": downloads.own_paths(CALL)}
 
 RESULTS, OUTPUT = CALL.results, CALL.output
 if workflow.modifier.modify_path(RESULTS) != RESULTS:

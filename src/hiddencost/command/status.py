@@ -21,7 +21,7 @@ def status(arguments: argparse.Namespace) -> str:
     """
     files = overrides.files(arguments.study) or ["config.yaml"]
     told = overrides.as_values(overrides.of(arguments))
-    call = read_call(read_config(map(Path, files), told), ", ".join(files), "snakemake")
+    call = read_call(read_config([*map(Path, files)], told), ", ".join(files), "snakemake")
     resources.count_arithmetic(call)
     return describe(call, time.time())
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.networks.convolutional import IMAGENET_CLASSES
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream, upstream_images
-from hiddencost.study.load import load_study
+from hiddencost.study.load import load_study, refuse_studies
 from hiddencost.study.made import FILES, made_entry
 from hiddencost.study.own import OwnNetwork
 from hiddencost.study.parts import TargetDataset
@@ -207,16 +207,19 @@ class Call:
         }
 
 
-def read_config(files: Iterable[Path], told: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(files: Sequence[Path], told: Mapping[str, Any], words: Iterable[str] = ()) -> dict[str, Any]:
     """Return the config of a call, read anew: Snakemake's reader takes the last of two keys, and 1e-3 for a text.
 
     Args:
         files: of the study, of which a later one adds to the earlier: mappings key by key.
         told: what the command line says beside them, by `--config`: keys of a study, and flags of the call.
+        words: of the command line, of which no other is a study.
 
     Raises:
-        StudyError: one line, where a file is no YAML, or has a flag of the call.
+        StudyError: one line, where a file is no YAML, or has a flag of the call, or a word is a study.
     """
+    if files:
+        refuse_studies(words, files)
     config: dict[str, Any] = {}
     for path in files:
         name = os.path.relpath(path)

@@ -29,12 +29,12 @@ def load_study(config: dict, file: str) -> Study:
     return study
 
 
-def refuse_studies(targets: Iterable[str], files: Iterable[Path]) -> None:
+def refuse_studies(words: Iterable[str], files: Iterable[Path]) -> None:
     """Raise StudyError, one line, where the file of a study is among the words of a command, as if it were one to
     make; files: of the studies that the command names as such."""
-    named = {Path(file).resolve() for file in files}
-    for target in targets:
-        path = Path(target)
+    named = {path.resolve() for path in files}
+    for word in words:
+        path = Path(word)
         is_other = path.suffix in (".yaml", ".yml") and path.is_file() and path.resolve() not in named
-        if is_other and "study" in yaml_file.read(path, target):
-            raise StudyError(f"{target}: it is a study, and nothing to be made; expected --configfile {target}")
+        if is_other and "study" in yaml_file.read(path, word):
+            raise StudyError(f"{word}: it is a study, and nothing to be made; expected --configfile {word}")

@@ -9,7 +9,7 @@ from hiddencost.machine import device_name
 from hiddencost.networks.inference import for_inference
 from hiddencost.prompting import engine, exactness, measure, plan, sharing
 from hiddencost.prompting.engine import FrozenNetwork, Plan
-from hiddencost.prompting.precision import Float32Conv2d
+from hiddencost.prompting.precision import Float32Conv2d, in_bf16
 from hiddencost.study.masks import RunMaskProtocol
 from hiddencost.study.recipes import RunProtocol
 from hiddencost.study.resize import RunResizeProtocol
@@ -139,6 +139,21 @@ def test_bf16_shares_the_border_and_nothing_is_chosen_by_time(smaller, tmp_path,
     }
     grouped = [name for name, module in smaller.network.named_modules() if getattr(module, "groups", 1) > 1]
     assert list(chosen.in_float32) == grouped
+
+
+def test_a_convolution_that_pads_by_itself_pads_in_bf16_too(smaller, tmp_path):
+    """EfficientNet-Lite's strided ones do: in float32 as nn.Conv2d they would compute something else."""
+    network = for_inference(random_network("timm/tf_efficientnet_lite0"), CPU)
+    own = {name for name, module in network.named_modules() if type(module).__name__ == "Conv2dSame"}
+    frozen = with_protocol(smaller._replace(network=network), precision="bf16", canvas=72)
+    chosen = choose(frozen, tmp_path)
+    depthwise = {name for name, module in network.named_modules() if getattr(module, "groups", 1) > 1}
+    assert own & depthwise
+    assert set(chosen.in_float32) == depthwise - own
+    maps = torch.rand(2, 3, 72, 72)
+    low = in_bf16(network, chosen.in_float32)(maps.bfloat16())
+    exact = network(maps)
+    assert (low - exact).norm() < 0.2 * exact.norm()  # rounding moves random weights by 0.11
 
 
 def test_a_convolution_computes_in_float32_where_it_is_faster(frozen, monkeypatch):

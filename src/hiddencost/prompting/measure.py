@@ -185,12 +185,13 @@ def _can_be_captured(prompted: PromptedNetwork, chunk: Chunk, gradients: Paramet
 def _in_float32(frozen: FrozenNetwork, runs: int, images: int) -> tuple[str, ...]:
     """Return the names of the convolutions that compute in float32 where the others do in bf16.
 
-    On a CPU all grouped ones, on a GPU those of them that are faster so.
+    On a CPU all grouped ones, on a GPU those of them that are faster so. Subclasses of nn.Conv2d stay in bf16: they
+    compute what their class says, as timm's Conv2dSame, which pads its input by TensorFlow's rule.
     """
     if frozen.precision != "bf16":
         return ()
     modules = frozen.network.named_modules()
-    grouped = tuple(name for name, module in modules if isinstance(module, nn.Conv2d) and module.groups > 1)
+    grouped = tuple(name for name, module in modules if type(module) is nn.Conv2d and module.groups > 1)
     if frozen.device.type == "cpu" or not grouped:
         return grouped
     return _as_memory_allows(partial(faster_in_float32, frozen, grouped), runs, images)[0]

@@ -56,7 +56,7 @@ def in_bf16(network: nn.Module, in_float32: Sequence[str] = ()) -> nn.Module:
 
     Args:
         network: in float32.
-        in_float32: names of convolutions that stay in it, too.
+        in_float32: names of convolutions, of nn.Conv2d itself, that stay in it, too.
     """
     head = _FullHead(head_of(network))
     copied = copy.deepcopy(network).bfloat16()

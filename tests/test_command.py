@@ -1,12 +1,15 @@
 """The command `hiddencost`: the calls of snakemake that it makes, the studies that it writes, and what it tells."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pandas as pd
 import pytest
+import torch
+import torchvision
 import yaml
 from conftest import ROOT
 from stubbed_project import LOCALLY, environment_of, snakemake, trained
@@ -215,3 +218,40 @@ def test_a_study_is_written_of_what_flags_say(tmp_path, monkeypatch, capsys):
     main.main(["new", "four", "--dataset", "svhn"])
     study = yaml.safe_load((tmp_path / "studies/four.yaml").read_text())
     assert study["datasets"] == [{"name": "svhn", "image_size": 104}]
+
+
+def resnet18(zeros):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torchvision.models.resnet18()
+    weight = network.layer1[0].conv1.weight.data
+    for one in (weight, network.layer4[1].conv2.weight.data) if zeros else ():
+        one[: len(one) // 2] = 0
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_network_of_ones_own_is_told_with_the_lines_that_name_it(tmp_path, monkeypatch, capsys, zeros):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {f"module.{key}": one for key, one in resnet18(zeros).items()}}, "My net.pth")
+    main.main(["add-checkpoint", "My net.pth"])
+    told, _, lines = capsys.readouterr().out.partition("\n\n")
+    what = r"pruned: 10\.\d% of the weights that pruning reaches are 0" if zeros else "dense"
+    assert re.fullmatch(rf"{tmp_path}/My net\.pth: resnet18, {what}", told)
+    config = yaml.safe_load((ROOT / "studies/template.yaml").read_text()) | yaml.safe_load(lines)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    call, _ = plan(tmp_path, monkeypatch, tmp_path / "mine.yaml")
+    own = call.study.backbone("my-net")
+    assert (own.dense, len(call.study.backbones)) == (("resnet18-v1", 2) if zeros else (None, 1))
+    assert call.checkpoints[own.checkpoint].architecture == "resnet18"
+
+
+def test_a_file_of_no_network_that_is_known_is_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a.weight": torch.ones(3, 3, 1, 1)}, "net.pth")
+    with pytest.raises(
+        SystemExit, match=r"^hiddencost: .*net\.pth: no architecture of torchvision over 1000 classes has its 9 param"
+    ):
+        main.main(["add-checkpoint", "net.pth"])
+    with pytest.raises(SystemExit, match=r"^hiddencost: .*net\.pth: .*; expected the keys of resnet18"):
+        main.main(["add-checkpoint", "net.pth", "--architecture", "resnet18"])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiddencost.command import overrides, predict, status, studies
+from hiddencost.command import add_checkpoint, overrides, predict, status, studies
 
 ROOT = Path(__file__).parents[3]
 SNAKEMAKE = {  # what each command calls it with, before and behind the words of the user's own
@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", parents=[of_study], help=help, description=help).set_defaults(does=status.status)
     help = "write a study of your own, with comments"
     studies.add_arguments(commands.add_parser("new", help=help, description=help))
+    help = "look at a network of your own, and say the lines of a study that name it"
+    add_checkpoint.add_arguments(commands.add_parser("add-checkpoint", help=help, description=help))
     help = "classify images with what a run has learned"
     predict.add_arguments(commands.add_parser("predict", help=help, description=help))
     return parser

@@ -94,6 +94,23 @@ def test_what_is_wrong_is_told_in_a_line(monkeypatch, words, told):
     assert sorted((ROOT / "studies").iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seeds: [0\nmethods: [ilm]\n", ", line 2: not YAML: did not find expected ',' or ']'"),
+        ("study: mine\n\tseeds: [0]\n", r", line 2: not YAML: .*there is a tab: expected spaces"),
+        ("", ": it is empty; expected keys, with a colon and a value behind each"),
+        ("- mine\n", ": a sequence; expected keys"),
+        ("seeds: [0]\nseeds: [1]\n", ", line 2: the key 'seeds' stands in line 1, too; expected it once"),
+    ],
+)
+def test_a_study_that_is_no_yaml_is_told_in_a_line_before_snakemake_reads_it(tmp_path, text, told):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=f"^hiddencost: {tmp_path}/mine.yaml{told}") as ended:
+        main.main(["plan", str(tmp_path / "mine.yaml")])
+    assert len(str(ended.value).splitlines()) == 1
+
+
 def hiddencost(project, *words, status=0):
     done = subprocess.run(
         [*COMMAND, *words], cwd=project, env=environment_of(project), capture_output=True, text=True, timeout=300

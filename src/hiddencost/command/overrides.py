@@ -51,10 +51,12 @@ def _flow(value: Any) -> str:
 
 
 def files(given: Sequence[str]) -> list[str]:
-    """Return the files of a study. Raises FileNotFoundError, in one line, where there is none."""
+    """Return the files of a study. Raises FileNotFoundError, in one line, where there is none, and StudyError, in one
+    line, where one is no YAML: Snakemake reads it first, and names neither file nor line."""
     for file in given:
         if not Path(file).is_file():
             near = Path("studies", Path(file).name).with_suffix(".yaml")
             hint = f"; did you mean {near}?" if near.is_file() else "; expected the YAML file of a study"
             raise FileNotFoundError(f"{file}: there is no such file{hint}")
+        yaml_file.read(file)
     return list(given)

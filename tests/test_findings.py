@@ -150,3 +150,30 @@ def test_a_study_s_results_become_a_page(results, tmp_path):
     assert "| Compression costs less than ten points under ILM-VP | supported |" in claims
     assert "| Compression costs accuracy under visual prompting | supported |" in claims
     assert "2.0 hours of jobs on a processor (fp32, PyTorch 2)" in section(text, "Runs and hours")
+
+
+def test_whose_the_cost_is_and_how_it_grows_on_corrupted_images():
+    cell = {"backbone": "pruned", "dense": "dense", "method": "flm"}
+    parts = {"cost": 4.0, "part_network": 3.0, "part_prompt": 1.5, "part_mapping": -0.5}
+    ends = {
+        f"{name}_{end}": value + by for name, value in parts.items() for end, by in (("low", -1.0), ("high", 1.0))
+    }
+    (row,) = SCRIPT["split"](pd.DataFrame([cell | {"shots": shots} | parts | ends for shots in ("1", "20")]), "20")
+    assert row["name"] == "pruned"
+    assert {name: SCRIPT["effect"](row[name]) for name in ("cost", "network", "prompt", "mapping")} == {
+        "cost": "**+4.0 (+3.0 to +5.0)**",
+        "network": "**+3.0 (+2.0 to +4.0)**",
+        "prompt": "**+1.5 (+0.5 to +2.5)**",
+        "mapping": "−0.5 (−1.5 to +0.5)",
+    }
+    severe = [
+        cell | {"shots": "20", "severity": severity, "paired_seeds": 3, "accuracy_cost": 1.0 + severity}
+        for severity in (5, 0)
+    ]
+    dense = {"backbone": "dense", "method": "flm", "shots": "20", "severity": 0, "paired_seeds": 0}
+    table = pd.DataFrame([*severe, dense]).assign(accuracy_cost_low=0.5, accuracy_cost_high=9.0)
+    found = SCRIPT["shift"](table, "20")
+    assert found["severities"] == [0, 5]
+    assert [(row["name"], [cell["effect"] for cell in row["cells"]]) for row in found["rows"]] == [
+        ("pruned", [1.0, 6.0])
+    ]

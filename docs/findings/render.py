@@ -32,8 +32,9 @@ from hiddencost.runs.packfile import AXES
 TEMPLATE = Path(__file__).with_name("page.md.j2")
 TABLES = ["runs.parquet", "summary.csv", "claims.csv", "matched.csv", "upstream.csv", "mappings.parquet"]
 TABLES += ["remapped.parquet"]
+ANALYSES = ["split.csv", "why.csv", "shift_cost.csv", "latency.csv"]  # of studies that ask for them
 JOBS = "jobs.csv"  # what the study's jobs took, as its benchmarks say
-FIGURES = ("glance", "accuracy", "cost", "movement")
+FIGURES = ("glance", "accuracy", "cost", "movement", "split", "why", "shift")
 KINDS = ("compressed", "sparse", "quantised")
 PARTS = {"mean": "effect", "low": "low", "high": "high"}
 HOUR = 3600  # seconds
@@ -47,7 +48,7 @@ def take(results: Path, folder: Path) -> None:
         folder: of the page; figures that are there already are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
+    for name in [*TABLES, *(name for name in ANALYSES if (results / "tables" / name).exists())]:
         shutil.copyfile(results / "tables" / name, folder / name)
     tables.write(pd.DataFrame(provenance.jobs(results)), folder / JOBS)
     for old in folder.glob("*.png"):
@@ -59,7 +60,8 @@ def take(results: Path, folder: Path) -> None:
 
 def render(folder: Path) -> str:
     """Return the page of a folder of tables, as Markdown."""
-    read = {name.partition(".")[0]: tables.read(folder / name) for name in [*TABLES, JOBS]}
+    analyses = [name for name in ANALYSES if (folder / name).exists()]
+    read = {name.partition(".")[0]: tables.read(folder / name) for name in [*TABLES, JOBS, *analyses]}
     runs, summary, claims = read["runs"], read["summary"], read["claims"]
     finished = runs[runs["status"] == "ok"]
     prompting = [name for name in runs["method"].unique() if METHODS[name].prompts]
@@ -102,6 +104,10 @@ def render(folder: Path) -> str:
         matched=to_records(read["matched"][read["matched"]["compression"] == EVERY_KIND]),
         labels={name: METHODS[name].label for name in runs["method"].unique()},
         mapping=mapping(read["mappings"], read["remapped"], runs),
+        split=split(read["split"], shots[-1]) if "split" in read else [],
+        why=to_records(read["why"][read["why"]["over"] == "all"]) if "why" in read else [],
+        shift=shift(read["shift_cost"], shots[-1]) if "shift_cost" in read else {},
+        latency=to_records(read["latency"]) if "latency" in read else [],
         own=[row for row in tested if row["claim"] not in catalogued],
         paper=[row for row in tested if "2308.14969" in row["source"]],
         others=[row for row in tested if row["claim"] in catalogued and "2308.14969" not in row["source"]],
@@ -250,6 +256,33 @@ def mapping(mappings: pd.DataFrame, remapped: pd.DataFrame, runs: pd.DataFrame) 
         {"method": method, "name": name, "same": 100 * same, "moved": 100 * moved}
         for (method, name), (same, moved) in zip(table.index, table.to_numpy(), strict=True)
     ]
+
+
+def split(parts: pd.DataFrame, budget: str) -> list[dict]:
+    """Return whose the cost is at a number of shots, points with their intervals over seeds: a row a compressed
+    network and method, with `cost` and its parts `network`, `prompt` and `mapping`."""
+    columns = {"cost": "cost"} | {name: f"part_{name}" for name in ("network", "prompt", "mapping")}
+    return [
+        {"name": one["backbone"], "method": one["method"]}
+        | {
+            name: {"effect": one[column], "low": one[f"{column}_low"], "high": one[f"{column}_high"]}
+            for name, column in columns.items()
+        }
+        for one in to_records(parts[parts["shots"] == budget])
+    ]
+
+
+def shift(table: pd.DataFrame, budget: str) -> dict:
+    """Return what compression costs in accuracy at a number of shots as images are corrupted: the `severities`, and
+    `rows`, one a compressed network and method with a cell a severity, in points with the interval over seeds."""
+    shown = table[(table["shots"] == budget) & (table["paired_seeds"] > 0)]
+    severities = sorted(shown["severity"].unique().tolist())
+    columns = {f"accuracy_cost{end}": name for end, name in (("", "effect"), ("_low", "low"), ("_high", "high"))}
+    rows = []
+    for (backbone, method), cells in shown.groupby(["backbone", "method"], sort=False):
+        of_severity = cells.set_index("severity")[list(columns)].rename(columns=columns).reindex(severities)
+        rows.append({"name": backbone, "method": method, "cells": of_severity.to_dict("records")})
+    return {"severities": severities, "rows": rows}
 
 
 def main(folder: Path, results: Path | None = None) -> None:

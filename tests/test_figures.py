@@ -750,7 +750,7 @@ def test_the_glance_sets_what_was_kept_upstream_against_what_was_lost(tables):
     axis = drawn("glance", tables).axes[2]
     (point,) = [bar.lines[0] for bar in axis.containers]
     assert point.get_xdata()[0] == -9  # 9 photos where the dense one knows 18: no percentage
-    assert axis.get_xlabel() == "ImageNet photos known, of 20, more than dense"
+    assert axis.get_xlabel() == "ImageNet photos of 20, minus dense"
     assert all(tick == round(tick) for tick in axis.get_xticks())
 
 

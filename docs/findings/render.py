@@ -65,7 +65,7 @@ def render(folder: Path) -> str:
     runs, summary, claims = read["runs"], read["summary"], read["claims"]
     finished = runs[runs["status"] == "ok"]
     prompting = [name for name in runs["method"].unique() if METHODS[name].prompts]
-    shots = list(runs["shots"].unique())
+    shots, labels = list(runs["shots"].unique()), {name: METHODS[name].label for name in runs["method"].unique()}
     recipe = json.loads(finished.loc[finished["method"].isin(prompting), "recipe"].iloc[0])
     compressed = compressed_backbones(runs)
     rows, shared = against_paper(to_records(claims))
@@ -80,8 +80,7 @@ def render(folder: Path) -> str:
         count={"asked": len(runs), "done": len(finished), "ledger": finished["run"].nunique()},
         seeds=runs["seed"].nunique(),
         shots=shots,
-        methods=[{"name": name, "label": METHODS[name].label} for name in runs["method"].unique()],
-        prompting=[{"name": name, "label": METHODS[name].label} for name in prompting],
+        methods=list(labels.values()),
         datasets=[catalog.datasets()[name].label or name for name in runs["dataset"].unique()],
         n_test=int(finished["n_test"].max()),
         recipe=recipe,
@@ -99,10 +98,10 @@ def render(folder: Path) -> str:
         costs=costs(summary, shots),
         accuracy=accuracy(summary, shots),
         pooled=pooled(runs, shots),
-        probe=beyond_probe(runs, prompting, shots),
+        probe=beyond_probe(runs, prompting, shots) if "lp" in labels else [],
         calibration=calibration(runs),
         matched=to_records(read["matched"][read["matched"]["compression"] == EVERY_KIND]),
-        labels={name: METHODS[name].label for name in runs["method"].unique()},
+        labels=labels,
         mapping=mapping(read["mappings"], read["remapped"], runs),
         split=split(read["split"], shots[-1]) if "split" in read else [],
         why=to_records(read["why"][read["why"]["over"] == "all"]) if "why" in read else [],

@@ -300,5 +300,5 @@ def _kept(runs: pd.DataFrame, upstream: pd.DataFrame, compressed: list[str]) -> 
     if not compressed or kept["kept"].reindex(compressed).notna().any() or more.reindex(compressed).isna().all():
         return kept, KEPT
     shown = photos["photos_shown"].reindex(compressed).max()
-    label = f"ImageNet photos known, of {shown:.0f}, more than dense"
+    label = f"ImageNet photos of {shown:.0f}, minus dense"
     return kept.assign(kept=more, kept_low=np.nan, kept_high=np.nan), Scale(label, 0.0, 2.0, 0.5)

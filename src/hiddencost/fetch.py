@@ -193,7 +193,8 @@ def _get(source: Source, part, file: SourceFile, root, temporary) -> Path:
     if source.path is not None:
         if not (local := _local(source.path, root)).is_file() and not local.is_dir():
             if os.path.isabs(source.path):  # the user's own, which the plan has seen: no result
-                raise FileNotFoundError(f"{one_line(source.path)} is gone since the call was planned; expected it")
+                gone = f"{one_line(source.path)} is gone since the call was planned"
+                raise FileNotFoundError(f"{gone}; expected the file")
             raise SourceError("no such file")
         return pack(local, path) if local.is_dir() else Path(shutil.copyfile(local, path))
     if source.hf is not None:

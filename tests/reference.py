@@ -63,6 +63,19 @@ def joint_of(all_logits, labels, classes, highest=None):
     return joint
 
 
+def semantic(similarities):
+    """AutoVP's Semantic_mapping with one source class each: each row, in turn, has the first of its sorted entries
+    that is free."""
+    is_taken, mapping = [False] * len(similarities[0]), []
+    for row in similarities:
+        for source in sorted(range(len(row)), key=lambda source, row=row: -row[source]):
+            if not is_taken[source]:
+                is_taken[source] = True
+                mapping.append(source)
+                break
+    return mapping
+
+
 class Adam:
     def __init__(self, parameter):
         self.parameter, self.step = parameter, 0
@@ -180,7 +193,9 @@ class Masked(Border):
         return [*super().rates(protocol, passed)[:1], *(mask for _ in self.learned[1:])]
 
 
-def train(network, images, labels, classes, method, seed, protocol, mean, std, dtype, shape=Border):
+def train(
+    network, images, labels, classes, method, seed, protocol, mean, std, dtype, shape=Border, similarities=None
+):
     """Returns (what is learned of the prompt, mappings by epoch, losses by step)."""
     prompt = shape(protocol, dtype)
     adams, layer, step = [Adam(one) for one in prompt.learned], None, 0
@@ -205,6 +220,8 @@ def train(network, images, labels, classes, method, seed, protocol, mean, std, d
         mapping = torch.randperm(1000, generator=stream(seed, "mapping"))[:classes].tolist()
     elif method == "flm":
         mapping = frequency()
+    elif method == "sem":
+        mapping = semantic(similarities.tolist())
     elif method == "fm":
         with torch.random.fork_rng():
             torch.manual_seed(stream(seed, "mapping").initial_seed())

@@ -98,7 +98,7 @@ def clip_of(**changes):
         (
             mixed(backbones=[CNN], methods=["zs"]),
             "cnn is a convolutional network, and methods has zs; expected one of rlm, flm, ilm, flm-opt, ilm-opt, "
-            "blm, blm+, fm, lp, ft",
+            "sem, blm, blm+, fm, lp, ft",
         ),
         (without("protocol", mixed()), "protocol: the key is missing: it is the recipe of cnn"),
         (

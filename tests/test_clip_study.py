@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 import tiny_clip
 import torch
 import yaml
@@ -56,11 +57,12 @@ def project(tmp_path_factory):
     entries["clip-tiny-upop"] |= {"format": "upop", "compression": "upop", "sparsity": None, "dense": "clip-tiny"}
     with open(project / "src/hiddencost/catalog/checkpoints.yaml", "a") as catalog:
         catalog.write("\n" + yaml.safe_dump(entries))
-    (project / "words.yaml").write_text(yaml.safe_dump(tiny_clip.CONFIG))
+    by_names = {"methods": [*tiny_clip.CONFIG["methods"], "sem"], "text_encoder": "clip-tiny"}
+    (project / "words.yaml").write_text(yaml.safe_dump(tiny_clip.CONFIG | by_names))
     ran, output = snakemake(project, *STUDY)
-    assert ran["embed_texts"] == 3
+    assert (ran["embed_texts"], ran["embed_names"]) == (3, 1)
     assert (ran["train"], ran["probe"], ran["extract_features"]) == (4, 4, 4)
-    assert "38 of 38 runs of study words have a result." in output
+    assert "40 of 40 runs of study words have a result." in output
     return project
 
 
@@ -74,7 +76,7 @@ def check_every_run_has_a_result_and_compression_is_as_measured(project):
     assert runs["accuracy"].between(0, 1).all()
     cells = runs.groupby(runs["backbone"] == "cnn")["method"].value_counts()
     assert cells[False].to_dict() == dict.fromkeys(("rlm", "flm", "ilm", "lp", "zs"), 6)
-    assert cells[True].to_dict() == dict.fromkeys(("rlm", "flm", "ilm", "lp"), 2)
+    assert cells[True].to_dict() == dict.fromkeys(("rlm", "flm", "ilm", "lp", "sem"), 2)
     sparsity = runs.groupby("backbone")["sparsity_measured"].first()
     assert sparsity["clip-dense"] == 0
     assert sparsity["clip-magnitude50"] == pytest.approx(0.5, abs=1e-4)
@@ -110,6 +112,16 @@ def check_mappings_name_texts(project):
     assert (mappings["source_name"] == mappings["source"].map(dict(enumerate(expected)))).all()
     for _, run in mappings.groupby(["backbone", "method", "shots", "seed"]):
         assert run["source"].is_unique
+
+
+def check_a_network_without_texts_is_mapped_by_the_names_of_its_classes(project):
+    with safe_open(project / RESULTS / "names/cifar10-part.safetensors", "np") as stored:
+        similarities = stored.get_tensor("similarities")
+    assert similarities.shape == (10, 1000)
+    mappings = pd.read_parquet(project / RESULTS / "tables/mappings.parquet").query("method == 'sem'")
+    assert set(mappings["backbone"]) == {"cnn"}
+    for _, run in mappings.groupby("shots"):
+        assert run["source"].tolist() == reference.semantic(similarities.tolist())
 
 
 KINDS = ["cost", "accuracy", "heatmap", "calibration", "reliability", "mapping", "movement", "prompts", "glance"]
@@ -153,15 +165,26 @@ def check_other_templates_embed_anew_and_run_what_depends_on_them(project):
     configure(project, lambda config: config["clip"].update(templates=templates), "words.yaml")
 
 
+def check_another_text_encoder_reads_the_names_anew_and_trains_what_maps_by_them(project):
+    configure(project, lambda config: config.update(text_encoder="clip-tiny-upop"), "words.yaml")
+    ran, _ = snakemake(project, f"{RESULTS}/runs/cnn/cifar10-part/seed0.parquet", *STUDY)
+    assert {rule: ran[rule] for rule in ("embed_names", "train")} == {"embed_names": 1, "train": 1}
+    log = (project / RESULTS / "logs/train/cnn/cifar10-part/seed0.log").read_text()
+    assert "2 of 8 runs to train, 6 are in the ledger" in log
+
+
 def test_a_study_of_a_tiny_clip_beside_a_convolutional_network(project, tmp_path):
     """One test: each process that takes tests would run the study anew."""
     check_every_run_has_a_result_and_compression_is_as_measured(project)
     check_zero_shot_is_one_answer_whatever_the_shots(project)
     check_mappings_name_texts(project)
+    check_a_network_without_texts_is_mapped_by_the_names_of_its_classes(project)
     for name in KINDS:
         check_figures_are_drawn(project, name)
     for backbone in ("clip-dense", "clip-upop"):
         for method in ("ilm", "lp", "zs"):
             check_a_loaded_run_has_the_accuracy_of_the_table(project, backbone, method, tmp_path)
+    check_a_loaded_run_has_the_accuracy_of_the_table(project, "cnn", "sem", tmp_path)
     check_the_report_tells_of_it(project)
     check_other_templates_embed_anew_and_run_what_depends_on_them(project)
+    check_another_text_encoder_reads_the_names_anew_and_trains_what_maps_by_them(project)

@@ -47,7 +47,7 @@ def test_random_mapping_is_one_to_one_and_follows_its_generator():
     assert first != random_mapping(1000, 10, torch.Generator().manual_seed(5)).tolist()
 
 
-@pytest.mark.parametrize("name", ["rlm", "flm", "ilm", "blm+", "fm"])
+@pytest.mark.parametrize("name", ["rlm", "flm", "ilm", "sem", "blm+", "fm"])
 @pytest.mark.parametrize("interval", [1, 2, 3])
 def test_the_passes_for_mappings_are_the_first_and_those_that_redraw(name, interval):
     method = METHODS[name]
@@ -59,7 +59,7 @@ def test_the_passes_for_mappings_are_the_first_and_those_that_redraw(name, inter
 def test_a_name_of_no_prompting_method_is_refused_in_a_line():
     for name, hint in (("fml", "did you mean 'fm'? "), ("lp", "")):
         runs = train_prompts(None, None, torch.arange(2), 2, [("flm", [0]), (name, [1])], 0, None)
-        told = f"method '{name}' is unknown; {hint}allowed: rlm, flm, ilm, flm-opt, ilm-opt, blm, blm+, fm"
+        told = f"method '{name}' is unknown; {hint}allowed: rlm, flm, ilm, flm-opt, ilm-opt, sem, blm, blm+, fm"
         with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
             next(runs)
 
@@ -73,7 +73,7 @@ def test_a_mapping_is_drawn_once_or_anew_after_each_interval():
 def test_a_run_stands_on_how_its_method_maps_and_not_on_what_it_is_called():
     flm = METHODS["flm"]
     assert replace(flm, name="a", label="A", colour="#000000").digest() == flm.digest()
-    settings = {"weighted": True}, {"top_share": 0.1}, {"learning_rate": 0.1}
+    settings = {"weighted": True}, {"top_share": 0.1}, {"learning_rate": 0.1}, {"reads_names": True}
     for change in ({"mapping": METHODS["rlm"].mapping}, {"first_pass": False}, {"redraws": True}, *settings):
         assert replace(flm, **change).digest() != flm.digest()
     # another function of the same module stands on the same code, and one elsewhere on its own

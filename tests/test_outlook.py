@@ -84,6 +84,20 @@ def test_runs_are_counted_and_what_is_left_out_has_its_reason(describe):
     assert "lth1, lth2 (32 runs): never made public" in text
 
 
+def test_a_method_whose_names_nothing_reads_is_told(describe, monkeypatch):
+    reader = catalog.checkpoint("clip-vit-l-14-336").model_copy(update={"files": FILES})
+    monkeypatch.setitem(CHECKPOINTS, "clip-vit-l-14-336", reader)
+    by_names = {"methods": ["flm", "sem"], "text_encoder": "clip-vit-l-14-336"}
+    text = describe(**by_names)
+    assert "no names" not in text
+    assert " in 4 files that are not here yet" in text
+    monkeypatch.setitem(CHECKPOINTS, "clip-vit-l-14-336", reader.model_copy(update={"unavailable": "gone"}))
+    text = describe(**by_names)
+    told = "sem: not run, as nothing reads the names of classes: clip-vit-l-14-336: gone"
+    assert f"\n  no names   {told}" in text
+    assert " in 2 files that are not here yet" in text
+
+
 def test_packs_that_are_up_to_date_are_counted_and_others_have_their_reason(describe, call):
     of = call()
     made = make(of, "probe", 1)

@@ -155,6 +155,7 @@ def runs_of(accuracies, classes=10, n_test=1000, **more):
         ((0.9, 0.91, 0.9), {"classes": 2, "method": "rlm"}, False),  # 5 of 6 in 11 % of draws
         ([0.9] * 7, {"classes": 2, "method": "rlm"}, True),
         ((0.3, 0.31, 0.32), {"method": "rlm"}, True),
+        ([0.9] * 7, {"classes": 2, "method": "sem"}, False),  # one mapping, by names, for all seeds
         ((0.0, 0.0), {}, False),
     ],
 )

@@ -3,6 +3,7 @@
 PACK = {job: f"{RESULTS}/{table}" for job, table in layout.PACK.items()}
 FEATURES = f"{RESULTS}/{layout.FEATURES}"
 TEXTS = f"{RESULTS}/{layout.TEXTS}"
+NAMES = f"{RESULTS}/{layout.NAMES}"
 
 
 # The source classes of a network that has texts: each template with each class of a dataset, through its text tower, once.
@@ -34,6 +35,31 @@ rule embed_texts:
         "../scripts/embed_texts.py"
 
 
+# How alike the names of a dataset's classes are to those of ImageNet, for the methods that map by names.
+rule embed_names:
+    input:
+        network=of_job(training.text_encoder),
+        dataset=of_job(training.names_to_read),
+    output:
+        NAMES,
+    log:
+        f"{RESULTS}/logs/embed_names/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed_names/{{dataset}}.tsv"
+    conda:
+        "../../envs/hiddencost.yaml"
+    resources:
+        mem_mb=amount(resources.names_memory),
+        runtime=amount(resources.names_runtime),
+    params:
+        **params_of(training.embed_names, "left_out"),
+        code=code("embed_names"),
+    message:
+        "Comparing the names of the classes of {wildcards.dataset} with those of ImageNet"
+    script:
+        "../scripts/embed_names.py"
+
+
 rule train:
     input:
         backbone=STUDY_BACKBONE,
@@ -41,6 +67,7 @@ rule train:
         dataset=of_job(training.images_to_prompt),
         split=SPLIT,
         texts=of_job(training.texts),
+        names=of_job(training.names),
     output:
         PACK["train"],
     log:

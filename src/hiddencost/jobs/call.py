@@ -20,6 +20,7 @@ from hiddencost.jobs.seen import seen
 from hiddencost.messages import StudyError, one_line
 from hiddencost.methods.registry import METHODS
 from hiddencost.networks.convolutional import IMAGENET_CLASSES
+from hiddencost.networks.families import family_of_checkpoint
 from hiddencost.sources import LOCK, first_uses
 from hiddencost.study import upstream, upstream_images
 from hiddencost.study.load import load_study, refuse_studies
@@ -334,7 +335,10 @@ def _check_class_names(call: Call) -> None:
         if study.family(backbone).has_texts
         and any(METHODS[name].prompts or not METHODS[name].trains for name in study.methods_of(backbone))
     ]
-    for family in {study.family(backbone) for backbone in readers}:
+    families = {study.family(backbone) for backbone in readers}
+    if any(map(study.reads_names, study.backbones)):
+        families.add(family_of_checkpoint(study.text_encoder))
+    for family in families:
         for index, dataset in enumerate(study.datasets):
             try:
                 given = not dataset.is_users or dataset.classes is not None

@@ -64,6 +64,17 @@ def _why_backbone(call: Call, backbone: Backbone) -> str | None:
     return None
 
 
+@cache
+def why_no_names(call: Call) -> str | None:
+    """Return why nothing reads the names of classes, by which a method maps; None where something does, or no method
+    asks."""
+    if not any(map(call.study.reads_names, call.study.backbones)):
+        return None
+    name = call.study.text_encoder
+    why = downloads.why_left_out(call, "checkpoints", name, call.published[name])
+    return why and f"{name}: {why}"
+
+
 def to_run(call: Call) -> dict[str, list[str]]:
     """Return the names of each `backbone` and `dataset` that is not left out."""
     names = axes(call.study)

@@ -24,6 +24,7 @@ REWIND = "upstream/{upstream}/rewind/epoch{rewind_epoch}/seed{upstream_seed}.sta
 SPLIT = "splits/{dataset}/seed{seed}.json"
 FEATURES = "features/{backbone}/{dataset}.safetensors"
 TEXTS = "texts/{backbone}/{dataset}.safetensors"
+NAMES = "names/{dataset}.safetensors"
 PACK = {name: f"{job.folder}/{{backbone}}/{{dataset}}/seed{{seed}}.parquet" for name, job in JOBS.items()}
 ANALYSIS = {  # by the wildcards of its jobs
     ("backbone",): "analyses/{analysis}/{backbone}.json",

@@ -8,7 +8,7 @@ from hiddencost.catalog.entries import UNCOMPRESSED, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import analyses, cost, places, rates, upstream
 from hiddencost.jobs.call import Call
-from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run
+from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run, why_no_names
 from hiddencost.jobs.layout import BACKBONE, PACK
 from hiddencost.jobs.rates import JobArithmetic
 from hiddencost.jobs.training import ABSENT, why_made
@@ -131,6 +131,9 @@ def _left_out(call: Call) -> list[str]:
             names = [name for name in reasons if reasons[name] == reason]
             _, runs = count_runs(call, *(names if other == axis else every[other] for other in reasons_of))
             lines.append(f"    {', '.join(names)} ({counted(runs, 'run')}): {reason}")
+    if why := why_no_names(call):
+        reading = listed((name for name in study.methods if METHODS[name].reads_names), "and")
+        lines.append(f"  no names   {reading}: not run, as nothing reads the names of classes: {why}")
     lines += _short_of_images(call)
     if alone := [backbone.name for backbone in study.backbones if not study.dense_of(backbone)]:
         lines.append(f"  no dense   {', '.join(alone)}: the study has no network to compare them with")
@@ -206,7 +209,7 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
     """Return what is to be downloaded for the backbones and datasets that are not left out; made: whether what a file
     is for is counted."""
     study, names = call.study, to_run(call)
-    used = study.published_checkpoints(map(study.backbone, names["backbone"]))
+    used = _checkpoints_used(call)
     seen = (study.calibration(study.backbone(name)) for name in names["backbone"])
     images = {
         *names["dataset"],
@@ -233,6 +236,12 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
     notes = [f"of {weighed} without a published size the weights alone are counted"] if weighed else []
     notes += [f"{unknown.count(None)} of unknown size not counted"] if None in unknown else []
     return f"at least {text}, {', '.join(notes)}"
+
+
+def _checkpoints_used(call: Call) -> set[str]:
+    """Return the published checkpoints of what is not left out."""
+    used = call.study.published_checkpoints(map(call.study.backbone, to_run(call)["backbone"]))
+    return used - {call.study.text_encoder} if why_no_names(call) else used
 
 
 def _disk(call: Call, made: Callable[[str], bool]) -> str:
@@ -262,8 +271,7 @@ def _disk(call: Call, made: Callable[[str], bool]) -> str:
         for name, entry in ((name, call.checkpoints[name]) for name in call.published)
     }
     weights |= {name: TRAINED_BYTES * upstream.arithmetic(call, name)[1] for name in set(trained.values())}
-    published = study.published_checkpoints(backbones)
-    folders = {places.imported_folder(call, name): name for name in published} | trained
+    folders = {places.imported_folder(call, name): name for name in _checkpoints_used(call)} | trained
     folders |= {call.path(BACKBONE, backbone=one.name): one.checkpoint for one in backbones}
     networks = sum(weights[name] for folder, name in folders.items() if made(f"{folder}/manifest.json"))
     prompts = sum(

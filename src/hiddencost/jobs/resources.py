@@ -13,6 +13,7 @@ from hiddencost.jobs.upstream import arithmetic, gflop
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import run_by
 from hiddencost.networks.arithmetic import count_multiply_adds
+from hiddencost.networks.convolutional import IMAGENET_CLASSES
 from hiddencost.study.recipes import PUBLISHED_TEMPLATES
 
 CALLS = 7  # of a network, at least, that are timed, and before
@@ -163,6 +164,18 @@ def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
     templates = call.study.templates(call.study.backbone(backbone))
     count = PUBLISHED_TEMPLATES if templates == "published" else len(templates)
     return cost.minutes(cost.texts_seconds(count * len(entry.classes or ()), network), attempt)
+
+
+def names_memory(call: Call, attempt: int) -> int:
+    """Return the memory to compare the names of classes."""
+    return cost.network_mb(call.checkpoints[call.study.text_encoder]) * attempt
+
+
+def names_runtime(call: Call, dataset: str, attempt: int) -> int:
+    """Return the time to compare the names of a dataset's classes with ImageNet's, on one core: each as an image of
+    the CLIP's tower at 224 pixels."""
+    entry, count = call.checkpoints[call.study.text_encoder], len(call.datasets[dataset].classes or ())
+    return cost.minutes(cost.answer_seconds(IMAGENET_CLASSES + count, entry, 224), attempt)
 
 
 def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:

@@ -8,7 +8,7 @@ from hiddencost.digest import APART, code_digest
 from hiddencost.files import canonical, sha256_text
 from hiddencost.jobs import checkpoints, datasets, layout, upstream, values
 from hiddencost.jobs.call import Call, code
-from hiddencost.jobs.grid import methods_of, pack_table, packs
+from hiddencost.jobs.grid import methods_of, pack_table, packs, why_no_names
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.prompting import prompts
 from hiddencost.runs import metrics, not_run, packfile
@@ -16,6 +16,7 @@ from hiddencost.runs.packfile import PackRequest
 from hiddencost.study.parts import Backbone
 from hiddencost.study.protocols import RUN_PROTOCOLS
 from hiddencost.study.recipes import Recipe, RunFineTuning
+from hiddencost.study.study import Study
 
 ABSENT = "are not there"
 LOST = "have runs that the ledger does not hold any more: these are trained again"
@@ -72,6 +73,27 @@ def texts_to_try(call: Call, backbone: str, dataset: str) -> list[str]:
     return texts(call, backbone, dataset) if any(not METHODS[name].trains for name in probes) else []
 
 
+def names(call: Call, backbone: str, dataset: str) -> list[str]:
+    """Return the file of how alike the names of classes are, where a method of a backbone maps by them, else none."""
+    is_read = call.study.reads_names(call.study.backbone(backbone))
+    return [call.path(layout.NAMES, dataset=dataset)] if is_read else []
+
+
+def text_encoder(call: Call) -> list[str]:
+    """Return the files of the imported CLIP that reads the names of classes; none where it is left out."""
+    return [] if why_no_names(call) else layout.imported(call.study.text_encoder)
+
+
+def names_to_read(call: Call, dataset: str) -> str:
+    """Return the report of a prepared dataset, which names its classes."""
+    return f"{datasets.first_prepared(call, dataset)}/dataset.json"
+
+
+def embed_names(call: Call) -> dict:
+    """Return why nothing reads the names of classes, None where something does."""
+    return {"left_out": why_no_names(call)}
+
+
 @cache
 def origin(call: Call, backbone: str, dataset: str) -> str:
     """Return the digest of the settings and the code that make a pack's inputs."""
@@ -111,6 +133,12 @@ def _training_code(call: Call, job: str, backbone: Backbone) -> str:
     return sha256_text(canonical([of_job, prompts.digest(call.study.shape(backbone))]))
 
 
+def method_digest(study: Study, name: str) -> str:
+    """Return the digest of how a method maps labels: of its code and, where it reads names, of what reads them."""
+    method = METHODS[name]
+    return sha256_text(canonical([method.digest(), study.text_encoder])) if method.reads_names else method.digest()
+
+
 def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -> PackRequest:
     """Return the request of a pack as the study states it: the runs of its table, and what they stand on."""
     study, settings = call.study, call.study.backbone(backbone)
@@ -125,7 +153,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         images=call.images(dataset),
         size=study.sizes(dataset, settings)[job],
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],
-        methods={name: METHODS[name].digest() for name in methods_of(study, job, backbone)},
+        methods={name: method_digest(study, name) for name in methods_of(study, job, backbone)},
         ledger=call.path(layout.LEDGER),
         code=_training_code(call, job, settings),
         metrics=metrics.digest(),

@@ -16,9 +16,9 @@ class MappingRule:
     Attributes:
         mapping: of visual prompting, "module:function" of what draws a label mapping. It is imported when it draws.
             The function's arguments: the source class that the network predicts for each chosen image, int64 [N], on
-            the CPU, or None (see first_pass), or the highest (see top_share); the images' labels, int64 [N]; the
-            numbers of source and of target classes; a random generator on the CPU. It returns the source class of
-            each target class, int64 [K], no source class twice, or weights (see weighted).
+            the CPU, or None (see first_pass), or something else (see top_share, reads_names); the images' labels,
+            int64 [N]; the numbers of source and of target classes; a random generator on the CPU. It returns the
+            source class of each target class, int64 [K], no source class twice, or weights (see weighted).
         first_pass: whether the first mapping is drawn from predictions under the untrained prompt, which take a pass
             over the chosen images; if not, the function gets None in their place.
         redraws: whether the mapping is drawn again at the start of each `mapping_interval`-th epoch, from predictions
@@ -28,6 +28,8 @@ class MappingRule:
         top_share: the function gets, in place of predictions, so many of the highest source classes of each image as
             this share of the number of target classes is, at least one, the highest first, int64 [N, k], and their
             probabilities, [N, k].
+        reads_names: the function gets, in place of predictions, how alike the names of target and source classes are,
+            by the study's `text_encoder`: float32 [K, source classes].
         learning_rate: of a mapping that is trained with the prompt, beginning with what the function returns: weights
             with a bias as the last column, [K, source classes + 1].
     """
@@ -37,6 +39,7 @@ class MappingRule:
     redraws: bool = False
     weighted: bool = False
     top_share: float | None = None
+    reads_names: bool = False
     learning_rate: float | None = None
 
     @property

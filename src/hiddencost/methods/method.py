@@ -130,6 +130,7 @@ class Method(MappingRule):
         """
         module, _, function = str(self.mapping or self.function).partition(":")
         drawing = [mapping_rule.__file__] if self.mapping else []
-        further = [setting for setting in (self.weighted, self.top_share, self.learning_rate) if setting]
+        settings = self.weighted, self.top_share, self.learning_rate, self.reads_names
+        further = [setting for setting in settings if setting]
         code = code_digest(module_file(module), *drawing, apart=APART[self.job])
         return sha256_text(canonical([function, code, self.first_pass, self.redraws, self.trains, *further]))

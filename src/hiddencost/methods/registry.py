@@ -20,6 +20,14 @@ METHODS = {
         Method("flm-opt", label="FLM-opt-VP", colour="#332288", mapping=BY_ASSIGNMENT, first_pass=True),
         Method("ilm-opt", label="ILM-opt-VP", colour="#999933", mapping=BY_ASSIGNMENT, first_pass=True, redraws=True),
         Method(
+            "sem",
+            label="SEM-VP",
+            colour="#44AA99",
+            families=("convolutional", "transformer"),
+            mapping="hiddencost.methods.semantic:by_names",
+            reads_names=True,
+        ),
+        Method(
             "blm",
             label="BLM",
             colour="#56B4E9",

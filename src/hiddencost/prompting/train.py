@@ -43,6 +43,7 @@ def train_prompts(
     states: dict[int, State] | None = None,
     keep: Keep = lambda states: None,
     batch_sizes: Sequence[int] | None = None,
+    similarities: Tensor | None = None,
 ) -> Iterator[tuple[int, TrainedPrompt]]:
     """Train prompts with label mappings, as published (arXiv 2308.14969; ILM-VP, arXiv 2211.11635), side by side.
 
@@ -71,6 +72,8 @@ def train_prompts(
         keep: called after each step. What it is given returns the states, by number, of the runs under way, to be
             stored at once, as the next step changes them.
         batch_sizes: of each run, where they are not all the protocol's.
+        similarities: of the names of target and source classes, float32 [classes, source classes] on the host, for
+            methods that read them.
 
     Returns:
         An iterator over the runs as they finish: a run's number, and what it has learned. A run whose loss is not
@@ -79,7 +82,7 @@ def train_prompts(
     Raises:
         ValueError: a run's method is no prompting method.
     """
-    pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol, batch_sizes)
+    pack = _Pack(prompted, images, labels.cpu(), classes, seed, protocol, batch_sizes, similarities)
     return pack.train(runs, states or {}, progress, keep)
 
 
@@ -94,6 +97,7 @@ class _Pack:
     seed: int
     protocol: PromptingProtocol
     batch_sizes: Sequence[int] | None
+    similarities: Tensor | None
 
     def train(
         self, runs: Sequence[tuple[str, Sequence[int]]], states: dict[int, State], progress: Progress, keep: Keep
@@ -166,7 +170,9 @@ class _Pack:
                 images = torch.cat(used).unique()
                 predictions = self._predict([images], new_prompt, highest)
             for number, (method, chosen) in some:
-                of_run = _of(predictions, torch.searchsorted(images, chosen)) if method.first_pass else None
+                of_run = self.similarities if method.reads_names else None
+                if method.first_pass:
+                    of_run = _of(predictions, torch.searchsorted(images, chosen))
                 drawn[number] = self._draw_mapping(method, chosen, of_run)
         return drawn
 

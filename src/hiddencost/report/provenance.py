@@ -46,7 +46,8 @@ def inputs(study: dict, prepared: list[str], results: Path, resources: Path) -> 
 
     trained = study.get("upstream", [])
     starts = [network["checkpoint"] for network in trained if network.get("checkpoint")]
-    checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts])
+    readers = [study["text_encoder"] for name in study["methods"] if METHODS[name].reads_names]
+    checkpoints = dict.fromkeys([*(backbone["checkpoint"] for backbone in study["backbones"]), *starts, *readers])
     upstream = [network["dataset"] for network in trained if network.get("dataset")]
     datasets = dict.fromkeys([*(dataset["name"] for dataset in study["datasets"]), *upstream])
     origins = [

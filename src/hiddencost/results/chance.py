@@ -42,7 +42,7 @@ def p_values(runs: pd.DataFrame) -> pd.Series:
 
     A mapping that is drawn at random, without a look at what the network predicts (RLM-VP), may have all images of a
     class right by luck. There the K classes of each seed count in place of the images, of all seeds together, as each
-    draws a mapping of its own.
+    draws a mapping of its own; of a mapping by names, which is the same for all seeds, those of one.
 
     Args:
         runs: a row a run that has a result, none twice: `ARM`, `mean_class_accuracy`, `classes` (K) and
@@ -55,7 +55,9 @@ def p_values(runs: pd.DataFrame) -> pd.Series:
     blind = [name for name, method in METHODS.items() if method.prompts and not method.maps_by_predictions]
     drawn, of_arm = runs["method"].isin(blind), runs["mean_class_accuracy"].groupby(arm)
     share = runs["mean_class_accuracy"].where(~drawn, of_arm.transform("mean"))
-    trials = classes * runs["n_test_fewest"].fillna(1).where(~drawn, of_arm.transform("count"))
+    by_names = runs["method"].isin([name for name, method in METHODS.items() if method.reads_names])
+    mappings = of_arm.transform("count").where(~by_names, 1)
+    trials = classes * runs["n_test_fewest"].fillna(1).where(~drawn, mappings)
     right = np.floor(share * trials + ROUNDING).clip(lower=1)  # of none, too, P is near 1
     at_least = pd.Series(betainc(right, trials - right + 1, 1 / classes), runs.index)  # P(X >= right) of a binomial X
     return at_least.groupby(arm).max()

@@ -7,6 +7,7 @@ A run that is trained does not depend on it: packs count this code among what th
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from safetensors import safe_open
 
 from hiddencost.compression.verification import VerificationReport
 from hiddencost.datasets.prepared import PreparedReport
@@ -37,9 +38,9 @@ def common(inputs: PackInputs, request: PackRequest) -> dict:
     }
 
 
-def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> bool:
-    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where all of
-    its methods map labels one to one, and there are too few source classes.
+def write_not_run(inputs: PackInputs, request: PackRequest, output: Path, names: str | Path | None = None) -> bool:
+    """Write a pack's rows as not run, with the reason, where its backbone or its dataset has failed, or where none of
+    its methods can map labels, see `without_mapping`.
 
     Returns whether that was so. See `pack.complete` for the request.
     """
@@ -50,8 +51,8 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
         reason = "the backbone failed its verification: " + "; ".join(verification.reasons)
     elif dataset.failed:
         reason = f"the dataset is not there: {dataset.failed}"
-    elif (too_few := without_source_classes(inputs, request)).keys() == {method for method, _ in request.runs}:
-        reason = next(iter(too_few.values()))
+    elif (unmapped := without_mapping(inputs, request, names)).keys() == {method for method, _ in request.runs}:
+        reason = next(iter(unmapped.values()))
     else:
         return False
     row = common(inputs, request) | {"status": "not run", "reason": reason}
@@ -59,15 +60,27 @@ def write_not_run(inputs: PackInputs, request: PackRequest, output: Path) -> boo
     return True
 
 
-def without_source_classes(inputs: PackInputs, request: PackRequest) -> dict[str, str]:
+def without_mapping(inputs: PackInputs, request: PackRequest, names: str | Path | None) -> dict[str, str]:
     """Return why methods of a pack are not run, by method: those that map labels one to one, where the network has
-    fewer classes than the dataset."""
+    fewer classes than the dataset, and those that map by names, where nothing has read these.
+
+    names: the file of `clip.names.write_names`, for methods that read names.
+    """
+    asked = dict.fromkeys(method for method, _ in request.runs)
     manifest, classes = Manifest.read(inputs.backbone), len(PreparedReport.read(inputs.dataset).classes)
     sources = family_of(manifest.architecture).source_classes(manifest)
-    if not sources or classes <= sources:
-        return {}
-    reason = f"the dataset has {classes} classes, the network {sources}: too few to map one to each"
-    return {method: reason for method, _ in request.runs if METHODS[method].is_one_to_one}
+    if sources and classes > sources:
+        reason = f"the dataset has {classes} classes, the network {sources}: too few to map one to each"
+        return {method: reason for method in asked if METHODS[method].is_one_to_one}
+    if names and (failed := _failed(names)):
+        reason = f"nothing has read the names of classes: {failed}"
+        return {method: reason for method in asked if METHODS[method].reads_names}
+    return {}
+
+
+def _failed(names: str | Path) -> str | None:
+    with safe_open(names, "np") as stored:
+        return (stored.metadata() or {}).get("failed")
 
 
 def add_not_run(inputs: PackInputs, request: PackRequest, reasons: dict[str, str], output: Path) -> None:

@@ -24,7 +24,7 @@ class PackRequest(BaseModel):
         images: the name of the folder of its images, "" where that is the dataset's.
         size: at which the dataset is prepared, see `datasets.prepare.sized`.
         runs: (method, shots) pairs, shots a number of images per class or "full".
-        methods: digest of how each of their methods maps labels, see `Method.digest`, by name.
+        methods: digest of how each of their methods maps labels, see `jobs.training.method_digest`, by name.
         ledger: folder of the study's finished runs.
         code: digest of the code that trains.
         metrics: digest of the code that scores, see `metrics.digest`.
@@ -102,7 +102,8 @@ def why_stale(stored: PackRequest | None, wanted: PackRequest) -> str | None:
     if stored.code != wanted.code:
         return "were trained by an older version of the code: they are trained anew"
     if changed := sorted(method for method in both if stored.methods[method] != wanted.methods[method]):
-        return f"were trained by older code of {', '.join(changed)}: the runs of these methods are trained anew"
+        of_methods = f"by older code, or other settings, of {', '.join(changed)}"
+        return f"were trained {of_methods}: the runs of these methods are trained anew"
     if stored.origin != wanted.origin:
         return (
             "stand on networks, images or splits that older code or other settings made: "

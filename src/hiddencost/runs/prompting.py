@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -16,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from hiddencost.datasets import prepared
 from hiddencost.files import sha256_file
 from hiddencost.machine import free_memory
+from hiddencost.methods.registry import METHODS
 from hiddencost.networks import backbones
 from hiddencost.networks.families import family_of
 from hiddencost.networks.family import Family
@@ -44,9 +46,10 @@ def train_pack(
     device: torch.device,
     memory: int,
     texts: str | Path | None = None,
+    names: str | Path | None = None,
 ) -> None:
-    """Make the pack of the runs of visual prompting, trained side by side; see `pack.complete`. Where there are too
-    few source classes to map labels one to one, methods that do so are not run.
+    """Make the pack of the runs of visual prompting, trained side by side; see `pack.complete`. Methods that cannot
+    map labels are not run, see `not_run.without_mapping`.
 
     Once a minute the runs under way are kept in the ledger's folder, and a job that was killed goes on from there.
 
@@ -58,14 +61,17 @@ def train_pack(
         device: to train on.
         memory: of the job, in bytes, see `fit_to_device`.
         texts: of a CLIP, the file of its texts, see `backbones.load_classifier`.
+        names: for methods that read names, the file of how alike these are, see `clip.names.write_names`.
     """
-    left_out = not_run.without_source_classes(inputs, request)
+    left_out = not_run.without_mapping(inputs, request, names)
     asked = request.asking(tuple(run for run in request.runs if run[0] not in left_out)) if left_out else request
-    job = PromptingJob(inputs, asked, plans, device, memory, texts)
+    job = PromptingJob(inputs, asked, plans, device, memory, texts, names)
     determines = {"precision": resolve_precision(job.protocol.precision, device)}
     if texts:
         determines["texts"] = sha256_file(texts)
-    complete(inputs, asked, output, job, None, **determines)
+    of_names = {"names": sha256_file(names)} if names else {}
+    by_names = [method for method, _ in asked.runs if METHODS[method].reads_names]
+    complete(inputs, asked, output, job, dict.fromkeys(by_names, of_names), **determines)
     if left_out:
         not_run.add_not_run(inputs, request, left_out, Path(output))
 
@@ -80,6 +86,7 @@ class PromptingJob:
     device: torch.device
     memory: int
     texts: str | Path | None
+    names: str | Path | None = None
 
     @cached_property
     def family(self) -> Family:
@@ -121,7 +128,8 @@ class PromptingJob:
         with described as bar, logging_redirect_tqdm():
             data = images, labels, len(dataset.classes), runs_on
             more = self.protocol, bar.update, states, self._keeper(names)
-            trained = train_prompts(prompted, *data, self.request.seed, *more, batch_sizes=sizes)
+            own = {"batch_sizes": sizes, "similarities": self.similarities(runs)}
+            trained = train_prompts(prompted, *data, self.request.seed, *more, **own)
             for done, (number, run) in enumerate(trained, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 how = timing(run.seconds, run.images, self.device, precision)
@@ -132,6 +140,13 @@ class PromptingJob:
         self.unfinished.unlink(missing_ok=True)
         if prompted.certified.images:  # a lower precision was tried
             log.info("images of mapping passes: %s", prompted.certified)
+
+    def similarities(self, runs: Runs) -> Tensor | None:
+        """Return how alike the names of classes are, where one of some runs maps by these."""
+        if not any(METHODS[run.method].reads_names for run in runs.values()):
+            return None
+        assert self.names, "a run that maps by names has them among its inputs"
+        return load_file(self.names)["similarities"]
 
     def predict(
         self, dataset: prepared.Dataset, runs: Runs, learned: Iterable[tuple[str, dict[str, Tensor]]]

@@ -120,7 +120,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     images = take_shots(split["permutations"], row["shots"]) if method.trains else []
     further = {
         key: result.training[key]
-        for key in ("features" if method.probes else "precision", "texts")
+        for key in ("features" if method.probes else "precision", "texts", "names")
         if key in result.training
     }
     about: dict[str, Any] = {}

@@ -149,15 +149,23 @@ def check_datasets(study: Study) -> None:
 
 
 def check_methods(study: Study) -> None:
-    """Each backbone has a method that serves its family of networks."""
+    """Each backbone has a method that there is for it."""
     for index, backbone in enumerate(study.backbones):
         if not study.methods_of(backbone):
             family = study.family(backbone)
-            serving = [name for name, method in METHODS.items() if method.serves(family.name)]
+            serving = [name for name in METHODS if study.serves(name, backbone)]
             raise ValueError(
                 f"backbones[{index}]: {backbone.name} is {family.title}, and methods has {study.methods[0]}; "
                 f"expected one of {', '.join(serving)}"
             )
+
+
+def check_text_encoder(study: Study) -> None:
+    """What reads the names of classes is a CLIP that there is."""
+    _check_checkpoint("text_encoder", study.text_encoder, others=())
+    if not (family := family_of_checkpoint(study.text_encoder)).has_texts:
+        name = study.text_encoder
+        raise ValueError(f"text_encoder: {name} is {family.title}, which reads no texts; expected a CLIP")
 
 
 def check_prompts(study: Study) -> None:
@@ -309,6 +317,7 @@ CHECKS = (
     check_calibrations,
     check_datasets,
     check_methods,
+    check_text_encoder,
     check_prompts,
     check_batch_sizes,
     check_upstream_lengths,

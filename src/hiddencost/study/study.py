@@ -67,6 +67,10 @@ class Study(Record):
     protocol: StudyProtocol | None = Field(
         None, description="the recipe of visual prompting, and the canvas of all methods, but on CLIP"
     )
+    text_encoder: Name = Field(
+        "openclip-vit-b-32.openai",
+        description="of sem: the CLIP that reads the names of classes, of the catalog, or openclip-NAME.TAG",
+    )
     clip: ClipProtocol | None = Field(None, description="the recipe of visual prompting on CLIP, and its texts")
     probe: Recipe | None = Field(None, description="of the linear probe (lp); zs reads its test_batch_size")
     finetune: FineTuning | None = Field(None, description="of fine-tuning (ft)")
@@ -122,8 +126,18 @@ class Study(Record):
         return getattr(self, self.family(backbone).recipe).templates
 
     def methods_of(self, backbone: Backbone) -> list[str]:
-        """Return the study's methods that serve a backbone's family of networks."""
-        return [name for name in self.methods if METHODS[name].serves(self.family(backbone).name)]
+        """Return the study's methods that there are for a backbone."""
+        return [name for name in self.methods if self.serves(name, backbone)]
+
+    def serves(self, method: str, backbone: Backbone) -> bool:
+        """Say whether a method is for a backbone's family of networks and, where it reads names, for its classes:
+        those of ImageNet-1k, which a network that the study trains may not have."""
+        has_names = not self.upstream_network(backbone.checkpoint)
+        return METHODS[method].serves(self.family(backbone).name) and (has_names or not METHODS[method].reads_names)
+
+    def reads_names(self, backbone: Backbone) -> bool:
+        """Say whether a method of a backbone maps by the names of classes."""
+        return any(METHODS[name].reads_names for name in self.methods_of(backbone))
 
     def upstream_network(self, checkpoint: str) -> Upstream | None:
         """Return how a checkpoint is trained, None of one that is published."""
@@ -139,8 +153,11 @@ class Study(Record):
         return trained.checkpoint if trained else name
 
     def published_checkpoints(self, backbones: Iterable[Backbone]) -> set[str]:
-        """Return the published checkpoints that backbones are made of, or trained from."""
-        names = (self.published_checkpoint(backbone.checkpoint) for backbone in backbones)
+        """Return the published checkpoints that backbones are made of, or trained from, and the one that reads the
+        names of their classes, where a method maps by these."""
+        backbones = list(backbones)
+        names = {self.published_checkpoint(backbone.checkpoint) for backbone in backbones}
+        names |= {self.text_encoder for backbone in backbones if self.reads_names(backbone)}
         return {name for name in names if name}
 
     def upstream_datasets(self) -> list[str]:

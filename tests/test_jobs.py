@@ -294,10 +294,10 @@ def test_what_is_taken_out_of_a_study_leaves_its_tables_as_they_are(call):
 def test_whether_a_pack_is_run_counts_among_its_inputs_and_trains_nothing_anew(call, tmp_path, monkeypatch):
     pack = {"backbone": "dense", "dataset": DATASET, "seed": 0}
     source, before = Path(not_run.__file__).read_text(), training.wanted(call(), "train", **pack)
-    assert "classes <= sources" in source
+    assert "classes > sources" in source
     for file, text in (
         ("as_it_is.py", source),
-        ("edited.py", source.replace("classes <= sources", "classes <= 2 * sources")),
+        ("edited.py", source.replace("classes > sources", "classes > 2 * sources")),
     ):
         (tmp_path / file).write_text(text)
         monkeypatch.setattr(not_run, "__file__", str(tmp_path / file))

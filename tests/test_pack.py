@@ -120,7 +120,7 @@ def test_a_method_that_maps_in_another_way_is_trained_anew_and_the_others_are_no
     changed = request(("flm", 1), ("ilm", 1), methods={"flm": "a", "ilm": "c"})
     assert packfile.settled(changed, first) == changed
     assert not changed.stands_on_the_same(first)
-    why = "were trained by older code of ilm: the runs of these methods are trained anew"
+    why = "were trained by older code, or other settings, of ilm: the runs of these methods are trained anew"
     assert packfile.why_stale(first, changed) == why
     del trainer.asked[:]
     complete(pack, changed, "out.parquet", trainer)

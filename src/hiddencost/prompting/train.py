@@ -170,7 +170,7 @@ class _Pack:
                 images = torch.cat(used).unique()
                 predictions = self._predict([images], new_prompt, highest)
             for number, (method, chosen) in some:
-                of_run = self.similarities if method.reads_names else None
+                of_run: Predictions | None = self.similarities if method.reads_names else None
                 if method.first_pass:
                     of_run = _of(predictions, torch.searchsorted(images, chosen))
                 drawn[number] = self._draw_mapping(method, chosen, of_run)

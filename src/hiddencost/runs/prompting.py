@@ -126,10 +126,10 @@ class PromptingJob:
         total = sum(one.images_on(len(run.images)) for one, run in zip(recipes, runs.values(), strict=True))
         described = tqdm(total=total, desc=f"0 of {len(runs)} runs done", unit=" images", mininterval=10)
         with described as bar, logging_redirect_tqdm():
-            data = images, labels, len(dataset.classes), runs_on
+            data = images, labels, len(dataset.classes), runs_on, self.request.seed
             more = self.protocol, bar.update, states, self._keeper(names)
-            own = {"batch_sizes": sizes, "similarities": self.similarities(runs)}
-            trained = train_prompts(prompted, *data, self.request.seed, *more, **own)
+            similarities = self.similarities(runs)
+            trained = train_prompts(prompted, *data, *more, batch_sizes=sizes, similarities=similarities)
             for done, (number, run) in enumerate(trained, 1):
                 bar.set_description(f"{done} of {len(runs)} runs done", refresh=False)
                 how = timing(run.seconds, run.images, self.device, precision)

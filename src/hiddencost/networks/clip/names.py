@@ -29,7 +29,8 @@ def imagenet_names() -> list[str]:
     """
     from timm.data import ImageNetInfo
 
-    return ImageNetInfo().label_descriptions()
+    known = ImageNetInfo()
+    return [known.label_name_to_description(label) for label in known.label_names()]
 
 
 def compare_names(network: OpenClip, name: str, classes: Sequence[str]) -> Tensor:

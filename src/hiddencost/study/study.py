@@ -130,8 +130,8 @@ class Study(Record):
         return [name for name in self.methods if self.serves(name, backbone)]
 
     def serves(self, method: str, backbone: Backbone) -> bool:
-        """Say whether a method is for a backbone's family of networks and, where it reads names, for its classes:
-        those of ImageNet-1k, which a network that the study trains may not have."""
+        """Say whether a method is for a backbone's family and, where it reads names, for its classes."""
+        # names are those of ImageNet-1k, which a network that the study trains may not have
         has_names = not self.upstream_network(backbone.checkpoint)
         return METHODS[method].serves(self.family(backbone).name) and (has_names or not METHODS[method].reads_names)
 
@@ -153,8 +153,7 @@ class Study(Record):
         return trained.checkpoint if trained else name
 
     def published_checkpoints(self, backbones: Iterable[Backbone]) -> set[str]:
-        """Return the published checkpoints that backbones are made of, or trained from, and the one that reads the
-        names of their classes, where a method maps by these."""
+        """Return the published checkpoints of backbones, those that they are trained from, and what reads names."""
         backbones = list(backbones)
         names = {self.published_checkpoint(backbone.checkpoint) for backbone in backbones}
         names |= {self.text_encoder for backbone in backbones if self.reads_names(backbone)}

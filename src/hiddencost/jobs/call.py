@@ -329,16 +329,13 @@ def _check_class_names(call: Call) -> None:
     """Raise ValueError where a network that reads the names of classes cannot tell a dataset's."""
     study = call.study
     # as a linear probe does not read them
-    readers = [
-        backbone
+    readers = {
+        study.family(backbone)
         for backbone in study.backbones
-        if study.family(backbone).has_texts
-        and any(METHODS[name].prompts or not METHODS[name].trains for name in study.methods_of(backbone))
-    ]
-    families = {study.family(backbone) for backbone in readers}
-    if any(map(study.reads_names, study.backbones)):
-        families.add(family_of_checkpoint(study.text_encoder))
-    for family in families:
+        if any(METHODS[name].prompts or not METHODS[name].trains for name in study.methods_of(backbone))
+    }
+    readers |= {family_of_checkpoint(study.text_encoder) for one in study.backbones if study.reads_names(one)}
+    for family in (reader for reader in readers if reader.has_texts):
         for index, dataset in enumerate(study.datasets):
             try:
                 given = not dataset.is_users or dataset.classes is not None
@@ -349,6 +346,5 @@ def _check_class_names(call: Call) -> None:
 
 @cache
 def code(root: Path, script: str) -> str:
-    """Return the digest of a rule's script and of all project code that it stands on: a param of the rule, so that an
-    edit of it is a reason to run again."""
+    """Return the digest of a rule's script and of all project code that it stands on: an edit of it runs it again."""
     return code_digest(root / "workflow" / "scripts" / f"{script}.py", apart=APART.get(script, frozenset()))

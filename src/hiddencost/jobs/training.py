@@ -6,7 +6,7 @@ from typing import Any
 
 from hiddencost.digest import APART, code_digest
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import checkpoints, datasets, layout, upstream, values
+from hiddencost.jobs import checkpoints, datasets, layout, places, upstream, values
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, packs, why_no_names
 from hiddencost.methods.registry import JOBS, METHODS
@@ -81,7 +81,7 @@ def names(call: Call, backbone: str, dataset: str) -> list[str]:
 
 def text_encoder(call: Call) -> list[str]:
     """Return the files of the imported CLIP that reads the names of classes; none where it is left out."""
-    return [] if why_no_names(call) else layout.imported(call.study.text_encoder)
+    return [] if why_no_names(call) else places.imported(call, call.study.text_encoder)
 
 
 def names_to_read(call: Call, dataset: str) -> str:

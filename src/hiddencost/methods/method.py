@@ -103,9 +103,10 @@ class Method(MappingRule):
         """Whether it trains the network's own weights."""
         return self.job == "finetune"
 
-    def serves(self, family: str) -> bool:
-        """Say whether it is for networks of a family, by the family's name."""
-        return not self.families or family in self.families
+    def serves(self, family: str, is_imagenet: bool = True) -> bool:
+        """Say whether it is for networks of a family, by the family's name, over the classes of ImageNet-1k, whose
+        names are known, or others."""
+        return (not self.families or family in self.families) and (is_imagenet or not self.reads_names)
 
     @property
     def recipe(self) -> str:

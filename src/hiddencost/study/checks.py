@@ -153,7 +153,7 @@ def check_methods(study: Study) -> None:
     for index, backbone in enumerate(study.backbones):
         if not study.methods_of(backbone):
             family = study.family(backbone)
-            serving = [name for name in METHODS if study.serves(name, backbone)]
+            serving = study.methods_of(backbone, METHODS)
             raise ValueError(
                 f"backbones[{index}]: {backbone.name} is {family.title}, and methods has {study.methods[0]}; "
                 f"expected one of {', '.join(serving)}"

@@ -17,4 +17,8 @@ def _small(text: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=NAME_LENGTH), InWords(NAME, SMALL, _small)]
+TextEncoder = Annotated[
+    Name,
+    Field(description="of sem: the CLIP that reads the names of classes, of the catalog, or openclip-NAME.TAG"),
+]
 CLOSED: JsonDict = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys

@@ -16,7 +16,7 @@ from hiddencost.networks.convolutional import IMAGENET_SIDE
 from hiddencost.networks.families import family_of, family_of_checkpoint
 from hiddencost.networks.family import Family
 from hiddencost.study.analyses import ANALYSES, Shift
-from hiddencost.study.names import CLOSED, Name
+from hiddencost.study.names import CLOSED, Name, TextEncoder
 from hiddencost.study.own import OwnNetwork, UserFiles, name_own
 from hiddencost.study.parts import (
     AnalysisName,
@@ -67,10 +67,7 @@ class Study(Record):
     protocol: StudyProtocol | None = Field(
         None, description="the recipe of visual prompting, and the canvas of all methods, but on CLIP"
     )
-    text_encoder: Name = Field(
-        "openclip-vit-b-32.openai",
-        description="of sem: the CLIP that reads the names of classes, of the catalog, or openclip-NAME.TAG",
-    )
+    text_encoder: TextEncoder = "openclip-vit-b-32.openai"
     clip: ClipProtocol | None = Field(None, description="the recipe of visual prompting on CLIP, and its texts")
     probe: Recipe | None = Field(None, description="of the linear probe (lp); zs reads its test_batch_size")
     finetune: FineTuning | None = Field(None, description="of fine-tuning (ft)")
@@ -125,15 +122,10 @@ class Study(Record):
         """Return the templates of a backbone whose source classes are texts."""
         return getattr(self, self.family(backbone).recipe).templates
 
-    def methods_of(self, backbone: Backbone) -> list[str]:
-        """Return the study's methods that there are for a backbone."""
-        return [name for name in self.methods if self.serves(name, backbone)]
-
-    def serves(self, method: str, backbone: Backbone) -> bool:
-        """Say whether a method is for a backbone's family and, where it reads names, for its classes."""
-        # names are those of ImageNet-1k, which a network that the study trains may not have
-        has_names = not self.upstream_network(backbone.checkpoint)
-        return METHODS[method].serves(self.family(backbone).name) and (has_names or not METHODS[method].reads_names)
+    def methods_of(self, backbone: Backbone, among: Iterable[str] = ()) -> list[str]:
+        """Return the methods of the study, or among some, that serve a backbone's family of networks and classes."""
+        family, is_imagenet = self.family(backbone).name, not self.upstream_network(backbone.checkpoint)
+        return [name for name in among or self.methods if METHODS[name].serves(family, is_imagenet)]
 
     def reads_names(self, backbone: Backbone) -> bool:
         """Say whether a method of a backbone maps by the names of classes."""

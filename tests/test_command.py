@@ -156,7 +156,8 @@ def test_a_plan_is_the_end_of_a_dry_run(project):
     assert end in said
     lines = said.partition("Study small: ")[0].splitlines()
     assert all(
-        line.startswith(("+ snakemake --dry-run", "Using ", "Config file ", "This was a dry-run")) or not line
+        line.startswith(("+ snakemake --dry-run", "Using ", "Assuming ", "Config file ", "This was a dry-run"))
+        or not line
         for line in lines
     )
     assert "24 runs in 8 packs, of which 4 are up to date" in said

@@ -717,8 +717,8 @@ def test_tls_is_verified_and_not_left(serve, get, tmp_path, monkeypatch):
 def test_the_script_writes_the_report_and_tells(photos, tmp_path):
     code = (
         "import json, runpy, sys; from types import SimpleNamespace as S; "
-        "job = S(rule='fetch_photos', log=['log'], output=['imagenet20/fetched.json'], "
-        "params=json.loads(sys.argv[1]), config={'offline': True}, scriptdir=sys.argv[2]); "
+        "job = S(rule='fetch_photos', log=['log'], output=['photos/imagenet20/fetched.json'], "
+        "params=json.loads(sys.argv[1]), config={'offline': True, 'own_paths': {}}, scriptdir=sys.argv[2]); "
         "runpy.run_path(sys.argv[2] + '/fetch.py', {'snakemake': job})"
     )
 
@@ -728,7 +728,7 @@ def test_the_script_writes_the_report_and_tells(photos, tmp_path):
         params = json.dumps(values.texts(settings, ["files", "attempt"]))
         command = [sys.executable, "-c", code, params, str(ROOT / "workflow/scripts")]
         subprocess.run(command, cwd=tmp_path, check=True)
-        return read_json(tmp_path / "imagenet20/fetched.json"), (tmp_path / "log").read_text().splitlines()[-1]
+        return read_json(tmp_path / "photos/imagenet20/fetched.json"), (tmp_path / "log").read_text().splitlines()[-1]
 
     report, told = run("LICENSE")  # of the repository
     assert f"LICENSE: sha256 is {sha256_file(ROOT / 'LICENSE')}, expected " in report["failed"]

@@ -222,5 +222,4 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], Cal
 
     settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
     settings["labels"] = {name: study.dataset_entry(name).label for name in datasets}
-    settings["classes"] = {name: len(study.dataset_entry(name).classes) for name in datasets}
     return figures, file, settings

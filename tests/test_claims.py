@@ -77,6 +77,29 @@ def lost(*points):
     return lambda b, d, m, n, seed: 0.5 - points[seed] / 100 * (b not in ("dense", "small"))
 
 
+@pytest.mark.parametrize(
+    ("stated", "measure", "compares", "bound"),
+    [
+        ({}, "accuracy_lost", "backbones: compressed", "mean > 0 points"),
+        ({"less_than": -2, "of": "every"}, "accuracy_lost", "backbones: compressed", "every cell < -2 points"),
+        ({"within": 2, "about": 20}, "accuracy_lost", "backbones: compressed", "mean within 2 points of 20"),
+        (
+            {"cells": {"shots": [1, "full"]}, "left": {"methods": "ilm"}, "right": {"methods": "prompting"}}
+            | {"order": "none"},
+            *("accuracy_lost", "shots: 1, full; methods: ilm against prompting", "cells of both signs"),
+        ),
+        ({"explained_by": "cka"}, "correlation of cka with accuracy_lost", "backbones: compressed", "mean > 0"),
+        (
+            {"measure": "part_mapping", "cells": {}, "share": 0.5, "more_than": None},
+            *("part_mapping", "all", "mean > 0.5 of the cost"),
+        ),
+    ],
+)
+def test_a_row_says_what_is_measured_where_and_what_is_claimed_of_it(stated, measure, compares, bound):
+    row = judged(made(lost(4, 5, 6)), **stated)
+    assert row[["measure", "compares", "bound"]].tolist() == [measure, compares, bound]
+
+
 def test_of_one_dataset_the_interval_is_the_paired_t_interval():
     found = judged(made(lost(4, 5.5, 7)))
     low, high = stats.ttest_1samp([4, 5.5, 7], 0).confidence_interval(0.95)

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from hiddencost.jobs.results import printed_metrics
-from hiddencost.results import latency, learned, matched, shift, split, tables, typeset, verdicts, why
+from hiddencost.results import latency, learned, matched, means, shift, split, tables, typeset, verdicts, why
 from hiddencost.runs.metrics import METRICS
 from hiddencost.runs.packfile import AXES
 from hiddencost.runs.sides import COST, SPLIT, SWAPS
@@ -53,6 +53,7 @@ def columns():
         "matched.csv": matched.COLUMNS,
         "expectations.csv": tables.against_published(summary, [expected]),
         ", ".join(f"{metric}.csv" for metric in printed_metrics()): typeset.cells(runs, "accuracy"),
+        "means.csv": means.COLUMNS,
         "bins.parquet": tables.bins(bins),
         "mappings.parquet": learned.MAPPINGS,
         "remapped.parquet": learned.REMAPPED,

@@ -32,9 +32,10 @@ PLAIN |= {"recipe_dense": "dense"}
 PRUNED = PLAIN | {"compression": "magnitude", "sparsity_declared": 0.2}
 BACKBONES = {"dense": PLAIN, "pruned": PRUNED, "random": PLAIN | {"control": "random_init"}}
 METHODS, SHOTS, SEEDS = ["rlm", "flm", "ilm", "lp"], ["1", "10", "full"], [0, 1, 2]
+CLASSES = {"one": 10.0, "two": np.nan}  # of the second nothing tells them
 SETTINGS = {
     **{"width": 6.8, "panel_height": 2.3, "colours": {}, "labels": {}, "palette": "RdBu_r", "title": "made up"},
-    **{"methods": METHODS, "classes": {"one": 10, "two": 43}},
+    "methods": METHODS,
 }
 FIGURES = figures_of_study(BACKBONES, ["one", "two"], METHODS, {})
 
@@ -55,7 +56,7 @@ def made():
         axes = {"dataset": dataset, "backbone": backbone, "method": method, "shots": shots, "seed": seed}
         values = dict.fromkeys(("accuracy", "ece"), rng.uniform() if ran else np.nan)
         made = BACKBONES[backbone] | {"sparsity_measured": 0.0, "status": "ok" if ran else "not run"}
-        made |= {"classes_short": 0.0, "run": f"{len(runs):064x}" if ran else None}
+        made |= {"classes": CLASSES[dataset], "classes_short": 0.0, "run": f"{len(runs):064x}" if ran else None}
         runs.append(constant | made | axes | values)
         if ran:
             rows = {"count": [0, 5, 20], "confidence": [np.nan, 0.5, 0.9], "accuracy": [np.nan, 0.4, 0.7]}
@@ -834,8 +835,13 @@ def test_figures_of_one_method_and_seed_say_so(tables):
 def test_the_glance_says_where_intervals_leave_its_axes(tables, spread, beyond):
     runs = tables["runs"].query("dataset == 'one' and backbone != 'random'")
     lost = (runs["backbone"] == "pruned") * (0.05 + spread * (runs["seed"] - 1))
-    figure = drawn("glance", tables | {"runs": runs.assign(accuracy=0.5 - lost)})
-    assert ("some intervals go on beyond the axes" in figure.get_suptitle().replace("\n", " ")) == beyond
+    runs = runs.assign(accuracy=0.5 - lost)
+    for kind in ("glance", "cost"):
+        figure = drawn(kind, tables | {"runs": runs, "summary": summarise(runs)})
+        assert ("some intervals go on beyond the axes" in figure.get_suptitle().replace("\n", " ")) == beyond
+        heads = {line.get_marker(): line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() in "v^"}
+        low, high = figure.axes[0].get_ylim()
+        assert heads == ({"v": low, "^": high} if beyond else {})
 
 
 def test_the_cost_at_matched_upstream_accuracy_stands_on_the_right_edge_and_hides_no_point(tables):
@@ -855,6 +861,36 @@ def test_the_cost_at_matched_upstream_accuracy_stands_on_the_right_edge_and_hide
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [(1, pytest.approx(expected))]
     assert marks[0].get_transform().transform((1, 0))[0] == pytest.approx(axis.bbox.x1)
     assert "right edge: cost at matched upstream" in texts(figure.legends[0])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "cost", "movement", "reliability"])
+def test_a_network_has_the_colour_that_the_study_gives_it(tables, name):
+    legend = drawn(name, tables, colours={"pruned": "#abcdef"}).legends[0]
+    shown = zip(legend.texts, legend.legend_handles, strict=True)
+    colours = {text.get_text(): line.get_color() for text, line in shown}
+    assert colours["magnitude 20 %"] == "#abcdef"
+    assert colours.get("dense", "black") == "black"
+
+
+def test_chance_is_drawn_where_the_classes_are_known_and_of_a_folder_the_runs_tell_them(tables):
+    panels = np.array(drawn("accuracy", tables).axes).reshape(2, 4)[:, 0]
+    levels = [
+        [line.get_ydata()[0] for line in axis.lines if list(line.get_xdata()) == [0, 1]]  # from edge to edge
+        for axis in panels
+    ]
+    assert levels == [[10.0], []]
+
+
+def test_a_title_keeps_a_number_and_its_unit_on_one_line(tables):
+    for width in range(20, 110):
+        figure = plt.figure(figsize=(width / 16, 1))
+        style.title(figure, FIGURES["accuracy"], "mean and 95 % interval over 3 seeds", SETTINGS)
+        assert "95\n%" not in figure.get_suptitle()
+        plt.close(figure)
+
+
+def test_captions_hold_under_each_palette():
+    assert not [name for name, kind in KINDS.items() if re.search("red|blue", kind.caption, re.IGNORECASE)]
 
 
 def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():

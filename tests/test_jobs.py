@@ -75,7 +75,7 @@ SETTINGS = {
     ),
     "learned": (results.learned, ("ledger", "prepared", "groups", "backbones")),
     "figure": (results.figure, (*results.CONTENT, *results.STYLE)),
-    "report": (results.report, ("study", "prepared", "classes", "labels", "captions", "results", "page")),
+    "report": (results.report, ("study", "prepared", "labels", "captions", "results", "page")),
 }
 
 

@@ -22,7 +22,7 @@ from hiddencost.report import page as report_page
 from hiddencost.report import provenance, summary
 from hiddencost.report.page import write
 from hiddencost.report.summary import headline
-from hiddencost.results import matched, tables
+from hiddencost.results import matched, means, tables
 from hiddencost.results.upstream import with_shares
 from hiddencost.results.verdicts import COLUMNS as CLAIM_COLUMNS
 from hiddencost.results.verdicts import VERDICTS
@@ -36,7 +36,7 @@ BACKBONES = {  # compression, control, sparsity, dense
     "random": ("none", "random_init", 0.0, "dense"),
     "gone": ("lth", None, 0.9, "dense"),
 }
-DATASETS, METHODS, SHOTS, SEEDS = {"one": 10, "two": None}, ["rlm", "flm", "lp"], ["1", "10", "full"], [0, 1, 2]
+DATASETS, METHODS, SHOTS, SEEDS = {"one": 10.0, "two": np.nan}, ["rlm", "flm", "lp"], ["1", "10", "full"], [0, 1, 2]
 CLAIMS = [
     {"claim": "costs", "text": "Compression costs accuracy", "verdict": "supported", "effect": 5.0, "low": 4.0}
     | {"high": 6.0, "cells": 12, "published": 20.0, "note": HOSTILE, "source": "section 3"},
@@ -61,7 +61,7 @@ def made_up_runs():
         )
         reason = {"ok": None, "not run": HOSTILE, "diverged": "a test logit is not finite"}[status]
         row = {"study": "small", "checkpoint": "net", "backbone": backbone, "dense": dense, "control": control}
-        row["recipe_dense"] = dense
+        row |= {"recipe_dense": dense, "classes": DATASETS[dataset]}
         row |= {"compression": compression, "sparsity_declared": sparsity, "sparsity_measured": sparsity}
         row |= {
             "dataset": dataset,
@@ -103,6 +103,7 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTED,), figures=("a
         "runs.parquet": runs[tables.run_columns()],
         "bins.parquet": tables.bins(runs),
         "summary.csv": summary,
+        "means.csv": means.means(runs),
         "claims.csv": pd.DataFrame(claims, columns=CLAIM_COLUMNS),
         "expectations.csv": tables.against_published(summary, list(expectations)),
         "upstream.csv": upstream,
@@ -131,19 +132,18 @@ def make(folder, runs=None, claims=CLAIMS, expectations=(EXPECTED,), figures=("a
         folder / "resources/checkpoints/net/fetched.json",
         {"files": {"weights": {"path": "a/net.pth", "sha256": "cd" * 32, "source": HOSTILE}}},
     )
-    classes = {name: DATASETS.get(name) for name in runs["dataset"].unique()}
+    datasets = list(runs["dataset"].unique())
     study = {"study": "small", "seeds": SEEDS, "methods": METHODS, "protocol": {"canvas": 64}, "figures": LOOK}
-    study["datasets"] = [{"name": name, "image_size": 32} for name in classes]
+    study["datasets"] = [{"name": name, "image_size": 32} for name in datasets]
     study["verification"] = {"photos": "imagenet20", "photos_top1": 12}
     study["backbones"] = [{"name": name, "checkpoint": "net"} for name in runs["backbone"].unique()]
     settings = {
         "study": json.dumps(study),
-        "classes": classes,
         "labels": study["figures"]["labels"],
         "results": "results/small",
     }
     settings["prepared"] = [
-        str(folder / f"resources/datasets/{name}/{size}") for name in classes for size in (32, 64)
+        str(folder / f"resources/datasets/{name}/{size}") for name in datasets for size in (32, 64)
     ]
     settings["captions"] = [[figure, f"Title of {figure}", f"What is shown. {HOSTILE}"] for figure in figures]
     names = {name.split(".")[0]: f"results/small/tables/{name}" for name in written}
@@ -203,14 +203,23 @@ class Text(HTMLParser):
 
 def test_the_summary_tells_what_was_asked_and_what_came_out(told):
     summary = told.sections["summary"]
-    assert "5 backbones × 2 data sets × 3 methods × 3 budgets × 3 seeds" in summary
-    assert "Asked 270 runs" in summary
-    assert "Came out 215 runs 55 have no result" in summary
+    assert "5 backbones × 2 data sets × 3 methods × 3 budgets × 3 seeds; 55 have no result" in summary
+    assert "Runs with a result 215 of 270" in summary
     assert "1 supported 0 not refuted, 1 contradicted, 0 undecided, 0 at chance, 1 not run" in summary
-    assert "a processor" in summary
-    assert "3.6 h" in summary  # 215 minutes
-    assert re.search(r"train 2 4\.5 min 2\.5 min 502", summary)
-    assert re.search(r"collect 1 1\.0 min 1\.0 min –", summary)
+    machinery = told.sections["provenance"]
+    assert "a processor" in machinery
+    assert "3.6 h" in machinery  # 215 minutes
+    assert re.search(r"train 2 4\.5 min 2\.5 min 502", machinery)
+    assert re.search(r"collect 1 1\.0 min 1\.0 min –", machinery)
+
+
+def test_the_answer_leads_then_caveats_then_figures_and_machinery_is_last(told, page_file):
+    assert list(told.sections) == ["summary", "warnings", "claims", "figures", "explore", "tables", "provenance"]
+    answer = told.sections["summary"]
+    assert re.match(r"The answer Cost, visual prompting \+\d\.\d points \[\S+, \S+\] of accuracy", answer)
+    # each network has its interval, too
+    assert re.search(r"magnitude 20 % compressed – – \+\S+ \[\S+, \S+\] \(6\)", answer)
+    assert re.search(r"Written \d+ [A-Z][a-z]+ 20\d\d, \d\d:\d\d ", page_file.read_text())
 
 
 def test_of_many_photos_a_percentage_stands_with_its_interval_and_of_few_their_number(folder, told):
@@ -231,6 +240,21 @@ def test_headline_costs_are_means_over_the_cells_of_the_compressed():
     assert probe["method"] == "linear probe"
     assert probe["cells"] == 2 * 2 * 3
     assert 0 < probe["over"] <= probe["cells"]
+    assert prompting["low"] < prompting["cost"] < prompting["high"]
+    assert prompting["speaks_for"] == "over 2 datasets of the kind, 3 seeds each"
+    alone = runs.query("seed == 0 and dataset == 'one'")
+    assert [(one["low"], one["high"]) for one in headline(tables.summarise(alone), alone)] == [(None, None)] * 2
+
+
+def test_what_is_not_the_papers_and_cells_that_guess_are_caveats():
+    runs = made_up_runs().query("backbone in ('dense', 'pruned', 'random')").assign(n_test_fewest=100)
+    guess = (runs["method"] == "flm") & (runs["shots"] == "1")
+    runs["mean_class_accuracy"] = np.where(guess, 0.1, 0.5)
+    first, second = summary.caveats(runs, "epochs 2 (paper: 100)")
+    assert (first["what"], "epochs 2 (paper: 100)" in first["why"]) == ("this is not the paper's study", True)
+    # of the dense and the pruned network, on the data set whose classes are known; a control is expected to guess
+    assert second["what"] == "2 of 36 cells of networks that have learned are not surely better than guessing"
+    assert summary.caveats(runs[~guess], "") == []
 
 
 def test_what_is_missing_failed_or_diverged_is_a_warning_with_its_log(told):
@@ -364,7 +388,7 @@ def test_names_that_look_like_numbers_or_nothing_are_names(folder):
     assert {"nan", "1e5"} <= {one["name"] for one in data["axes"]["backbone"]}
     assert set(data["cells"]["dataset"]) == {0}
     assert set(data["cells"]["backbone"]) == set(range(len(BACKBONES)))
-    best = Text(text).sections["summary"]
+    best = Text(text).sections["tables"]
     assert re.search(r"2024 \d+\.\d \d+\.\d 3 nan linear probe full", best)
 
 
@@ -387,7 +411,7 @@ def test_a_study_without_results_claims_or_figures_has_a_report(folder):
     runs = made_up_runs().assign(status="not run", reason="nothing yet", device=None, train_seconds=np.nan)
     runs[list(METRICS)] = np.nan
     page = Text(make(folder, runs, claims=[], expectations=[], figures=[]).read_text())
-    assert "Came out 0 runs" in page.sections["summary"]
+    assert "Runs with a result 0 of 270" in page.sections["summary"]
     assert "None could be put to the test" in page.sections["claims"]
     assert "The study names none" in page.sections["tables"]
 
@@ -499,7 +523,7 @@ def column(table, number):
 
 @pytest.mark.browser
 def test_it_loads_draws_and_fits_its_width(page):
-    assert page.locator(".panel svg").count() == 0  # none is in view yet
+    page.locator(".panel:not(:has(svg))").first.wait_for(state="detached")  # those that are not in view, too
     assert see(page, "curves") == 2
     assert see(page, "costs") == 6
     assert see(page, "reliability") == 8  # nothing to draw of the backbone that was not run

@@ -272,10 +272,10 @@ BAD = {
         {"ilm": "blue"},
         "figures.colours.ilm: 'blue' is not allowed: expected '#' and six hexadecimal digits, such as '#d55e00'",
     ),
-    "colour of an unknown method": (
+    "colour of what the study has not": (
         ["figures", "colours"],
-        {"iml": "#000000"},
-        "figures.colours.iml: 'iml' is unknown; did you mean 'ilm'?",
+        {"iml": "#000000", "mobilenetv2-dense": "#112233", "blm+": "#445566"},
+        "figures.colours: the study has no 'iml'; did you mean 'ilm'?",
     ),
     "figures of a dataset that is not there": (
         ["figures", "datasets"],

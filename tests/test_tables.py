@@ -36,7 +36,7 @@ def row(backbone, shots, seed, accuracy, **more):
     pruned = backbone == "pruned"
     bins = {"bin_count": [0] * 14 + [10], "bin_confidence": [None] * 14 + [0.99], "bin_accuracy": [None] * 14 + [0.5]}
     values = {"compression": "magnitude" if pruned else "none", "control": None, "sparsity_declared": 0.2 * pruned}
-    values["classes_short"] = 0.0  # of `collect`, not of packs
+    values |= {"classes": 10.0, "classes_short": 0.0}  # of `collect`, not of packs
     values["sparsity_measured"] = values["sparsity_declared"]
     metrics = dict.fromkeys(METRICS.keys() - {"accuracy"}, accuracy / 2)
     return {

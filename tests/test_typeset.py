@@ -81,12 +81,13 @@ def test_seeds_that_all_lie_as_far_behind_do_not_make_a_loss_certain():
     assert best("ece", dense=[0.7, 0.8, 0.9], pruned=[0.5, 0.6, 0.701]) == {"pruned"}
 
 
-def test_a_control_at_chance_is_not_best_calibrated():
-    runs = made(accuracy={"dense": [0.3, 0.3, 0.4], "random": [0.1, 0.1, 0.1]})
+def test_a_control_at_chance_is_not_best_calibrated_and_none_is_best_beside_controls_alone():
+    runs = made(accuracy={"dense": [0.3, 0.3, 0.4], "pruned": [0.5, 0.5, 0.601], "random": [0.1, 0.1, 0.1]})
     runs.loc[runs["backbone"] == "random", "control"] = "random_init"
     numbers = typeset.cells(runs, "ece")
     assert set(numbers.loc[numbers["best"], "backbone"]) == {"dense"}
-    assert len(numbers) == 4
+    assert len(numbers) == 6
+    assert not typeset.cells(runs[runs["backbone"] != "pruned"], "ece")["best"].any()
 
 
 def test_a_single_seed_has_a_best_alone():

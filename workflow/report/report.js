@@ -98,24 +98,32 @@
     form.querySelector("details").open = window.innerWidth >= 700;
   }
 
-  // Charts: a panel is drawn when it comes into view
+  // Charts: a panel is drawn when it comes into view, and the others when there is time, so that a print has them
 
   let views = [];
   const waiting = new Map(); // panels not drawn yet, and their specifications
   const observer = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      const spec = waiting.get(target);
-      if (!isIntersecting || !spec) continue;
-      waiting.delete(target);
-      observer.unobserve(target);
-      // `ast`: expressions are interpreted, as the page's policy lets no text become code
-      window.vegaEmbed(target, spec, { renderer: "svg", actions: false, ast: true }).then(({ view }) => {
-        if (target.isConnected) views.push(view);
-        else view.finalize();
-        target.dataset.drawn = "yes";
-      });
-    }
+    for (const { isIntersecting, target } of entries) if (isIntersecting && waiting.has(target)) show(target);
   }, { rootMargin: "400px" });
+
+  async function show(target) {
+    const spec = waiting.get(target);
+    waiting.delete(target);
+    observer.unobserve(target);
+    // `ast`: expressions are interpreted, as the page's policy lets no text become code
+    const { view } = await window.vegaEmbed(target, spec, { renderer: "svg", actions: false, ast: true });
+    if (target.isConnected) views.push(view);
+    else view.finalize();
+  }
+
+  const whenIdle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50)); // Safari has none
+  let rounds = 0; // of `draw`
+  async function showRest(round) {
+    const [target] = waiting.keys();
+    if (!target || round !== rounds) return;
+    await show(target);
+    whenIdle(() => showRest(round));
+  }
 
   function place(kind, title, note, plot) {
     const caption = element("figcaption", {}, title, ...(note ? [element("span", { className: "small" }, note)] : []));
@@ -366,7 +374,18 @@
     drawReliability(picked);
     Object.assign(listed, { cells: chosen, shown: PAGE });
     listCells();
+    const round = ++rounds;
+    whenIdle(() => showRest(round));
   }
+
+  // In print nothing is folded.
+  let folded = [];
+  function unfold() {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const one of folded) one.open = true;
+  }
+  window.addEventListener("beforeprint", unfold);
+  window.addEventListener("afterprint", () => { for (const one of folded) one.open = false; });
 
   buildFilter();
   buildTables();

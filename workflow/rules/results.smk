@@ -82,7 +82,9 @@ rule tables:
         RUNS_TABLE,
     output:
         expand(
-            f"{OUTPUT}/tables/{{metric}}.{{format}}", metric=results.printed_metrics(), format=["csv", "md", "tex"]
+            f"{OUTPUT}/tables/{{table}}.{{format}}",
+            table=["means", *results.printed_metrics()],
+            format=["csv", "md", "tex"],
         ),
     log:
         f"{OUTPUT}/logs/tables.log",
@@ -191,11 +193,13 @@ rule report:
         runs=RUNS_TABLE,
         bins=TABLES["bins"],
         summary=TABLES["summary"],
+        means=TABLES["means"],
         expectations=rules.collect.output.expectations,
         claims=rules.claims.output[0],
         upstream=TABLES["upstream"],
         matched=TABLES["matched"],
-        typeset=[*rules.tables.output, *analyses.all_tables(CALL)],
+        typeset=rules.tables.output,
+        analysed=analyses.all_tables(CALL),
         figures=rules.figures.input,
     output:
         REPORT,
@@ -210,7 +214,7 @@ rule report:
         mem_mb=1000,
         runtime=amount(resources.short_runtime),
     params:
-        **params_of(results.report, "study", "prepared", "classes", "labels", "captions", "results", "page"),
+        **params_of(results.report, "study", "prepared", "labels", "captions", "results", "page"),
         code=code("report"),
     message:
         "Writing the report"

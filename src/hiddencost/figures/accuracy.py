@@ -45,13 +45,13 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
-    classes = settings["classes"]
+    chance = 100 / tables["summary"].groupby("dataset")["classes"].max()
     panels = _draw("accuracy", "seeds", list(content.backbones), tables, content, settings, sharey="row")
     for (dataset, _), axis in panels.axes.items():
-        if classes[dataset]:
-            axis.axhline(100 / classes[dataset], **style.CHANCE)
+        if chance.get(dataset, 0) > 0:  # NaN where nothing tells the number of classes
+            axis.axhline(chance[dataset], **style.CHANCE)
         axis.set_ylim(bottom=0)
-    if any(classes[dataset] for dataset in content.datasets):
+    if chance.notna().any():
         panels.handles.append(Line2D([], [], label="chance", **style.CHANCE))
     panels.figure.supylabel("test accuracy (%)", size=8)
     _finish(panels, content, settings, "accuracy, {over}")
@@ -75,6 +75,7 @@ def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: d
     next(iter(panels.axes.values())).set_ylim(*_reach(panels.cells[panels.cells["backbone"].isin(panels.names)]))
     panels.figure.supylabel("dense minus compressed, accuracy (points)", size=8)
     what = "hidden cost in accuracy, paired by seed, {over}; above 0 compression costs"
+    what += style.BEYOND if style.mark_cut(panels.axes.values()) else ""
     _finish(panels, content, settings, what)
     return panels.figure
 
@@ -108,7 +109,7 @@ def _draw(
     cells = summary.assign(value=100 * summary[f"{value}_mean"], reach=100 * width, ran=summary[seeds])
     names = style.networks(content.backbones, set(cells.loc[cells["ran"] > 0, "backbone"]))
     methods, shots = style.order(cells, "method"), style.shots_of(cells)
-    lines = style.looks(content.backbones, names)
+    lines = style.looks(content.backbones, names, settings)
     handles = style.network_handles(content.backbones, lines)
     trained = [method for method in methods if METHODS[method].trains]
     constant = [method for method in methods if method not in trained] if trained and len(shots) > 1 else []

@@ -31,9 +31,8 @@ def draw(
     Args:
         content: what it shows.
         files: the tables that its kind reads, by name.
-        settings: the study's `figures` with `title`, the `methods` shown, `labels` and the number of `classes` of
-            each dataset (None where it is not known). A figure of the `summary` has the whole study's, too, as
-            `study`: it sets the scale that the study's figures share.
+        settings: the study's `figures` with `title`, the `methods` shown and `labels`. A figure of the `summary` has
+            the whole study's, too, as `study`: it sets the scale that the study's figures share.
         outputs: paths that end in .png, .pdf or .svg.
     """
     settings = settings | {"methods": content.methods or settings["methods"]}

@@ -109,8 +109,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     of = f"mean and 95 % interval over {over}" if points["low"].notna().any() else "means of 1 seed, without interval"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     note += "" if scale is KEPT else "; of no compressed network the upstream accuracy is known"
-    on = points[~points["off"]]
-    note += style.BEYOND if (on["low"].min() < bottom or on["high"].max() > top) else ""
+    note += style.BEYOND if style.mark_cut(axes) else ""
     style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
     figure.draw_without_rendering()  # where panels are, and with them what texts must not cover
     for axis, method in zip(axes, methods, strict=True):

@@ -31,7 +31,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     remapped, backbones, datasets = tables["remapped"], content.backbones, content.datasets
     method = gallery.method_of_mappings(settings["methods"], set(remapped["method"]))
     remapped = remapped[remapped["method"] == method]
-    lines = style.looks(backbones, style.networks(backbones, set(remapped["backbone"])))
+    lines = style.looks(backbones, style.networks(backbones, set(remapped["backbone"])), settings)
     if (last := remapped["epoch"].max()) > DOTS:  # each network's at epochs of its own
         places = [(round(index * last / MARKED / len(lines)), round(last / MARKED)) for index in range(len(lines))]
         lines = {name: look | {"markevery": place} for (name, look), place in zip(lines.items(), places, strict=True)}

@@ -53,7 +53,10 @@ class FigureKind:
         return self.drawn_by.partition(":")[0]
 
 
-BARS = "Bars are the 95 % t interval of that mean; of two seeds they span the two."
+BARS = (
+    "Bars are the 95 % t interval of that mean, an arrow head where one goes on beyond the axes; of two seeds they "
+    "span the two."
+)
 LINES = (
     "Black: the dense network. Broken lines in colours, each with a marker of its own: the compressed ones. A line"
     " is broken where a cell was not run. "
@@ -108,8 +111,8 @@ FIGURES = {
     "heatmap": FigureKind(
         "hiddencost.figures.heatmap:draw_accuracy",
         ("summary",),
-        f"Hidden cost: accuracy of the dense network minus that of another, {MAPS} Red: compression costs; blue: "
-        "it helps.",
+        f"Hidden cost: accuracy of the dense network minus that of another, {MAPS} Colours right of zero on the "
+        "scale: compression costs; left of it: it helps.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
         columns=_cells,
@@ -120,7 +123,7 @@ FIGURES = {
         "hiddencost.figures.heatmap:draw_calibration",
         ("summary",),
         "What compression does to calibration: expected calibration error (15 bins) of a network minus that of "
-        f"the dense one, {MAPS} Red: calibration is worse; blue: better.",
+        f"the dense one, {MAPS} Colours right of zero on the scale: calibration is worse; left of it: better.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),
         columns=_cells,

@@ -31,7 +31,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     roles = gallery.DENSE, gallery.COMPRESSED
     of_roles = [name for role in roles for name in gallery.names_in_role(content.backbones, role)]
     names = [name for name in of_roles if name in set(finished["backbone"])]
-    looks = style.looks(content.backbones, names)
+    looks = style.looks(content.backbones, names, settings)
     figure, panels = style.grid(datasets, methods, settings, sharey=True)
     pooled = pool(bins[bins["backbone"].isin(names)], ["dataset", "method", "backbone"])
     pooled["gap"] = 100 * (pooled["accuracy"] - pooled["confidence"])

@@ -29,7 +29,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     costs = costs[costs["shots"] == costs["dataset"].map(largest)]
     methods, severities = style.order(costs, "method"), sorted(set(costs["severity"]))
     names = style.networks(content.backbones, set(costs["backbone"]))
-    lines = style.looks(content.backbones, [name for name in names if content.backbones[name].trained] or names)
+    learned = [name for name in names if content.backbones[name].trained]
+    lines = style.looks(content.backbones, learned or names, settings)
     figure, panels = style.grid(content.datasets, methods or [""], settings, sharey=True)
     beside = dict(zip(lines, np.linspace(-BESIDE / 2, BESIDE / 2, len(lines) + 2)[1:-1], strict=True))
     for (dataset, method), axis in panels.items():

@@ -69,14 +69,13 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         axes[2 * block, column].set_title(style.named(method, settings))
         axes[2 * block + 1, column].set_xlabel("accuracy (points)")
     low, high = axes[0, 0].get_xlim()  # of few seeds an interval may be many times as long as what it is of
-    low, high = axes[0, 0].set_xlim(max(low, -REACH * largest), min(high, REACH * largest))
-    are_cut = any(axis.dataLim.x0 < low or axis.dataLim.x1 > high for axis in axes.flat)
+    axes[0, 0].set_xlim(max(low, -REACH * largest), min(high, REACH * largest))
     labels = [backbones[name].label for name in names]
     axes[0, 0].set_yticks(range(len(names)), labels)
     axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     figure.legend(handles=_handles(), loc="outside lower center", ncols=4 if abreast > 1 else 2)
     what = f"what the cost is made of, mean over {_counted(swaps)}; below: under the other network's prompt, mapping"
-    what += style.BEYOND if are_cut else ""
+    what += style.BEYOND if style.mark_cut(axes.flat) else ""
     style.title(figure, content, what, settings)
     return figure
 
@@ -97,9 +96,8 @@ def _panel(axis: Axes, found: pd.DataFrame, names: list[str], shown: dict[str, s
             mean, bounds, _ = pooled(pairs, fixed=False)
             largest = max(largest, abs(mean))
             look = LOOKS[part] | ({"mfc": "white"} if quantity.startswith("loss") else {})
-            if bounds:
-                axis.hlines(row + offset, *bounds, color=look["color"], lw=0.8)
-            axis.plot(mean, row + offset, ls="", ms=3.5, mew=0.8, **look)
+            bars = [[mean - bounds[0]], [bounds[1] - mean]] if bounds else None
+            axis.errorbar(mean, row + offset, xerr=bars, ls="", ms=3.5, mew=0.8, elinewidth=0.8, **look)
     return largest
 
 

@@ -1,8 +1,9 @@
 """What the figures share: colours, lines, panels, and the paper's look."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import matplotlib
@@ -37,7 +38,7 @@ OUTLINE = [withStroke(linewidth=2.5, foreground="white")]  # of text over lines
 PAGE = 8.9  # inches of a printed page that a figure may take
 ABREAST = 4  # panels
 TICKS = 5  # intervals of the upright axis of a small panel, at most
-BEYOND = "; some intervals go on beyond the axes"
+BEYOND = "; some intervals go on beyond the axes (arrow heads)"
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
@@ -107,12 +108,13 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "ok"]
 
 
-def looks(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dict]:
+def looks(shown: Mapping[str, ShownBackbone], names: list[str], settings: dict) -> dict[str, dict]:
     """Return how networks are drawn: dense black and solid, compressed in colours and broken, controls thin and grey.
 
     Args:
         shown: the figure's backbones.
         names: those that are drawn.
+        settings: the study's `figures`, whose `colours` come before these.
 
     Returns:
         By name, the keywords of Matplotlib for line and marker.
@@ -129,7 +131,7 @@ def looks(shown: Mapping[str, ShownBackbone], names: list[str]) -> dict[str, dic
         look[name] = _look(colours[index], LINES, MARKERS, index)
     for index, name in enumerate(controls):
         look[name] = _look(CONTROL_COLOURS[index % 3], [":"], CONTROL_MARKERS, index) | {"lw": 0.8, "mew": 0.7}
-    return look
+    return {name: one | {"color": settings["colours"].get(name, one["color"])} for name, one in look.items()}
 
 
 def _look(colour: str, lines: list, markers: list[str], index: int) -> dict[str, Any]:
@@ -252,11 +254,28 @@ def title(figure: Figure, content: StudyFigure, what: str, settings: dict) -> No
     """Put the study's title, the network's and what a figure shows over it, in lines of about one length."""
     width = round(figure.get_figwidth() * 16)  # characters of 8 points
     network = f"{content.title}, " if content.title else ""
-    text = f"{settings['title']}: {network}{what}"
+    text = f"{settings['title']}: {network}{what}".replace(" %", "\u00a0%")  # a number keeps its unit
     count = len(textwrap.wrap(text, width))
     while count > 1 and len(textwrap.wrap(text, width - 1)) == count:
         width -= 1
-    figure.suptitle("\n".join(textwrap.wrap(text, width)))
+    figure.suptitle("\n".join(textwrap.wrap(text, width)).replace("\u00a0", " "))
+
+
+def mark_cut(axes: Iterable[Axes]) -> bool:
+    """Put an arrow head where an error bar leaves its panel, whose limits are set; return whether one does."""
+    cut = False
+    for axis in axes:
+        bars = [lines for container in axis.containers for lines in container.lines[2]]
+        edges = [(0, "<>", axis.get_xlim()), (1, "v^", axis.get_ylim())]
+        for lines, (side, heads, limits) in product(bars, edges):
+            for segment, (head, edge) in product(lines.get_segments(), zip(heads, sorted(limits), strict=True)):
+                beyond = segment[:, side] < edge if head in "<v" else segment[:, side] > edge
+                if beyond.any() and not beyond.all():
+                    place = np.where([side == 0, side == 1], edge, segment[0])
+                    look: dict[str, Any] = {"color": lines.get_color()[0], "mew": 0, "clip_on": False}
+                    axis.plot(*place, head, ms=3.5, transform=lines.get_transform(), **look)
+                    cut = True
+    return cut
 
 
 def panels(count: int, columns: int, width: float, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:

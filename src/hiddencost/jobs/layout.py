@@ -34,6 +34,7 @@ TABLES = {
     "runs": "tables/runs.parquet",
     "bins": "tables/bins.parquet",
     "summary": "tables/summary.csv",
+    "means": "tables/means.csv",
     "mappings": "tables/mappings.parquet",
     "remapped": "tables/remapped.parquet",
     "prompts": "tables/prompts.npz",

@@ -25,7 +25,7 @@ from hiddencost.study.parts import Backbone, Figures
 UNSTYLED = {"datasets", "backbones", "formats"}  # of the study's `figures`: what is shown and made
 # the params of a figure
 CONTENT = tuple(f"figure.{field.name}" for field in fields(StudyFigure))
-STYLE = tuple(f"style.{name}" for name in (*Figures.model_fields, "classes") if name not in UNSTYLED)
+STYLE = tuple(f"style.{name}" for name in Figures.model_fields if name not in UNSTYLED)
 
 
 def packs_to_collect(call: Call) -> list[str]:
@@ -62,11 +62,6 @@ def labels(call: Call) -> dict[str, str]:
     """Return what datasets, and what the study labels, are called where it is not by their names."""
     known = {name: entry.label for name, entry in call.datasets.items() if entry.label}
     return known | call.study.figures.labels
-
-
-def class_counts(call: Call) -> dict[str, int | None]:
-    """Return the number of classes of each dataset, None where the data alone tell it."""
-    return {name: len(entry.classes) if entry.classes else None for name, entry in call.datasets.items()}
 
 
 def collect(call: Call) -> dict:
@@ -172,11 +167,9 @@ def figure_code(call: Call, figure: str) -> dict:
 def figure(call: Call, figure: str) -> dict:
     """Return what a figure shows, and how it looks."""
     shown, study = figures(call)[figure], call.study
-    classes = class_counts(call)
     style = study.figures.model_dump(exclude=UNSTYLED)
     style |= {"title": study.figures.title or study.study, "labels": labels(call)}
     style["methods"] = study.figures.methods or study.methods
-    style["classes"] = {name: classes[name] for name in shown.datasets}
     return {"figure": shown.to_json(), "style": style}
 
 
@@ -186,7 +179,6 @@ def report(call: Call) -> dict:
     return {
         "study": call.study.model_dump_json(exclude_none=True),
         "prepared": datasets.all_prepared(call),
-        "classes": class_counts(call),
         "labels": _names_of_backbones(call) | labels(call),
         "captions": [[name, _heading(call, one), FIGURES[one.kind].caption] for name, one in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too

@@ -116,18 +116,20 @@ def _costs(palette: list[str]) -> Chart:
 
 
 def _reliability(colour: alt.Color, gaps: tuple[float, float]) -> Chart:
-    bins = alt.Chart(alt.NamedData("bins")).transform_calculate(gap="100 * (datum.accuracy - datum.confidence)")
+    bins = alt.Chart(alt.NamedData("bins")).transform_calculate(
+        gap="100 * (datum.accuracy - datum.confidence)", sure="100 * datum.confidence", right="100 * datum.accuracy"
+    )
     bins = bins.transform_filter(f"datum.share >= {FEW}")
-    unit = alt.Scale(domain=[0, 1], nice=False)
-    x = alt.X("confidence:Q", scale=unit, axis=alt.Axis(values=[0, 0.5, 1], grid=False, title="confidence"))
+    unit = alt.Scale(domain=[0, 100], nice=False)
+    x = alt.X("sure:Q", scale=unit, axis=alt.Axis(values=[0, 50, 100], grid=False, title="confidence (%)"))
     low, high = (float(np.nan_to_num(gap)) for gap in gaps)
     points = alt.Scale(domain=[min(low, -5.0), max(high, 5.0)])  # of all panels, so that they compare
     axis = alt.Axis(gridOpacity=0.4, tickCount=5, title="accuracy minus confidence (points)")
     y = alt.Y("gap:Q", axis=axis, scale=points)
     tooltip = [
         alt.Tooltip("methodLabel:N", title="method"),
-        alt.Tooltip("confidence:Q", format=".3f"),
-        alt.Tooltip("accuracy:Q", format=".3f"),
+        alt.Tooltip("sure:Q", title="confidence (%)", format=".1f"),
+        alt.Tooltip("right:Q", title="accuracy (%)", format=".1f"),
         alt.Tooltip("share:Q", title="share of the images", format=".1%"),
     ]
     area = alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[8, 500]), legend=None)

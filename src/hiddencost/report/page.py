@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from datetime import datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from hiddencost.report.summary import (
     LONG,
     against_paper,
     best,
+    caveats,
     costs,
     count_runs,
     devices,
@@ -40,10 +42,12 @@ from hiddencost.report.summary import (
 from hiddencost.results import gallery, tables
 from hiddencost.results.cells import distinct, shots_labels
 from hiddencost.results.intervals import band_reach
+from hiddencost.results.matched import compressed_backbones
+from hiddencost.results.upstream import reached
 from hiddencost.results.verdicts import VERDICTS
 from hiddencost.runs.metrics import METRICS
 
-TABLES = ["runs", "bins", "summary", "expectations", "claims", "upstream", "matched"]
+TABLES = ["runs", "bins", "summary", "means", "expectations", "claims", "upstream", "matched"]
 SHOWN_AT_FIRST = 8  # backbones; a study with more opens with its first family alone
 
 
@@ -52,38 +56,42 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
 
     Args:
         output: of the page, beside which the study's tables/ and figures/ are.
-        paths: of the tables of `TABLES` and, to be linked, of those `typeset`.
+        paths: of the tables of `TABLES` and, to be linked, of those `typeset` and `analysed`.
         settings: the `study`, as JSON that keeps its order; `captions`, the name, the title and the caption of each
-            figure; `classes`, the number of each dataset's (None if unknown); `labels`, what to write instead of
-            names; `prepared`, the folders of all images; `results`, that with backbones/, benchmarks/ and logs/.
+            figure; `labels`, what to write instead of names; `prepared`, the folders of all images; `results`, that
+            with backbones/, benchmarks/ and logs/.
         root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
-    runs, bins, summary, expectations, claims, upstream, matched = (tables.read(paths[name]) for name in TABLES)
+    runs, bins, summary, means, expectations, claims, upstream, matched = (
+        tables.read(paths[name]) for name in TABLES
+    )
     gates, state = provenance.gates(study, results), provenance.checkout(root)
     recipes = provenance.recipes(runs, study)
-    warned = warnings(runs, recipes, gates, state, results, output.parent)
+    judged, shared = against_paper(to_records(claims))
+    warned = caveats(runs, shared) + warnings(runs, recipes, gates, state, results, output.parent)
     looks = study["figures"] | {"labels": settings["labels"]}
-    axes, formats = _axes(runs, summary, looks, settings["classes"]), [*looks["formats"], "png"]
+    axes, formats = _axes(runs, summary, looks), [*looks["formats"], "png"]
     drawn = {f"{name}.{form}" for name, *_ in settings["captions"] for form in formats}
     pages = root / "workflow/report"
     scripts = [_enclosed(_bundle()), (pages / "report.js").read_text()]
     content = {
         "study": study,
+        "written": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}".lstrip("0"),
         "runs": {"all": len(runs), "done": len(style.finished(runs))},
         "axes": axes,
         "labels": style.labels(looks),
         "verdicts": {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS},
         "words": list(VERDICTS.items()),
         "headline": headline(summary, runs),
-        "costs": costs(summary, axes, upstream),
+        "costs": costs(means, axes, reached(upstream, compressed_backbones(runs))),
         "matched": to_records(matched),
         "best": best(summary),
         "devices": devices(runs),
         "jobs": provenance.jobs(results),
         "warnings": warned + unlisted(output.parent / "figures", drawn),
         **{"recipes": recipes, "trainings": provenance.trainings(study, results)},
-        **dict(zip(("claims", "shared"), against_paper(to_records(claims)), strict=True)),
+        **{"claims": judged, "shared": shared},
         "expectations": to_records(expectations),
         "gates": gates,
         "images_read": provenance.images_read(settings["prepared"]),
@@ -91,7 +99,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
             {"name": name, "title": title, "caption": caption} | _embedded(output.parent, name, formats[0])
             for name, title, caption in settings["captions"]
         ],
-        "typeset": sorted(Path(path).name for path in paths.get("typeset", [])),
+        **{kind: sorted(Path(path).name for path in paths.get(kind, [])) for kind in ("typeset", "analysed")},
         "inputs": [
             *provenance.inputs(study, settings["prepared"], results, Path("resources")),
             *provenance.tables(paths[name] for name in TABLES),
@@ -127,7 +135,7 @@ def _bundle() -> str:
     return vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # its types want a snippet
 
 
-def _axes(runs: pd.DataFrame, summary: pd.DataFrame, settings: dict, classes: dict) -> dict:
+def _axes(runs: pd.DataFrame, summary: pd.DataFrame, settings: dict) -> dict:
     """Return what the page filters by, in the study's order. settings: the study's `figures`.
 
     A dataset has `budgets`: what each number of shots is called, None of one that chooses the images of another.
@@ -147,11 +155,12 @@ def _axes(runs: pd.DataFrame, summary: pd.DataFrame, settings: dict, classes: di
     visible = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)
     budgets = {name: shots_labels(part) for name, part in summary.groupby("dataset", sort=False)}
-    shots = style.order(runs, "shots")
+    shots, classes = style.order(runs, "shots"), runs.groupby("dataset")["classes"].max()
+    chance = (100 / classes).astype(object).where(classes.notna(), None)
     return {
         "backbone": [backbone | {"shown": backbone["name"] in visible} for backbone in backbones],
         "dataset": [
-            {"name": name, "label": named(name), "shown": True, "chance": classes[name] and 100 / classes[name]}
+            {"name": name, "label": named(name), "shown": True, "chance": chance[name]}
             | {"budgets": [budgets[name].get(number) for number in shots]}
             for name in style.order(runs, "dataset")
         ],

@@ -1,4 +1,4 @@
-"""What the report says in words: headline, costs, the best, warnings."""
+"""What the report says in words: headline, costs, the best, caveats and warnings."""
 
 import os
 from collections.abc import Iterable
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
-from hiddencost.results.cells import distinct, distinct_pairs, numbers
-from hiddencost.results.matched import compressed_backbones
+from hiddencost.results.cells import distinct_pairs, numbers
+from hiddencost.results.chance import ARM, surely_above
+from hiddencost.results.matched import LOST, compressed_backbones
+from hiddencost.results.pooled import pooled
 from hiddencost.results.relation import AS_IN_PAPER
-from hiddencost.results.upstream import reached
+from hiddencost.results.verdicts import counted, differences
 from hiddencost.runs.metrics import METRICS
 
 LONG = 1_000_000  # bytes of an image that is not kept exactly
@@ -41,47 +42,45 @@ def headline(summary: pd.DataFrame, runs: pd.DataFrame) -> list[dict]:
         runs: its table of runs, which tells cells of the same runs: budgets and names that stand for one.
 
     Returns:
-        A row a `method`: its `cost`, the mean of the seed-paired differences over the `cells` of compressed
-        backbones, in points, copies of a cell left out; in so many of these the 95 % interval lies `over` zero.
+        A row a `method`: its `cost`, in points, the mean over compressed backbones and all that they are compared in,
+        its 95 % interval `low`, `high` (None where there is none) and what this `speaks_for` (see `pooled.pooled`);
+        of how many `cells` it is, copies of a cell left out, and in so many of these the 95 % interval lies `over`
+        zero.
     """
-    name = "accuracy_dense_minus_backbone"
-    cells = summary[
-        (summary["compression"] != UNCOMPRESSED) & summary["control"].isna() & (summary["paired_seeds"] > 0)
-    ]
-    cells = distinct_pairs(cells, runs)
+    compressed = compressed_backbones(runs)
+    cells = distinct_pairs(summary[summary["backbone"].isin(compressed) & (summary["paired_seeds"] > 0)], runs)
+    above = cells["accuracy_dense_minus_backbone_low"] > 0
+    pairs = differences(counted(runs), LOST, "accuracy").dropna(subset="difference")
+    pairs = pairs[pairs["backbone"].isin(compressed)]
     names = {name: "visual prompting" if method.prompts else method.label for name, method in METHODS.items()}
-    groups = cells["method"].map(names)
-    return [
-        {
-            "method": method,
-            "cost": 100 * of_method[f"{name}_mean"].mean(),
-            "cells": len(of_method),
-            "over": int((of_method[f"{name}_low"] > 0).sum()),
-        }
-        for method, of_method in cells.groupby(groups, sort=False)
-    ]
+    rows = []
+    for method, of_method in cells.groupby(cells["method"].map(names), sort=False):
+        cost, bounds, speaks_for = pooled(pairs[pairs["method"].map(names) == method], fixed=False)
+        told = {"method": method, "cost": cost, "speaks_for": speaks_for, "cells": len(of_method)}
+        told["low"], told["high"] = bounds or (None, None)
+        rows.append(told | {"over": int(above[of_method.index].sum())})
+    return rows
 
 
-def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]:
-    """Return what the backbones that are compared with another one cost.
+def costs(means: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]:
+    """Return what the backbones that are compared with another one cost, over all budgets.
 
     Args:
-        summary: the study's table.
+        means: the study's table.
         axes: what the page filters by: its `backbone`s and `method`s.
-        upstream: as in upstream.csv.
+        upstream: as `upstream.reached` returns it.
 
     Returns:
-        A row such a backbone, as of `axes`, with what it is `of` for each method: its mean `cost` in accuracy over
-        datasets and budgets (points), and the number of `cells`; and its `top1` upstream, with its interval, `low` to
-        `high`, where it was measured on photos, and that of the `other`, in %, None where it is not known.
+        A row such a backbone, as of `axes`, with what it is `of` for each method: its mean `cost` in accuracy
+        (points), with the interval `low`, `high` and the number of `cells`; and its `top1` upstream, with its
+        interval, `low` to `high`, where it was measured on photos, and that of the `other`, in %, None where it is not
+        known.
     """
-    summary = distinct(summary)
-    paired = summary[(summary["paired_seeds"] > 0) & (summary["backbone"] != summary["dense"])]
-    groups = paired.groupby(["backbone", "method"])["accuracy_dense_minus_backbone_mean"].agg(["mean", "count"])
-    cost_of = {key: {"cost": 100 * mean, "cells": count} for key, mean, count in groups.itertuples()}
-    none = {"cost": None, "cells": 0}
-    known = reached(upstream, compressed_backbones(summary))
-    known = known.astype(object).where(known.notna(), None).to_dict("index")
+    paired = means[(means["shots"] == means["shots"].iloc[0]) & means["cost"].notna()]
+    shown = ["cost", "low", "high", "cells"]
+    cost_of = {(row["backbone"], row["method"]): row for row in to_records(paired[["backbone", "method", *shown]])}
+    none = dict.fromkeys(shown)
+    known = upstream.astype(object).where(upstream.notna(), None).to_dict("index")
     unknown = dict.fromkeys(("top1", "low", "high"))
     other = paired.drop_duplicates("backbone").set_index("backbone")["dense"]
     return [
@@ -90,7 +89,7 @@ def costs(summary: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dic
         | known.get(backbone["name"], unknown)
         | {"other": known.get(other[backbone["name"]], unknown)["top1"]}
         for backbone in axes["backbone"]
-        if backbone["name"] in set(paired["backbone"])
+        if backbone["name"] in other
     ]
 
 
@@ -113,6 +112,28 @@ def against_paper(claims: list[dict]) -> tuple[list[dict], str]:
         own = [part for part in (claim["relation"] or "").split("; ") if part not in shared]
         rows.append(claim | {"relation": "; ".join(own) or None})
     return rows, "; ".join(shared)
+
+
+def caveats(runs: pd.DataFrame, shared: str) -> list[dict]:
+    """Return, as rows of `warnings`, what the numbers do not say.
+
+    Args:
+        runs: the study's table.
+        shared: what sets all claims apart from the paper's study, see `against_paper`.
+    """
+    rows = []
+    if shared:
+        why = f"all that the claims compare differs from the paper's in this, the paper's value in brackets: {shared}"
+        rows.append({"what": "this is not the paper's study", "why": why, "logs": []})
+    finished = style.finished(runs)
+    learned = finished[finished["control"].isna()]
+    arms = learned[~numbers(learned).duplicated()]
+    arms = arms.assign(above=surely_above(arms)).drop_duplicates(ARM)
+    if guesses := int((~arms["above"]).sum()):
+        what = f"{guesses} of {len(arms)} cells of networks that have learned are not surely better than guessing"
+        why = "a difference between two that guess says nothing of compression; claims leave such cells out"
+        rows.append({"what": what, "why": why, "logs": []})
+    return rows
 
 
 def best(summary: pd.DataFrame) -> list[dict]:

@@ -97,6 +97,20 @@ class Cells(Record):
         """The axes that are named."""
         return {axis for axis, values in self if values is not None}
 
+    def told(self) -> list[str]:
+        """Return the values of each axis that is named, in words."""
+        return [f"{axis.replace('_', ' ')}: {_listed(values)}" for axis, values in self if values is not None]
+
+
+def _listed(values: list) -> str:
+    return "prompting" if values == run_by("train") else ", ".join(map(str, values))
+
+
+def _against(left: Cells | None, right: Cells | None) -> list[str]:
+    """Say what two sides differ in."""
+    both = [(axis, one, other) for (axis, one), (_, other) in zip(left or (), right or (), strict=True)]
+    return [f"{axis}: {_listed(one)} against {_listed(other)}" for axis, one, other in both if one is not None]
+
 
 class Claim(Record):
     """A comparison over cells: a measure, or left minus right, against a bound, in points.
@@ -159,6 +173,25 @@ class Claim(Record):
             -inf if self.more_than is None else self.more_than,
             inf if self.less_than is None else self.less_than,
         )
+
+    @property
+    def stated(self) -> dict[str, str]:
+        """What the table of verdicts says of it: `text`, `source`, its `measure`, which cells it `compares`, and of
+        which of these, or of their mean, what `bound` it claims."""
+        points, amount = "" if self.explained_by else " points", "of both signs"
+        if self.within is not None:
+            amount = f"within {self.within:g}{points} of {self.about:g}"
+        elif self.share is not None:
+            amount = f"> {self.share:g} of the cost"
+        elif self.order is None:
+            sign, bound = (">", self.more_than) if self.more_than is not None else ("<", self.less_than)
+            amount = f"{sign} {bound:g}{points}"
+        explains = f"correlation of {self.explained_by} with " if self.explained_by else ""
+        return {
+            **{"text": self.text, "source": self.source, "measure": explains + self.measure},
+            "compares": "; ".join([*self.cells.told(), *_against(self.left, self.right)]) or "all",
+            "bound": f"{'cells' if self.order else 'mean' if self.of == 'mean' else f'{self.of} cell'} {amount}",
+        }
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Claim":

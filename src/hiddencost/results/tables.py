@@ -28,7 +28,7 @@ TEXTS = [  # columns of any table that are no numbers
     *CELL[:7],
     *CELL[9:],
     *("status", "reason", "device", "precision", "python", "torch", "torchvision", "timm", "recipe", "run"),
-    *("claim", "text", "verdict", "note", "relation", "source", "same_as", "network"),
+    *("claim", "text", "compares", "bound", "verdict", "note", "relation", "source", "same_as", "network"),
     *("published_epoch", "ours_epoch", "measure", "over", "unit"),
 ]
 
@@ -191,9 +191,10 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a cell (backbone, dataset, method, shots): `{metric}_mean` and `_std` (n - 1) for each metric, `seeds`
-        (their number; one of a method that does not train), `classes_short` (the most of a seed), `same_as` (the
-        smaller number of shots whose runs these are, of every seed, as it has all images already: what counts cells
-        leaves them out, see `cells.distinct`), and the difference dense minus backbone of the `paired_metrics`
+        (their number; one of a method that does not train), `classes` and `classes_short` (the most of a seed),
+        `same_as` (the smaller number of shots whose runs these are, of every seed, as it has all images already: what
+        counts cells leaves them out, see `cells.distinct`), and the difference dense minus backbone of the
+        `paired_metrics`
         (`..._mean`, `_std`, `_low` and `_high`, see `paired_interval`, and `paired_seeds`). The dense backbone is the
         one that the column `dense` names; where there is none the difference is empty. The same with the dense
         network of the same training recipe: `{metric}_recipe_dense_minus_backbone_...`, `recipe_paired_seeds`.
@@ -203,8 +204,9 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     summary = of_cells[list(METRICS)].agg(["mean", "std"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "seeds", of_cells["accuracy"].count())
-    summary.insert(1, "classes_short", of_cells["classes_short"].max())
-    summary.insert(2, "same_as", cells.copies(of_cells["same_as"]))
+    summary.insert(1, "classes", of_cells["classes"].max())
+    summary.insert(2, "classes_short", of_cells["classes_short"].max())
+    summary.insert(3, "same_as", cells.copies(of_cells["same_as"]))
     for counterpart in COUNTERPARTS:
         summary = summary.join(_differences(runs, counterpart))
     return summary.reset_index()

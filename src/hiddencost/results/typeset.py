@@ -1,4 +1,7 @@
-"""Tables for print: accuracy and calibration of every backbone, as Markdown and LaTeX, and their numbers as CSV."""
+"""Tables for print: accuracy and calibration of every backbone, as Markdown and LaTeX, and their numbers as CSV.
+
+And of each backbone and method the means over data sets, with what compression costs and its interval.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,13 +14,15 @@ from hiddencost.files import atomic
 from hiddencost.results import tables
 from hiddencost.results.cells import copies, one_seed, same_as
 from hiddencost.results.intervals import paired_interval
+from hiddencost.results.means import EVERY, means
 from hiddencost.runs.metrics import METRICS
 
 COLUMN = ["shots", "dataset", "method"]  # within one, backbones are compared
 WIDTH = 8  # columns of numbers that fit a printed page
+MEANS = "means"  # the name of that table
 SHORT = "†"  # by what a cell is marked some of whose classes have fewer images than its shots
 # all that captions and names can have
-LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--", SHORT: "$^\\dagger$"})
+LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--", "−": "$-$", SHORT: "$^\\dagger$"})
 
 
 def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
@@ -25,16 +30,20 @@ def write(runs: str | Path, paths: Iterable[str | Path]) -> None:
 
     Args:
         runs: path of the study's table.
-        paths: of what is written: a metric's table, by the name of which the file is called, as .csv, .md or .tex
-            (booktabs).
+        paths: of what is written: a metric's table, by the name of which the file is called, or the `MEANS`, as
+            .csv, .md or .tex (booktabs).
     """
     table = pd.read_parquet(runs)
-    for path in map(Path, paths):
-        numbers = cells(table, path.stem)
+    files = list(map(Path, paths))
+    numbers = {name: means(table) if name == MEANS else cells(table, name) for name in {path.stem for path in files}}
+    for path in files:
         if path.suffix == ".csv":
-            tables.write(numbers, path)
+            tables.write(numbers[path.stem], path)
             continue
-        text = {".md": markdown, ".tex": latex}[path.suffix](numbers, caption(table, path.stem))
+        if path.stem == MEANS:
+            text = {".md": means_markdown, ".tex": means_latex}[path.suffix](numbers[MEANS], means_caption(table))
+        else:
+            text = {".md": markdown, ".tex": latex}[path.suffix](numbers[path.stem], caption(table, path.stem))
         with atomic(path) as temporary:
             temporary.write_text(text)
 
@@ -46,7 +55,7 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     those with the most seeds of the column (a mean of fewer is not comparable). With it are all that have three or
     more seeds in common with it and are not known to be worse: no 95 % paired interval (a two-sided paired t test at
     5 %) lies on the worse side. Of two seeds the test finds hardly anything worse. Controls are never best: at chance
-    a network that never learned can be calibrated well.
+    a network that never learned can be calibrated well. Nor is one best that stands beside controls alone.
 
     Args:
         runs: the study's table.
@@ -67,11 +76,12 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
     values = values if METRICS[metric].higher_is_better else -values  # the more the better
     columns = values.groupby(COLUMN)
-    means = columns.mean().where(columns.count().eq(columns.count().max(axis=1), axis=0))
-    of_best = values.columns.get_indexer(means.idxmax(axis=1).loc[values.index.droplevel("seed")])
+    highest = columns.mean().where(columns.count().eq(columns.count().max(axis=1), axis=0))
+    of_best = values.columns.get_indexer(highest.idxmax(axis=1).loc[values.index.droplevel("seed")])
     ahead = values.sub(values.to_numpy()[range(len(values)), of_best], axis=0).groupby(COLUMN)
     _, high = paired_interval(ahead.mean(), ahead.std(), ahead.count())
-    as_good = means.eq(means.max(axis=1), axis=0) | (ahead.count() > 2) & ~(high < 0)
+    as_good = highest.eq(highest.max(axis=1), axis=0) | (ahead.count() > 2) & ~(high < 0)
+    as_good &= pd.DataFrame(dict.fromkeys(as_good, columns.count().gt(0).sum(axis=1) > 1))
     table = runs.groupby([*COLUMN, "backbone"], sort=False)["value"].agg(["mean", "std", "count"])
     table["best"] = as_good.stack().reindex(table.index, fill_value=False)
     table["classes_short"] = runs.groupby([*COLUMN, "backbone"], sort=False)["classes_short"].max()
@@ -88,7 +98,7 @@ def caption(runs: pd.DataFrame, metric: str) -> str:
     title = (shown.title or shown.label) + (f" in {unit}" if unit else "")
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of one seed"
     return (
-        f"{title}, {over}, study {runs['study'].iloc[0]}. Bold: of the backbones in a column, at one "
+        f"{title}, {over}, study {runs['study'].iloc[0]}. Bold: of two or more backbones in a column, at one "
         "number of shots, the best mean (of those with the most seeds, and of no control), and those that have three "
         "or more seeds in common with it and that a paired t test (two-sided, 5 %, not corrected for the number of "
         "tests) does not find worse. –: no result."
@@ -131,6 +141,60 @@ def latex(numbers: pd.DataFrame, caption: str) -> str:
         *blocks, end = table.split("\\cline")  # after the last block there is the bottom rule
         parts.append("\\cmidrule".join(blocks) + end.partition("\n")[2])
     return "\n".join([*parts, "}"]) + "\n"
+
+
+def means_caption(runs: pd.DataFrame) -> str:
+    """Say what the table of means shows."""
+    return (
+        f"Test accuracy in % and, below the name of the method, what it costs against the dense network, in points, "
+        f"study {runs['study'].iloc[0]}. Means over data sets; of the cost in brackets the 95 % interval, over data "
+        "sets and seeds (see the claims). *: cells are missing. –: no result, or nothing to compare with."
+    )
+
+
+def means_markdown(numbers: pd.DataFrame, caption: str) -> str:
+    """Set what `means.means` returns as Markdown: a table for each number of shots."""
+    parts = [caption]
+    for title, text in _means_text(numbers, "–"):
+        text.columns = [" ".join(column) for column in text.columns]
+        parts += [f"## {title}", text.to_markdown(disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def means_latex(numbers: pd.DataFrame, caption: str) -> str:
+    """Set what `means.means` returns as LaTeX: a tabular for each number of shots."""
+    parts = ["% \\usepackage{booktabs}"]
+    for title, text in _means_text(numbers, "--"):
+        style = Styler(text).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+        style = style.format(lambda value: value.translate(LATEX))
+        layout = {"hrules": True, "multicol_align": "c", "column_format": "l" + "r" * text.shape[1]}
+        parts.append(style.to_latex(**layout, position="t", caption=f"{caption.translate(LATEX)} Here: {title}."))
+    return "\n".join(parts)
+
+
+def _means_text(numbers: pd.DataFrame, missing: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a title and the means as text, of each number of shots and as many methods as fit a printed page."""
+
+    def cost(mean: float, low: float, high: float) -> str:
+        text = missing if np.isnan(mean) else f"{mean:.1f}"
+        return (text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]").replace("-", "−")
+
+    def accuracy(mean: float, absent: int) -> str:
+        return missing if np.isnan(mean) else f"{mean:.1f}" + ("*" if absent else "")
+
+    numbers = numbers.assign(
+        accuracy=[accuracy(*row) for row in numbers[["accuracy", "missing"]].itertuples(index=False)],
+        cost=[cost(*row) for row in numbers[["cost", "low", "high"]].itertuples(index=False)],
+        method=numbers["method"].str.upper(),
+    )
+    for shots, of_shots in numbers.groupby("shots", sort=False):
+        methods = of_shots["method"].unique()
+        for part in np.array_split(methods, -(-len(methods) // (WIDTH // 2))):
+            text = of_shots.set_index(["backbone", "method"])[["accuracy", "cost"]].unstack("method")
+            text = text.swaplevel(axis=1).reindex(
+                index=of_shots["backbone"].unique(), columns=pd.MultiIndex.from_product([part, ["accuracy", "cost"]])
+            )
+            yield "every number of shots" if shots == EVERY else shots_label(shots), text.fillna(missing)
 
 
 def shots_label(shots: str) -> str:

@@ -40,7 +40,8 @@ VERDICTS = {  # and what they mean, for a reader
     "claim.",
     "not run": "The study has no cell of the claim, or none with a result.",
 }
-COLUMNS = ["claim", "text", "verdict", "effect", "low", "high", "cells", "published", "note", "relation", "source"]
+COLUMNS = ["claim", "text", "measure", "compares", "bound", "verdict", "effect", "low", "high", "cells", "published"]
+COLUMNS += ["note", "relation", "source"]
 COLUMN_OF = {  # axes of claims: the columns of runs
     "backbones": "backbone",
     "datasets": "dataset",
@@ -106,9 +107,9 @@ def judge(
             networks either: what they say of a claim that names those is a note beside its verdict.
 
     Returns:
-        A row a claim: `verdict`, one of `VERDICTS`; `effect` and its 95 % interval `low`, `high` (see
-        `pooled.pooled`) and `published`, the effect as published, all in points; `cells`, how many comparisons (of a
-        backbone, dataset, method and shots with another) have a result; and a `note`: what is missing, whether the
+        A row a claim: what it has `stated`; `verdict`, one of `VERDICTS`; `effect`, its 95 % interval `low`, `high`
+        (see `pooled.pooled`) and `published`, the effect as published, all in points; `cells`, how many comparisons
+        (of a backbone, dataset, method and shots with another) have a result; a `note`: what is missing, whether the
         interval holds the published effect, what it speaks for, how many cells are at chance, how many of the others
         are otherwise, and what the ECE of the paper's code would have said; and `relation`, in what the cells differ
         from the paper's.
@@ -126,7 +127,7 @@ def judge(
     for name, claim in claims.items():
         explained = claim.explained_by is not None
         found = _explained(runs, claim, measures) if explained else _judged(runs, claim, paper, own, made)
-        judged.append({"claim": name, "text": claim.text, "source": claim.source} | found)
+        judged.append({"claim": name} | claim.stated | found)
     return pd.DataFrame(judged, columns=COLUMNS)
 
 

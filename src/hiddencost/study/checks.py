@@ -270,6 +270,7 @@ def check_references(study: Study) -> None:
             for index, name in enumerate(getattr(study.figures, key) or [])
         ),
         *(("figures.labels", name, [*backbones, *datasets, *METHODS]) for name in study.figures.labels),
+        *(("figures.colours", name, [*backbones, *METHODS]) for name in study.figures.colours),
         *(("paths", name, sorted(_published_names(study))) for name in study.paths),
     ]
     for where, name, allowed in references:

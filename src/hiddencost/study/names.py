@@ -21,4 +21,6 @@ TextEncoder = Annotated[
     Name,
     Field(description="of sem: the CLIP that reads the names of classes, of the catalog, or openclip-NAME.TAG"),
 ]
+# of what figures show, a method such as blm+ too
+ShownName = Annotated[str, Field(max_length=NAME_LENGTH), InWords(r"^[a-z0-9][a-z0-9._+-]*$", f"{SMALL}, or '+'")]
 CLOSED: JsonDict = {"additionalProperties": False}  # for editors: of a mapping whose keys are names, no other keys

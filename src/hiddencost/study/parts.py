@@ -10,7 +10,7 @@ from hiddencost.messages import InWords, Record, describe_unknown_name, one_of, 
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks.families import FAMILIES
 from hiddencost.study.analyses import ANALYSES
-from hiddencost.study.names import Name
+from hiddencost.study.names import Name, ShownName
 from hiddencost.study.own import Checkpoint, OwnNetwork
 from hiddencost.study.recipes import Fraction, Size, is_size
 from hiddencost.study.sparsifiers import SPARSIFIERS, rounded_sparsity, with_defaults
@@ -314,15 +314,13 @@ class Figures(Record):
     shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those that accuracy, cost, maps and reliability show; without it all"
     )
-    labels: dict[Name, Words] = Field(
+    labels: dict[ShownName, Words] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )
-    colours: dict[MethodName, Colour] = Field(
-        default_factory=dict, description="colour of a method, #rrggbb, where the default is not wanted"
+    colours: dict[ShownName, Colour] = Field(
+        default_factory=dict, description="#rrggbb of a backbone, or (in the report) of a method"
     )
-    palette: Annotated[str, one_of(PALETTES)] = Field(
-        PALETTES[0], description="of the heat maps, as Matplotlib names it"
-    )
+    palette: Annotated[str, one_of(PALETTES)] = Field(PALETTES[0], description="of heat maps, Matplotlib's name")
     formats: Annotated[list[Annotated[str, one_of(("pdf", "svg"))]], AfterValidator(refuse_duplicates)] = Field(
         ["pdf"], description="in which figures are written beside png, which the report shows"
     )

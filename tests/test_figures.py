@@ -26,6 +26,7 @@ from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import AXES, read, summarise
 from hiddencost.results.upstream import with_shares
 from hiddencost.runs.metrics import METRICS
+from hiddencost.study.parts import PALETTES
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 PLAIN |= {"recipe_dense": "dense"}
@@ -887,6 +888,19 @@ def test_a_title_keeps_a_number_and_its_unit_on_one_line(tables):
         style.title(figure, FIGURES["accuracy"], "mean and 95 % interval over 3 seeds", SETTINGS)
         assert "95\n%" not in figure.get_suptitle()
         plt.close(figure)
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+def test_numbers_are_legible_on_each_colour_of_a_palette(palette):
+    for share in np.linspace(0, 1, 101):
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in plt.colormaps[palette](share)[:3]
+        ]
+        luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+        white, black = 1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05
+        ink = style.ink(plt.colormaps[palette](share))
+        assert {"white": white, "black": black}[ink] >= 4.5  # WCAG's AA
 
 
 def test_captions_hold_under_each_palette():

@@ -196,6 +196,14 @@
     return value === null ? null : measure.cost * measure.factor * value;
   }
 
+  // The colour of text on a share, -1 to 1, of the palette: of black and white the one with more contrast (WCAG 2).
+  function ink(share) {
+    const colour = palette[Math.round((share + 1) * (palette.length - 1) / 2)];
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
+    const [red, green, blue] = parts.map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#1c1c1c" : "#fff";
+  }
+
   function drawCosts(chosen, picked, measure) {
     const note = document.getElementById("cost-note");
     const ramp = document.querySelector(".ramp");
@@ -230,7 +238,7 @@
             ...named(cell), value, share, strong, seeds: cell.paired_seeds,
             text: fixed(value, Math.abs(value) < 9.95 ? 1 : 0, "+"),
             note: `${fixed(value, 1, "+")} points (${interval})`,
-            ink: Math.abs(share) > 0.6 ? "#fff" : "#1c1c1c",
+            ink: ink(share ?? 0),
           };
         });
         const [dataset, method] = [axes.dataset[d].label, axes.method[m].label];

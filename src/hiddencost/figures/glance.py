@@ -207,12 +207,11 @@ def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
     taken.append(Bbox([(axis.bbox.x0, zero), (axis.bbox.x1, zero + dot)]))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
     families = [family.sort_values("what", kind="stable") for _, family in levels]
-    families = [family for family in families if len(family) > 1 or not family["strip"].iloc[0]]
     named = [(family.iloc[-1], f"{family['kind'].iloc[0]} {_level(family.iloc[-1])}") for family in families]
     named.sort(key=lambda one: one[0]["strip"])  # what stands on the axis has its place first
     named += [(family.iloc[0], _level(family.iloc[0])) for family in families if len(family) > 1]
-    for number, (one, text) in enumerate(named):
-        far = FAR if number < len(families) and not one["strip"] else []
+    for one, text in named:
+        far = [] if one["strip"] else FAR
         inwards = 1 if one["kept"] > middle else -1
         for x, y in [*NEAR, *far] if text else []:
             point, place, side = one[["kept", "lost"]], (x * inwards, y), "right" if x * inwards < 0 else "left"

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -25,18 +26,20 @@ class Cost(NamedTuple):
     Attributes:
         metric: its name.
         title: what the figure calls it.
+        unit: of the dense network's own value.
         scale: what the colours' scale is called.
         sign: that makes the metric's difference, dense minus backbone, a cost.
     """
 
     metric: str
     title: str
+    unit: str
     scale: str
     sign: int
 
 
-ACCURACY = Cost("accuracy", "accuracy", "dense minus network, accuracy (points)", 1)
-CALIBRATION = Cost("ece", "calibration", "network minus dense, ECE (points)", -1)
+ACCURACY = Cost("accuracy", "accuracy", "%", "dense minus network, accuracy (points)", 1)
+CALIBRATION = Cost("ece", "calibration", "points", "network minus dense, ECE (points)", -1)
 ROW = 0.125  # inches
 NAMES = 1.35  # inches, of the rows' names
 CELL = 0.5  # inches, of a map's column at most
@@ -123,7 +126,7 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
     compared = summary[summary["backbone"].isin([*compressed, *controls])]
     _scale(figure, axes, compared, (limit, settings["palette"]), cost, decimals)
     note = style.missing_note(int(compared["cost"].isna().sum()), len(compared)) + style.short_note(summary)
-    what = f"hidden cost in {cost.title}, paired means; first row: dense, in %{note}"
+    what = f"hidden cost in {cost.title}, paired means; first row: dense, in {cost.unit}{note}"
     style.title(figure, content, what, settings)
     return figure
 
@@ -176,18 +179,19 @@ def _block(
         look: where the colours end, the decimals of numbers (None: without), and the palette.
     """
     limit, decimals, palette = look
+    colormap = colormaps[palette]
     texts: dict[str, Any] = {"ha": "center", "va": "center_baseline", "in_layout": False, "clip_on": False}
     wide = cells.pivot(index="backbone", columns="shots", values=["cost", "sure"]).astype(float)
     wide = wide.reindex(index=list(rows.of), columns=pd.MultiIndex.from_product([["cost", "sure"], shots]))
     for name, top in rows.of.items():
         cost, sure = wide.loc[name].to_numpy().reshape(2, -1)
-        colours: dict[str, Any] = {"cmap": palette, "vmin": -limit, "vmax": limit}
+        colours: dict[str, Any] = {"cmap": colormap, "vmin": -limit, "vmax": limit}
         drawn = np.ma.masked_invalid(cost)[None]
         axis.pcolormesh(np.arange(len(shots) + 1), [top, top + 1], drawn, **colours, edgecolors="white", lw=0.4)
         gaps = [(float(place), 1.0) for place in np.flatnonzero(np.isnan(cost))]
         axis.broken_barh(gaps, (top, 1), **style.NOT_RUN)
         for place in np.flatnonzero(~np.isnan(cost)).tolist():
-            tone = "white" if abs(cost[place]) > 0.6 * limit else "black"
+            tone = style.ink(colormap(0.5 + 0.5 * cost[place] / limit))
             if decimals is not None:
                 weight = "bold" if sure[place] == 1 else "normal"
                 text = number(cost[place], decimals)

@@ -80,7 +80,7 @@ def _list(
     room = 72 * inches * (places[1] - places[0]) - APART  # points
     for place, name in zip(places, ["target", *(backbones[name].label for name in names)], strict=True):
         head = "\n".join(fitted(name, room, bold=True))
-        axis.text(place, -0.35, head, fontweight="bold", fontsize=TYPE, va="center", linespacing=1.0)
+        axis.text(place, -0.35, head, fontweight="bold", fontsize=TYPE, va="center_baseline", linespacing=1.0)
     axis.plot([0.0, 1], [0, 0], color="black", lw=0.5, clip_on=False)
     wide = mappings.pivot(index="target", columns="backbone", values="source_name")
     targets = mappings.drop_duplicates("target").set_index("target")["target_name"]

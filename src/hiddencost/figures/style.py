@@ -138,6 +138,13 @@ def _look(colour: str, lines: list, markers: list[str], index: int) -> dict[str,
     return {"color": colour, "ls": lines[index % len(lines)], "marker": markers[index % len(markers)], "ms": 2.8}
 
 
+def ink(colour: tuple[float, ...]) -> str:
+    """Return the colour of text on another, given as shares of red, green and blue: of black and white the one with
+    more contrast, by the relative luminance of WCAG 2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else "white"
+
+
 def of_shots(table: pd.DataFrame, settings: dict) -> pd.DataFrame:
     """Return a table's rows of the shots that the study's figures show; copies of budgets are dropped after it, not
     before, as the budget that they are copies of may not be shown."""
@@ -269,6 +276,7 @@ def mark_cut(axes: Iterable[Axes]) -> bool:
         edges = [(0, "<>", axis.get_xlim()), (1, "v^", axis.get_ylim())]
         for lines, (side, heads, limits) in product(bars, edges):
             for segment, (head, edge) in product(lines.get_segments(), zip(heads, sorted(limits), strict=True)):
+                segment = np.reshape(segment, (-1, 2))  # of a bar that is not there it is empty
                 beyond = segment[:, side] < edge if head in "<v" else segment[:, side] > edge
                 if beyond.any() and not beyond.all():
                     place = np.where([side == 0, side == 1], edge, segment[0])

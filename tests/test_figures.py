@@ -904,7 +904,7 @@ def test_numbers_are_legible_on_each_colour_of_a_palette(palette):
 
 
 def test_captions_hold_under_each_palette():
-    assert not [name for name, kind in KINDS.items() if re.search("red|blue", kind.caption, re.IGNORECASE)]
+    assert not [name for name, kind in KINDS.items() if re.search(r"\b(red|blue)\b", kind.caption, re.IGNORECASE)]
 
 
 def test_a_colour_of_the_study_replaces_the_default_and_the_others_stay():

@@ -63,9 +63,7 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         root: of the checkout.
     """
     study, results = json.loads(settings["study"]), Path(settings["results"])
-    runs, bins, summary, means, expectations, claims, upstream, matched = (
-        tables.read(paths[name]) for name in TABLES
-    )
+    runs, bins, summary, means, expectations, claims, upstream, matched = [tables.read(paths[one]) for one in TABLES]
     gates, state = provenance.gates(study, results), provenance.checkout(root)
     recipes = provenance.recipes(runs, study)
     judged, shared = against_paper(to_records(claims))
@@ -87,13 +85,11 @@ def write(output: Path, paths: dict[str, str], settings: dict, root: Path) -> No
         "costs": costs(means, axes, reached(upstream, compressed_backbones(runs))),
         "matched": to_records(matched),
         "best": best(summary),
-        "devices": devices(runs),
-        "jobs": provenance.jobs(results),
+        **{"devices": devices(runs), "jobs": provenance.jobs(results)},
         "warnings": warned + unlisted(output.parent / "figures", drawn),
         **{"recipes": recipes, "trainings": provenance.trainings(study, results)},
         **{"claims": judged, "shared": shared},
-        "expectations": to_records(expectations),
-        "gates": gates,
+        **{"expectations": to_records(expectations), "gates": gates},
         "images_read": provenance.images_read(settings["prepared"]),
         "figures": [
             {"name": name, "title": title, "caption": caption} | _embedded(output.parent, name, formats[0])

@@ -73,8 +73,8 @@ def costs(means: pd.DataFrame, axes: dict, upstream: pd.DataFrame) -> list[dict]
     Returns:
         A row such a backbone, as of `axes`, with what it is `of` for each method: its mean `cost` in accuracy
         (points), with the interval `low`, `high` and the number of `cells`; and its `top1` upstream, with its
-        interval, `low` to `high`, where it was measured on photos, and that of the `other`, in %, None where it is not
-        known.
+        interval, `low` to `high`, where it was measured on photos, and that of the `other`, in %, None where it is
+        not known.
     """
     paired = means[(means["shots"] == means["shots"].iloc[0]) & means["cost"].notna()]
     shown = ["cost", "low", "high", "cells"]

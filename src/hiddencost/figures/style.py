@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -272,7 +273,8 @@ def mark_cut(axes: Iterable[Axes]) -> bool:
     """Put an arrow head where an error bar leaves its panel, whose limits are set; return whether one does."""
     cut = False
     for axis in axes:
-        bars = [lines for container in axis.containers for lines in container.lines[2]]
+        containers = [one for one in axis.containers if isinstance(one, ErrorbarContainer)]
+        bars = [lines for container in containers for lines in container.lines[2]]
         edges = [(0, "<>", axis.get_xlim()), (1, "v^", axis.get_ylim())]
         for lines, (side, heads, limits) in product(bars, edges):
             for segment, (head, edge) in product(lines.get_segments(), zip(heads, sorted(limits), strict=True)):

@@ -618,6 +618,26 @@ def test_tables_sort(page):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_a_print_cuts_and_folds_nothing_and_keeps_the_legend(page):
+    page.locator("details[open]").first.evaluate("element => { element.open = false }")
+    folded = page.locator("details:not([open])").count()
+    seen = "window.seen = document.querySelectorAll('details:not([open])').length"
+    page.evaluate(f"addEventListener('beforeprint', () => {{ {seen} }})")
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    assert page.evaluate("window.seen") == 0
+    assert page.locator("details:not([open])").count() == folded
+    page.set_viewport_size({"width": 1032, "height": 700})  # A4 across, without its margins
+    page.emulate_media(media="print")
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1 && one.clientWidth).length"
+    assert page.locator("main, .scroll, pre").evaluate_all(cut) == 0
+    page.locator("#filter details").evaluate("element => { element.open = true }")
+    assert not page.locator("#filter input").first.is_visible()
+    assert page.locator("#filter label", has_text="FLM-VP").is_visible()
+    assert not page.locator("#filter button").first.is_visible()
+
+
+@pytest.mark.browser
 def test_the_policy_stops_a_request(page_file, browser):
     """The guard itself: what the page may not ask for is not asked for."""
     reached = []

@@ -221,7 +221,7 @@ STUBS = {
     "hiddencost/runs/prompting.py": """
         from hiddencost.prompting.engine import update
         from hiddencost.stub import run
-        def train_pack(inputs, request, plans, output, device, memory, texts):
+        def train_pack(inputs, request, plans, output, device, memory, texts, names):
             run(inputs, request, output, 0.1 * update(1))
     """,
     "hiddencost/runs/finetune.py": """

@@ -241,8 +241,8 @@ def test_a_file_of_the_ledger_is_loaded_within_its_study(study, monkeypatch):
         ),
         (
             {"method": "ft", "shots": 2},
-            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm, flm-opt, ilm-opt, blm, "
-            "blm+, fm, lp or zs",
+            "the run net, toy, ft, 2, 0 kept no weights; expected a run of rlm, flm, ilm, flm-opt, ilm-opt, sem, "
+            "blm, blm+, fm, lp or zs",
         ),
     ],
 )

@@ -133,7 +133,7 @@ BAD = {
     "a method by what figures call it": (
         ["methods"],
         ["linear"],
-        "allowed: rlm, flm, ilm, flm-opt, ilm-opt, blm, blm+",
+        "allowed: rlm, flm, ilm, flm-opt, ilm-opt, sem, blm, blm+",
     ),
     "its name at the end": (["methods"], ["linear"], "zs; linear probe is 'lp'"),
     "a method by a part of what figures call it": (["methods"], ["finetune"], "zs; fine-tuning is 'ft'"),

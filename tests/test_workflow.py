@@ -517,7 +517,7 @@ def test_a_source_that_is_gone_costs_its_own_branch_and_is_told(project):
     for name in ("resnet18-v1", "svhn"):
         (project / f"{name}.dead").touch()
     _, output = snakemake(project, "--dry-run")
-    assert "Study small: 48 runs = 4 backbones x 2 datasets x 3 methods x 2 budgets x 1 seeds" in output
+    assert "Study small: 48 runs = 4 backbones x 2 datasets x 3 methods x 2 budgets x 1 seed" in output
     assert "to run     36 runs in 12 packs, of which 4 are up to date" in output
     assert "ticket (12 runs): never made public" in output
     ran, output = snakemake(project, status=1)

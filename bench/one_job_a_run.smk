@@ -125,6 +125,7 @@ rule train_one:
         dataset=dataset_at_image_size,
         split=SPLIT,
         texts=[],
+        names=[],
     output:
         f"{RESULTS}/one_job_a_run/{RUN}.parquet",
     log:

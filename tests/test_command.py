@@ -246,6 +246,14 @@ def resnet18(zeros):
     return network.state_dict()
 
 
+def test_what_snakemake_would_drop_behind_the_dashes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    for words in ("run --seeds 0 -- --config retry=true", "run config.yaml -- --configfile more.yaml"):
+        with pytest.raises(SystemExit, match="^hiddencost: behind --: snakemake takes the last --config and"):
+            main.main(words.split())
+
+
 @pytest.mark.parametrize("zeros", [False, True])
 def test_a_network_of_ones_own_is_told_with_the_lines_that_name_it(tmp_path, monkeypatch, capsys, zeros):
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh OUT [--dry]: check and measure this project on the GPU of this machine in some eight minutes, and write
+# run.sh OUT [--dry]: check and measure this project on the GPU of this machine in eight minutes at most, and write
 # OUT/records.json and OUT/gpu.md. See README.md. PYTHON: a Python with PyTorch; LIMIT: seconds (480).
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"

@@ -110,6 +110,8 @@ def own_path(text: str, is_folder: bool = False) -> Path:
     kinds = {stat.S_IFDIR: "folder", stat.S_IFREG: "file"}
     if (kind := kinds.get(stat.S_IFMT(mode), "pipe or a device")) != expected:
         raise ValueError(f"{one_line(path)} is a {kind}; expected a {expected}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{one_line(path)} cannot be read; expected a {expected} that can")
     return path
 
 

@@ -39,15 +39,17 @@ def add_checkpoint(arguments: argparse.Namespace) -> str:
 
 def _backbones(file: Path, architecture: str, is_pruned: bool, dense: list[str]) -> list[str]:
     """Return the lines: of a pruned network with the dense one that it is compared with; dense: what can be one."""
-    name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "mine"
-    own = f"{{file: {json.dumps(str(file))}, architecture: {architecture}}}"
+    stem = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")
+    own = stem if stem.startswith("my-") else f"my-{stem or 'network'}"  # as no checkpoint of the catalog is called
+    name = own[:64].rstrip("-")
+    checkpoint = f"{{file: {json.dumps(str(file))}, architecture: {architecture}}}"
     if not is_pruned:
-        return ["backbones:", f"  - {{name: {name}, checkpoint: {own}}}"]
+        return ["backbones:", f"  - {{name: {name}, checkpoint: {checkpoint}}}"]
     named = dense[0] if dense else "dense"
     beside = (
         f"  - {{name: {named}, checkpoint: {named}}}" if dense else f"  # and a dense {architecture}, named {named}"
     )
-    return ["backbones:", beside, f"  - {{name: {name}, checkpoint: {own}, dense: {named}}}"]
+    return ["backbones:", beside, f"  - {{name: {name}, checkpoint: {checkpoint}, dense: {named}}}"]
 
 
 def _architecture_of(file: Path) -> str:

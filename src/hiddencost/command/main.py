@@ -49,6 +49,11 @@ def snakemake_words(arguments: argparse.Namespace, rest: Sequence[str]) -> list[
     so_far = getattr(arguments, "so_far", False)
     flags = overrides.as_config(told | ({"partial": "true"} if so_far else {}))
     files = overrides.files(arguments.study)
+    given = {word.partition("=")[0] for word in rest}
+    if (given & {"--config", "-C"} and flags) or (given & {"--configfile", "--configfiles"} and files):
+        raise ValueError(
+            "behind --: snakemake takes the last --config and --configfile alone; expected --set, or a further STUDY"
+        )
     before, behind = SNAKEMAKE[arguments.command]
     words = [*before, *rest, *behind, *(SO_FAR if so_far else [])]
     return [*words, *(["--configfile", *files] if files else []), *(["--config", *flags] if flags else [])]

@@ -15,9 +15,8 @@ from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
-from hiddencost.results.cells import ALL
+from hiddencost.results.cells import ALL, SHORT
 from hiddencost.results.gallery import StudyFigure
-from hiddencost.results.typeset import SHORT
 
 
 class Cost(NamedTuple):

@@ -21,9 +21,9 @@ from matplotlib.ticker import MaxNLocator
 
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import cells, gallery
+from hiddencost.results.cells import SHORT
 from hiddencost.results.gallery import ShownBackbone, StudyFigure
 from hiddencost.results.intervals import CONFIDENCE
-from hiddencost.results.typeset import SHORT
 
 # of compressed networks, each lighter than the one before, so that grey tells them apart; Okabe and Ito's and Tol's
 COLOURS = ["#0072B2", "#D55E00", "#CC79A7", "#DDAA33"]

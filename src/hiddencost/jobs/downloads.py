@@ -23,8 +23,11 @@ def report_of(folder: Path) -> FetchedReport:
 
 
 def is_retried(call: Call, report: FetchedReport, name: str, entry: Entry) -> bool:
-    """Return whether a download that has failed is tried again: the call says so, or what to fetch has changed."""
-    return bool(report.failed) and (call.retry or report.asked != download_digest(name, entry.files, call.offline))
+    """Return whether a download that has failed is tried again: the call says so, what to fetch has changed, or it is
+    of the user's own files, whose content its job is asked for."""
+    own = any(file.user_paths for file in entry.files.values())
+    asked = own or report.asked != download_digest(name, entry.files, call.offline)
+    return bool(report.failed) and (call.retry or asked)
 
 
 def why_left_out(call: Call, kind: str, name: str, entry: NetworkEntry | DatasetEntry) -> str | None:

@@ -47,7 +47,8 @@ def look(file: str | Path, architecture: str) -> Found:
         raise ValueError(f"{error}{_near(architecture)}") from None
     head = head_name(network)
     state, masks, *_ = READERS["own"]({"weights": Path(file)})
-    classes = [len(each[key]) for each in (state, network.state_dict()) if (key := f"{head}.weight") in each]
+    key = f"{head}.weight"
+    classes = [len(each[key]) for each in (state, network.state_dict()) if key in each and each[key].ndim]
     if others := [count for count in classes if count != IMAGENET_CLASSES]:
         raise ValueError(
             f"{file}: {head}, the head of {architecture}, is over {others[0]} classes; expected a network over the "

@@ -15,6 +15,7 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.runs.packfile import AXES
 
 ALL = "all"  # what budgets that choose every image are called together
+SHORT = "†"  # by what a cell is marked some of whose classes have fewer images than its shots
 
 
 def numbers(runs: pd.DataFrame) -> pd.Series:

@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from hiddencost.files import atomic
 from hiddencost.results import tables
-from hiddencost.results.cells import copies, one_seed, same_as
+from hiddencost.results.cells import SHORT, copies, one_seed, same_as
 from hiddencost.results.intervals import paired_interval
 from hiddencost.results.means import EVERY, means
 from hiddencost.runs.metrics import METRICS
@@ -20,7 +20,6 @@ from hiddencost.runs.metrics import METRICS
 COLUMN = ["shots", "dataset", "method"]  # within one, backbones are compared
 WIDTH = 8  # columns of numbers that fit a printed page
 MEANS = "means"  # the name of that table
-SHORT = "†"  # by what a cell is marked some of whose classes have fewer images than its shots
 # all that captions and names can have
 LATEX = str.maketrans({"%": "\\%", "_": "\\_", "±": "$\\pm$", "–": "--", "−": "$-$", SHORT: "$^\\dagger$"})
 
@@ -146,9 +145,10 @@ def latex(numbers: pd.DataFrame, caption: str) -> str:
 def means_caption(runs: pd.DataFrame) -> str:
     """Say what the table of means shows."""
     return (
-        f"Test accuracy in % and, below the name of the method, what it costs against the dense network, in points, "
-        f"study {runs['study'].iloc[0]}. Means over data sets; of the cost in brackets the 95 % interval, over data "
-        "sets and seeds (see the claims). *: cells are missing. –: no result, or nothing to compare with."
+        f"Test accuracy in % and what each method costs against the dense network, in points, "
+        f"study {runs['study'].iloc[0]}. Means over data sets; of the cost in brackets the 95 % interval, over "
+        f"{'data sets and seeds' if runs['dataset'].nunique() > 1 else 'seeds of the data set'} (see the claims). "
+        "*: cells are missing. –: no result, or nothing to compare with."
     )
 
 
@@ -176,8 +176,10 @@ def _means_text(numbers: pd.DataFrame, missing: str) -> Iterator[tuple[str, pd.D
     """Yield a title and the means as text, of each number of shots and as many methods as fit a printed page."""
 
     def cost(mean: float, low: float, high: float) -> str:
-        text = missing if np.isnan(mean) else f"{mean:.1f}"
-        return (text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]").replace("-", "−")
+        if np.isnan(mean):
+            return missing
+        text = f"{mean:z.1f}"  # zero has no sign
+        return (text if np.isnan(low) else f"{text} [{low:z.1f}, {high:z.1f}]").replace("-", "−")
 
     def accuracy(mean: float, absent: int) -> str:
         return missing if np.isnan(mean) else f"{mean:.1f}" + ("*" if absent else "")

@@ -82,7 +82,7 @@ def card(about: dict, address: str) -> str:
         model_name=title,
         eval_results=[result],
     )
-    learned = "a visual prompt, and a mapping of the labels"
+    learned = "a visual prompt" + (", and a mapping of the labels" if method.maps_by_predictions else "")
     if method.probes:
         learned = "its last layer" if method.trains else "nothing: the texts of the classes are its last layer"
     made = ModelCard.from_template(

@@ -250,7 +250,7 @@ def test_what_snakemake_would_drop_behind_the_dashes_is_refused(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     for words in ("run --seeds 0 -- --config retry=true", "run config.yaml -- --configfile more.yaml"):
-        with pytest.raises(SystemExit, match="^hiddencost: behind --: snakemake takes the last --config and"):
+        with pytest.raises(SystemExit, match=r"^hiddencost: behind --: snakemake takes the last --config and"):
             main.main(words.split())
 
 

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from stubbed_project import CONFIG as SMALL
 from timm.data import ImageNetInfo
-from torch import nn
+from tiny_network import tiny
 
 from hiddencost.catalog.entries import Preprocessing
 from hiddencost.compression.gate import verify
@@ -42,18 +42,6 @@ CONFIG |= {
     ],
     "paths": {"resnet18-gmp": {"network": GMP}, "resnet50-lth8": {"network": TICKET}},
 }
-
-
-def tiny(architecture):
-    """Of any name: two convolutions, named as a ResNet's first ones are, and a head."""
-    torch.manual_seed(0)
-    network = nn.Sequential()
-    for name, layer in {
-        **{"conv1": nn.Conv2d(3, 4, 3, bias=False), "conv2": nn.Conv2d(4, 8, 3, bias=False)},
-        **{"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(8, 1000)},
-    }.items():
-        network.add_module(name, layer)
-    return network.eval()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from conftest import ROOT, copy_project
 from safetensors.torch import load_file, save_file
 from stubbed_project import CONFIG as SMALL
 from stubbed_project import configure, nothing_to_do, snakemake, trained
+from tiny_network import tiny
 from torch import nn
 from torch.nn.utils import prune
 
@@ -35,18 +36,6 @@ CONFIG |= {
         {"name": "mine", "checkpoint": MINE, "dense": "dense"},
     ]
 }
-
-
-def tiny(architecture):
-    """Of any name: two convolutions, and a head."""
-    torch.manual_seed(0)
-    network = nn.Sequential()
-    for name, layer in {
-        **{"conv1": nn.Conv2d(3, 4, 3, bias=False), "conv2": nn.Conv2d(4, 8, 3, bias=False)},
-        **{"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(8, 1000)},
-    }.items():
-        network.add_module(name, layer)
-    return network.eval()
 
 
 @pytest.fixture

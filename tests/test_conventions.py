@@ -145,3 +145,9 @@ def test_the_conda_environment_has_what_jobs_import():
     found = [re.fullmatch(r"([\w-]+) ?(.*)", one).groups() for one in (*conda, *pip["pip"])]
     assert dict(found) == expected | {"python": ">=3.11.4"}
     assert stated["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_scalars_for_tensorboard_are_of_a_call_and_train_nothing_again(project):
+    assert nothing_to_do(project, "--config", "tensorboard=true")
+    _, output = snakemake(project, "--dry-run", "--config", "tensorboard=yes", status=1)
+    assert "--config tensorboard=yes: expected tensorboard=true or tensorboard=false" in output

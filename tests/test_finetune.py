@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hiddencost.compression.make import compress
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
+from hiddencost.logs import EPOCHS
 from hiddencost.networks import backbones, layers
 from hiddencost.prompting.schedule import stream
 from hiddencost.runs import finetune, ledger
@@ -193,6 +194,15 @@ def test_a_seed_gives_the_same_numbers_again_and_another_seed_others():
     assert first.losses == second.losses
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     assert first.losses != other.losses
+
+
+def test_each_epoch_tells_its_mean_loss(caplog):
+    caplog.set_level("DEBUG", EPOCHS)
+    course = train_small()[1]
+    told = [(record.epoch, record.scalars["train/loss"]) for record in caplog.records if record.name == EPOCHS]
+    means = np.reshape(course.losses, (len(told), -1)).mean(1)
+    assert told == [(epoch, pytest.approx(mean)) for epoch, mean in enumerate(means, 1)]
+    assert len(told) > 1
 
 
 def test_only_the_chosen_images_are_trained_on():

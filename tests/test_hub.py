@@ -36,7 +36,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["flm", "fm", "lp"])
 def test_what_is_pushed_is_loaded_again(hub, method):
     model = make_classifier(method)
-    address = model.push("hf://ana/fruit")
+    address = hiddencost.push(model, "hf://ana/fruit")
     assert address == f"hf://ana/fruit@{hub.repositories['ana/fruit'].branches['main']}"
     for place in (address, "hf://ana/fruit", "hf://ana/fruit/model.safetensors", "hf://models/ana/fruit@main"):
         again = hiddencost.load(place)
@@ -48,7 +48,7 @@ def test_what_is_pushed_is_loaded_again(hub, method):
 
 def test_another_process_finds_the_hub_by_its_environment(hub, tmp_path):
     model = make_classifier()
-    model.push("hf://ana/fruit")
+    hiddencost.push(model, "hf://ana/fruit")
     code = "import hiddencost; print(hiddencost.load('hf://ana/fruit').classes)"
     environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-c", code]
@@ -60,7 +60,7 @@ def test_another_process_finds_the_hub_by_its_environment(hub, tmp_path):
 def test_a_commit_stays_what_it_is(hub):
     first, second = make_classifier(), make_classifier()
     second.prompt.zero_()
-    before, after = first.push("hf://ana/fruit"), second.push("hf://ana/fruit")
+    before, after = hiddencost.push(first, "hf://ana/fruit"), hiddencost.push(second, "hf://ana/fruit")
     assert after != before
     assert hiddencost.load(before)(IMAGES).equal(first(IMAGES))
     assert hiddencost.load("hf://ana/fruit")(IMAGES).equal(second(IMAGES))
@@ -68,7 +68,7 @@ def test_a_commit_stays_what_it_is(hub):
 
 def test_what_was_loaded_once_needs_no_hub(hub):
     model = make_classifier()
-    address = model.push("hf://ana/fruit")
+    address = hiddencost.push(model, "hf://ana/fruit")
     hiddencost.load("hf://ana/fruit")
     hub.stop()
     for place in ("hf://ana/fruit", address):
@@ -81,7 +81,7 @@ def card_of(hub, name="ana/fruit"):
 
 
 def test_the_card_says_what_the_model_is(hub):
-    make_classifier().push("hf://ana/fruit")
+    hiddencost.push(make_classifier(), "hf://ana/fruit")
     card = ModelCard(card_of(hub))
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("fruit", "accuracy", 0.625)
@@ -105,7 +105,7 @@ def test_the_card_says_what_the_model_is(hub):
     ],
 )
 def test_a_card_is_made_of_any_model(hub, method, settings, told):
-    make_classifier(method, **settings).push("hf://ana/fruit")
+    hiddencost.push(make_classifier(method, **settings), "hf://ana/fruit")
     assert told in card_of(hub)
 
 
@@ -113,7 +113,7 @@ def test_the_example_of_a_card_runs(hub, tmp_path, monkeypatch, capsys):
     Image.new("L", (50, 40), 90).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     model = make_classifier()
-    model.push("hf://ana/fruit")
+    hiddencost.push(model, "hf://ana/fruit")
     (example,) = re.findall(r"```python\n(.+?)```", card_of(hub), re.DOTALL)
     exec(example, {})
     expected = model.classes[model(model.transform(["photo.jpg"])).argmax()]
@@ -134,7 +134,7 @@ def test_the_example_of_a_card_runs(hub, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_what_cannot_be_loaded_from_the_hub_is_told_in_a_line(hub, address, error, told):
-    make_classifier().push("hf://ana/fruit")
+    hiddencost.push(make_classifier(), "hf://ana/fruit")
     hub.repositories["ana/secret"] = Repository(private=True)
     hub.repositories["ana/secret"].commit(hub.repositories["ana/fruit"].commits[main_of(hub)])
     if error is None:
@@ -152,7 +152,7 @@ def main_of(hub):
 def test_a_private_repository_is_not_there_for_others(hub, monkeypatch):
     hub.repositories["ana/fruit"] = Repository(private=True)
     hub.repositories["ana/fruit"].commit({})
-    make_classifier().push("hf://ana/fruit")
+    hiddencost.push(make_classifier(), "hf://ana/fruit")
     assert hub.repositories["ana/fruit"].private
     monkeypatch.setenv("HF_TOKEN", "hf_of_another")
     with pytest.raises(FileNotFoundError, match=r"^hf://ana/fruit: there is no such repository, or not for you"):
@@ -162,23 +162,26 @@ def test_a_private_repository_is_not_there_for_others(hub, monkeypatch):
 def test_the_hub_refuses_who_may_not(hub, monkeypatch):
     model = make_classifier()
     with pytest.raises(PermissionError, match=r"^hf://ben/fruit: the Hub refuses: .*403") as raised:
-        model.push("hf://ben/fruit")
+        hiddencost.push(model, "hf://ben/fruit")
     assert "\n" not in str(raised.value)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(PermissionError, match=r"^hf://ana/fruit: the Hub refuses: .*401.* expected HF_TOKEN"):
-        model.push("hf://ana/fruit")
+        hiddencost.push(model, "hf://ana/fruit")
     assert not hub.repositories
 
 
 @pytest.mark.parametrize("address", ["ana/fruit", "hf://ana/fruit@main", "hf://ana/fruit/a.safetensors", "hf://ana"])
 def test_a_model_is_pushed_to_a_repository_alone(hub, address):
     with pytest.raises(ValueError, match="expected hf://USER/REPO"):
-        make_classifier().push(address)
+        hiddencost.push(make_classifier(), address)
 
 
 def test_a_hub_that_does_not_answer_is_told_in_a_line(hub):
     hub.stop()
-    for ask in (lambda: hiddencost.load("hf://ana/fruit"), lambda: make_classifier().push("hf://ana/fruit")):
+    for ask in (
+        lambda: hiddencost.load("hf://ana/fruit"),
+        lambda: hiddencost.push(make_classifier(), "hf://ana/fruit"),
+    ):
         with pytest.raises(ConnectionError, match=r"^hf://ana/fruit: .*refused") as raised:
             ask()
         assert "\n" not in str(raised.value)

@@ -605,6 +605,14 @@ def test_offline_what_is_not_here_is_left_out(call):
     assert grid.left_out(call(offline=True))["backbone"] == {}
 
 
+def test_scalars_for_tensorboard_need_it(call, monkeypatch):
+    assert call(tensorboard="true").tensorboard
+    monkeypatch.setattr("hiddencost.jobs.call.find_spec", lambda name: None)
+    assert not call().tensorboard
+    with pytest.raises(StudyError, match=r"^--config tensorboard=true: it is not installed; expected"):
+        call(tensorboard="true")
+
+
 def test_a_flag_of_the_call_is_true_or_false(call):
     with pytest.raises(StudyError, match="--config retry=maybe: expected retry=true or retry=false"):
         call(retry="maybe")

@@ -1,14 +1,22 @@
+import logging
+import sys
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hiddencost.compression.make import compress
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import prepare
 from hiddencost.files import write_json
+from hiddencost.logs import EPOCHS, write_scalars
 from hiddencost.runs import prompting
-from hiddencost.runs.packfile import PackInputs, PackRequest
+from hiddencost.runs.ledger import entry
+from hiddencost.runs.packfile import PackInputs, PackRequest, events
 
 CPU = torch.device("cpu")
 RECIPE = {
@@ -34,23 +42,64 @@ def pack(mobilenetv2, tmp_path, monkeypatch, threads):
     return PackInputs(*(tmp_path / name for name in ("backbone", "verification.json", "dataset", "split.json")))
 
 
-def train(pack, name):
-    request = PackRequest(
+def request_of(name):
+    return PackRequest(
         **{"study": "s", "backbone": "net", "dataset": "toy", "seed": 0, "recipe": RECIPE, "runs": RUNS},
         **{"canvas": 48, "size": "32", "ledger": f"{name}/ledger", "code": "c"},
     )
-    prompting.train_pack(pack, request, "plans", f"{name}/seed0.parquet", CPU, 2**32)
+
+
+def train(pack, name):
+    prompting.train_pack(pack, request_of(name), "plans", f"{name}/seed0.parquet", CPU, 2**32)
     return pd.read_parquet(f"{name}/seed0.parquet").drop(columns=TIMING)
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    """What writes events of a pack, until they are read, and what reads them, by run and tag."""
+    # TensorBoard's own switch: without it, it takes the folder tests/tensorflow for TensorFlow
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
+    loggers, handlers = [logging.getLogger(name) for name in ("hiddencost", EPOCHS)], []
+
+    def end():
+        for handler in handlers:
+            for logger in loggers:
+                logger.removeHandler(handler)
+            handler.close()
+        handlers.clear()
+
+    def begin(name):
+        end()
+        write_scalars(events(request_of(name)))
+        handlers.append(loggers[0].handlers[-1])
+
+    def read(name):
+        end()
+        told = {}
+        for run in events(request_of(name)).iterdir():
+            accumulator = EventAccumulator(str(run)).Reload()
+            for tag in accumulator.Tags()["scalars"]:
+                told[run.name, tag] = {event.step: event.value for event in accumulator.Scalars(tag)}
+                assert len(told[run.name, tag]) == len(accumulator.Scalars(tag))  # each step once
+        return told
+
+    yield begin, read
+    end()
+    loggers[1].setLevel(logging.NOTSET)
+    loggers[1].propagate = True
 
 
 class Killed(BaseException):
     pass
 
 
-def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp_path, monkeypatch, caplog):
+def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(
+    pack, tmp_path, monkeypatch, caplog, tensorboard
+):
     caplog.set_level("INFO")
     whole = train(pack, "whole")
     assert not (tmp_path / UNFINISHED.format("whole")).exists()
+    assert not events(request_of("whole")).exists()
     monkeypatch.setattr(prompting, "KEEP_SECONDS", 0)
     trained_on, real = [], prompting.train_prompts
 
@@ -69,13 +118,17 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
         return train_prompts
 
     monkeypatch.setattr(prompting, "train_prompts", killed_after(60))
+    begin, read = tensorboard
+    begin("killed")
     with pytest.raises(Killed):
         train(pack, "killed")
+    assert list(read("killed")["flm-12-images", "train/loss"]) == [1, 2]
     assert (tmp_path / UNFINISHED.format("killed")).exists()
     assert not (tmp_path / "killed/seed0.parquet").exists()
     assert "go on where" not in caplog.text
     before, trained_on[:] = sum(trained_on), []
     monkeypatch.setattr(prompting, "train_prompts", killed_after(1000))
+    begin("killed")  # which changes nothing: neither numbers nor the runs' identities
     pd.testing.assert_frame_equal(train(pack, "killed"), whole)
     assert "runs go on where an earlier job was interrupted" in caplog.text
     found, *steps = trained_on  # what the stored runs had been trained on, and the rest
@@ -83,6 +136,21 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(pack, tmp
     assert before - 20 <= found < before  # less what the step that was killed had done
     assert found + sum(steps) <= total
     assert not (tmp_path / UNFINISHED.format("killed")).exists()
+    check_scalars(read("killed"), whole)
+
+
+def check_scalars(told, table):
+    """Check what the runs of a pack told: its second epoch was told by two jobs, of which the later counts."""
+    runs = {f"{row['method']}-{row['n_train']}-images": row for row in table.to_dict("records")}
+    both = {(run, tag) for run in runs for tag in ("train/loss", "test/accuracy")}
+    assert told.keys() == both | {("ilm-12-images", "train/remapped")}
+    for run, row in runs.items():
+        assert list(told[run, "train/loss"]) == [1, 2, 3, 4]
+        assert told[run, "test/accuracy"] == {4: pytest.approx(row["accuracy"])}
+    assert told["flm-12-images", "train/loss"][1] == told["ilm-12-images", "train/loss"][1]  # one mapping so far
+    mappings = load_file(entry("killed/ledger", runs["ilm-12-images"]["run"]))["mappings"]
+    moved = (mappings[1:] != mappings[:-1]).double().mean(1).tolist()
+    assert told["ilm-12-images", "train/remapped"] == pytest.approx(dict(zip((2, 3, 4), moved, strict=True)))
 
 
 def test_the_same_pack_twice_gives_the_same_to_the_last_digit(pack):

@@ -52,7 +52,7 @@ if not (IS_MODULE or workflow.overwrite_configfiles):  # read by now: Snakemake 
 
 
 # for the scripts: as params they would run jobs again
-config = config | {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
+config = config | {"offline": CALL.offline, "tensorboard": CALL.tensorboard, "jobs_per_gpu": CALL.study.jobs_per_gpu}
 
 RESULTS, OUTPUT = CALL.results, CALL.output
 if workflow.modifier.modify_path(RESULTS) != RESULTS:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from hiddencost.study.study import Study
 
 log = logging.getLogger(__name__)
 # of a call, not of the study, as "snakemake --config offline=true", and what each is without
-FLAGS = dict.fromkeys(("offline", "retry", "partial"), ("true", "false")) | {"check": ("full", "changed")}
+SWITCHES = "offline", "retry", "partial", "tensorboard"
+FLAGS = dict.fromkeys(SWITCHES, ("true", "false")) | {"check": ("full", "changed")}
 
 
 @dataclass(frozen=True, eq=False)  # as it is, a key of caches
@@ -46,6 +48,7 @@ class Call:
         offline: whether files that are not here are left out.
         retry: whether downloads that have failed are tried again.
         partial: whether the study is shown as far as it is, and nothing of it is made.
+        tensorboard: whether jobs that train write events for TensorBoard, see `logs.write_scalars`.
         check: whether all that files hold is read again, also where their size and times are as they were.
         is_job: whether it is made for a job, which takes what the plan has found of the user's own files.
     """
@@ -57,6 +60,7 @@ class Call:
     offline: bool = False
     retry: bool = False
     partial: bool = False
+    tensorboard: bool = False
     check: bool = False
     is_job: bool = False
 
@@ -196,14 +200,9 @@ class Call:
 
     def _of_upstream_folders(self, asked: str, kind: Any, look: Callable[[str, str], Any]) -> dict[str, Any]:
         own = {network.name: network.folder for network in self.study.upstream if network.folder}
+        absolute = {name: os.path.abspath(os.path.expanduser(folder)) for name, folder in own.items()}
         return {
-            name: self._seen(
-                f"upstream {name}",
-                folder,
-                [asked, os.path.abspath(os.path.expanduser(folder))],
-                kind,
-                partial(look, name, folder),
-            )
+            name: self._seen(f"upstream {name}", folder, [asked, absolute[name]], kind, partial(look, name, folder))
             for name, folder in own.items()
         }
 
@@ -248,8 +247,7 @@ def _merged(config: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, 
 def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool = False) -> Call:
     """Return the call of a config, as Snakemake has it: the study's, with flags of the call among its keys.
 
-    is_job: see `Call`; beside the study nothing is checked again for one. Raises StudyError, a line for each thing
-    that is wrong.
+    is_job: see `Call`; beside the study nothing is checked again for one. Raises StudyError, a line for each fault.
     """
     flags: dict[str, Any] = {}
     for name, (yes, no) in FLAGS.items():
@@ -266,6 +264,8 @@ def read_call(config: Mapping[str, Any], file: str, command: str, is_job: bool =
     call = Call(study, file, command, is_job=is_job, **flags)
     if is_job:
         return call
+    if call.tensorboard and find_spec("tensorboard") is None:
+        raise StudyError("--config tensorboard=true: it is not installed; expected pip install tensorboard before")
     try:
         _ = call.checkpoints, call.datasets, call.upstream_folders, call.upstream_counts, call.own_contents
         _check_compressions(call)

@@ -1,7 +1,9 @@
 """A run of visual prompting on its way: what it trains, where it stands, and what it has learned so far."""
 
+import logging
 import time
 from dataclasses import dataclass, field
+from operator import ne
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.schedule import not_finite
 from hiddencost.study.recipes import PromptingProtocol
 
+log = logging.getLogger("hiddencost.epochs")
 State = dict[str, Any]  # of a run half-way: tensors, numbers, lists and dicts of them
 
 
@@ -193,7 +196,8 @@ def end_epoch(runs: list[Run]) -> None:
     if not runs:
         return
     losses = torch.stack([loss for run in runs for loss in run.losses]).cpu()
-    for run, of_run in zip(runs, losses.split([len(run.losses) for run in runs]), strict=True):
+    of_epoch = losses.split([len(run.losses) for run in runs])
+    for run, of_run in zip(runs, of_epoch, strict=True):
         steps = len(run.outcome.losses)
         run.outcome.losses += of_run.tolist()
         run.losses = []
@@ -203,6 +207,18 @@ def end_epoch(runs: list[Run]) -> None:
         sources = [run.method.sources_of(run.parameters["mapping"].detach()) for run in learned]
         for run, of_run in zip(learned, torch.stack(sources).tolist(), strict=True):
             run.outcome.mappings.append(of_run)
+    for run, of_run in zip(runs, of_epoch, strict=True):
+        log.debug("an epoch", extra=_told(run, of_run))
+
+
+def _told(run: Run, losses: Tensor) -> dict[str, Any]:
+    """Return what a log record tells of an epoch that has ended, see `logs.write_scalars`: the mean loss, and of a
+    mapping that moves the share of target classes that have another source class than in the epoch before."""
+    scalars = {"train/loss": losses.mean().item()}
+    if run.method.moves_mapping and len(run.outcome.mappings) > 1:
+        before, after = run.outcome.mappings[-2:]
+        scalars["train/remapped"] = sum(map(ne, before, after)) / len(after)
+    return {"run": f"{run.method.name}-{len(run.chosen)}-images", "epoch": run.epoch, "scalars": scalars}
 
 
 def share(runs: list[Run], counts: list[int], start: float) -> None:

@@ -17,7 +17,7 @@ from hiddencost.networks import backbones, layers
 from hiddencost.prompting.maps import SharedMaps
 from hiddencost.prompting.matrix import map_logits
 from hiddencost.prompting.prompts import shape_of
-from hiddencost.runs import card, hub, saved
+from hiddencost.runs import saved
 
 Photo = Image.Image | str | Path
 
@@ -126,23 +126,6 @@ class TrainedClassifier(nn.Module):
         """Write one file with all that it takes, the network's weights included; `hiddencost.load(path)` reads it."""
         state = {key: tensor.contiguous() for key, tensor in backbones.weights_of(self.state_dict()).items()}
         saved.write(path, self.about, {key: tensor.cpu() for key, tensor in state.items()})
-
-    def push(self, address: str) -> str:
-        """Put what `save` writes into a repository of the Hugging Face Hub, with a model card made from the run.
-
-        Args:
-            address: hf://USER/REPO. A repository that is not there is made, and anybody may see it; make it before
-                for another visibility. Who asks and where the Hub is, `huggingface_hub` knows: HF_TOKEN or
-                `hf auth login`, HF_ENDPOINT.
-
-        Returns:
-            The address for `load`, hf://USER/REPO@COMMIT, which stays what it is.
-
-        Raises:
-            ValueError: for another address.
-            OSError: in a line, if the Hub cannot be reached (ConnectionError), or refuses (PermissionError).
-        """
-        return hub.upload(address, self.save, card.card(self.about, address))
 
 
 def _check(images: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Full fine-tuning: a new head, and every weight of the network trained but those that were pruned."""
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from hiddencost.prompting.schedule import epoch_batches, not_finite, stream
 from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
+
+log = logging.getLogger("hiddencost.epochs")
 
 
 @dataclass
@@ -117,6 +120,8 @@ def fine_tune(
                 progress(len(batch))
             schedule.step()
             course.losses += torch.stack(losses).tolist()
+            scalars = {"train/loss": sum(course.losses[-len(losses) :]) / len(losses)}
+            log.debug("an epoch", extra={"run": f"ft-{len(indices)}-images", "epoch": epoch, "scalars": scalars})
             course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
             if course.diverged:
                 break

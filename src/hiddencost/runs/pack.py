@@ -186,7 +186,9 @@ def _train(
         else:
             result = scored(training, trained.logits, labels, request)
         ledger.record(request.ledger, trained.run, trained.learned, result)
-        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary())
+        scalars = {f"test/{name}": value for name, value in result.scores.items() if name == "accuracy"}
+        told = {"run": f"{method}-{len(chosen)}-images", "scalars": scalars}  # see `logs.write_scalars`
+        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary(), extra=told)
 
 
 def _scored_so(result: Result, request: PackRequest) -> bool:

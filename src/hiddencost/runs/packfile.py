@@ -164,3 +164,9 @@ def finished_runs(ledger: str | Path) -> set[str]:
 def unfinished(request: PackRequest) -> Path:
     """Return the file of a pack's runs under way."""
     return Path(request.ledger, "unfinished", request.backbone, request.dataset, f"seed{request.seed}.states")
+
+
+def events(request: PackRequest) -> Path:
+    """Return the folder of a pack's events for TensorBoard, see `logs.write_scalars`."""
+    study = Path(request.ledger).parent
+    return study / "tensorboard" / request.backbone / request.dataset / f"seed{request.seed}"

@@ -17,7 +17,7 @@ from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
 from hiddencost.prompting.prompts import shape_of
-from hiddencost.runs import hub, ledger, pack, packfile, saved
+from hiddencost.runs import card, hub, ledger, pack, packfile, saved
 from hiddencost.runs.classifier import TrainedClassifier
 from hiddencost.runs.packfile import AXES
 from hiddencost.study.protocols import shape_of_run
@@ -36,8 +36,8 @@ def load(
 
     Args:
         path: a study's folder (results/NAME, with the project's resources/ beside results/), the file of a run in its
-            ledger, a file that `TrainedClassifier.save` wrote, or what `TrainedClassifier.push` put on the Hugging
-            Face Hub, hf://USER/REPO[@REVISION][/FILE].
+            ledger, a file that `TrainedClassifier.save` wrote, or what `push` put on the Hugging Face Hub,
+            hf://USER/REPO[@REVISION][/FILE].
         backbone, dataset, method, shots, seed: of a study's folder, which run, in the words of the study; what is the
             same for all its runs may be left out.
 
@@ -68,6 +68,26 @@ def load(
     if in_ledger.name == "ledger":
         return _from_study(in_ledger.parent, _find_run(in_ledger.parent, {}, path.stem))
     return _from_file(path)
+
+
+def push(model: TrainedClassifier, address: str) -> str:
+    """Put what `TrainedClassifier.save` writes into a repository of the Hugging Face Hub, with a model card made from
+    the run.
+
+    Args:
+        model: as `load` returns it.
+        address: hf://USER/REPO. A repository that is not there is made, and anybody may see it; make it before for
+            another visibility. Who asks and where the Hub is, `huggingface_hub` knows: HF_TOKEN or `hf auth login`,
+            HF_ENDPOINT.
+
+    Returns:
+        The address for `load`, hf://USER/REPO@COMMIT, which stays what it is.
+
+    Raises:
+        ValueError: for another address.
+        OSError: in a line, if the Hub cannot be reached (ConnectionError), or refuses (PermissionError).
+    """
+    return hub.upload(address, model.save, card.card(model.about, address))
 
 
 def _refuse_beside_a_file(selection: dict[str, str], path: str | Path) -> None:

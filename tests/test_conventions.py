@@ -1,11 +1,13 @@
 """What Snakemake's ecosystem expects of a workflow: use as a module, its report, standardized usage, environments."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
 import yaml
 from conftest import ROOT
+from packaging.specifiers import SpecifierSet
 from stubbed_project import nothing_to_do, snakemake, trained
 
 MODULE = """
@@ -41,6 +43,16 @@ UPSTREAM = {
         **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
         **{"crop": "padded", "precision": "fp32"},
     },
+}
+# what recipes of conda-forge (github.com/conda-forge/NAME-feedstock) make, with the version in August 2026 where one is
+# asked for; of matplotlib-base the recipe is matplotlib's, and of pytorch it is pytorch-cpu's, with CUDA, too
+CONDA_FORGE = {
+    **{"altair": "6.3.0", "pydantic": "2.13.4", "pytorch": "2.13.0", "urllib3": "2.6.3"},
+    **dict.fromkeys(
+        ["filelock", "google-crc32c", "jinja2", "matplotlib-base", "numpy", "pandas", "pillow", "pip"], "0"
+    ),
+    **dict.fromkeys(["psutil", "pyarrow", "pyyaml", "requests", "safetensors", "scipy", "seaborn", "tabulate"], "0"),
+    **{"torchvision": "0.28.0", "tqdm": "0", "vl-convert-python": "0"},
 }
 TICKET = {"name": "ticket", "checkpoint": "own", "sparsify": {"algorithm": "lth", "sparsity": 0.2}}
 
@@ -104,6 +116,18 @@ def test_the_module_tells_what_is_wrong_in_its_config(outer, project):
     assert "the module has a `prefix`, which its plan does not know; expected none" in output
 
 
+def test_what_snakedeploy_writes_is_told_what_it_takes(outer, project):
+    """As of `github(...)`, files are fetched one by one; of a repository on this machine that is `gitfile(...)`."""
+    for words in (["init"], ["add", "workflow"], ["commit", "--message", "all"], ["tag", "v1"]):
+        who = ["-c", "user.name=ana", "-c", "user.email=ana@example.org"]
+        subprocess.run(["git", "-C", project, *who, *words], check=True, capture_output=True)
+    fetched = f'gitfile("{project}", path="workflow/Snakefile", tag="v1")'
+    text = MODULE.replace('"{checkout}/workflow/Snakefile"', fetched).format(more="")
+    (outer / "Snakefile").write_text(text)
+    _, output = snakemake(outer, "--dry-run", status=1)
+    assert "the rules need their whole repository; expected a clone of it on this machine (git clone)" in output
+
+
 def test_snakemake_makes_its_report_of_figures_and_tables(project):
     snakemake(project, "--report", "all.html")
     text = (project / "all.html").read_text()
@@ -136,7 +160,7 @@ def test_the_conda_environment_has_what_jobs_import():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     stated = yaml.safe_load((ROOT / "envs/hiddencost.yaml").read_text())
     *conda, pip = stated["dependencies"]
-    of_conda = {"matplotlib": "matplotlib-base", "open_clip_torch": "open-clip-torch", "torch": "pytorch"}
+    of_conda = {"matplotlib": "matplotlib-base", "torch": "pytorch"}
     expected = {}
     for dependency in wanted:
         name, version = re.fullmatch(r"([\w-]+)(.*)", dependency).groups()
@@ -145,6 +169,9 @@ def test_the_conda_environment_has_what_jobs_import():
     found = [re.fullmatch(r"([\w-]+) ?(.*)", one).groups() for one in (*conda, *pip["pip"])]
     assert dict(found) == expected | {"python": ">=3.11.4"}
     assert stated["channels"] == ["conda-forge", "nodefaults"]
+    asked = {name: SpecifierSet(version) for name, version in found[: len(conda)] if name != "python"}
+    assert asked.keys() == CONDA_FORGE.keys()
+    assert not [name for name, versions in asked.items() if CONDA_FORGE[name] not in versions]
 
 
 def test_scalars_for_tensorboard_are_of_a_call_and_train_nothing_again(project):

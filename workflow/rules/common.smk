@@ -14,10 +14,7 @@ from snakemake.exceptions import WorkflowError
 
 # of another workflow, which then has its own config, names of rules and output
 IS_MODULE = not workflow.modifier.is_main_snakefile()
-BASE, FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=True), Path.cwd()
-if not os.path.isdir(BASE):
-    raise WorkflowError(f"{BASE}: the module needs its package; expected `snakefile:` in a checkout on this machine")
-ROOT = Path(os.path.abspath(BASE)).parents[1]
+FOLDER, ROOT = Path.cwd(), Path(os.path.abspath(BASE)).parent
 if set("{}") & set(str(ROOT)):
     raise WorkflowError(f"{ROOT}: the checkout's path has a brace, a wildcard of Snakemake; expected none")
 # jobs run the package of this checkout, in any environment and locale

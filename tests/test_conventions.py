@@ -44,8 +44,8 @@ UPSTREAM = {
         **{"crop": "padded", "precision": "fp32"},
     },
 }
-# what recipes of conda-forge (github.com/conda-forge/NAME-feedstock) make, with the version in August 2026 where one is
-# asked for; of matplotlib-base the recipe is matplotlib's, and of pytorch it is pytorch-cpu's, with CUDA, too
+# what recipes of conda-forge (github.com/conda-forge/NAME-feedstock) make, with the version of August 2026 where one
+# is asked for; of matplotlib-base the recipe is matplotlib's, and of pytorch it is pytorch-cpu's, with CUDA, too
 CONDA_FORGE = {
     **{"altair": "6.3.0", "pydantic": "2.13.4", "pytorch": "2.13.0", "urllib3": "2.6.3"},
     **dict.fromkeys(

@@ -119,14 +119,19 @@ def fine_tune(
                 course.images += len(batch)
                 progress(len(batch))
             schedule.step()
-            course.losses += torch.stack(losses).tolist()
-            scalars = {"train/loss": sum(course.losses[-len(losses) :]) / len(losses)}
-            log.debug("an epoch", extra={"run": f"ft-{len(indices)}-images", "epoch": epoch, "scalars": scalars})
-            course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
+            _end_epoch(course, torch.stack(losses).tolist(), epoch, len(indices))
             if course.diverged:
                 break
     _check_pruned(dict(network.named_parameters()), pruned)
     return course
+
+
+def _end_epoch(course: FineTuned, losses: list[float], epoch: int, images: int) -> None:
+    """Add the losses of an epoch, counted from 1, to those of a run on so many images, and tell their mean."""
+    course.losses += losses
+    scalars = {"train/loss": sum(losses) / len(losses)}
+    log.debug("an epoch", extra={"run": f"ft-{images}-images", "epoch": epoch, "scalars": scalars})
+    course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
 
 
 def _adam(network: nn.Module, recipe: RunFineTuning, device: torch.device) -> Adam:

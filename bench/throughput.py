@@ -123,9 +123,10 @@ class Baseline:
 def runs(methods: Iterable[str], count: int) -> list[tuple[str, Sequence[int]]]:
     """Return runs of each method on the same images, as train_prompts takes them.
 
-    ILM has them in another order than FLM: so it is computed, as in all epochs but the first few of a real run.
+    ILM has them in another order than FLM: so it is computed, as in all epochs but the first few of a real run. So
+    has BLM+: to a random network noise is of one class, and of that alone BLM and BLM+ make the same mapping.
     """
-    return [(method, range(count)[:: -1 if method == "ilm" else 1]) for method in methods]
+    return [(method, range(count)[:: -1 if method in {"ilm", "blm+"} else 1]) for method in methods]
 
 
 class Engine:

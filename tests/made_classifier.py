@@ -18,7 +18,10 @@ ABOUT = {
         **{"study": "s", "backbone": "small", "dataset": "fruit", "method": "flm", "shots": "2", "seed": 0},
         **{"accuracy": 0.625, "run": "ab" * 32},
     },
-    "origin": {"checkpoint": "mobilenetv2", "compression": "magnitude", "control": None, "sparsity": 0.3},
+    "origin": {
+        **{"checkpoint": "mobilenetv2", "compression": "magnitude", "control": None, "sparsity": 0.3},
+        **{"published": "mobilenetv2", "trained": False},
+    },
 }
 
 

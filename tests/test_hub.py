@@ -15,6 +15,7 @@ from PIL import Image
 
 import hiddencost
 
+BEFORE = {key: value for key, value in ABOUT["origin"].items() if key not in ("published", "trained")}
 IMAGES = torch.randint(256, (4, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -101,12 +102,38 @@ def test_the_card_says_what_the_model_is(hub):
         ("ilm", {"classes": [f"fruit {number}" for number in range(25)]}, "fruit 19 and 5 more |"),
         ("ilm", {"classes": ["a|b", "c\nd", "e"]}, r"| classes | a\|b, c d, e |"),
         ("ilm", {"origin": ABOUT["origin"] | {"control": "random_init"}}, "| control | random_init |"),
-        ("ilm", {"origin": ABOUT["origin"] | {"checkpoint": "own"}}, "weights and the images are others' work"),
+        ("ilm", {"origin": BEFORE}, "weights and the images are others' work"),
     ],
 )
 def test_a_card_is_made_of_any_model(hub, method, settings, told):
     hiddencost.push(make_classifier(method, **settings), "hf://ana/fruit")
     assert told in card_of(hub)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        ({"control": "random_init", "compression": "none"}, "are random: nobody has trained or published them."),
+        (BEFORE | {"control": "random_init", "compression": "none"}, "are random: nobody has"),
+        ({"published": None}, "are of a file of the user's own, whose licence is not known here."),
+        ({"published": None, "trained": True}, "were trained by a study of hiddencost."),
+    ],
+)
+def test_a_card_credits_nobody_whose_weights_are_not_in_it(hub, origin, told):
+    settings = {"origin": (origin if "checkpoint" in origin else ABOUT["origin"] | origin)}
+    make_classifier("ilm", **settings).push("hf://ana/fruit")
+    card = card_of(hub)
+    assert f"The network's weights {told}" in card
+    assert "BSD-3-Clause" not in card
+    is_random = settings["origin"]["control"] == "random_init"
+    assert ("| weights | mobilenetv2" in card) != is_random
+
+
+@pytest.mark.parametrize("change", [{"control": "shuffled"}, {"checkpoint": "mine", "trained": True}])
+def test_a_card_credits_whose_weights_it_is_made_of(hub, change):
+    make_classifier("ilm", origin=ABOUT["origin"] | change).push("hf://ana/fruit")
+    was = "They were trained from published ones" if "trained" in change else "The network's weights"
+    assert re.search(rf"{was}: .*; licence: BSD-3-Clause \(torchvision\)\.", card_of(hub))
 
 
 def test_the_example_of_a_card_runs(hub, tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 import hiddencost
+from hiddencost import catalog
 from hiddencost.command import main as command
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import pixels, prepare
@@ -29,6 +30,7 @@ from hiddencost.runs import ledger
 from hiddencost.runs.ledger import Result
 from hiddencost.runs.pack import TrainedRun, complete
 from hiddencost.runs.packfile import PackInputs, PackRequest
+from hiddencost.sources import LOCK
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 NET = {"backbone": "net", "dataset": "toy", "seed": 0}
@@ -279,6 +281,34 @@ def test_a_file_of_something_else_is_refused(study, tmp_path):
     ledger.record(study / "ledger", "99", {"prompt": torch.zeros(3, 32, 32)}, Result(status="ok"))
     with pytest.raises(ValueError, match="the run 99 is not, or no longer, one of the study"):
         hiddencost.load(ledger.entry(study / "ledger", "99"))
+
+
+PUBLISHED = catalog.checkpoint("mobilenetv2").files["weights"].sha256
+
+
+@pytest.mark.parametrize(
+    ("manifest", "first_use", "origin"),
+    [
+        ({"checkpoint": "mobilenetv2", "source_sha256": {"weights": PUBLISHED}}, {}, ("mobilenetv2", False)),
+        ({"checkpoint": "mobilenetv2", "source_sha256": {"weights": "ab" * 32}}, {}, (None, False)),
+        ({"checkpoint": "mine", "source_sha256": {"weights": PUBLISHED}}, {}, ("mobilenetv2", False)),
+        ({"checkpoint": "mine", "upstream": {}, "source_sha256": {"weights": PUBLISHED}}, {}, ("mobilenetv2", True)),
+        ({"checkpoint": "mine", "upstream": {}, "source_sha256": {}}, {}, (None, True)),
+        ({"checkpoint": "resnet50-acdc80", "source_sha256": {"weights": "ab" * 32}}, {}, (None, False)),
+        ({"checkpoint": "resnet50-acdc80", "source_sha256": {"weights": "ab" * 32}}, "ab", ("resnet50-acdc80", False)),
+        (
+            {"checkpoint": "resnet18-v1", "source_sha256": {"weights": "f37072fd" + "0" * 56}},
+            {},
+            ("resnet18-v1", False),
+        ),
+    ],
+)
+def test_a_model_says_whose_weights_it_has(study, manifest, first_use, origin):
+    folder, file = study / "backbones/net", catalog.checkpoint("resnet50-acdc80").files["weights"].name
+    Manifest.read(folder).replace(**manifest).write(folder)
+    write_json(study.parents[1] / LOCK, {f"resnet50-acdc80/{file}": first_use * 32} if first_use else {})
+    about = hiddencost.load(study, method="flm", shots=2).about
+    assert (about["origin"]["published"], about["origin"]["trained"]) == origin
 
 
 def other_weights(study):

@@ -5,6 +5,7 @@ In come YAML files, written by hand, and the lists of timm and open_clip (`libra
 Nothing is downloaded here.
 """
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from hiddencost import yaml_file
 from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEntry, PhotosEntry
 from hiddencost.catalog.libraries import LIBRARIES
 from hiddencost.messages import Model, validate
+from hiddencost.sources import SourceFile
 
 LIST = "src/hiddencost/catalog/checkpoints.yaml"  # where its names stand, for messages
 ANY = "timm-NAME, or openclip-NAME.TAG"
@@ -80,6 +82,30 @@ def checkpoint(name: str) -> CheckpointEntry:
         near = get_close_matches(name, checkpoints())
         raise ValueError(f"checkpoint {name!r} is unknown; near it: {', '.join(near) or 'nothing'}; or {ANY}")
     return checkpoints()[name]
+
+
+def published(name: str, sha256: Mapping[str, str], first_uses: Mapping[str, str]) -> str | None:
+    """Return the checkpoint that files are the published ones of, None where these are of none that can be told.
+
+    Args:
+        name: of the checkpoint that they stand for, which is asked first; any other name may be one, too.
+        sha256: of the files, by their keys.
+        first_uses: of files that are published without a checksum, see `sources.first_uses`.
+    """
+
+    def is_of(one: str) -> bool:
+        files = checkpoint(one).files
+        known = {key: first_uses.get(f"{one}/{file.name}") for key, file in files.items()}
+        return files.keys() == sha256.keys() and all(_is(file, sha256[key], known[key]) for key, file in files.items())
+
+    names = [name] if architecture(name) else []
+    return next(filter(is_of, [*names, *checkpoints()]), None)
+
+
+def _is(file: SourceFile, sha256: str, first_use: str | None) -> bool:
+    if file.sha256:
+        return sha256 == file.sha256
+    return sha256 == first_use or bool(file.sha256_prefix and sha256.startswith(file.sha256_prefix))
 
 
 def architecture(name: str) -> str:

@@ -4,6 +4,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hiddencost import catalog
 from hiddencost.catalog.entries import UNCOMPRESSED
+from hiddencost.compression.registry import CONTROLS
 from hiddencost.datasets.prepare import sized
 from hiddencost.messages import one_line
 from hiddencost.methods.registry import METHODS
@@ -41,7 +42,7 @@ The model takes images of any size, uint8 or from 0 to 1; `transform` reads phot
 
 ## Whose it is
 
-{{ owners }} Cite them, and the paper above, where you use this model.
+{{ owners }} Cite whose work it is, and the paper above, where you use this model.
 """
 
 
@@ -94,7 +95,7 @@ def card(about: dict, address: str) -> str:
         rows={name: _cell(value) for name, value in rows.items()},
         address=address,
         side=sized(about["size"])[0],
-        owners=_owners(origin.get("checkpoint"), run["dataset"]),
+        owners=_owners(origin, run["dataset"]),
     )
     return str(made)
 
@@ -104,25 +105,46 @@ def _of_network(backbone: str, architecture: str, origin: dict) -> dict[str, str
     rows = {"network": backbone, "architecture": architecture}
     if not origin:
         return rows
-    rows["weights"] = origin["checkpoint"]
     if origin["control"]:
         rows["control"] = origin["control"]
+    if not _is_random(origin):
+        is_own = origin.get("trained") is False and not origin["published"]
+        rows["weights"] = origin["checkpoint"] + (", the user's own file" if is_own else "")
     if origin["compression"] != UNCOMPRESSED:
         rows["compression"] = f"{origin['compression']}, sparsity {origin['sparsity']:.1%}"
     return rows
 
 
-def _owners(checkpoint: str | None, dataset: str) -> str:
-    """Say whose the weights and the images are, as far as the catalog knows."""
-    known = []
-    if checkpoint and catalog.architecture(checkpoint):  # else a study has trained it
-        weights = catalog.checkpoint(checkpoint)
-        known.append(("The network's weights", weights.title, weights.licence))
+def _is_random(origin: dict) -> bool:
+    control = CONTROLS.get(origin["control"])
+    return control is not None and not control.keeps_weights
+
+
+def _owners(origin: dict, dataset: str) -> str:
+    """Say whose the weights and the images are, as far as is known."""
+    told = []
     if dataset in catalog.datasets():
         images = catalog.datasets()[dataset]
-        known.append(("The images", images.title, images.licence))
-    told = [f"{what}: {one_line(title)}; licence: {one_line(licence)}." for what, title, licence in known]
-    return " ".join(told) or "The network's weights and the images are others' work."
+        told.append(_credit("The images", images.title, images.licence))
+    return " ".join([*_owners_of_weights(origin), *told]) or "The network's weights and the images are others' work."
+
+
+def _owners_of_weights(origin: dict) -> list[str]:
+    if origin and _is_random(origin):
+        return ["The network's weights are random: nobody has trained or published them."]
+    if origin.get("trained") is None:
+        return []  # of a file of before it was told
+    published, what = origin.get("published"), "The network's weights"
+    by_study = [f"{what} were trained by a study of hiddencost."] if origin["trained"] else []
+    if published and catalog.architecture(published):
+        entry = catalog.checkpoint(published)
+        what = "They were trained from published ones" if by_study else what
+        return [*by_study, _credit(what, entry.title, entry.licence)]
+    return by_study or [f"{what} are of a file of the user's own, whose licence is not known here."]
+
+
+def _credit(what: str, title: str, licence: str) -> str:
+    return f"{what}: {one_line(title)}; licence: {one_line(licence)}."
 
 
 def _cell(value: object) -> str:

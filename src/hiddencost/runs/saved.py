@@ -48,12 +48,19 @@ class SavedRun(Record):
 
 
 class SavedOrigin(Record):
-    """What the study says of a run's network."""
+    """What the study says of a run's network.
+
+    Attributes:
+        published: the checkpoint of the catalog whose weights it has, or was trained from, as far as checksums tell.
+        trained: whether a study has trained it upstream; None in files of before it was told.
+    """
 
     checkpoint: str
     compression: str
     control: str | None
     sparsity: float = Field(ge=0, le=1)
+    published: str | None = None
+    trained: bool | None = None
 
 
 class SavedSettings(Record):

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiddencost import catalog
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
 from hiddencost.datasets.splits import take_shots
@@ -20,6 +21,7 @@ from hiddencost.prompting.prompts import shape_of
 from hiddencost.runs import card, hub, ledger, pack, packfile, saved
 from hiddencost.runs.classifier import TrainedClassifier
 from hiddencost.runs.packfile import AXES
+from hiddencost.sources import LOCK, first_uses
 from hiddencost.study.protocols import shape_of_run
 
 
@@ -169,6 +171,10 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "origin": {
             **{key: getattr(manifest, key) for key in ("checkpoint", "compression", "control")},
             "sparsity": row["sparsity_measured"],
+            "published": catalog.published(
+                manifest.checkpoint, manifest.source_sha256, first_uses(study.absolute().parents[1] / LOCK)
+            ),
+            "trained": manifest.upstream is not None,
         },
     }
     learned.pop("mappings", None)  # of each epoch; the last is `mapping`

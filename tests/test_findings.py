@@ -158,7 +158,8 @@ def test_whose_the_cost_is_and_how_it_grows_on_corrupted_images():
     ends = {
         f"{name}_{end}": value + by for name, value in parts.items() for end, by in (("low", -1.0), ("high", 1.0))
     }
-    (row,) = SCRIPT["split"](pd.DataFrame([cell | {"shots": shots} | parts | ends for shots in ("1", "20")]), "20")
+    table = pd.DataFrame([cell | {"shots": shots} | parts | ends for shots in ("1", "20")])
+    (row,) = SCRIPT["split"](table, "20", set())
     assert row["name"] == "pruned"
     assert {name: SCRIPT["effect"](row[name]) for name in ("cost", "network", "prompt", "mapping")} == {
         "cost": "**+4.0 (+3.0 to +5.0)**",
@@ -166,14 +167,50 @@ def test_whose_the_cost_is_and_how_it_grows_on_corrupted_images():
         "prompt": "**+1.5 (+0.5 to +2.5)**",
         "mapping": "−0.5 (−1.5 to +0.5)",
     }
-    severe = [
-        cell | {"shots": "20", "severity": severity, "paired_seeds": 3, "accuracy_cost": 1.0 + severity}
-        for severity in (5, 0)
+    guess = {("pruned", "flm", "20"), ("dense", "flm", "1")}
+    (row,) = SCRIPT["split"](table, "20", guess)
+    assert SCRIPT["effect"](row["cost"]) == "**+4.0 (+3.0 to +5.0)**"  # of a dense network that does not guess
+    (row,) = SCRIPT["split"](table, "20", guess | {("dense", "flm", "20")})
+    assert [SCRIPT["effect"](row[name]) for name in ("cost", "network")] == [
+        "+4.0 (+3.0 to +5.0), at chance",
+        "+3.0 (+2.0 to +4.0), at chance",
     ]
-    dense = {"backbone": "dense", "method": "flm", "shots": "20", "severity": 0, "paired_seeds": 0}
-    table = pd.DataFrame([*severe, dense]).assign(accuracy_cost_low=0.5, accuracy_cost_high=9.0)
-    found = SCRIPT["shift"](table, "20")
-    assert found["severities"] == [0, 5]
-    assert [(row["name"], [cell["effect"] for cell in row["cells"]]) for row in found["rows"]] == [
-        ("pruned", [1.0, 6.0])
+
+
+def test_the_cost_grows_on_corrupted_images_until_both_networks_guess():
+    cell = {"dense": "dense", "dataset": "cifar10", "method": "flm", "shots": "20", "accuracy_cost_low": 0.5}
+    seen = [
+        cell
+        | {"backbone": name, "severity": severity, "paired_seeds": 3 * (name == "pruned")}
+        | {"accuracy_cost": 1.0 + severity, "accuracy_cost_high": 9.0}
+        | {"worst_class_accuracy": 0.02, "class_gap": 0.08 if severity == 5 else 0.2}
+        for severity, name in product((5, 1, 0), ("pruned", "dense"))
     ]
+    found = SCRIPT["shift"](pd.DataFrame(seen), "20", made_up_runs())
+    assert found["severities"] == [0, 1, 5]
+    assert [(row["name"], [SCRIPT["effect"](cell) for cell in row["cells"]]) for row in found["rows"]] == [
+        ("pruned", ["**+1.0 (+0.5 to +9.0)**", "**+2.0 (+0.5 to +9.0)**", "+6.0 (+0.5 to +9.0), at chance"])
+    ]
+
+
+def test_of_single_networks_too_a_difference_of_guesses_is_not_bold():
+    runs = made_up_runs()
+    of_rlm = (runs["method"] == "rlm") & (runs["shots"] == "1")
+    accuracy = (0.1 - 0.01 * (runs["backbone"] == "pruned")).where(of_rlm, runs["accuracy"])
+    runs = runs.assign(accuracy=accuracy, mean_class_accuracy=accuracy)
+    runs.loc[of_rlm & (runs["backbone"] == "pruned"), "accuracy"] += 0.0001 * runs["seed"]
+    guess = SCRIPT["guesses"](runs)
+    assert {("dense", "rlm", "1"), ("pruned", "rlm", "1")} <= guess
+    assert not {(name, "ilm", "20") for name in ("dense", "pruned")} & guess
+    (row,) = [
+        one for one in SCRIPT["costs"](tables.summarise(runs), ["1", "20"], guess)["rlm"] if one["name"] == "pruned"
+    ]
+    few, many = map(SCRIPT["effect"], row["cells"])
+    assert few.endswith(", at chance")
+    assert "**" not in few
+    assert many.startswith("**")
+    table = pd.DataFrame(
+        {"dense": ["dense"] * 2, "method": ["rlm", "ilm"], "compression": "all", "cost_at_matched": 2.0}
+    )
+    found = SCRIPT["matched"](table.assign(low=1.0, high=3.0), runs, set(product(NETWORKS, ["rlm"], ["1", "20"])))
+    assert [SCRIPT["effect"](row) for row in found] == ["+2.0 (+1.0 to +3.0), at chance", "**+2.0 (+1.0 to +3.0)**"]

@@ -295,7 +295,11 @@ PUBLISHED = catalog.checkpoint("mobilenetv2").files["weights"].sha256
         ({"checkpoint": "mine", "upstream": {}, "source_sha256": {"weights": PUBLISHED}}, {}, ("mobilenetv2", True)),
         ({"checkpoint": "mine", "upstream": {}, "source_sha256": {}}, {}, (None, True)),
         ({"checkpoint": "resnet50-acdc80", "source_sha256": {"weights": "ab" * 32}}, {}, (None, False)),
-        ({"checkpoint": "resnet50-acdc80", "source_sha256": {"weights": "ab" * 32}}, "ab", ("resnet50-acdc80", False)),
+        (
+            {"checkpoint": "resnet50-acdc80", "source_sha256": {"weights": "ab" * 32}},
+            "ab",
+            ("resnet50-acdc80", False),
+        ),
         (
             {"checkpoint": "resnet18-v1", "source_sha256": {"weights": "f37072fd" + "0" * 56}},
             {},

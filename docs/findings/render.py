@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ from hiddencost.methods.registry import METHODS
 from hiddencost.report import provenance
 from hiddencost.report.summary import against_paper, to_records
 from hiddencost.results import tables
+from hiddencost.results.cells import numbers
+from hiddencost.results.chance import surely_above
 from hiddencost.results.claims import Claim
 from hiddencost.results.intervals import CONFIDENCE
 from hiddencost.results.matched import EVERY_KIND, compressed_backbones
@@ -38,6 +41,7 @@ FIGURES = ("glance", "accuracy", "cost", "movement", "split", "why", "shift")
 KINDS = ("compressed", "sparse", "quantised")
 PARTS = {"mean": "effect", "low": "low", "high": "high"}
 HOUR = 3600  # seconds
+Guesses = set[tuple[str, str, str]]  # see `guesses`
 
 
 def take(results: Path, folder: Path) -> None:
@@ -63,7 +67,7 @@ def render(folder: Path) -> str:
     analyses = [name for name in ANALYSES if (folder / name).exists()]
     read = {name.partition(".")[0]: tables.read(folder / name) for name in [*TABLES, JOBS, *analyses]}
     runs, summary, claims = read["runs"], read["summary"], read["claims"]
-    finished = runs[runs["status"] == "ok"]
+    finished, guess = runs[runs["status"] == "ok"], guesses(runs)
     prompting = [name for name in runs["method"].unique() if METHODS[name].prompts]
     shots, labels = list(runs["shots"].unique()), {name: METHODS[name].label for name in runs["method"].unique()}
     recipe = json.loads(finished.loc[finished["method"].isin(prompting), "recipe"].iloc[0])
@@ -95,17 +99,17 @@ def render(folder: Path) -> str:
         networks=(shown := networks(runs, read["upstream"])),
         lost=extent(row["lost"] for row in shown if row["name"] in compressed),
         upstream=photos if (photos := reached(read["upstream"], compressed)["shown"].max()) > 0 else None,
-        costs=costs(summary, shots),
+        costs=costs(summary, shots, guess),
         accuracy=accuracy(summary, shots),
         pooled=pooled(runs, shots),
         probe=beyond_probe(runs, prompting, shots) if "lp" in labels else [],
         calibration=calibration(runs),
-        matched=to_records(read["matched"][read["matched"]["compression"] == EVERY_KIND]),
+        matched=matched(read["matched"], runs, guess),
         labels=labels,
         mapping=mapping(read["mappings"], read["remapped"], runs),
-        split=split(read["split"], shots[-1]) if "split" in read else [],
+        split=split(read["split"], shots[-1], guess) if "split" in read else [],
         why=to_records(read["why"].query("over == 'all' and cells > 0")) if "why" in read else [],
-        shift=shift(read["shift_cost"], shots[-1]) if "shift_cost" in read else {},
+        shift=shift(read["shift_cost"], shots[-1], runs) if "shift_cost" in read else {},
         latency=to_records(read["latency"]) if "latency" in read else [],
         own=[row for row in tested if row["claim"] not in catalogued],
         paper=[row for row in tested if "2308.14969" in row["source"]],
@@ -143,6 +147,22 @@ def extent(values: Iterable[float | None]) -> tuple[float, float] | None:
     return (min(known), max(known)) if known else None
 
 
+def guesses(runs: pd.DataFrame) -> Guesses:
+    """Return the (backbone, method, shots) of a study that are not surely better than guessing."""
+    finished = runs[runs["status"] == "ok"]
+    finished = finished.assign(number=numbers(finished))
+    ran_once = finished.drop_duplicates("number")
+    above = ran_once.loc[surely_above(ran_once), "number"]
+    guessing = finished[~finished["number"].isin(above)]
+    return set(guessing[["backbone", "method", "shots"]].itertuples(index=False, name=None))
+
+
+def verdict(guess: Guesses, backbones: Iterable[str], method: str, shots: Iterable[str]) -> dict:
+    """Return the `verdict` of a comparison of networks, for `effect`: at chance where all of them guess."""
+    at_chance = all((backbone, method, budget) in guess for backbone, budget in product(backbones, shots))
+    return {"verdict": "at chance"} if at_chance else {}
+
+
 def networks(runs: pd.DataFrame, upstream: pd.DataFrame) -> list[dict]:
     """Return a row a backbone: its name, compression or control, measured `sparsity` (%), upstream accuracy (%) with
     its interval, what it `lost` of the dense one's, and why it has no runs, if so."""
@@ -165,15 +185,17 @@ def networks(runs: pd.DataFrame, upstream: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def costs(summary: pd.DataFrame, shots: list[str]) -> dict[str, list[dict]]:
+def costs(summary: pd.DataFrame, shots: list[str], guess: Guesses) -> dict[str, list[dict]]:
     """Return by method a row a compressed network or control: what it costs in accuracy, a value a number of shots,
-    in points, with the 95 % interval over seeds."""
+    in points, with the 95 % interval over seeds and whether that is at chance."""
     compared = summary[(summary["backbone"] != summary["dense"]) & summary["dense"].notna()]
     columns = {f"accuracy_dense_minus_backbone_{part}": name for part, name in PARTS.items()}
     found: dict[str, list[dict]] = {}
-    for (method, backbone), rows in compared.groupby(["method", "backbone"], sort=False):
-        cells = 100 * rows.set_index("shots")[list(columns)].rename(columns=columns).reindex(shots)
-        found.setdefault(method, []).append({"name": backbone, "cells": cells.to_dict("records")})
+    for (method, backbone, dense), rows in compared.groupby(["method", "backbone", "dense"], sort=False):
+        values = 100 * rows.set_index("shots")[list(columns)].rename(columns=columns).reindex(shots)
+        cells = zip(shots, values.to_dict("records"), strict=True)
+        judged = [cell | verdict(guess, (backbone, dense), method, [budget]) for budget, cell in cells]
+        found.setdefault(method, []).append({"name": backbone, "cells": judged})
     return found
 
 
@@ -257,31 +279,57 @@ def mapping(mappings: pd.DataFrame, remapped: pd.DataFrame, runs: pd.DataFrame) 
     ]
 
 
-def split(parts: pd.DataFrame, budget: str) -> list[dict]:
+def matched(table: pd.DataFrame, runs: pd.DataFrame, guess: Guesses) -> list[dict]:
+    """Return the rows of all kinds together, each with its `effect`, the cost, and whether that is at chance."""
+    shots, of_dense = runs["shots"].unique(), runs.groupby("dense")["backbone"].unique()
+    return [
+        row | {"effect": row["cost_at_matched"]} | verdict(guess, of_dense[row["dense"]], row["method"], shots)
+        for row in to_records(table[table["compression"] == EVERY_KIND])
+    ]
+
+
+def split(parts: pd.DataFrame, budget: str, guess: Guesses) -> list[dict]:
     """Return whose the cost is at a number of shots, points with their intervals over seeds: a row a compressed
-    network and method, with `cost` and its parts `network`, `prompt` and `mapping`."""
+    network and method, with `cost` and its parts `network`, `prompt` and `mapping`, or that all is at chance."""
     columns = {"cost": "cost"} | {name: f"part_{name}" for name in ("network", "prompt", "mapping")}
     return [
         {"name": one["backbone"], "method": one["method"]}
         | {
             name: {"effect": one[column], "low": one[f"{column}_low"], "high": one[f"{column}_high"]}
+            | verdict(guess, (one["backbone"], one["dense"]), one["method"], [budget])
             for name, column in columns.items()
         }
         for one in to_records(parts[parts["shots"] == budget])
     ]
 
 
-def shift(table: pd.DataFrame, budget: str) -> dict:
+def shift(table: pd.DataFrame, budget: str, runs: pd.DataFrame) -> dict:
     """Return what compression costs in accuracy at a number of shots as images are corrupted: the `severities`, and
-    `rows`, one a compressed network and method with a cell a severity, in points with the interval over seeds."""
+    `rows`, one a compressed network and method with a cell a severity, in points with the interval over seeds, and
+    whether it is at chance."""
     shown = table[(table["shots"] == budget) & (table["paired_seeds"] > 0)]
     severities = sorted(shown["severity"].unique().tolist())
     columns = {f"accuracy_cost{end}": name for end, name in (("", "effect"), ("_low", "low"), ("_high", "high"))}
+    guess = {severity: guesses(as_runs(table[table["severity"] == severity], runs)) for severity in severities}
     rows = []
-    for (backbone, method), cells in shown.groupby(["backbone", "method"], sort=False):
-        of_severity = cells.set_index("severity")[list(columns)].rename(columns=columns).reindex(severities)
-        rows.append({"name": backbone, "method": method, "cells": of_severity.to_dict("records")})
+    for (backbone, dense, method), cells in shown.groupby(["backbone", "dense", "method"], sort=False):
+        values = cells.set_index("severity")[list(columns)].rename(columns=columns).reindex(severities)
+        judged = [
+            cell | verdict(guess[severity], (backbone, dense), method, [budget])
+            for severity, cell in zip(severities, values.to_dict("records"), strict=True)
+        ]
+        rows.append({"name": backbone, "method": method, "cells": judged})
     return {"severities": severities, "rows": rows}
+
+
+def as_runs(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs as they were on corrupted images of a severity, each with the mean accuracy of its cell, over seeds
+    and corruptions: on clean images as they are."""
+    if (cells["severity"] == 0).all():
+        return runs
+    accuracy = (cells["worst_class_accuracy"] + cells["class_gap"]).rename("mean_class_accuracy")
+    cell = ["backbone", "dataset", "method", "shots"]
+    return runs.drop(columns="mean_class_accuracy").merge(cells[cell].join(accuracy), on=cell)
 
 
 def main(folder: Path, results: Path | None = None) -> None:

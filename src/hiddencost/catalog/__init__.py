@@ -96,7 +96,9 @@ def published(name: str, sha256: Mapping[str, str], first_uses: Mapping[str, str
     def is_of(one: str) -> bool:
         files = checkpoint(one).files
         known = {key: first_uses.get(f"{one}/{file.name}") for key, file in files.items()}
-        return files.keys() == sha256.keys() and all(_is(file, sha256[key], known[key]) for key, file in files.items())
+        return files.keys() == sha256.keys() and all(
+            _is(file, sha256[key], known[key]) for key, file in files.items()
+        )
 
     names = [name] if architecture(name) else []
     return next(filter(is_of, [*names, *checkpoints()]), None)

@@ -169,9 +169,14 @@ STUBS = {
                 Path(path).write_text("set")
     """,
     "hiddencost/results/verdicts.py": """
-        from pathlib import Path
+        import csv
+        from hiddencost.results.claims import Claim
         def write(runs, claims, path, paper, own, made, analysed):
-            Path(path).write_text("verdict" + "\\nsupported" * len(claims))
+            stated = [{"claim": name} | Claim.model_validate(one).stated for name, one in claims.items()]
+            with open(path, "w", encoding="utf-8", newline="") as opened:
+                table = csv.DictWriter(opened, [*stated[0], "verdict"])
+                table.writeheader()
+                table.writerows(one | {"verdict": "supported"} for one in stated)
         def count(verdicts):
             return f"{len(verdicts)} supported"
     """,

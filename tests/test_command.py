@@ -164,6 +164,14 @@ def test_the_status_is_told_from_files(project):
     said = hiddencost(project, "status")
     assert said.splitlines()[0] == "Study small: 4 of 4 packs are done"
     assert "12 of 12 runs of study small have a result." in said
+    pack, conclusion = project / "results/small/runs/dense/cifar10-part/seed0.parquet", "results/small/conclusion.txt"
+    claim = "{text: It costs, source: ours, measure: accuracy_lost, more_than: 1}"
+    (project / "more.yaml").write_text(f"claims: {{mine: {claim}}}")
+    outdated = f"  outdated   {conclusion}: of other runs or claims than now; hiddencost run writes it anew"
+    for words in (["--shots", "2"], ["config.yaml", "more.yaml"]):
+        assert hiddencost(project, "status", *words).splitlines()[1:] == [outdated]
+    os.utime(pack)
+    assert hiddencost(project, "status").splitlines()[1:] == [outdated]
     log = project / "results/small/logs/train/dense/cifar10-part/seed1.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("12:00:00 begun\n1 of 4 runs done:  50%|#####     | 100/200 [00:10<00:10, 10.0 images/s]\n")

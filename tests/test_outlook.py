@@ -90,12 +90,12 @@ def test_a_method_whose_names_nothing_reads_is_told(describe, monkeypatch):
     by_names = {"methods": ["flm", "sem"], "text_encoder": "clip-vit-l-14-336"}
     text = describe(**by_names)
     assert "no names" not in text
-    assert " in 4 files that are not here yet" in text
+    assert " in 5 files that are not here yet" in text
     monkeypatch.setitem(CHECKPOINTS, "clip-vit-l-14-336", reader.model_copy(update={"unavailable": "gone"}))
     text = describe(**by_names)
     told = "sem: not run, as nothing reads the names of classes: clip-vit-l-14-336: gone"
     assert f"\n  no names   {told}" in text
-    assert " in 2 files that are not here yet" in text
+    assert " in 3 files that are not here yet" in text
 
 
 def test_packs_that_are_up_to_date_are_counted_and_others_have_their_reason(describe, call):
@@ -146,19 +146,23 @@ def test_trainings_that_several_runs_are_are_counted_beside_them(describe, monke
 
 
 def test_downloads_and_disk_are_estimated(describe, tmp_path):
-    assert "14.0 MB in 2 files that are not here yet, 1 of unknown size not counted" in describe()
+    assert "15.7 MB in 3 files that are not here yet, 1 of unknown size not counted" in describe()
     weights = tmp_path / "resources/checkpoints/mobilenetv2/a.pth"
     weights.parent.mkdir(parents=True)
     weights.touch()
     text = describe()
-    assert "0.0 MB in 1 file that is not here yet" in text
+    assert "1.7 MB in 2 files that are not here yet" in text
+    photos = tmp_path / "resources/photos/imagenet20/foolbox-3.3.4-py3-none-any.whl"
+    photos.parent.mkdir(parents=True)
+    photos.touch()
+    assert "0.0 MB in 1 file that is not here yet" in describe()
     # 150 images at 104 and at 112 pixels; the checkpoint once and for 4 backbones; 48 prompts
     assert "datasets 10.5 MB, networks 70.0 MB, prompts 7.2 MB" in text
 
 
 def test_of_downloads_without_a_published_size_the_weights_are_counted(describe, monkeypatch):
     monkeypatch.setitem(CHECKPOINTS, "mobilenetv2", CHECKPOINTS["mobilenetv2"].model_copy(update={"weights_mb": 7.0}))
-    told = "at least 21.0 MB in 2 files that are not here yet, of 1 without a published size the weights alone are"
+    told = "at least 22.7 MB in 3 files that are not here yet, of 1 without a published size the weights alone are"
     assert f"  downloads  {told} counted\n" in describe()
 
 

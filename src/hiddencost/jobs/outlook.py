@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from hiddencost.catalog.entries import UNCOMPRESSED, DatasetEntry, NetworkEntry
+from hiddencost.catalog.entries import UNCOMPRESSED, DatasetEntry, NetworkEntry, PhotosEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.jobs import analyses, cost, places, rates, upstream
 from hiddencost.jobs.call import Call
+from hiddencost.jobs.checkpoints import published_backbones
 from hiddencost.jobs.grid import axes, left_out, methods_of, pack_table, packs, to_run, why_no_names
 from hiddencost.jobs.layout import BACKBONE, PACK
 from hiddencost.jobs.rates import JobArithmetic
@@ -206,8 +207,8 @@ def _size(count: float) -> str:
 
 
 def _downloads(call: Call, made: Callable[[str], bool]) -> str:
-    """Return what is to be downloaded for the backbones and datasets that are not left out; made: whether what a file
-    is for is counted."""
+    """Return what is to be downloaded for the backbones and datasets that are not left out, with the photos that
+    published ones are shown; made: whether what a file is for is counted."""
     study, names = call.study, to_run(call)
     used = _checkpoints_used(call)
     seen = (study.calibration(study.backbone(name)) for name in names["backbone"])
@@ -216,10 +217,12 @@ def _downloads(call: Call, made: Callable[[str], bool]) -> str:
         *(study.upstream_datasets() if trainings(call) else ()),
         *(one[0] for one in seen if one),
     }
-    entries: list[tuple[str, NetworkEntry | DatasetEntry]]
+    entries: list[tuple[str, NetworkEntry | DatasetEntry | PhotosEntry]]
     # with the weights of those that were counted
     entries = [(places.fetched(call, "checkpoints", name), call.checkpoints[name]) for name in sorted(used)]
     entries += [(places.fetched(call, "datasets", name), call.datasets[name]) for name in sorted(images)]
+    if set(names["backbone"]) & set(published_backbones(call)):
+        entries.append((places.fetched(call, "photos", study.verification.photos), study.photos_entry()))
     files = [
         (file, getattr(entry, "weights_mb", None))
         for report, entry in entries

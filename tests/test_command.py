@@ -1,5 +1,6 @@
 """The command `hiddencost`: the calls of snakemake that it makes, the studies that it writes, and what it tells."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -12,9 +13,10 @@ import torch
 import torchvision
 import yaml
 from conftest import ROOT
+from snakemake.cli import parse_config
 from stubbed_project import LOCALLY, environment_of, snakemake, trained
 
-from hiddencost.command import main, studies
+from hiddencost.command import main, overrides, studies
 from hiddencost.jobs import outlook
 from hiddencost.jobs.call import read_call, read_config
 
@@ -64,6 +66,29 @@ def test_a_command_is_a_call_of_snakemake(called, words, snakemake):
     assert called(*words.split()) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("Cost, measured", "Cost, measured"),
+        ("'Cost, \"measured\"'", 'Cost, "measured"'),
+        ('"Cost: {a}, [b] # c"', "Cost: {a}, [b] # c"),
+        ("Cost {a}, b # c", "Cost {a}, b # c"),
+        ("Größe, halb", "Größe, halb"),
+        ("plain", "plain"),
+        ("[a, b]", ["a", "b"]),
+        ("{a: [1, 0.5], b: true}", {"a": [1, 0.5], "b": True}),
+        ("3", 3),
+    ],
+)
+def test_a_value_is_what_it_is_in_a_study(called, given, value):
+    """Also a text with commas, for snakemake, which reads it by itself, and for the status."""
+    words = ["--set", f"figures.title={given}", "--set", "figures.style=dark"]
+    *_, flow = called("run", *words)
+    expected = {"figures": {"title": value, "style": "dark"}}
+    assert read_config([], parse_config([flow])) == expected
+    assert overrides.as_values(overrides.of(argparse.Namespace(set=words[1::2], seeds=None, shots=None))) == expected
+
+
 def test_elsewhere_the_workflow_is_named(called, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert called("plan")[:2] == ["--snakefile", str(ROOT / "Snakefile")]
@@ -79,7 +104,7 @@ def test_elsewhere_the_workflow_is_named(called, monkeypatch, tmp_path):
         ("run --set protocol.epochs=3 --set protocol=1", "--set protocol=1: a key below protocol is set, too"),
         ("status -- --cores 2", "status: it calls no snakemake; expected nothing behind --"),
         ("status --set protocol.epochs=x", r"config.yaml: protocol.epochs: 'x' is not allowed"),
-        ("status --set study=[", "--set, line 1: not YAML"),
+        ("status --set study=[", r"--set study=\[, line \d: not YAML: did not find expected node content"),
         ("new paper", "File exists"),
         ("new Mine", "study: "),
         ("new mine --checkpoint resnet5", "backbones"),

@@ -1,6 +1,7 @@
 """Settings that a command line gives in place of a study's, in the words of `snakemake --config`."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 from hiddencost import yaml_file
 
 KEY = r"[a-z_]+(\.[\w-]+)*"
+PLAIN = r"[\w./+-]+"  # texts that are the same in flow style
+QUOTES = ('"', "'")
 
 
 def of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what `--seeds`, `--shots` and `--set` say: nested mappings of texts, each in YAML's flow style.
 
+    A VALUE is read as it would be behind `KEY: ` in a study, so that a text with commas is one.
+
     Raises:
         ValueError: in one line, for a `--set` that is no KEY=VALUE, or sets a key and what lies below it.
+        StudyError: for a VALUE that is not YAML.
     """
     told: dict[str, Any] = {}
     for given in arguments.set:
@@ -30,8 +36,16 @@ def of(arguments: argparse.Namespace) -> dict[str, Any]:
                 raise ValueError(f"--set {given}: {name} itself is set, too; expected one of both")
         if isinstance(inner.get(last), dict):
             raise ValueError(f"--set {given}: a key below {key} is set, too; expected one of both")
-        inner[last] = value
+        inner[last] = _in_flow(value, f"--set {given}")
     return told | {axis: f"[{given}]" for axis in ("seeds", "shots") if (given := getattr(arguments, axis))}
+
+
+def _in_flow(value: str, name: str) -> str:
+    """Return a value as flow style has it, where a comma, a bracket or a colon would end a plain text."""
+    text = yaml_file.value(value, name)
+    if not isinstance(text, str) or re.fullmatch(PLAIN, value):
+        return value
+    return json.dumps(text if value.lstrip().startswith(QUOTES) else value.strip(), ensure_ascii=False)
 
 
 def as_config(told: Mapping[str, Any]) -> list[str]:

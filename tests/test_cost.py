@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT, report_prepared
 
@@ -50,6 +51,28 @@ def test_a_pack_costs_its_passes_through_the_network(study, methods, training, r
     assert cost.train_seconds(study, study.backbones[0], methods, NETWORK, DATASET) == pytest.approx(
         (training + rest) * FORWARD / cost.GPU_RATE
     )
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14-336-quickgelu"])
+def test_names_cost_what_the_text_tower_computes(name):
+    """Without the image tower, which of the larger is thirteen times as much."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hiddencost.networks.clip import model
+
+    with torch.device("meta"):
+        network = model.build(name)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.encode_text(torch.zeros(1, 77, dtype=torch.int64))
+    assert cost.text_gmacs(f"clip/{name}") == pytest.approx(counter.get_total_flops() / 2e9, rel=0.05)
+
+
+def test_a_text_encoder_asks_by_its_size():
+    small, large = catalog.checkpoint("openclip-vit-b-32.openai"), catalog.checkpoint("clip-vit-l-14-336")
+    seconds = [cost.names_seconds(1100, one) for one in (small, large)]
+    assert seconds == pytest.approx([1100 * 2 * 2.98 / cost.CPU_RATE, 1100 * 2 * 6.65 / cost.CPU_RATE], rel=0.02)
+    assert cost.names_mb(large) == 2000 + 3 * 1712
+    assert cost.text_gmacs("clip/TinyCLIP-ViT-40M-32-Text-19M") == cost.text_gmacs("clip/ViT-B-32")
 
 
 def test_a_fixed_number_of_steps_costs_its_batches(study):

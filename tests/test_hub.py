@@ -1,5 +1,6 @@
 """Learned models on the Hugging Face Hub, of which `hub_stand_in` answers here."""
 
+import errno
 import os
 import re
 import subprocess
@@ -65,6 +66,30 @@ def test_a_commit_stays_what_it_is(hub):
     assert after != before
     assert hiddencost.load(before)(IMAGES).equal(first(IMAGES))
     assert hiddencost.load("hf://ana/fruit")(IMAGES).equal(second(IMAGES))
+
+
+def test_a_model_that_is_there_is_no_new_commit(hub):
+    addresses = {make_classifier().push("hf://ana/fruit") for _ in range(8)}
+    assert len(addresses) == 1
+    assert len(hub.repositories["ana/fruit"].commits) == 2  # with the one that a repository begins with
+    other = make_classifier(run=ABOUT["run"] | {"method": "flm", "accuracy": 0.5})
+    assert other.push("hf://ana/fruit") not in addresses
+
+
+def test_a_disk_that_is_full_is_told_as_that(hub, monkeypatch):
+    make_classifier().push("hf://ana/fruit")
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/model.safetensors")
+
+    def download(*_, **__):
+        try:
+            raise full
+        except OSError as error:
+            raise RuntimeError("of a library") from error
+
+    monkeypatch.setattr("hiddencost.runs.hub.hf_hub_download", download)
+    with pytest.raises(OSError, match=r"No space left on device: '/cache/model\.safetensors'$") as raised:
+        hiddencost.load("hf://ana/fruit")
+    assert raised.value is full
 
 
 def test_what_was_loaded_once_needs_no_hub(hub):

@@ -505,14 +505,14 @@ def test_a_run_of_older_code_is_told_and_not_called_missing(study):
         hiddencost.load(study, method="flm", shots=2)
 
 
-def test_the_command_predicts_a_line_for_each_image(study, tmp_path, capsys):
+def test_the_command_predicts_a_line_for_each_image(study, tmp_path, capsys, monkeypatch):
     pixels = some_images(40, 30).permute(0, 2, 3, 1).numpy()
     files = [str(tmp_path / f"{number}.png") for number in range(4)]
     for image, file in zip(pixels, files, strict=True):
         Image.fromarray(image).save(file)
     model = hiddencost.load(study, method="flm", shots=2)
     model.save(tmp_path / "saved.safetensors")
-    scores = model(some_images(40, 30)).softmax(1)
+    scores = model(model.transform(files)).softmax(1)
     expected = [
         f"{file}\t{model.classes[one.argmax()]}\t{one.max():.1%}" for file, one in zip(files, scores, strict=True)
     ]
@@ -520,6 +520,12 @@ def test_the_command_predicts_a_line_for_each_image(study, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == expected
     command.main(["predict", str(tmp_path / "saved.safetensors"), *files])
     assert capsys.readouterr().out.splitlines() == expected
+    with monkeypatch.context() as patch:  # the one way in of images
+        patch.setattr(type(model), "transform", lambda self, photos: torch.zeros(1, 3, 24, 24, dtype=torch.uint8))
+        command.main(["predict", str(tmp_path / "saved.safetensors"), *files])
+    black = model(torch.zeros(1, 3, 24, 24, dtype=torch.uint8)).softmax(1)[0]
+    line = f"\t{model.classes[black.argmax()]}\t{black.max():.1%}"
+    assert capsys.readouterr().out.splitlines() == [file + line for file in files]
     for words, told in (
         (["predict", str(tmp_path / "none"), *files], "hiddencost: .*none: there is none; expected a study's folder"),
         (

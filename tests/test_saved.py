@@ -168,6 +168,8 @@ def test_tensors_that_make_no_sense_are_refused(path, rewrite, change, told):
         ({"size": "12-stretched-bicubic"}, "size: '12-stretched-bicubic' is not allowed"),
         ({"prompt": "frame"}, "prompt: 'frame' is unknown; allowed: border, additive"),
         ({"prompt": "additive", "interpolation": "bicubic", "border": 9}, "canvas: 16 pixels"),
+        ({"prompt": "masks", "layers": 10**6, "patch": 8}, "layers: 1000000 is not allowed"),
+        ({"prompt": "masks", "layers": 5, "patch": 10**6}, "patch: 1000000 is not allowed"),
         ({"classes": []}, "classes"),
         ({"classes": ["apple"]}, r"mapping has shape \[3\], expected \[1\]"),
         ({"run": RUN}, "run.accuracy: the key is missing"),

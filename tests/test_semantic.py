@@ -28,7 +28,7 @@ from hiddencost.networks.clip import names
 from hiddencost.prompting.engine import Plan, PromptedNetwork
 from hiddencost.prompting.schedule import stream
 from hiddencost.prompting.train import train_prompts
-from hiddencost.runs import not_run, prompting
+from hiddencost.runs import not_run, packfile, prompting
 from hiddencost.runs.packfile import PackInputs
 from hiddencost.study.load import load_study
 from hiddencost.study.recipes import RunProtocol
@@ -303,6 +303,33 @@ def test_what_reads_names_is_of_the_runs_that_map_by_them_alone():
     flm = (("flm", 1),)
     assert train.asking(flm) == of_other.asking(flm) == packs(methods=["flm", "lp"])[1].asking(flm)
     assert not train.stands_on_the_same(of_other)
+
+
+@pytest.mark.usefixtures("toy", "records")
+@pytest.mark.parametrize("changed", ["encoder", "code", "left_out"])
+def test_tables_so_far_are_of_the_names_as_they_are_read_now(monkeypatch, changed):
+    """Another file of the text encoder, or code that reads names, is none that a table so far may stand on; other
+    methods do not read them."""
+
+    def pack(methods, is_changed=False):
+        call = read_call(own_images(["a", "b", "d"], methods=methods), "the study", "snakemake")
+        if changed == "encoder" and is_changed:
+            file = call.published[READER].files["weights"].model_copy(update={"sha256": "ab" * 32})
+            call.published[READER] = call.published[READER].model_copy(update={"files": {"weights": file}})
+        return training.wanted(call, "train", "dense", "toy", 0)
+
+    before, without, real = pack(["flm", "sem"]), pack(["flm"]), training.code
+    if changed == "code":
+        monkeypatch.setattr(
+            training, "code", lambda root, script: real(root, script) + "x" * (script == "embed_names")
+        )
+    if changed == "left_out":
+        monkeypatch.setattr(training, "embed_names", lambda call: {"left_out": "host gone"})
+    now = pack(["flm", "sem"], is_changed=True)
+    assert not before.stands_on_the_same(now)
+    assert "names of classes that older code or other settings made" in packfile.why_stale(before, now)
+    assert without == pack(["flm"])
+    assert before.asking((("flm", 1),)) == now.asking((("flm", 1),))
 
 
 def test_a_network_that_the_study_trains_has_no_names_of_imagenet():

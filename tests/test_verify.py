@@ -1,5 +1,7 @@
 import io
+import re
 import tarfile
+import zipfile
 from itertools import permutations
 
 import pytest
@@ -270,6 +272,61 @@ def test_an_archive_of_photos_that_is_cut_or_none_is_a_line(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"photos\.tar\.gz: cannot be unpacked: "):
             photos_and_labels(path, MANY, manifest, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("encrypted", "cannot be unpacked: .*encrypted"),
+        ("gzip", "cannot be unpacked: "),
+        ("lzma", "cannot be unpacked: "),
+        ("bzip2", "cannot be unpacked: "),
+        ("large.zip", "class_0.JPEG: expected a photo, of 100 bytes at most"),
+        ("large.tar", "class_0.JPEG: expected a photo, of 100 bytes at most"),
+        ("bomb", "class_0.JPEG is no JPEG that can be read: Image size .* exceeds limit"),
+        ("many", "more than 3 photos, expected 3"),
+    ],
+)
+def test_an_archive_that_means_harm_or_is_broken_is_a_line(tmp_path, monkeypatch, kind, told):
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    few, files = MANY.model_copy(update={"count": 3}), {f"n1000000{n}_class_{n}.JPEG": grey(n) for n in range(4)}
+    if kind != "many":
+        files.popitem()
+    path = tmp_path / "photos"
+    if kind in ("encrypted", "large.zip"):
+        with zipfile.ZipFile(path, "w") as packed:
+            for name, content in files.items():
+                packed.writestr(name, content)
+        if kind == "encrypted":  # bit 0 of the flags, in both headers of each entry (APPNOTE 4.4.4)
+            content = bytearray(path.read_bytes())
+            for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+                for found in re.finditer(re.escape(mark), bytes(content)):
+                    content[found.start() + place] |= 1
+            path.write_bytes(content)
+    else:
+        mode = {"lzma": "w:xz", "bzip2": "w:bz2"}.get(kind, "w:gz")
+        with tarfile.open(path, mode) as packed:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                packed.addfile(entry, io.BytesIO(content))
+        if kind in ("gzip", "lzma", "bzip2"):
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+            path.write_bytes(content)
+    if kind.startswith("large"):
+        monkeypatch.setattr("hiddencost.compression.photos.LARGEST", 100)
+    if kind == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=told) as raised:
+        photos_and_labels(path, few, manifest, None)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_archive_that_is_gone_is_no_result(tmp_path):
+    manifest = Manifest(checkpoint="net", architecture="resnet18", preprocessing=IMAGENET)
+    with pytest.raises(FileNotFoundError):
+        photos_and_labels(tmp_path / "gone", MANY, manifest, None)
 
 
 def test_a_compressed_network_whose_answers_have_nothing_to_do_with_the_dense_one_s_is_doubted(seen, monkeypatch):

@@ -24,14 +24,10 @@ def predict(arguments: argparse.Namespace) -> str:
 
 
 def _lines(model, images: list[str]) -> Iterator[str]:
-    import numpy as np
     import torch
 
-    from hiddencost.datasets.readers.image import open_image
-
     for path in images:
-        pixels = torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
         with torch.inference_mode():
-            scores = model(pixels[None]).softmax(1)[0]
+            scores = model(model.transform([path])).softmax(1)[0]
         best = int(scores.argmax())
         yield f"{path}\t{model.classes[best]}\t{scores[best]:.1%}"

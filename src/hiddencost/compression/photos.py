@@ -5,6 +5,7 @@ bench/README.md, "The gate's photos".
 """
 
 import io
+import lzma
 import re
 import tarfile
 import zipfile
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 import torchvision
@@ -52,6 +54,9 @@ CLEARLY = 0.1  # in the mean log-likelihood of the photos' classes: by so much i
 LOOKED = (
     100  # of more photos about so many, evenly of all, are also looked at otherwise, and shown to the dense network
 )
+LARGEST = 50_000_000  # bytes of a photo
+# what zipfile, tarfile and the decompressors raise: RuntimeError of what is encrypted, OSError of gzip and bzip2
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 ALIKE = 0.2  # mean correlation of the photos' logits with the dense network's: less has another order of classes
 
 
@@ -193,8 +198,10 @@ def _photos(path: str | Path, layout: PhotosLayout, manifest: Manifest, side: in
     for named, content in _members(path, re.compile(layout.member_pattern)):
         try:
             image = Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")
-        except (OSError, SyntaxError) as error:  # a stream that is cut raises either
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a stream that is cut raises either
             raise ValueError(f"{path}: {one_line(named[0])} is no JPEG that can be read: {error}") from error
+        if len(found) == layout.count:
+            raise ValueError(f"{path}: more than {layout.count} photos, expected {layout.count}")
         found.append((named[0], named.groupdict(), transform(image)))
     if len(found) != layout.count:
         raise ValueError(f"{path}: {len(found)} photos, expected {layout.count}")
@@ -211,20 +218,30 @@ def _photos(path: str | Path, layout: PhotosLayout, manifest: Manifest, side: in
 
 def _members(path: str | Path, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
     """Yield the files of a zip or a tar (the content tells which) whose paths match, and what is in them. Raises
-    ValueError where it is neither, or damaged."""
+    ValueError where it is neither, damaged or encrypted, or a file is larger than a photo."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as packed:
-                for name in packed.namelist():
-                    if match := pattern.fullmatch(name):
-                        yield match, packed.read(name)
+                for entry in packed.infolist():
+                    if match := pattern.fullmatch(entry.filename):
+                        with packed.open(entry) as content:
+                            yield match, _read(path, entry.filename, content)
         else:
             with tarfile.open(path) as packed:
                 for member in packed:
-                    if (match := pattern.fullmatch(member.name)) and (content := packed.extractfile(member)):
-                        yield match, content.read()
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: cannot be unpacked: {error}") from error
+                    if (match := pattern.fullmatch(member.name)) and (unpacked := packed.extractfile(member)):
+                        yield match, _read(path, member.name, unpacked)
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the machine, and not of what is in the file
+        raise ValueError(f"{path}: cannot be unpacked: {one_line(error)}") from error
+
+
+def _read(path: str | Path, name: str, file: IO[bytes]) -> bytes:
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path}: {one_line(name)}: expected a photo, of {LARGEST:,} bytes at most")
+    return content
 
 
 def _known(logits: Tensor, truth: Tensor) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -9,6 +10,7 @@ import psutil
 from hiddencost.catalog.entries import Counts, DatasetEntry, NetworkEntry
 from hiddencost.datasets.prepare import sized
 from hiddencost.datasets.prepared import PreparedReport
+from hiddencost.files import read_json
 from hiddencost.memory import WORK
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.study.parts import Backbone
@@ -125,6 +127,29 @@ def features_gflop(study: Study, backbone: Backbone, checkpoint: NetworkEntry, d
 def texts_seconds(count: int, checkpoint: NetworkEntry) -> float:
     """Return how long so many texts of a CLIP may take on a slow GPU: each as an image of its tower at 224 pixels."""
     return count * 2 * (checkpoint.gmacs or GMACS) / GPU_RATE
+
+
+def text_gmacs(architecture: str) -> float:
+    """Return the multiply-adds, in billions, of a text of a CLIP: of its transformer, over all tokens of its context,
+    as open_clip's configuration has it (of TinyCLIP's, which open_clip has not, as of the larger one they are of)."""
+    spec = find_spec("open_clip")  # not imported: it takes seconds, and the Snakefile reads this
+    assert spec is not None, "it is installed with this project"
+    folder = Path(str(spec.origin)).with_name("model_configs")
+    file = folder / f"{architecture.removeprefix('clip/')}.json"
+    text = read_json(file if file.exists() else folder / "ViT-B-32.json")["text_cfg"]
+    width, tokens = text.get("width", 512), text.get("context_length", 77)  # open_clip's defaults
+    of_layer = (4 + 2 * text.get("mlp_ratio", 4)) * width**2 + 2 * tokens * width
+    return text.get("layers", 12) * tokens * of_layer / 1e9
+
+
+def names_seconds(count: int, checkpoint: NetworkEntry) -> float:
+    """Return how long so many names of classes may take a CLIP to read, on one core."""
+    return count * 2 * text_gmacs(checkpoint.architecture) / CPU_RATE
+
+
+def names_mb(checkpoint: NetworkEntry) -> int:
+    """Return the memory of a job in which a CLIP reads names."""
+    return math.ceil(PROCESS["cpu"] + 1000 + READ * weights_mb(checkpoint))
 
 
 def fill_gaps(

@@ -168,14 +168,13 @@ def texts_runtime(call: Call, backbone: str, dataset: str, attempt: int) -> int:
 
 def names_memory(call: Call, attempt: int) -> int:
     """Return the memory to compare the names of classes."""
-    return cost.network_mb(call.checkpoints[call.study.text_encoder]) * attempt
+    return cost.names_mb(call.checkpoints[call.study.text_encoder]) * attempt
 
 
 def names_runtime(call: Call, dataset: str, attempt: int) -> int:
-    """Return the time to compare the names of a dataset's classes with ImageNet's, on one core: each as an image of
-    the CLIP's tower at 224 pixels."""
+    """Return the time to compare the names of a dataset's classes with ImageNet's, on one core."""
     entry, count = call.checkpoints[call.study.text_encoder], len(call.datasets[dataset].classes or ())
-    return cost.minutes(cost.answer_seconds(IMAGENET_CLASSES + count, entry, 224), attempt)
+    return cost.minutes(cost.names_seconds(IMAGENET_CLASSES + count, entry), attempt)
 
 
 def _training_runtime(call: Call, job: str, backbone: str, dataset: str, attempt: int) -> int:

@@ -116,6 +116,17 @@ def origin(call: Call, backbone: str, dataset: str) -> str:
     return sha256_text(canonical(of + [code(call.root, script) for script in scripts]))
 
 
+@cache
+def origin_of_names(call: Call) -> str:
+    """Return the digest of the settings and the code that make what methods read of the names of classes, beside
+    `origin`, which has the data set's."""
+    left_out = embed_names(call)
+    encoder = None if left_out["left_out"] else checkpoints.import_checkpoint(call, call.study.text_encoder)
+    return sha256_text(
+        canonical([left_out, encoder, *(code(call.root, script) for script in ("import_checkpoint", "embed_names"))])
+    )
+
+
 def _network(call: Call, checkpoint: str) -> dict:
     """Return what an imported checkpoint depends on, or a network that the study trains."""
     if trained := call.study.upstream_network(checkpoint):
@@ -158,6 +169,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         code=_training_code(call, job, settings),
         metrics=metrics.digest(),
         origin=origin(call, backbone, dataset),
+        names={name: origin_of_names(call) for name in methods_of(study, job, backbone) if METHODS[name].reads_names},
     )
 
 

@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hiddencost.fetch import HERE
+from hiddencost.files import refuse_of_a_moment
 from hiddencost.messages import one_line
 
 PROTOCOL = "hf://"
@@ -34,7 +36,8 @@ def download(address: str) -> Path:
     Raises:
         ValueError: for another address.
         FileNotFoundError: there is no such repository, revision or file.
-        OSError: in a line, if the Hub cannot be reached (ConnectionError), or refuses (PermissionError).
+        OSError: in a line, if the Hub cannot be reached (ConnectionError), or refuses (PermissionError), or for what
+            is wrong here, such as a full disk.
     """
     place = _parse(address)
     with _in_a_line(address):
@@ -99,4 +102,5 @@ def _in_a_line(address: str) -> Iterator[None]:
             raise PermissionError(f"{address}: the Hub refuses: {one_line(error)}; {why}") from error
         raise ConnectionError(f"{address}: {one_line(error)}") from error
     except Exception as error:  # of the libraries below, which differ by version
+        refuse_of_a_moment(error, HERE)
         raise ConnectionError(f"{address}: {type(error).__name__}: {one_line(error)}") from error

@@ -29,6 +29,8 @@ class PackRequest(BaseModel):
         code: digest of the code that trains.
         metrics: digest of the code that scores, see `metrics.digest`.
         origin: digest of the settings and the code that make the pack's inputs.
+        names: by method, of those that read the names of classes, digest of the settings and the code that make what
+            they read.
     """
 
     # tables of older versions state more, or less, and must be told from those of today, not refused
@@ -48,6 +50,7 @@ class PackRequest(BaseModel):
     code: str = ""
     metrics: str = ""
     origin: str = ""
+    names: Mapping[str, str] = {}
 
     def to_json(self) -> str:
         """Return the request as canonical JSON: the same text for the same request."""
@@ -61,13 +64,18 @@ class PackRequest(BaseModel):
     def asking(self, runs: tuple[tuple[str, int | str], ...]) -> "PackRequest":
         """Return the same request for other runs, of methods that it knows."""
         methods = {method for method, _ in runs}
-        kept = {method: digest for method, digest in self.methods.items() if method in methods}
-        return self.model_copy(update={"runs": runs, "methods": kept})
+        kept = {
+            key: {method: digest for method, digest in getattr(self, key).items() if method in methods}
+            for key in ("methods", "names")
+        }
+        return self.model_copy(update={"runs": runs, **kept})
 
     def stands_on_the_same(self, other: "PackRequest") -> bool:
         """Say whether all that two requests ask for alike would be trained and scored alike."""
         both = self.methods.keys() & other.methods.keys()
-        same = all(self.methods[method] == other.methods[method] for method in both)
+        same = all(
+            self.methods[one] == other.methods[one] and self.names.get(one) == other.names.get(one) for one in both
+        )
         return same and self.asking(()) == other.asking(())
 
 
@@ -104,9 +112,9 @@ def why_stale(stored: PackRequest | None, wanted: PackRequest) -> str | None:
     if changed := sorted(method for method in both if stored.methods[method] != wanted.methods[method]):
         of_methods = f"by older code, or other settings, of {', '.join(changed)}"
         return f"were trained {of_methods}: the runs of these methods are trained anew"
-    if stored.origin != wanted.origin:
+    if stored.origin != wanted.origin or any(stored.names.get(one) != wanted.names.get(one) for one in both):
         return (
-            "stand on networks, images or splits that older code or other settings made: "
+            "stand on networks, images, splits or names of classes that older code or other settings made: "
             "those of them whose inputs changed are trained anew"
         )
     if stored.metrics != wanted.metrics:

@@ -22,6 +22,7 @@ from hiddencost.files import atomic, canonical, sha256_text
 from hiddencost.messages import Record, describe_mismatch, one_of, validate
 from hiddencost.methods.registry import METHODS
 from hiddencost.prompting.prompts import PROMPTS
+from hiddencost.study.masks import Layers, Patch
 
 log = logging.getLogger(__name__)
 MOST = 4096  # pixels of a side: more than any published network's input
@@ -64,8 +65,8 @@ class SavedOrigin(Record):
 
 
 class SavedSettings(Record):
-    """What a file says of its classifier, see `classifier.TrainedClassifier`. Families and shapes have settings
-    beyond these, which they hold against the tensors."""
+    """What a file says of its classifier, see `classifier.TrainedClassifier`. Families have settings beyond these,
+    which they hold against the tensors."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -78,6 +79,8 @@ class SavedSettings(Record):
     image_size: int = Field(ge=1)
     border: int = Field(0, ge=0)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    layers: Layers | None = None  # of masks, as patch: of so many a list would be made before a tensor is
+    patch: Patch | None = None
     run: SavedRun
     origin: SavedOrigin | None = None  # files of before a card was made of it have none
 
@@ -103,6 +106,20 @@ def write(path: str | Path, about: dict, tensors: Mapping[str, Tensor]) -> None:
     text = canonical(about)
     with atomic(path) as temporary:
         save_file(dict(tensors), temporary, metadata={"hiddencost": text, "sha256": _digest(text, tensors)})
+        _order_metadata(temporary)
+
+
+def _order_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order, which the library writes in any. So the same classifier is the
+    same bytes, of which huggingface_hub makes no new commit."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(ordered) == length, "the same keys and values"
+        file.seek(8)
+        file.write(ordered)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

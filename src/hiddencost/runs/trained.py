@@ -17,6 +17,7 @@ from hiddencost.messages import describe_unknown_name
 from hiddencost.methods.registry import JOBS, METHODS
 from hiddencost.networks import backbones, inputs, layers
 from hiddencost.networks.families import family_of
+from hiddencost.networks.manifest import Manifest
 from hiddencost.prompting.prompts import shape_of
 from hiddencost.runs import card, hub, ledger, pack, packfile, saved
 from hiddencost.runs.classifier import TrainedClassifier
@@ -171,10 +172,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
         "origin": {
             **{key: getattr(manifest, key) for key in ("checkpoint", "compression", "control")},
             "sparsity": row["sparsity_measured"],
-            "published": catalog.published(
-                manifest.checkpoint, manifest.source_sha256, first_uses(study.absolute().parents[1] / LOCK)
-            ),
-            "trained": manifest.upstream is not None,
+            **_whose(manifest, study.absolute().parents[1]),
         },
     }
     learned.pop("mappings", None)  # of each epoch; the last is `mapping`
@@ -185,6 +183,12 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     else:
         backbones.load_strictly(model, model.state_dict() | learned, str(entry))
     return model
+
+
+def _whose(manifest: Manifest, project: Path) -> dict:
+    """Return of whose weights a network is, see `saved.SavedOrigin`."""
+    published = catalog.published(manifest.checkpoint, manifest.source_sha256, first_uses(project / LOCK))
+    return {"published": published, "trained": manifest.upstream is not None}
 
 
 def _read_entry(folder: Path, run: str, table: str) -> tuple[dict[str, Tensor], ledger.Result]:

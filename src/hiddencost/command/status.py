@@ -10,7 +10,7 @@ from pathlib import Path
 from pyarrow.parquet import read_table
 
 from hiddencost.command import overrides
-from hiddencost.jobs import analyses, ending, grid, outlook, rates, resources, results
+from hiddencost.jobs import analyses, grid, outlook, rates, resources, results
 from hiddencost.jobs.call import Call, read_call, read_config
 from hiddencost.jobs.layout import PACK, TABLES
 from hiddencost.jobs.upstream import trainings
@@ -55,15 +55,18 @@ def _is_current(call: Call, conclusion: Path) -> bool:
     """Whether a conclusion is of the packs as they are, and of the study's grid and claims."""
     table, claims = Path(call.output, TABLES["runs"]), Path(call.output, "tables/claims.csv")
     made = [grid.pack_table(call, job, pack) for job in PACK for pack in grid.packs(call, job)]
-    steps = {table: made, claims: [table, *analyses.claimed_tables(call).values()], conclusion: [claims]}
-    if not all(map(_is_newer, steps, steps.values())):
+    steps: dict[Path, list[str | Path]]
+    steps = {table: [*made], claims: [table, *analyses.claimed_tables(call).values()], conclusion: [claims]}
+    if not all(_is_newer(*step) for step in steps.items()):
         return False
     return _has_the_grid(call, table) and _has_the_claims(call, claims)
 
 
 def _is_newer(product: Path, of: Sequence[str | Path]) -> bool:
-    times = [ending.time_of(Path(file)) for file in (product, *of)]
-    return None not in times and max(times) == times[0]
+    files = list(map(Path, of))
+    return all(file.exists() for file in (product, *files)) and all(
+        file.stat().st_mtime_ns <= product.stat().st_mtime_ns for file in files
+    )
 
 
 def _has_the_grid(call: Call, table: Path) -> bool:

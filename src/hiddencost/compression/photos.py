@@ -194,7 +194,7 @@ def _photos(path: str | Path, layout: PhotosLayout, manifest: Manifest, side: in
     it is fixed. Raises ValueError, in a line, where the file cannot be read or has not these photos."""
     interpolation = Image.Resampling[manifest.preprocessing.interpolation.upper()]
     resize, crop = Resize(side or layout.resize, interpolation), CenterCrop(side or layout.crop)
-    transform, found = Compose([resize, crop, PILToTensor()]), []
+    transform, found = Compose([resize, crop, PILToTensor()]), list[tuple[str, dict[str, str], Tensor]]()
     for named, content in _members(path, re.compile(layout.member_pattern)):
         try:
             image = Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")

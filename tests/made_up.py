@@ -13,6 +13,7 @@ from conftest import ROOT
 from hiddencost.compression.registry import applied
 from hiddencost.figures.registry import figures_of_study
 from hiddencost.files import canonical
+from hiddencost.jobs.results import shown_metric
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery, matched, tables
 from hiddencost.results.gallery import StudyFigure
@@ -221,5 +222,6 @@ def write(folder: Path, sources: list[str]) -> tuple[dict[str, StudyFigure], Cal
         return path
 
     settings = study.figures.model_dump() | {"title": TITLE, "methods": study.methods}
+    settings["metric"] = shown_metric(study.figures.metric)
     settings["labels"] = {name: study.dataset_entry(name).label for name in datasets}
     return figures, file, settings

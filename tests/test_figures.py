@@ -17,16 +17,18 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 
 from hiddencost.figures import draw, mapping, style
+from hiddencost.figures.dark import PAGE
 from hiddencost.figures.draw import rows_shown
 from hiddencost.figures.registry import FIGURES as KINDS
 from hiddencost.figures.registry import figures_of_study
+from hiddencost.jobs.results import shown_metric
 from hiddencost.methods import registry
 from hiddencost.results import gallery, matched
 from hiddencost.results.gallery import ShownBackbone
 from hiddencost.results.tables import AXES, read, summarise
 from hiddencost.results.upstream import with_shares
 from hiddencost.runs.metrics import METRICS
-from hiddencost.study.parts import PALETTES
+from hiddencost.study.parts import PALETTES, SHOWN_METRICS
 
 PLAIN = {"checkpoint": "net", "compression": "none", "control": None, "sparsity_declared": 0.0, "dense": "dense"}
 PLAIN |= {"recipe_dense": "dense"}
@@ -36,7 +38,7 @@ METHODS, SHOTS, SEEDS = ["rlm", "flm", "ilm", "lp"], ["1", "10", "full"], [0, 1,
 CLASSES = {"one": 10.0, "two": np.nan}  # of the second nothing tells them
 SETTINGS = {
     **{"width": 6.8, "panel_height": 2.3, "colours": {}, "labels": {}, "palette": "RdBu_r", "title": "made up"},
-    "methods": METHODS,
+    **{"methods": METHODS, "style": "light", "metric": shown_metric("accuracy")},
 }
 FIGURES = figures_of_study(BACKBONES, ["one", "two"], METHODS, {})
 
@@ -492,6 +494,47 @@ def test_the_maps_show_paired_points_and_mark_what_is_sure_and_what_was_not_run(
         in told.replace("\n", " ")
     )
     assert "1 of 48 cells are missing" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_study_chooses_the_metric_of_curves_costs_and_their_map(tables):
+    assert tuple(name for name, metric in METRICS.items() if metric.paired) == SHOWN_METRICS
+    assert all(METRICS[name].percent for name in SHOWN_METRICS)
+    runs = tables["runs"].assign(ece=np.random.default_rng(1).uniform(size=len(tables["runs"])))
+    tables["summary"] = summarise(runs.assign(ece=runs["ece"].where(runs["status"] == "ok")))
+    ece = shown_metric("ece")
+    own = runs.query("dataset == 'one' and method == 'ilm'").groupby(["backbone", "shots"])["ece"].mean()
+    curves, costs = drawn("accuracy", tables, metric=ece), drawn("cost", tables, metric=ece)
+    assert curves.get_supylabel() == "test calibration error (ECE) (points)"
+    assert lines_of(curves.axes[2])[0][0].get_ydata() == pytest.approx(100 * own["dense"][SHOTS].to_numpy())
+    assert not [text for text in texts(curves) if text == "chance"]
+    assert costs.get_supylabel() == "compressed minus dense, calibration error (ECE) (points)"
+    worse = (100 * (own["pruned"] - own["dense"])[SHOTS]).tolist()  # above zero where compression costs
+    assert lines_of(costs.axes[2])[0][0].get_ydata() == pytest.approx(np.array(worse))
+    both = [drawn("heatmap", tables, metric=ece), drawn("calibration", tables)]
+    maps = [np.ma.concatenate([mesh.get_array()[0] for mesh in meshes(one.axes[2])]) for one in both]
+    np.testing.assert_array_equal(*maps)
+    assert maps[0][:3].tolist() == pytest.approx(worse)
+    assert "network minus dense, calibration error (ECE) (points)" in both[0].axes[-1].get_xlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_dark_style_leaves_nothing_in_the_colour_of_its_page(tables, tmp_path, name):
+    pictures = {}
+    for look in ("light", "dark"):
+        with Image.open(draw_to(tmp_path / f"{look}.png", name, tables, style=look)) as image:
+            pictures[look] = np.asarray(image.convert("L"), float) / 255
+    light, dark = pictures["light"], pictures["dark"]
+    page = light == 1
+    assert np.abs(dark[page] - PAGE).max() < 0.01 or name in ("heatmap", "calibration", "prompts", "mapping")
+    assert dark[light < 0.02].mean() > 0.8  # what was black
+    assert page.mean() > 0.3
+
+
+def draw_to(path, name, tables, **settings):
+    files, content = written(tables, path.parent), FIGURES[name]
+    some = {table: files[table] for table in KINDS[content.kind].tables}
+    draw.draw(content, some, SETTINGS | settings, [path])
+    return path
 
 
 def test_the_first_row_of_a_map_is_the_dense_network_itself(tables):

@@ -310,6 +310,12 @@ BAD = {
     "epochs without end": (["protocol", "epochs"], 2**62, f"protocol.epochs: {2**62}; expected 100,000 at most"),
     "a canvas without end": (["datasets", 0, "image_size"], 4097, "datasets[0].image_size: 4097; expected 4,096 at"),
     "a palette that misleads": (["figures", "palette"], "jet", "figures.palette: 'jet' is unknown; allowed: RdBu_r"),
+    "a metric without a difference": (
+        ["figures", "metric"],
+        "nll",
+        "figures.metric: 'nll' is unknown; allowed: accur",
+    ),
+    "a style": (["figures", "style"], "neon", "figures.style: 'neon' is unknown; allowed: light, dark"),
     "a format": (["figures", "formats"], ["png"], "figures.formats[0]: 'png' is unknown; allowed: pdf, svg"),
     "not a mapping": (["protocol"], [1], "studies/mine.yaml: protocol: [1] is not allowed: "),
     "an algorithm without what it needs": (

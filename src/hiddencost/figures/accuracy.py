@@ -1,4 +1,4 @@
-"""Accuracy, and what compression costs of it, against shots (figures 1 to 4 of the paper)."""
+"""Accuracy, or another metric, and what compression costs of it, against shots (figures 1 to 4 of the paper)."""
 
 from typing import Any, NamedTuple
 
@@ -38,28 +38,32 @@ class Panels(NamedTuple):
 
 
 def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
-    """Draw test accuracy; see `_draw`. A backbone without any result is left out.
+    """Draw test accuracy, or the study's `figures.metric`; see `_draw`. A backbone without any result is left out.
 
     Args:
         tables: `summary`.
         content: the figure's backbones and datasets.
         settings: the study's `figures`, see `draw.draw`.
     """
+    metric = settings["metric"]
     chance = 100 / tables["summary"].groupby("dataset")["classes"].max()
-    panels = _draw("accuracy", "seeds", list(content.backbones), tables, content, settings, sharey="row")
+    if metric["name"] != "accuracy":  # of others nobody knows it
+        chance *= np.nan
+    panels = _draw(metric["name"], "seeds", list(content.backbones), tables, content, settings, sharey="row")
     for (dataset, _), axis in panels.axes.items():
         if chance.get(dataset, 0) > 0:  # NaN where nothing tells the number of classes
             axis.axhline(chance[dataset], **style.CHANCE)
         axis.set_ylim(bottom=0)
     if chance.notna().any():
         panels.handles.append(Line2D([], [], label="chance", **style.CHANCE))
-    panels.figure.supylabel("test accuracy (%)", size=8)
-    _finish(panels, content, settings, "accuracy, {over}")
+    panels.figure.supylabel(f"test {metric['label']} ({metric['unit']})", size=8)
+    _finish(panels, content, settings, metric["label"] + ", {over}")
     return panels.figure
 
 
 def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
-    """Draw accuracy of the dense network minus that of a compressed one, paired by seed; see `_draw`.
+    """Draw accuracy, or the study's `figures.metric`, of the dense network minus that of a compressed one, paired by
+    seed, or the other way round where less is better; see `_draw`.
 
     Args:
         tables: `summary`.
@@ -68,13 +72,17 @@ def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: d
     """
     compared = [name for name, shown in content.backbones.items() if shown.role != gallery.DENSE]
     compared = [name for name in compared if content.backbones[name].trained] or compared
-    difference = "accuracy_dense_minus_backbone"
-    panels = _draw(difference, "paired_seeds", compared, tables, content, settings, sharey=True)
+    metric = settings["metric"]
+    difference = f"{metric['name']}_dense_minus_backbone"
+    sign = {f"{difference}_mean": tables["summary"][f"{difference}_mean"] * metric["sign"]}
+    costs = tables | {"summary": tables["summary"].assign(**sign)}
+    panels = _draw(difference, "paired_seeds", compared, costs, content, settings, sharey=True)
     for axis in panels.axes.values():
         axis.axhline(0, color="black", lw=0.6)
     next(iter(panels.axes.values())).set_ylim(*_reach(panels.cells[panels.cells["backbone"].isin(panels.names)]))
-    panels.figure.supylabel("dense minus compressed, accuracy (points)", size=8)
-    what = "hidden cost in accuracy, paired by seed, {over}; above 0 compression costs"
+    which = "dense minus compressed" if metric["sign"] > 0 else "compressed minus dense"
+    panels.figure.supylabel(f"{which}, {metric['label']} (points)", size=8)
+    what = f"hidden cost in {metric['label']}, paired by seed, {{over}}; above 0 compression costs"
     what += style.BEYOND if style.mark_cut(panels.axes.values()) else ""
     _finish(panels, content, settings, what)
     return panels.figure

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from hiddencost.figures import style
+from hiddencost.figures import dark, style
 from hiddencost.files import atomic
 from hiddencost.results import gallery, tables
 from hiddencost.results.gallery import StudyFigure
@@ -31,7 +31,8 @@ def draw(
     Args:
         content: what it shows.
         files: the tables that its kind reads, by name.
-        settings: the study's `figures` with `title`, the `methods` shown and `labels`. A figure of the `summary` has
+        settings: the study's `figures` with `title`, the `methods` shown, `labels` and, as `metric`, what
+            `jobs.results.shown_metric` tells. A figure of the `summary` has
             the whole study's, too, as `study`: it sets the scale that the study's figures share.
         outputs: paths that end in .png, .pdf or .svg.
     """
@@ -51,6 +52,8 @@ def draw(
         figure = resolve_name(content.drawn_by)(given, content, settings)
         figure.get_layout_engine().execute(figure)  # once, not again for each format
         figure.set_layout_engine("none")
+        if settings["style"] == "dark":
+            dark.turn(figure)
         for output in outputs:
             with atomic(output) as temporary:
                 # no date within: the same tables give the same bytes

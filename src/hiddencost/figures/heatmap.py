@@ -1,4 +1,4 @@
-"""Hidden cost, in accuracy or calibration, over compression and shots (figure 6 of the paper and its siblings)."""
+"""Hidden cost, in accuracy or another metric, over compression and shots (figure 6 of the paper and its siblings)."""
 
 import textwrap
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from hiddencost.catalog.entries import UNCOMPRESSED
 from hiddencost.figures import style
+from hiddencost.figures.dark import STAYS
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.results.cells import ALL, SHORT
@@ -37,9 +38,9 @@ class Cost(NamedTuple):
     sign: int
 
 
-ACCURACY = Cost("accuracy", "accuracy", "%", "dense minus network, accuracy (points)", 1)
 CALIBRATION = Cost("ece", "calibration", "points", "network minus dense, ECE (points)", -1)
 ROW = 0.125  # inches
+LINE = 0.14  # inches, of a title's further line, which the maps would give up
 NAMES = 1.35  # inches, of the rows' names
 CELL = 0.5  # inches, of a map's column at most
 WIDE, NARROW = 0.32, 0.145  # inches that a number takes, with a decimal and without
@@ -63,9 +64,11 @@ class Rows(NamedTuple):
     of: dict[str, float]
 
 
-def draw_accuracy(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
-    """Draw what compression costs in accuracy; see `draw`."""
-    return draw(ACCURACY, tables, content, settings)
+def draw_metric(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
+    """Draw what compression costs in accuracy, or in the study's `figures.metric`; see `draw`."""
+    name, label, unit, sign = (settings["metric"][key] for key in ("name", "label", "unit", "sign"))
+    which = "dense minus network" if sign > 0 else "network minus dense"
+    return draw(Cost(name, label, unit, f"{which}, {label} (points)", sign), tables, content, settings)
 
 
 def draw_calibration(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) -> Figure:
@@ -127,6 +130,8 @@ def draw(cost: Cost, tables: dict[str, pd.DataFrame], content: StudyFigure, sett
     note = style.missing_note(int(compared["cost"].isna().sum()), len(compared)) + style.short_note(summary)
     what = f"hidden cost in {cost.title}, paired means; first row: dense, in {cost.unit}{note}"
     style.title(figure, content, what, settings)
+    longer = figure.get_figheight() + LINE * figure.get_suptitle().count("\n")
+    figure.set_figheight(max(figure.get_figheight(), min(style.PAGE, longer)))
     return figure
 
 
@@ -194,9 +199,9 @@ def _block(
             if decimals is not None:
                 weight = "bold" if sure[place] == 1 else "normal"
                 text = number(cost[place], decimals)
-                axis.text(place + 0.5, top + 0.55, text, size=TYPE, weight=weight, color=tone, **texts)
+                axis.text(place + 0.5, top + 0.55, text, size=TYPE, weight=weight, color=tone, gid=STAYS, **texts)
             elif sure[place] == 1:  # in grey both ends of the colours are dark: below zero it is a dash
-                axis.plot(place + 0.5, top + 0.5, "." if cost[place] > 0 else "_", ms=2, color=tone)
+                axis.plot(place + 0.5, top + 0.5, "." if cost[place] > 0 else "_", ms=2, color=tone, gid=STAYS)
     for place, value in enumerate(own):
         if decimals is not None and np.isfinite(value):
             axis.text(place + 0.5, rows.head + 0.55, number(value, decimals), size=TYPE, style="italic", **texts)

@@ -24,6 +24,7 @@ class FigureKind:
             study's `figures` settings (see `figures.draw`) it returns a Matplotlib figure.
         tables: names of the study's tables that it reads.
         caption: what its reader is told. It stands apart from the code that draws: another word redraws nothing.
+            `{metric}` in it is what the study's `figures.metric` is called, as `{Metric}` in the title.
         shows: whether it shows a method; a study without such a method does not have it.
         compares: it shows what networks cost against a dense one; a group without one does not have it.
         a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
@@ -87,10 +88,10 @@ FIGURES = {
     "cost": FigureKind(
         "hiddencost.figures.accuracy:draw_cost",
         ("summary",),
-        "Hidden cost: test accuracy of the dense network minus that of a compressed one, in points, against the "
-        "number of training images per class; above zero, compression costs. A row a dataset, a column a method, "
-        f"one scale for all panels. Points are means of the seed-paired differences. {BARS} Grey: an uncompressed "
-        "network of other weights.",
+        "Hidden cost: test {metric} of the dense network minus that of a compressed one (the other way round where "
+        "less is better), in points, against the number of training images per class; above zero, compression costs. "
+        "A row a dataset, a column a method, one scale for all panels. Points are means of the seed-paired "
+        f"differences. {BARS} Grey: an uncompressed network of other weights.",
         compares=True,
         a_page=lambda networks: 8,
         columns=_of_training,
@@ -100,18 +101,19 @@ FIGURES = {
     "accuracy": FigureKind(
         "hiddencost.figures.accuracy:draw",
         ("summary",),
-        "Test accuracy against the number of training images per class. A row a dataset, a column a method. "
-        f"{LINES}Grey: controls. Points are means over seeds. {BARS} The dotted horizontal is chance; thin dashed "
-        "horizontals are zero-shot accuracies, which need no training images.",
+        "Test {metric} against the number of training images per class. A row a dataset, a column a method. "
+        f"{LINES}Grey: controls. Points are means over seeds. {BARS} The dotted horizontal is the accuracy of chance;"
+        " thin dashed horizontals are of zero-shot classification, which needs no training images.",
         a_page=lambda networks: 8,
         columns=_of_training,
         abreast=PANELS,
-        title="Accuracy against shots",
+        title="{Metric} against shots",
     ),
     "heatmap": FigureKind(
-        "hiddencost.figures.heatmap:draw_accuracy",
+        "hiddencost.figures.heatmap:draw_metric",
         ("summary",),
-        f"Hidden cost: accuracy of the dense network minus that of another, {MAPS} Colours right of zero on the "
+        "Hidden cost: test {metric} of the dense network minus that of another, or the other way round where less is "
+        f"better, {MAPS} Colours right of zero on the "
         "scale: compression costs; left of it: it helps.",
         compares=True,
         a_page=lambda networks: max(1, int(ROWS / (networks + 0.6))),

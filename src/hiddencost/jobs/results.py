@@ -169,8 +169,17 @@ def figure(call: Call, figure: str) -> dict:
     shown, study = figures(call)[figure], call.study
     style = study.figures.model_dump(exclude=UNSTYLED)
     style |= {"title": study.figures.title or study.study, "labels": labels(call)}
-    style["methods"] = study.figures.methods or study.methods
+    style |= {"methods": study.figures.methods or study.methods, "metric": shown_metric(study.figures.metric)}
     return {"figure": shown.to_json(), "style": style}
+
+
+def shown_metric(name: str) -> dict:
+    """Return what figures know of a metric: its `name`, `label`, `unit`, and the `sign` that makes its difference,
+    dense minus backbone, a cost."""
+    metric = METRICS[name]
+    label = metric.label.removeprefix("Test ")
+    words = {"label": label[0].lower() + label[1:], "unit": metric.unit}
+    return {"name": name, **words, "sign": 1 if metric.higher_is_better else -1}
 
 
 def report(call: Call) -> dict:
@@ -180,7 +189,7 @@ def report(call: Call) -> dict:
         "study": call.study.model_dump_json(exclude_none=True),
         "prepared": datasets.all_prepared(call),
         "labels": _names_of_backbones(call) | labels(call),
-        "captions": [[name, _heading(call, one), FIGURES[one.kind].caption] for name, one in figures(call).items()],
+        "captions": [[name, _heading(call, one), _caption(call, one)] for name, one in figures(call).items()],
         "results": call.results,  # where verifications and logs are, of a partial report, too
         "page": sha256_text("".join(part.read_text("utf-8") for part in parts)),
     }
@@ -192,13 +201,22 @@ def _names_of_backbones(call: Call) -> dict[str, str]:
     return {name: one.label for name, one in shown.items() if name not in METHODS}
 
 
+def _caption(call: Call, figure: StudyFigure) -> str:
+    """Return what a figure's reader is told, in the study's metric and style."""
+    select = call.study.figures
+    text = FIGURES[figure.kind].caption.replace("{metric}", shown_metric(select.metric)["label"])
+    return text.replace("lack: the dense", "lack (here white): the dense") if select.style == "dark" else text
+
+
 def _heading(call: Call, figure: StudyFigure) -> str:
     """Return what the report calls a figure: its kind, its network, how that is compressed, and the datasets and
     methods of a page of several."""
+    label = shown_metric(call.study.figures.metric)["label"]
     kind = FIGURES[figure.kind]
+    title = (kind.title or figure.kind).replace("{Metric}", label[0].upper() + label[1:])
     named = {name: method.label for name, method in METHODS.items()} | labels(call)
     if kind.of_all:
-        return kind.title or figure.kind
+        return title
     stated = [stated_backbones(call)[name] for name in names_in_role(figure.backbones, COMPRESSED)]
     parts = [figure.title, *dict.fromkeys(last_applied(one["compression"]).title for one in stated)]
     some = len(figure.datasets) < len(call.study.figures.datasets or call.study.datasets)
@@ -206,7 +224,7 @@ def _heading(call: Call, figure: StudyFigure) -> str:
         ends = dict.fromkeys(named.get(name, name) for name in (names[0], names[-1]))
         parts.append(" to ".join(ends))
     told = ", ".join(part for part in parts if part)
-    return (kind.title or figure.kind) + (f": {told}" if told else "")
+    return title + (f": {told}" if told else "")
 
 
 def downloads_to_fetch(call: Call) -> list[str]:

@@ -296,6 +296,10 @@ class Expectation(Record):
     source: str
 
 
+# of which tables have a difference from the dense network
+SHOWN_METRICS = "accuracy", "worst_class_accuracy", "class_gap", "ece", "ece_scaled"
+
+
 class Figures(Record):
     """Which figures there are and how they look. Nothing here retrains."""
 
@@ -314,6 +318,11 @@ class Figures(Record):
     shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(refuse_duplicates)] | None = Field(
         None, description="those that accuracy, cost, maps and reliability show; without it all"
     )
+    metric: Annotated[str, one_of(SHOWN_METRICS)] = Field(
+        "accuracy",
+        description="what curves, costs and their map are of; a cost is above zero where it is worse",
+    )
+    style: Annotated[str, one_of(("light", "dark"))] = Field("light", description="for paper, or for dark slides")
     labels: dict[ShownName, Words] = Field(
         default_factory=dict, description="what to write instead of the name of a dataset, a backbone or a method"
     )

@@ -524,10 +524,10 @@ def test_the_dark_style_leaves_nothing_in_the_colour_of_its_page(tables, tmp_pat
         with Image.open(draw_to(tmp_path / f"{look}.png", name, tables, style=look)) as image:
             pictures[look] = np.asarray(image.convert("L"), float) / 255
     light, dark = pictures["light"], pictures["dark"]
-    page = light == 1
-    assert np.abs(dark[page] - PAGE).max() < 0.01 or name in ("heatmap", "calibration", "prompts", "mapping")
-    assert dark[light < 0.02].mean() > 0.8  # what was black
-    assert page.mean() > 0.3
+    assert np.isclose(dark, PAGE, atol=0.01).mean() > 0.3
+    if name not in ("heatmap", "calibration", "prompts"):  # whose maps and images stay as they are
+        assert np.isclose(dark[light == 1], PAGE, atol=0.01).mean() > 0.999
+        assert dark[light < 0.2].min() > 0.6  # text, axes, the dense network
 
 
 def draw_to(path, name, tables, **settings):

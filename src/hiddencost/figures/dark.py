@@ -22,12 +22,12 @@ STAYS = "stays"  # the gid of artists whose colours do: what stands on colours t
 GREY = 0.02  # the most that red, green and blue of a grey differ by
 
 
-def turned(colour: Any) -> tuple[float, ...]:
+def turned(colour: Any) -> tuple[float, float, float, float]:
     """Return a colour of Matplotlib's for a dark page, as shares of red, green, blue, and its opacity."""
     *rgb, opacity = to_rgba(colour)
-    if max(rgb) - min(rgb) < GREY:
-        return (*[INK + (PAGE - INK) * one for one in rgb], opacity)
-    return (*[one + LIGHTER * (1 - one) for one in rgb], opacity)
+    is_grey = max(rgb) - min(rgb) < GREY
+    red, green, blue = (INK + (PAGE - INK) * one if is_grey else one + LIGHTER * (1 - one) for one in rgb)
+    return red, green, blue, opacity
 
 
 def turn(figure: Figure) -> None:

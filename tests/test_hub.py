@@ -69,15 +69,15 @@ def test_a_commit_stays_what_it_is(hub):
 
 
 def test_a_model_that_is_there_is_no_new_commit(hub):
-    addresses = {make_classifier().push("hf://ana/fruit") for _ in range(8)}
+    addresses = {hiddencost.push(make_classifier(), "hf://ana/fruit") for _ in range(8)}
     assert len(addresses) == 1
     assert len(hub.repositories["ana/fruit"].commits) == 2  # with the one that a repository begins with
     other = make_classifier(run=ABOUT["run"] | {"method": "flm", "accuracy": 0.5})
-    assert other.push("hf://ana/fruit") not in addresses
+    assert hiddencost.push(other, "hf://ana/fruit") not in addresses
 
 
 def test_a_disk_that_is_full_is_told_as_that(hub, monkeypatch):
-    make_classifier().push("hf://ana/fruit")
+    hiddencost.push(make_classifier(), "hf://ana/fruit")
     full = OSError(errno.ENOSPC, "No space left on device", "/cache/model.safetensors")
 
     def download(*_, **__):
@@ -146,7 +146,7 @@ def test_a_card_is_made_of_any_model(hub, method, settings, told):
 )
 def test_a_card_credits_nobody_whose_weights_are_not_in_it(hub, origin, told):
     settings = {"origin": (origin if "checkpoint" in origin else ABOUT["origin"] | origin)}
-    make_classifier("ilm", **settings).push("hf://ana/fruit")
+    hiddencost.push(make_classifier("ilm", **settings), "hf://ana/fruit")
     card = card_of(hub)
     assert f"The network's weights {told}" in card
     assert "BSD-3-Clause" not in card
@@ -156,7 +156,7 @@ def test_a_card_credits_nobody_whose_weights_are_not_in_it(hub, origin, told):
 
 @pytest.mark.parametrize("change", [{"control": "shuffled"}, {"checkpoint": "mine", "trained": True}])
 def test_a_card_credits_whose_weights_it_is_made_of(hub, change):
-    make_classifier("ilm", origin=ABOUT["origin"] | change).push("hf://ana/fruit")
+    hiddencost.push(make_classifier("ilm", origin=ABOUT["origin"] | change), "hf://ana/fruit")
     was = "They were trained from published ones" if "trained" in change else "The network's weights"
     assert re.search(rf"{was}: .*; licence: BSD-3-Clause \(torchvision\)\.", card_of(hub))
 

@@ -86,6 +86,19 @@ def test_of_skewed_values_it_reaches_out_on_the_side_of_the_tail_and_nowhere_in(
     assert (low.item(), high.item()) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("rest", "variance"), [(0.5, 1 / 3 + 4 / 3 - 1 / 4), (1.5, 4 / 3)])
+def test_of_crossed_samples_the_rest_counts_once_and_no_less_is_left_than_along_one(rest, variance):
+    contrast = np.array([1.0, -2.0, 1.0])
+    table = np.add.outer([-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0]) + rest * np.outer(contrast, contrast)
+    freedom = pooled_freedom([(1 / 3, 2), (4 / 3, 2)])
+    (low,), (high,) = crossed_interval(table[None])
+    assert high == -low == pytest.approx(0.93 * t_quantile(freedom) * np.sqrt(variance))
+    (low,), (high,) = crossed_interval(table[:, [0, 2]][None])  # of two values of an axis nothing is taken off
+    along = table[:, [0, 2]].mean(1).var(ddof=1) / 3, table[:, [0, 2]].mean(0).var(ddof=1) / 2
+    reach = t_quantile(pooled_freedom(zip(along, (2, 1), strict=True))) * np.sqrt(sum(along))
+    assert min(high - table[:, [0, 2]].mean(), table[:, [0, 2]].mean() - low) == pytest.approx(reach)
+
+
 def test_tables_that_do_not_differ_have_no_interval():
     low, high = crossed_interval(np.stack([np.full((3, 2), 0.1), np.arange(6.0).reshape(3, 2)]))
     assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, False]
@@ -119,6 +132,6 @@ def test_intervals_hold_the_truth_as_often_as_they_say_where_seeds_are_common(ef
     designs = [name for name in coverage["DESIGNS"] if "do not differ" not in name]
     records = coverage["coverage"](3000, designs, [effects], [3], [0.0, 1.0])
     for record in records:
-        assert 92.5 < record["now"] < 99.5, record
+        assert 92.5 < record["now"] < 98, record
     shared = [record["before"] for record in records if record["common"] and "8 datasets" in record["design"]]
     assert max(shared) < 90

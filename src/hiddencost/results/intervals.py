@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
 # what the skewness of few values is multiplied by, as it understates theirs (bench/coverage.py); 1 of three
 SKEW = 1.5
-# of crossed samples: the most of it, what of n values it is divided by n - 1, and what t is multiplied by
+# of crossed samples: the most of that factor, the factor over n - 1 of n values, and what t is multiplied by
 CROSSED = (4.0, 1.0, 0.93)
 PASSES = 200  # of an additive fit; it ends with the first that moves nothing
 Numbers = TypeVar("Numbers", float, pd.Series, np.ndarray)

@@ -2,4 +2,5 @@
 include: "workflow/Snakefile"
 
 
-workflow.default_target = rules.all.rule.name  # which Snakemake forgets of what is included
+# Snakemake forgets that of what is included; of a workflow that has this one as a module, its own stays
+workflow.default_target = workflow.default_target or rules.all.rule.name

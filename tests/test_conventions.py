@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from packaging.specifiers import SpecifierSet
-from stubbed_project import nothing_to_do, snakemake, trained
+from stubbed_project import nothing_to_do, planned, replace, snakemake, trained
 
 MODULE = """
 configfile: "config.yaml"
@@ -34,6 +34,18 @@ rule mine:
         "mine/lines.txt",
     shell:
         "wc -l {{input}} > {{output}}"
+"""
+# rules of that workflow which write where this one does, with params that are no texts
+BESIDE = """
+rule annotations:
+    output:
+        "{file}",
+    params:
+        number=5,
+        names=["cat", "dog"],
+        settings={{"share": 0.5}},
+    shell:
+        "echo {{params.number}} {{params.names}} > {{output}}"
 """
 # what a workflow takes of profiles/default
 LIKE_THE_PROFILE = ["--rerun-triggers", "params", "input", "software-env", "--rerun-incomplete"]
@@ -126,6 +138,54 @@ def test_what_snakedeploy_writes_is_told_what_it_takes(outer, project):
     (outer / "Snakefile").write_text(text)
     _, output = snakemake(outer, "--dry-run", status=1)
     assert "the rules need their whole repository; expected a clone of it on this machine (git clone)" in output
+
+
+@pytest.mark.parametrize(
+    "file", ["resources/notes/names.txt", "resources/datasets/names.txt", "results/small/tables/mine.csv"]
+)
+def test_a_rule_of_the_other_workflow_writes_where_this_one_does_and_is_its_own(outer, project, file):
+    with (outer / "Snakefile").open("a") as snakefile:
+        snakefile.write(BESIDE.format(file=file))
+    assert snakemake(outer, *LIKE_THE_PROFILE, file)[0] == {"annotations": 1}
+    assert (outer / file).read_text() == "5 cat dog\n"
+    assert not [*outer.rglob("requests")]
+    assert nothing_to_do(outer, *LIKE_THE_PROFILE, file)
+    replace(outer, "Snakefile", "number=5", "number=6")
+    assert snakemake(outer, *LIKE_THE_PROFILE, file)[0] == {"annotations": 1}
+
+
+FIRST = """
+rule first:
+    output:
+        "mine/first.txt",
+    shell:
+        "touch {output}"
+"""
+USE = "use rule * from hiddencost as hiddencost_*"
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+@pytest.mark.parametrize(
+    ("own", "use", "made"),
+    [
+        (lambda module: FIRST + module, USE, "first"),
+        (lambda module: FIRST + module, "use rule * from hiddencost exclude all as hiddencost_*", "first"),
+        (
+            lambda module: module + FIRST.replace("    output", "    default_target: True\n    output", 1),
+            USE,
+            "first",
+        ),
+        # as Snakemake has it of a module before which there is no rule: what `snakedeploy deploy-workflow` writes
+        (lambda module: module + FIRST, "use rule * from hiddencost", "conclude"),
+    ],
+    ids=["first", "without all", "by its directive", "deployed"],
+)
+def test_the_other_workflow_has_the_default_target_that_it_says(outer, project, snakefile, own, use, made):
+    module = MODULE.partition("\n\nrule mine")[0].replace("workflow/Snakefile", snakefile).replace(USE, use)
+    (outer / "Snakefile").write_text(own(module.format(checkout=project, more="")))
+    jobs = planned(outer)
+    assert made in jobs
+    assert (made == "first") == (len(jobs) == 1)
 
 
 def test_snakemake_makes_its_report_of_figures_and_tables(project):

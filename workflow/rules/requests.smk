@@ -1,5 +1,7 @@
 # What a product was made for is kept beside it, and held against what is asked: see `hiddencost.jobs.requests`.
 
+from functools import cache
+
 from snakemake import io
 from snakemake import persistence as records
 
@@ -11,9 +13,18 @@ async def is_newer(self, time):
     return False
 
 
+OUR_RULES = workflow.modifier.rules  # of this workflow, which another one may have as a module: all, once it is read
+
+
+@cache  # Snakemake asks some ten times for each product
+def is_ours(product):
+    """Whether a rule of this workflow makes a file: others may write into the same folders, and have params of any kind."""
+    return any(rule.is_producer(product) for rule in OUR_RULES)
+
+
 def ours(products):
-    """Whether the products of a job are this workflow's: another one may have it as a module."""
-    return any(str(product).startswith((f"{RESULTS}/", "resources/")) for product in products)
+    """Whether the products of a job are this workflow's."""
+    return any(is_ours(str(product)) for product in products)
 
 
 def hold_requests():

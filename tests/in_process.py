@@ -26,7 +26,7 @@ from hiddencost.datasets.prepare import prepare
 from hiddencost.datasets.splits import draw_splits
 from hiddencost.figures import draw
 from hiddencost.files import write_json
-from hiddencost.jobs import analyses, checkpoints, datasets, grid, layout, results, training, values
+from hiddencost.jobs import analyses, checkpoints, datasets, grid, layout, places, results, training, values
 from hiddencost.jobs.call import Call
 from hiddencost.networks import backbones
 from hiddencost.networks.architectures import ARCHITECTURES
@@ -142,7 +142,7 @@ def make_dataset(call: Call, name: str) -> None:
     images = images.astype(np.uint8)
     np.savez(f"{name}.npz", x_train=images, y_train=labels, x_test=images[::-1], y_test=labels[::-1])
     for size in datasets.sizes_of(call, name):
-        folder = call.prepared_folder(name, size)
+        folder = places.prepared_folder(call, name, size)
         prepare(name, user_entry(name, npz=f"{name}.npz"), None, size, folder)
     dataset = prepared.load(datasets.first_prepared(call, name))
     for seed in call.study.seeds:
@@ -168,7 +168,7 @@ def train(call: Call, job: str, backbone: str, dataset: str, seed: int) -> Path:
     inputs = PackInputs(
         backbone=Path(call.path(layout.BACKBONE, backbone=backbone)),
         verification=Path(call.path(layout.VERIFICATION, backbone=backbone)),
-        dataset=Path(call.prepared_folder(dataset, request.size)),
+        dataset=Path(places.prepared_folder(call, dataset, request.size)),
         split=Path(call.path(layout.SPLIT, dataset=dataset, seed=seed)),
     )
     if job == "train":

@@ -261,6 +261,13 @@ CONFIG = {
         {"name": "pruned", "checkpoint": "mobilenetv2", "compression": {"algorithm": "magnitude", "sparsity": 0.2}},
     ],
 }
+UPSTREAM = {
+    **{"name": "own", "architecture": "resnet20_cifar", "dataset": "cifar10-part", "image_size": 32},
+    "recipe": {
+        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
+        **{"crop": "padded", "precision": "fp32"},
+    },
+}
 RESULTS = {
     **{"collect": 1, "claims": 1, "tables": 1, "learned": 1, "matched": 1, "figure": 3, "report": 1, "conclude": 1}
 }

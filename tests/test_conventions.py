@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from packaging.specifiers import SpecifierSet
-from stubbed_project import nothing_to_do, planned, replace, snakemake, trained
+from stubbed_project import UPSTREAM, nothing_to_do, planned, replace, snakemake, trained
 
 MODULE = """
 configfile: "config.yaml"
@@ -49,13 +49,6 @@ rule annotations:
 """
 # what a workflow takes of profiles/default
 LIKE_THE_PROFILE = ["--rerun-triggers", "params", "input", "software-env", "--rerun-incomplete"]
-UPSTREAM = {
-    **{"name": "own", "architecture": "resnet20_cifar", "dataset": "cifar10-part", "image_size": 32},
-    "recipe": {
-        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
-        **{"crop": "padded", "precision": "fp32"},
-    },
-}
 # what recipes of conda-forge (github.com/conda-forge/NAME-feedstock) make, with the version of August 2026 where one
 # is asked for; of matplotlib-base the recipe is matplotlib's, and of pytorch it is pytorch-cpu's, with CUDA, too
 CONDA_FORGE = {

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from stubbed_project import CONFIG as SMALL
+from stubbed_project import UPSTREAM
 
 from hiddencost import catalog, digest
 from hiddencost.compression import photos
@@ -49,16 +50,6 @@ from hiddencost.upstream import gate
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text()) | SMALL | {"study": "quickstart"}
 DATASET = "cifar10-part"
-UPSTREAM = {
-    "name": "own",
-    "architecture": "resnet20_cifar",
-    "dataset": DATASET,
-    "image_size": 32,
-    "recipe": {
-        **{"epochs": 400, "batch_size": 50, "learning_rate": 0.1, "weight_decay": 0.0},
-        **{"crop": "padded", "precision": "fp32"},
-    },
-}
 # the functions that rules take their params from, with the params' names
 SETTINGS = {
     "fetch_checkpoint": (checkpoints.fetch_checkpoint, checkpoints.DOWNLOAD),
@@ -99,14 +90,14 @@ def test_a_compression_that_looks_at_images_stands_on_them(call, monkeypatch):
         return call(lambda config: config["backbones"][1].update(compression=CALIBRATED | settings))
 
     of = calibrated()
-    assert checkpoints.calibration_images(of, "pruned") == of.prepared(DATASET, of.study.protocol.canvas)
+    assert checkpoints.calibration_images(of, "pruned") == places.prepared(of, DATASET, of.study.protocol.canvas)
     assert checkpoints.calibration_images(of, "dense") == []
     assert checkpoints.compress(of, "pruned")["compression"] == CALIBRATED
     other = calibrated(calibration="cifar10", samples=256, seed=3)
     assert checkpoints.calibration_images(other, "pruned")[0].startswith("resources/datasets/cifar10/")
     assert {"cifar10", DATASET} == set(other.datasets)
     assert "cifar10" not in other.targets
-    folder = other.prepared_folder("cifar10", other.study.protocol.canvas)
+    folder = places.prepared_folder(other, "cifar10", other.study.protocol.canvas)
     assert folder in datasets.all_prepared(other)
     before = [training.origin(other, name, DATASET) for name in ("dense", "pruned")]
     monkeypatch.setitem(other.datasets, "cifar10", other.datasets["cifar10"].model_copy(update={"native_size": 33}))
@@ -368,7 +359,7 @@ def test_images_that_are_gone_are_those_that_were_last_seen(call, caplog):
     ):
         datasets.prepared_here(call(own_images))
     for size in datasets.sizes_of(call(own_images), "mine"):
-        for file in call(own_images).prepared("mine", size):
+        for file in places.prepared(call(own_images), "mine", size):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).touch()
     assert datasets.prepared_here(call(own_images)) == []
@@ -679,24 +670,41 @@ def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):
     }
     assert sizes == {training.images_to_prompt: "104", training.images_to_probe: "112"}
     assert training.texts(of, "dense", DATASET) == []
-    assert datasets.images_to_split(of, DATASET) == of.prepared(DATASET, "104")
+    assert datasets.images_to_split(of, DATASET) == places.prepared(of, DATASET, "104")
     assert results.figure_tables(of, "accuracy") == {"summary": "results/quickstart/tables/summary.csv"}
 
 
-def test_images_of_ones_own_are_kept_apart_from_those_of_the_same_name_of_another_study(call):
+def test_arrays_of_files_of_ones_own_lie_in_the_study_and_are_the_same_wherever_these_are(call):
+    """Files that move prepare nothing and train nothing, upstream too; two studies have no array in common."""
     for folder in ("a", "b"):
         Path(folder).mkdir()
         save_images(f"{folder}/mine.npz")
-    own = {"name": "mine", "image_size": 24}
+        for part in ("train", "test"):
+            Path(folder, part).write_text(part)
 
-    def images(file, **more):
-        of = call(lambda c: c["datasets"].append(own | {"npz": file} | more))
-        request = training.wanted(of, "train", "dense", "mine", 0)
-        assert training.images_to_prompt(of, "dense", "mine") == layout.prepared(request.images, request.size)
-        assert of.images(DATASET) == DATASET
-        return request.images
+    def asked(folder, study="quickstart"):
+        def edit(config):
+            own_network(config)
+            config["datasets"].append({"name": "mine", "npz": f"{folder}/mine.npz", "image_size": 24})
+            config |= {"study": study, "paths": {DATASET: {part: f"{folder}/{part}" for part in ("train", "test")}}}
+            config["methods"] = ["flm", "lp"]
 
-    assert images("a/mine.npz") == images("a/mine.npz", batch_size=7) != images("b/mine.npz")
+        return call(edit)
+
+    def settings(of):
+        params = {job: texts for job, texts in params_of(of).items() if job[0] != "report"}  # which shows the paths
+        return params, [upstream.products(of, name) for name in ("own", "ticket")]
+
+    before, moved, other = asked("a"), asked("b"), asked("b", "other")
+    assert settings(moved) == settings(before)
+    for name in (DATASET, "mine"):
+        assert datasets.own_path(before, name) == ("" if name == DATASET else 'options.path="a/mine.npz"')
+        files = places.prepared(before, name, 24)
+        assert files == places.prepared(moved, name, 24) == layout.prepared(name, 24, "results/quickstart/own")
+        assert not {*files} & {*places.prepared(other, name, 24)}
+    assert places.prepared(call(), DATASET, 24) == layout.prepared(DATASET, 24)
+    Path("b/train").write_text("other images")
+    assert settings(asked("b"))[0] != settings(before)[0]
 
 
 def test_time_and_memory_grow_with_the_attempt(call):

@@ -89,6 +89,7 @@ def complete_packs(folder, **recipe):
         )
         request = {"study": "s", **NET, "recipe": sizes | recipe, "canvas": 32, "code": "c"}
         request |= {
+            "images": "toy",
             "size": str(size),
             "ledger": str(folder / "ledger"),
             "runs": [[one, shots] for one in methods for shots in (2, "full")],

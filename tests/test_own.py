@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +12,7 @@ import yaml
 from conftest import ROOT, copy_project
 from safetensors.torch import load_file, save_file
 from stubbed_project import CONFIG as SMALL
-from stubbed_project import configure, nothing_to_do, snakemake, trained
+from stubbed_project import UPSTREAM, configure, nothing_to_do, planned, snakemake, trained
 from tiny_network import tiny
 from torch import nn
 from torch.nn.utils import prune
@@ -306,6 +307,40 @@ def test_wrong_paths_of_one_study_leave_the_others_finished(project):
     assert nothing_to_do(project)
     (project / "wrong.pth").unlink()
     assert nothing_to_do(project)
+
+
+def test_studies_prepare_files_of_ones_own_each_for_itself_and_none_again_that_has_moved(project):
+    own = project / "own"
+    shutil.copytree(project / "data/cifar10-part", own)
+    images = np.arange(20 * 3 * 8 * 8, dtype=np.uint8).reshape(20, 3, 8, 8)
+    labels = np.arange(20) % 2
+    np.savez(own / "mine.npz", x_train=images, y_train=labels, x_test=images[::-1], y_test=labels)
+
+    def state(folder):
+        def edit(config):
+            config["paths"] = {"cifar10-part": {part: f"{folder}/{part}.bin" for part in ("train", "test")}}
+            mine = {"name": "mine", "npz": f"{folder}/mine.npz", "image_size": 8}
+            config["datasets"] = [CONFIG["datasets"][0], mine]
+            config["upstream"], config["verification"]["upstream_top1"] = [UPSTREAM], 20
+            config["backbones"] = [*SMALL["backbones"], {"name": "own", "checkpoint": "own"}]
+
+        configure(project, edit)
+
+    def words(study):
+        products = [f"splits/{name}/seed0.json" for name in ("cifar10-part", "mine")]
+        files = [*products, "upstream/own/dense/0/seed0/manifest.json"]
+        return [*(f"results/{study}/{file}" for file in files), "--config", f"study={study}"]
+
+    state("own")
+    jobs = {"fetch_dataset": 1, "prepare_dataset": 3, "draw_splits": 2, "sparsify": 1}
+    for study in ("one", "two"):
+        assert snakemake(project, *words(study))[0] == jobs
+    assert nothing_to_do(project, *words("one"))
+    own.rename(project / "moved")
+    state("moved")
+    assert nothing_to_do(project, *words("one"))
+    np.savez(project / "moved/mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert planned(project, *words("one")) == {"prepare_dataset": 1, "draw_splits": 1}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from torch import nn
 import hiddencost
 from hiddencost.catalog.entries import CheckpointLayout
 from hiddencost.files import sha256_file, write_json
-from hiddencost.jobs import grid, training
+from hiddencost.jobs import grid, places, training
 from hiddencost.jobs.call import Call, read_call
 from hiddencost.messages import StudyError
 from hiddencost.methods.registry import METHODS
@@ -226,7 +226,7 @@ def test_where_nothing_reads_the_names_the_other_methods_are_run(tmp_path, monke
     inputs = PackInputs(
         backbone=folder / "backbones/dense",
         verification=folder / "backbones/dense/verification.json",
-        dataset=Path(call.prepared_folder("toy", request.size)),
+        dataset=Path(places.prepared_folder(call, "toy", request.size)),
         split=folder / "splits/toy/seed0.json",
     )
     assert not_run.write_not_run(inputs, request, Path("alone.parquet"), file)

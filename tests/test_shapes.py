@@ -147,8 +147,8 @@ def test_a_study_asks_for_a_shape(shape, tmp_path, monkeypatch, threads):
     assert set(finished.runs["status"]) == {"ok"}
     assert set(finished.runs["canvas"]) == {16}
     model = hiddencost.load("results/tiny", backbone="dense", method="ilm")
-    images = torch.tensor(prepared.load(next(Path("resources/datasets").glob("toy-*/*"))).test_images)
-    labels = prepared.load(next(Path("resources/datasets").glob("toy-*/*"))).test_labels
+    (folder,) = Path("results/tiny/own/datasets/toy").iterdir()
+    images, labels = torch.tensor(prepared.load(folder).test_images), prepared.load(folder).test_labels
     predicted = model(images).argmax(1).numpy()
     assert (predicted == labels).mean() == pytest.approx(model.run["accuracy"])
     model.save("saved.safetensors")

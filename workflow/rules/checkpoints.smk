@@ -2,6 +2,7 @@
 
 config |= {"own_paths": downloads.own_paths(CALL)}  # for the scripts, as `offline` is
 FETCHED_PHOTOS = places.fetched(CALL, "photos", CALL.study.verification.photos)
+HOME_OF_PHOTOS = places.home(CALL, "photos", CALL.study.verification.photos)
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]
 VERIFICATION = f"{RESULTS}/{layout.VERIFICATION}"
 
@@ -33,9 +34,9 @@ rule fetch_photos:
     output:
         FETCHED_PHOTOS,
     log:
-        "resources/logs/fetch_photos.log",
+        f"{HOME_OF_PHOTOS}/logs/fetch_photos.log",
     benchmark:
-        "resources/benchmarks/fetch_photos.tsv"
+        f"{HOME_OF_PHOTOS}/benchmarks/fetch_photos.tsv"
     localrule: True
     conda:
         "../../envs/hiddencost.yaml"

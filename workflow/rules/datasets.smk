@@ -29,14 +29,13 @@ rule prepare_dataset:
     input:
         in_time(datasets.fetched_dataset),
     output:
-        layout.prepared("{dataset}{own}", "{size}"),
+        layout.prepared("{dataset}", "{size}", "{home}"),
     log:
-        "resources/logs/prepare_dataset/{dataset}{own}/{size}.log",
+        "{home}/logs/prepare_dataset/{dataset}/{size}.log",
     benchmark:
-        "resources/benchmarks/prepare_dataset/{dataset}{own}/{size}.tsv"
+        "{home}/benchmarks/prepare_dataset/{dataset}/{size}.tsv"
     wildcard_constraints:
         dataset=any_of(PREPARED_HERE),
-        own="(-[0-9a-f]{8})?",
     conda:
         "../../envs/hiddencost.yaml"
     resources:
@@ -44,6 +43,8 @@ rule prepare_dataset:
         runtime=amount(resources.prepare_runtime),
     params:
         **params_of(datasets.prepare_dataset, *datasets.PREPARED_KEYS),
+        # behind the options; another path alone is no reason to run: Snakemake has it so of params that are told the output
+        path=lambda wildcards, output: datasets.own_path(CALL, wildcards.dataset),
         code=code("prepare_dataset"),
     message:
         "Preparing dataset {wildcards.dataset} at {wildcards.size} pixels"

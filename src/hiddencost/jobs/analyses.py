@@ -6,7 +6,7 @@ from itertools import product
 from hiddencost.datasets import corruptions
 from hiddencost.digest import APART, code_digest, module_file
 from hiddencost.files import canonical, sha256_text
-from hiddencost.jobs import analysis_cost, layout, training
+from hiddencost.jobs import analysis_cost, layout, places, training
 from hiddencost.jobs.call import Call, code
 from hiddencost.jobs.grid import methods_of, pack_table, to_run
 from hiddencost.methods.registry import JOBS
@@ -87,7 +87,7 @@ def shifted_images(call: Call, backbone: str, dataset: str) -> dict[str, str]:
     study, native = call.study, call.datasets[dataset].native_size
     sizes = study.sizes(dataset, study.backbone(backbone))
     seen = {sizes[job] for job in _shifted_jobs(call, backbone)}
-    return {size: call.prepared_folder(dataset, native or size) for size in sorted(seen)}
+    return {size: places.prepared_folder(call, dataset, native or size) for size in sorted(seen)}
 
 
 def _shifted_jobs(call: Call, backbone: str) -> list[str]:

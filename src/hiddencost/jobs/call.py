@@ -14,8 +14,8 @@ from hiddencost.catalog.entries import UNCOMPRESSED, CheckpointEntry, DatasetEnt
 from hiddencost.compression.registry import applied
 from hiddencost.datasets.own import user_entry
 from hiddencost.digest import APART, code_digest
-from hiddencost.files import canonical, is_away, sha256_text
-from hiddencost.jobs import layout, own_files
+from hiddencost.files import is_away
+from hiddencost.jobs import own_files
 from hiddencost.jobs.own_networks import own_entry
 from hiddencost.jobs.seen import seen
 from hiddencost.messages import StudyError, one_line
@@ -148,25 +148,6 @@ class Call:
         compressed by."""
         others = [*self.study.upstream_datasets(), *(name for name, _ in self.study.calibrations())]
         return {name: self.study.dataset_entry(name) for name in others if name not in self.targets} | self.targets
-
-    def images(self, dataset: str) -> str:
-        """Return the name of the folder of a dataset's arrays, which studies share.
-
-        It has a hash of where images come from that are the user's own: another study may have others by that name.
-        """
-        target, paths = self.targets.get(dataset), self.study.paths.get(dataset)
-        own = {"paths": paths} if paths else {}
-        if target and not target.files:
-            own["options"] = target.options
-        return f"{dataset}-{sha256_text(canonical(own))[:8]}" if own else dataset
-
-    def prepared(self, dataset: str, size: str | int) -> list[str]:
-        """Return the files of a dataset that is prepared at a size."""
-        return layout.prepared(self.images(dataset), size)
-
-    def prepared_folder(self, dataset: str, size: str | int) -> str:
-        """Return the folder of a dataset that is prepared at a size."""
-        return layout.PREPARED.format(images=self.images(dataset), size=size)
 
     @cached_property
     def own_contents(self) -> dict[str, str]:

@@ -57,7 +57,7 @@ def compress(call: Call, backbone: str) -> dict:
 def calibration_images(call: Call, backbone: str) -> list[str]:
     """Return the files of the images that a backbone's compression looks at; none where it looks at none."""
     calibration = call.study.calibration(call.study.backbone(backbone))
-    return call.prepared(*calibration) if calibration else []
+    return places.prepared(call, *calibration) if calibration else []
 
 
 def verify_backbone(call: Call) -> dict:

@@ -6,7 +6,7 @@ from functools import cache
 from hiddencost.catalog.entries import DatasetLayout
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.digest import code_digest
-from hiddencost.jobs import downloads, places
+from hiddencost.jobs import downloads, places, values
 from hiddencost.jobs.call import Call
 from hiddencost.messages import StudyError, one_line
 
@@ -24,10 +24,23 @@ def fetched_dataset(call: Call, dataset: str) -> list[str]:
 
 
 def prepare_dataset(call: Call, dataset: str) -> dict:
-    """Return what a prepared dataset depends on of its entry; `reader_code`: the digest of the code of its reader."""
+    """Return what a prepared dataset depends on of its entry; `reader_code`: the digest of the code of its reader.
+
+    Where images of the user's own lie is none of it (see `own_path`): those that move are the same.
+    """
     entry = call.datasets[dataset]
+    settings = entry.layout().model_dump()
+    if not entry.files:
+        del settings["options"]["path"]
     reader_code = code_digest(READERS[entry.reader].file)
-    return entry.layout().model_dump() | {"files": downloads.checksums(call, entry), "reader_code": reader_code}
+    return settings | {"files": downloads.checksums(call, entry), "reader_code": reader_code}
+
+
+def own_path(call: Call, dataset: str) -> str:
+    """Return where images of the user's own lie, as the text of a param that adds it to the `options`; no text of
+    others."""
+    entry = call.datasets[dataset]
+    return values.ABSENT if entry.files else values.text("options.path", entry.options["path"])
 
 
 @cache  # each pack asks, and all backbones are looked at
@@ -40,18 +53,24 @@ def sizes_of(call: Call, dataset: str) -> list[str]:
 
 def first_prepared(call: Call, dataset: str) -> str:
     """Return the folder of a dataset at the size of its splits, which are drawn by its labels."""
-    return call.prepared_folder(dataset, sizes_of(call, dataset)[0])
+    return places.prepared_folder(call, dataset, sizes_of(call, dataset)[0])
 
 
 def all_prepared(call: Call) -> list[str]:
     """Return the folders of all images of the study, those among them that networks are trained on upstream, or
     compressed by."""
     targets = [
-        call.prepared_folder(one.name, size) for one in call.study.datasets for size in sizes_of(call, one.name)
+        places.prepared_folder(call, one.name, size)
+        for one in call.study.datasets
+        for size in sizes_of(call, one.name)
     ]
-    upstream = [call.prepared_folder(one.dataset, one.image_size) for one in call.study.upstream if one.dataset]
+    upstream = [
+        places.prepared_folder(call, one.dataset, one.image_size) for one in call.study.upstream if one.dataset
+    ]
     return list(
-        dict.fromkeys(targets + upstream + [call.prepared_folder(*each) for each in call.study.calibrations()])
+        dict.fromkeys(
+            targets + upstream + [places.prepared_folder(call, *each) for each in call.study.calibrations()]
+        )
     )
 
 
@@ -64,7 +83,7 @@ def prepared_here(call: Call) -> list[str]:
     if call.is_job:
         return list(call.datasets)
     for name, path in call.images_gone.items():
-        files = [file for size in sizes_of(call, name) for file in call.prepared(name, size)]
+        files = [file for size in sizes_of(call, name) for file in places.prepared(call, name, size)]
         if not all(map(os.path.exists, files)):
             raise StudyError(
                 one_line(f"{call.file}: dataset {name}: there is no {path}, and not all was prepared of it")
@@ -74,4 +93,4 @@ def prepared_here(call: Call) -> list[str]:
 
 def images_to_split(call: Call, dataset: str) -> list[str]:
     """Return the files of a dataset that its splits are drawn from."""
-    return call.prepared(dataset, sizes_of(call, dataset)[0])
+    return places.prepared(call, dataset, sizes_of(call, dataset)[0])

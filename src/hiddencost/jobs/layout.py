@@ -12,7 +12,7 @@ FETCHED = {
 NETWORK_FILES = ("weights.safetensors", "masks.safetensors", "manifest.json")
 IMPORTED = "{home}/backbones/{checkpoint}"
 PREPARED_FILES = (*ARRAYS, "dataset.json")
-PREPARED = "resources/datasets/{images}/{size}"
+PREPARED = "{home}/datasets/{dataset}/{size}"
 
 # of a study
 OWN = "own"  # the home of what is read of the user's own files
@@ -57,9 +57,7 @@ def imported(checkpoint: str, home: str = SHARED) -> list[str]:
     return [f"{IMPORTED.format(home=home, checkpoint=checkpoint)}/{file}" for file in NETWORK_FILES]
 
 
-def prepared(images: str, size: str | int) -> list[str]:
-    """Return the files of a dataset that is prepared at a size (in the words of `datasets.prepare.sized`).
-
-    images: the name of its folder, see `Call.images`.
-    """
-    return [f"{PREPARED.format(images=images, size=size)}/{file}" for file in PREPARED_FILES]
+def prepared(dataset: str, size: str | int, home: str = SHARED) -> list[str]:
+    """Return the files of a dataset that is prepared at a size (in the words of `datasets.prepare.sized`); home: see
+    `places.home`."""
+    return [f"{PREPARED.format(home=home, dataset=dataset, size=size)}/{file}" for file in PREPARED_FILES]

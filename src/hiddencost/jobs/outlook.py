@@ -266,7 +266,7 @@ def _disk(call: Call, made: Callable[[str], bool]) -> str:
         counts.total * 3 * sized(size)[0] ** 2
         for name, size in images
         # the user's own are counted when they are prepared
-        if (counts := call.datasets[name].counts) and made(f"{call.prepared_folder(name, size)}/dataset.json")
+        if (counts := call.datasets[name].counts) and made(f"{places.prepared_folder(call, name, size)}/dataset.json")
     )
     weights = {
         name: max((file.size or 1e6 * (entry.weights_mb or 0) for file in entry.files.values()), default=0)

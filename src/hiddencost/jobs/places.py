@@ -12,7 +12,11 @@ from hiddencost.jobs.call import Call
 
 def home(call: Call, kind: str, name: str) -> str:
     """Return the folder for what is read of an entry's files; kind: of `layout.FETCHED`."""
-    is_own = name in call.study.paths or (kind == "checkpoints" and call.study.own_checkpoint(name))
+    is_own = (
+        name in call.study.paths
+        or (kind == "checkpoints" and call.study.own_checkpoint(name))
+        or (kind == "datasets" and not call.datasets[name].files)
+    )
     return call.path(layout.OWN) if is_own else layout.SHARED
 
 
@@ -29,3 +33,13 @@ def imported_folder(call: Call, checkpoint: str) -> str:
 def imported(call: Call, checkpoint: str) -> list[str]:
     """Return the files of an imported checkpoint."""
     return layout.imported(checkpoint, home(call, "checkpoints", checkpoint))
+
+
+def prepared_folder(call: Call, dataset: str, size: str | int) -> str:
+    """Return the folder of a dataset that is prepared at a size."""
+    return str(Path(prepared(call, dataset, size)[0]).parent)
+
+
+def prepared(call: Call, dataset: str, size: str | int) -> list[str]:
+    """Return the files of a dataset that is prepared at a size."""
+    return layout.prepared(dataset, size, home(call, "datasets", dataset))

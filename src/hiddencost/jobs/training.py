@@ -30,7 +30,7 @@ def params(job: str) -> list[str]:
 
 
 def _images(call: Call, job: str, backbone: str, dataset: str) -> list[str]:
-    return call.prepared(dataset, call.study.sizes(dataset, call.study.backbone(backbone))[job])
+    return places.prepared(call, dataset, call.study.sizes(dataset, call.study.backbone(backbone))[job])
 
 
 def images_to_prompt(call: Call, backbone: str, dataset: str) -> list[str]:
@@ -52,7 +52,7 @@ def class_names(call: Call, backbone: str, dataset: str) -> str:
     """Return the report of a prepared dataset, which names its classes, at the one size that a network with texts
     sees."""
     (size,) = set(call.study.sizes(dataset, call.study.backbone(backbone)).values())
-    return f"{call.prepared_folder(dataset, size)}/dataset.json"
+    return f"{places.prepared_folder(call, dataset, size)}/dataset.json"
 
 
 def embed_texts(call: Call, backbone: str) -> dict:
@@ -161,7 +161,7 @@ def wanted(call: Call, job: str, backbone: str, dataset: str, seed: int | str) -
         seed=seed,
         recipe=recipe | ({"canvas": study.canvas(settings)} if JOBS[job].crops else {}),
         canvas=study.canvas(settings),
-        images=call.images(dataset),
+        images=dataset if places.home(call, "datasets", dataset) == layout.SHARED else "",
         size=study.sizes(dataset, settings)[job],
         runs=[(method, shots) for method in methods_of(study, job, backbone) for shots in study.shots],
         methods={name: method_digest(study, name) for name in methods_of(study, job, backbone)},

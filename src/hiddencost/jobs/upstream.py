@@ -38,7 +38,7 @@ def trained_network(call: Call, checkpoint: str, sparsify: Settings | None, seed
 def upstream_images(call: Call, upstream: str) -> list[str]:
     """Return the files of the images that a network is trained on: none that Snakemake watches in a user's folder."""
     trained = call.study.trained_here(upstream)
-    return call.prepared(trained.dataset, trained.image_size) if trained.dataset else []
+    return places.prepared(call, trained.dataset, trained.image_size) if trained.dataset else []
 
 
 def images_to_verify(call: Call, backbone: str) -> list[str]:
@@ -88,7 +88,7 @@ def network_code(architecture: str) -> dict[str, str]:
 def _training(call: Call, upstream: str, seed: str) -> dict:
     """Return the settings of a training, for `hiddencost.upstream.training`."""
     trained = call.study.trained_here(upstream)
-    arrays = trained.dataset and call.prepared_folder(trained.dataset, trained.image_size)
+    arrays = trained.dataset and places.prepared_folder(call, trained.dataset, trained.image_size)
     architecture = call.checkpoints[upstream].architecture
     return network_code(architecture) | {
         "checkpoint": trained.name,

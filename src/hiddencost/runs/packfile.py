@@ -21,7 +21,7 @@ class PackRequest(BaseModel):
         study, backbone, dataset, seed: whose runs they are.
         recipe: of training, as JSON values: a RunProtocol, RunClipProtocol, Recipe or RunFineTuning (study.recipes).
         canvas: side of the network's input, in pixels.
-        images: the name of the folder of its images, "" where that is the dataset's.
+        images: the name of the folder of its images in what studies share, "" where they are the study's own.
         size: at which the dataset is prepared, see `datasets.prepare.sized`.
         runs: (method, shots) pairs, shots a number of images per class or "full".
         methods: digest of how each of their methods maps labels, see `jobs.training.method_digest`, by name.

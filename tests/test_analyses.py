@@ -14,7 +14,7 @@ import torch
 from conftest import copy_project
 from stubbed_project import configure, planned, replace, snakemake
 
-from hiddencost.figures import style
+from hiddencost.figures import bars, style
 from hiddencost.figures.registry import FIGURES
 from hiddencost.messages import StudyError, validate
 from hiddencost.methods.registry import METHODS
@@ -363,9 +363,9 @@ def test_a_figure_of_the_split_says_that_intervals_are_cut(tmp_path):
     runs = study_of(lambda dataset, seed, level: 4 * level + seed)
     swaps = swaps_of(runs, tmp_path)
     tables = {"runs": runs, "swaps": swaps}
-    assert style.BEYOND not in said(drawn("split", tables, SHOWN))
+    assert bars.BEYOND not in said(drawn("split", tables, SHOWN))
     tables["swaps"] = swaps.assign(cost=swaps["cost"] + 40 * swaps["seed"].map({0: -1, 1: 0, 2: 1}))
-    assert style.BEYOND in said(drawn("split", tables, SHOWN))
+    assert bars.BEYOND in said(drawn("split", tables, SHOWN))
 
 
 def test_the_figure_why_is_of_what_the_study_shows(tmp_path):
@@ -379,6 +379,10 @@ def test_the_figure_why_is_of_what_the_study_shows(tmp_path):
         (axis,) = drawn("why", tables, SHOWN, **settings).axes
         return [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() in ("o", "|")]
 
+    every = drawn("why", tables, SHOWN)
+    assert "a single dataset" in [text.get_text() for text in every.legends[0].get_texts()]
+    alone = {name: rows[rows["dataset"] == "one"] for name, rows in tables.items()}
+    assert len(drawn("why", alone, SHOWN).legends[0].get_texts()) == 2
     expected = why.correlations(measures, runs)["correlation"]
     assert points(shots=[1]) == pytest.approx(expected.tolist())
     assert points(shots=[10]) == pytest.approx((-expected).tolist())

@@ -218,6 +218,19 @@ def test_bars_are_of_the_seeds_that_the_dense_network_has_too(tmp_path):
     assert "mean and span of 2 seeds" in drawn.get_suptitle().replace("\n", " ")
 
 
+def test_bars_are_the_intervals_of_the_table_and_one_that_leaves_the_axis_is_marked(tmp_path):
+    shifted, runs = made_up()
+    worse = (shifted["backbone"] == "sparse") & (shifted["seed"] == 2) & (shifted["severity"] == 1)
+    shifted.loc[worse, "accuracy"] -= 0.6
+    costs = table.costs(shifted, runs)
+    drawn = figure(costs, tmp_path)
+    bars = next(one for one in drawn.axes[0].collections if len(one.get_segments()) == 2)
+    ends = costs.loc[costs["backbone"] == "sparse", ["accuracy_cost_low", "accuracy_cost_high"]].to_numpy()
+    assert [one[:, 1].tolist() for one in bars.get_segments()] == [pytest.approx(pair) for pair in ends.tolist()]
+    assert drawn.axes[0].get_ylim()[1] < ends[1, 1]
+    assert "some intervals go on beyond the axes" in drawn.get_suptitle().replace("\n", " ")
+
+
 def test_without_the_analysis_there_is_no_such_figure():
     assert "shift" not in results.figures(Call(load_study(in_process.STUDY, "s")))
     assert "shift" in results.figures(Call(load_study(CONFIG, "s")))

@@ -48,9 +48,18 @@
       return made;
     };
     for (const [key, value] of Object.entries({ width: 34, height: 12, "aria-hidden": true })) svg.setAttribute(key, value);
-    svg.append(path({ d: "M0 6H34", stroke: "#1c1c1c", "stroke-dasharray": DASHES[backbone.kind] }));
-    svg.append(path({ d: SHAPES[backbone.shape], fill: "#1c1c1c" }));
+    svg.append(path({ d: "M0 6H34", stroke: backbone.colour, "stroke-dasharray": DASHES[backbone.kind] }));
+    svg.append(path({ d: SHAPES[backbone.shape], fill: backbone.colour }));
     return svg;
+  }
+
+  // How one of an axis is drawn, and what it is called.
+  function described(axis, one) {
+    if (axis === "backbone") return [sample(one), one.label];
+    if (axis === "dataset") return [one.label];
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = one.colour;
+    return [swatch, one.label];
   }
 
   // A button that sets the boxes of an axis as `wanted` says of each.
@@ -66,15 +75,7 @@
   function option(axis, one) {
     const box = element("input", { type: "checkbox", name: axis, value: one.name, checked: one.shown });
     boxes[axis][axes[axis].indexOf(one)] = box;
-    const label = element("label", {}, box);
-    if (axis === "backbone") label.append(sample(one));
-    if (axis === "method") {
-      const swatch = element("span", { className: "swatch" });
-      swatch.style.background = one.colour;
-      label.append(swatch);
-    }
-    label.append(one.label);
-    return label;
+    return element("label", {}, box, ...described(axis, one));
   }
 
   function buildFilter() {
@@ -157,37 +158,44 @@
   }
 
   function drawCurves(chosen, picked, measure) {
-    document.querySelector('.panels[data-kind="curves"]').classList.toggle("few", picked.dataset.length < 3);
+    const unit = measure.unit ? `${measure.label} (${measure.unit})` : measure.label;
+    const families = [...new Set(picked.backbone.map((b) => axes.backbone[b].family))];
+    const several = new Set(axes.backbone.map((one) => one.family)).size > 1;
     for (const d of picked.dataset) {
-      const domain = budgetsOf(d);
-      const own = chosen.filter((cell) => cell.dataset === d).flatMap((cell) => {
+      const { label, chance } = axes.dataset[d];
+      const budgets = budgetsOf(d);
+      const drawn = chosen.filter((cell) => cell.dataset === d).map((cell) => {
         const [mean, std] = ["mean", "std"].map((one) => cell[`${measure.key}_${one}`]);
         const scaled = (value) => (value === null ? null : value * measure.factor);
         const ends = mean === null || std === null ? [null, null] : [-1, 1].map((side) => mean + side * std * cell.reach);
-        const drawn = { ...named(cell), value: scaled(mean), std: scaled(std), low: scaled(ends[0]), high: scaled(ends[1]) };
-        return axes.method[cell.method].trains ? [drawn] : domain.map((shots) => ({ ...drawn, shots }));
+        return { ...named(cell), value: scaled(mean), std: scaled(std), low: scaled(ends[0]), high: scaled(ends[1]) };
       });
-      const { label, chance } = axes.dataset[d];
-      if (!own.length) continue;
-      if (own.every((cell) => cell.value === null)) {
-        place("curves", label, "", element("p", { className: "small" }, "No cell of these has a result."));
-        continue;
-      }
       const line = measure.key === "accuracy" && chance !== null ? [{ value: chance }] : [];
-      const unit = measure.unit ? `${measure.label} (${measure.unit})` : measure.label;
-      const short = domain.filter((shots) => own.some((cell) => cell.classes_short && cell.shots === shots));
-      const note = short.length ? `some classes have fewer images than ${short.join(", ")} shots` : "";
-      panel("curves", label, note, `${measure.label} on ${label} against shots`, { cells: own, chance: line }, (spec) => {
-        const [rule, band, ...drawn] = spec.layer;
-        spec.layer = [
-          ...(line.length ? [rule] : []),
-          ...(own.some((cell) => cell.low !== null) ? [band] : []), // one seed has none
-          ...drawn,
-        ];
-        for (const layer of spec.layer) layer.encoding.y.title = unit;
-        overShots(spec, domain);
-        if (picked.dataset.length < 3) spec.height *= 1.4;
-      });
+      const reached = [...drawn.flatMap((cell) => [cell.value, cell.low, cell.high]), ...line.map((one) => one.value)];
+      const scale = { domain: [Math.min(0, ...reached), Math.max(0, ...reached)], nice: true }; // of all its panels
+      for (const [m, f] of picked.method.flatMap((method) => families.map((family) => [method, family]))) {
+        const of = ({ method, family }) => method === axes.method[m].name && family === f;
+        const own = drawn.filter(of).flatMap((cell) => (axes.method[m].trains ? [cell] : budgets.map((shots) => ({ ...cell, shots }))));
+        if (!own.length) continue;
+        const dense = axes.backbone.find((one) => one.name === f)?.label ?? f;
+        const under = several ? `${axes.method[m].label}, ${dense}` : axes.method[m].label;
+        if (own.every((cell) => cell.value === null)) {
+          place("curves", label, under, element("p", { className: "small" }, "No cell of these has a result."));
+          continue;
+        }
+        const short = budgets.filter((shots) => own.some((cell) => cell.classes_short && cell.shots === shots));
+        const note = short.length ? `${under}; some classes have fewer images than ${short.join(", ")} shots` : under;
+        panel("curves", label, note, `${measure.label} on ${label}, ${under}, against shots`, { cells: own, chance: line }, (spec) => {
+          const [rule, band, ...rest] = spec.layer;
+          spec.layer = [
+            ...(line.length ? [rule] : []),
+            ...(own.some((cell) => cell.low !== null) ? [band] : []), // one seed has none
+            ...rest,
+          ];
+          for (const layer of spec.layer) Object.assign(layer.encoding.y, { title: unit, scale });
+          overShots(spec, budgets);
+        });
+      }
     }
   }
 
@@ -266,9 +274,9 @@
   // A cell or bin with the names that its numbers stand for.
   function named(cell) {
     const [backbone, method] = [axes.backbone[cell.backbone], axes.method[cell.method]];
-    const { label, kind, shape } = backbone;
+    const { label, kind, shape, colour, family } = backbone;
     return {
-      ...cell, label, kind, shape, backbone: backbone.name, method: method.name, methodLabel: method.label,
+      ...cell, label, kind, shape, colour, family, backbone: backbone.name, method: method.name, methodLabel: method.label,
       shots: cell.shots === undefined ? null : budget(cell),
     };
   }
@@ -377,6 +385,10 @@
       `${picked[axis].length} of ${axes[axis].length} ${AXES[axis].toLowerCase()}`);
     document.getElementById("chosen").textContent = `Shown: ${counts.join(", ")}; ${chosen.length} of ${cells.length} cells.`;
     document.querySelector("[data-measure]").textContent = measure.label;
+    for (const key of document.querySelectorAll(".key")) {
+      const of = key.dataset.of;
+      key.replaceChildren(...picked[of].map((at) => element("span", {}, ...described(of, axes[of][at]))));
+    }
     drawCurves(chosen, picked, measure);
     drawCosts(chosen, picked, measure);
     drawReliability(picked);

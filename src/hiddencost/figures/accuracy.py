@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hiddencost.figures import style
+from hiddencost.figures import bars, style
 from hiddencost.methods.registry import METHODS
 from hiddencost.results import gallery
 from hiddencost.results.cells import trains
 from hiddencost.results.gallery import StudyFigure
-from hiddencost.results.intervals import band_reach
 
 SPREAD = 0.5  # how much of the room of a number of shots its points take
 ROTATED = 6  # shots from which on they are written upwards
@@ -26,7 +25,8 @@ class Panels(NamedTuple):
         figure: the figure.
         axes: its panels, by dataset and method.
         handles: of its legend.
-        cells: what it shows: `value` and `reach`, the half width of its bar, in % or points, of `ran` seeds.
+        cells: what it shows: `value`, and how far its bar reaches `below` and `above` it, in % or points, of `ran`
+            seeds.
         names: of the networks that are drawn.
     """
 
@@ -74,26 +74,22 @@ def draw_cost(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: d
     compared = [name for name in compared if content.backbones[name].trained] or compared
     metric = settings["metric"]
     difference = f"{metric['name']}_dense_minus_backbone"
-    sign = {f"{difference}_mean": tables["summary"][f"{difference}_mean"] * metric["sign"]}
-    costs = tables | {"summary": tables["summary"].assign(**sign)}
+    ends = ["low", "high"][:: metric["sign"]]  # the other way round the ends change places
+    turned = {
+        f"{difference}_{end}": tables["summary"][f"{difference}_{of}"] * metric["sign"]
+        for end, of in zip(["mean", "low", "high"], ["mean", *ends], strict=True)
+    }
+    costs = tables | {"summary": tables["summary"].assign(**turned)}
     panels = _draw(difference, "paired_seeds", compared, costs, content, settings, sharey=True)
     for axis in panels.axes.values():
         axis.axhline(0, color="black", lw=0.6)
-    next(iter(panels.axes.values())).set_ylim(*_reach(panels.cells[panels.cells["backbone"].isin(panels.names)]))
+    next(iter(panels.axes.values())).set_ylim(*bars.limits(panels.cells[panels.cells["backbone"].isin(panels.names)]))
     which = "dense minus compressed" if metric["sign"] > 0 else "compressed minus dense"
     panels.figure.supylabel(f"{which}, {metric['label']} (points)", size=8)
     what = f"hidden cost in {metric['label']}, paired by seed, {{over}}; above 0 compression costs"
-    what += style.BEYOND if style.mark_cut(panels.axes.values()) else ""
+    what += bars.BEYOND if bars.mark_cut(panels.axes.values()) else ""
     _finish(panels, content, settings, what)
     return panels.figure
-
-
-def _reach(cells: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of an axis: all points, and of their bars as much as leaves the points room."""
-    most = np.nanmax([cells["value"].abs().max(), 1.0])
-    ends = cells["value"] - cells["reach"].fillna(0), cells["value"] + cells["reach"].fillna(0)
-    low, high = np.nanmin([ends[0].min(), -0.1 * most]), np.nanmax([ends[1].max(), 0.1 * most])
-    return 1.05 * max(low, -2 * most), 1.05 * min(high, 2 * most)
 
 
 def _draw(
@@ -103,7 +99,7 @@ def _draw(
     a dataset, and points over the methods. A method that trains nothing is a horizontal, as shots do not change it.
 
     Args:
-        value: the columns of the summary, without `_mean` and `_std`.
+        value: the columns of the summary, without `_mean` and `_std`, `_low` and `_high`.
         seeds: the column with the number of seeds that it is of.
         shown: names of the networks to draw, of which those with a result are.
         tables: `summary`.
@@ -113,8 +109,8 @@ def _draw(
     """
     summary = style.chosen(tables["summary"], settings)
     summary = summary[summary["backbone"].isin(shown)]
-    width = summary[f"{value}_std"] * band_reach(summary[seeds])
-    cells = summary.assign(value=100 * summary[f"{value}_mean"], reach=100 * width, ran=summary[seeds])
+    cells = summary.assign(value=100 * summary[f"{value}_mean"], ran=summary[seeds])
+    cells[["below", "above"]] = 100 * bars.reach(summary, f"{value}_mean", seeds)
     names = style.networks(content.backbones, set(cells.loc[cells["ran"] > 0, "backbone"]))
     methods, shots = style.order(cells, "method"), style.shots_of(cells)
     lines = style.looks(content.backbones, names, settings)
@@ -131,10 +127,10 @@ def _draw(
         for name, line in lines.items():
             part = parts.get((dataset, method, name) if method else (dataset, name))
             if part is not None:
-                part = part[["value", "reach"]].reindex(ticks)
+                part = part[["value", "below", "above"]].reindex(ticks).to_numpy().T
                 ls = line["ls"] if across == "shots" else ""
                 places = np.arange(len(ticks)) + beside[name]
-                axis.errorbar(places, *part.to_numpy().T, elinewidth=0.6, **line | {"ls": ls})
+                axis.errorbar(places, part[0], part[1:], elinewidth=0.6, **line | {"ls": ls})
             for flat in constant:
                 level = parts.get((dataset, flat, name))
                 if level is not None:

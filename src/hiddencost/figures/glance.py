@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from hiddencost.compression.registry import CONTROLS, last_applied
-from hiddencost.figures import style
+from hiddencost.figures import bars, style
 from hiddencost.results import gallery
 from hiddencost.results.counterparts import with_same_recipe
 from hiddencost.results.gallery import COMPRESSED, StudyFigure
@@ -35,8 +35,9 @@ NOTE |= {"in_layout": False}
 # where a text may stand by its point, in points: the first free place is taken
 NEAR = [(-3, 3), (3, 3), (-3, -9), (3, -9), (-6, -3), (6, -3)]
 CLEAR = np.array([5.0, 3.0])  # points to either side of, and over and under, another network's
-LEADER: dict[str, Any] = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 2}
-FAR = [(x, y) for y in (10, -16, 17) for x in (-3, 3)]
+LEADER: dict[str, Any] = {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+FAR = [(x, y) for y in (10, -16, 17, -23, 24, -30, 31, -37, 38) for x in (-3, 3)]
+APART = 0.035  # of the axis, between networks that kept the same
 
 
 class Scale(NamedTuple):
@@ -83,6 +84,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     points["off"] = (points["kept"] < left) | ~points["lost"].between(bottom, top)
     points["off"] |= points["kept"].isna() & (points["role"] == gallery.CONTROL)
     start = _to_strip(points, left, right)
+    _set_apart(points, right - left)
     columns = 2 if len(methods) <= 2 * ROWS else 3
     height = min(settings["panel_height"], (style.PAGE - AROUND) / -(-len(methods) // columns))
     figure, axes = style.panels(len(methods), columns, settings["width"], height, sharex=True, sharey=True)
@@ -109,11 +111,11 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     of = f"mean and 95 % interval over {over}" if points["low"].notna().any() else "means of 1 seed, without interval"
     note = style.missing_note(int(lost["difference"].isna().sum()), len(lost), "pairs of runs")
     note += "" if scale is KEPT else "; of no compressed network the upstream accuracy is known"
-    note += style.BEYOND if style.mark_cut(axes) else ""
+    note += bars.BEYOND if bars.mark_cut(axes) else ""
     style.title(figure, content, f"hidden cost at a glance, {of}{note}", settings)
     figure.draw_without_rendering()  # where panels are, and with them what texts must not cover
     for axis, method in zip(axes, methods, strict=True):
-        _name_levels(axis, points[(points["method"] == method) & ~points["off"]])
+        _name_levels(axis, points[(points["method"] == method) & ~points["off"]], colours)
     return figure
 
 
@@ -179,13 +181,13 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         axis.plot(family["kept"], family["lost"], color=colours[kind], lw=0.6, alpha=0.6)
     for point in points[~points["off"]].itertuples():
         colour = colours[point.kind]
-        bars = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
+        ends = None if pd.isna(point.low) else [[point.lost - point.low], [point.high - point.lost]]
         face = "white" if point.strip else colour
         marks: dict[str, Any] = {"marker": markers[point.dense], "ms": 3.6, "mfc": face, "mec": colour, "mew": 0.8}
         known = None
         if not (point.strip or pd.isna(point.kept_low)):
             known = [[point.kept - point.kept_low], [point.kept_high - point.kept]]
-        axis.errorbar(point.kept, point.lost, bars, known, color=colour, elinewidth=0.7, ls="", **marks)
+        axis.errorbar(point.kept, point.lost, ends, known, color=colour, elinewidth=0.7, ls="", **marks)
         if point.partial:
             axis.annotate("*", (point.kept, point.lost), (-6, -2), textcoords="offset points", size=8)
         if point.role == gallery.CONTROL:
@@ -196,7 +198,7 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
     axis.grid(lw=0.3)
 
 
-def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
+def _name_levels(axis: Axes, points: pd.DataFrame, colours: dict) -> None:
     """Write by the last level of each kind of compression what it is, as colours alone do not tell it in grey, and by
     the first its sparsity: where there is room, over no point, no other text and not the line of zero."""
     to_pixels, dot = axis.transData.transform, plt.rcParams["figure.dpi"] / 72
@@ -217,12 +219,13 @@ def _name_levels(axis: Axes, points: pd.DataFrame) -> None:
             point, place, side = one[["kept", "lost"]], (x * inwards, y), "right" if x * inwards < 0 else "left"
             note = axis.annotate(text.strip(), point, place, ha=side, **NOTE)
             box = note.get_window_extent()
-            inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and axis.bbox.y0 <= box.y0
+            inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1
+            inside = inside and axis.bbox.y0 <= box.y0 and box.y1 <= axis.bbox.y1
             others = [other for key, other in marked.items() if key != one.name]
             if inside and not any(box.overlaps(other) for other in [*taken, *others]):
                 taken.append(box)
                 if (x, y) in FAR:
-                    axis.annotate("", point, place, arrowprops=LEADER, **NOTE)
+                    axis.annotate("", point, place, arrowprops=LEADER | {"color": colours[one["kind"]]}, **NOTE)
                 break
             note.remove()
 
@@ -235,9 +238,9 @@ def _level(point: pd.Series) -> str:
 def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:
     """Draw costs at matched upstream accuracy on the right edge, beside what stands where all is kept."""
     for place, row in enumerate(costs.itertuples()):
-        bars = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
+        ends = [[row.cost_at_matched - row.low], [row.high - row.cost_at_matched]]
         look = MATCHED | {"marker": markers[row.dense], "clip_on": False, "transform": axis.get_yaxis_transform()}
-        axis.errorbar(1 + 0.03 * place, row.cost_at_matched, bars, **look, elinewidth=0.9)
+        axis.errorbar(1 + 0.03 * place, row.cost_at_matched, ends, **look, elinewidth=0.9)
 
 
 def _to_strip(points: pd.DataFrame, left: float, right: float) -> float:
@@ -249,6 +252,14 @@ def _to_strip(points: pd.DataFrame, left: float, right: float) -> float:
     places = {name: left - step * (len(names) - index) for index, name in enumerate(names)}
     points.loc[points["strip"], "kept"] = points["backbone"].map(places)
     return left - step * (len(names) + 1) if names else left
+
+
+def _set_apart(points: pd.DataFrame, width: float) -> None:
+    """Move networks that kept the same of their upstream accuracy a little to either side, so that each is seen."""
+    names = points[~points["off"] & ~points["strip"]].drop_duplicates("backbone").set_index("backbone")["kept"]
+    same = names.groupby(names)
+    beside = same.cumcount() - (same.transform("size") - 1) / 2
+    points["kept"] += points["backbone"].map(APART * width * beside).fillna(0)
 
 
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:

@@ -245,7 +245,8 @@ def _scale(
         f"{mark}: 95 % interval excludes 0, uncorrected (of the {tested} cells with an interval {round(tested / 20)} "
         "would by chance); "
     )
-    lines = [f"{cost.scale}, one scale for the study", (said if tested else "") + "hatched: no result"]
+    said = (said if tested else "") + ("hatched: no result" if compared["cost"].isna().any() else "")
+    lines = [f"{cost.scale}, one scale for the study", said.removesuffix("; ")]
     room = int(LETTERS * (figure.get_figwidth() - NAMES))  # it stands under the maps
     bar.set_label("\n".join(line for text in lines for line in textwrap.wrap(text, room)), fontsize=TYPE)
     bar.outline.set_visible(False)

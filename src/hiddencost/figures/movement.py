@@ -56,9 +56,8 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
                 axis.errorbar(beside, mean, width, elinewidth=0.7, **line)
             else:
                 axis.plot(cells.index, mean, **line)
-                axis.fill_between(
-                    cells.index, mean - width, mean + width, color=line["color"], alpha=style.BAND, lw=0
-                )
+                ends = (mean - width).clip(0), (mean + width).clip(upper=100)  # it is a share
+                axis.fill_between(cells.index, *ends, color=line["color"], alpha=style.BAND, lw=0)
             seeds += [*cells["count"]]
         ran += shown["backbone"].nunique()
         axis.set_xlim(1.5, max([2, *remapped["epoch"]]) + 0.5)

@@ -58,6 +58,7 @@ BARS = (
     "Bars are the 95 % t interval of that mean, an arrow head where one goes on beyond the axes; of two seeds they "
     "span the two."
 )
+PAIRED_BARS = BARS.replace("95 % t interval of that mean", "95 % interval of that mean, as the tables have it")
 LINES = (
     "Black: the dense network. Broken lines in colours, each with a marker of its own: the compressed ones. A line"
     " is broken where a cell was not run. "
@@ -91,7 +92,7 @@ FIGURES = {
         "Hidden cost: test {metric} of the dense network minus that of a compressed one (the other way round where "
         "less is better), in points, against the number of training images per class; above zero, compression costs. "
         "A row a dataset, a column a method, one scale for all panels. Points are means of the seed-paired "
-        f"differences. {BARS} Grey: an uncompressed network of other weights.",
+        f"differences. {PAIRED_BARS} Grey: an uncompressed network of other weights.",
         compares=True,
         a_page=lambda networks: 8,
         columns=_of_training,
@@ -185,7 +186,8 @@ FIGURES = {
         "accuracy that it lost downstream (dense minus network, in points), a panel a method. The dense one is that "
         "of the same training recipe, where the study has it. "
         "A point is the mean over datasets, shots and seeds; bars are its 95 % interval"
-        " over datasets, or over seeds where there is one dataset (see the claims). Networks whose top-1 nobody "
+        " over datasets, or over seeds where there is one dataset (see the claims). Networks that kept the same are "
+        "set a little apart, so that each is seen. Networks whose top-1 nobody "
         "knows stand, open, in the strip on the left, in their order (of a study that knows no top-1 the axis is "
         "the number of the verification's photos, which are few and easy). The mark on the right edge: what "
         "compression costs at matched upstream accuracy, where the line through all networks' losses meets 100 %, "
@@ -220,7 +222,7 @@ FIGURES = {
         "What compression costs on corrupted test images, with the prompts, mappings and probes that were learned on"
         " clean ones: accuracy of the dense network minus that of a compressed one, in points, against the severity "
         "of the corruptions (of arXiv 1903.12261), at the largest number of shots. A row a dataset, a column a "
-        f"method. Points are means over corruptions and of the seed-paired differences. {BARS} Above zero, "
+        f"method. Points are means over corruptions and of the seed-paired differences. {PAIRED_BARS} Above zero, "
         "compression costs; a line that rises says that it costs more where images are corrupted.",
         shows=lambda method: not method.changes_weights,
         compares=True,
@@ -274,6 +276,14 @@ def figures_of_study(
         for name, kind in FIGURES.items()
         if any(kind.shows(METHODS[method]) for method in methods) and kind.analysis in ("", *analyses)
     }
+    if any(stated["dense"] not in (name, None) for name, stated in backbones.items()):
+        shown = gallery.describe_backbones(backbones, None, labels, checkpoints)
+        counterparts = {stated[which] for stated in backbones.values() for which in ("dense", "recipe_dense")}
+        references = counterparts - {None, *backbones}
+        for name, kind in kinds.items():
+            if kind.of_all:
+                figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), sorted(references))
+                figures[gallery.free_name(name, figures)] = figure
     for suffix, (dense, names) in gallery.group_backbones(backbones).items():
         shown = gallery.describe_backbones({name: backbones[name] for name in names}, dense, labels, checkpoints)
         origin = backbones[dense]["checkpoint"] if dense and dense in backbones else ""
@@ -287,14 +297,6 @@ def figures_of_study(
             for number, page in enumerate(pages, 1):
                 title = "-".join([name, *suffix, *([f"page{number}"] if len(pages) > 1 else [])])
                 figures[gallery.free_name(title, figures)] = page
-    if any(stated["dense"] not in (name, None) for name, stated in backbones.items()):
-        shown = gallery.describe_backbones(backbones, None, labels, checkpoints)
-        counterparts = {stated[which] for stated in backbones.values() for which in ("dense", "recipe_dense")}
-        references = counterparts - {None, *backbones}
-        for name, kind in kinds.items():
-            if kind.of_all:
-                figure = StudyFigure(name, kind.drawn_by, shown, list(datasets), sorted(references))
-                figures[gallery.free_name(name, figures)] = figure
     return figures
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hiddencost.figures import style
+from hiddencost.figures import bars, style
 from hiddencost.results import gallery
 from hiddencost.results.gallery import StudyFigure
 from hiddencost.results.pooled import networks, pooled
@@ -75,7 +75,7 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
     axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     figure.legend(handles=_handles(), loc="outside lower center", ncols=4 if abreast > 1 else 2)
     what = f"what the cost is made of, mean over {_counted(swaps)}; below: under the other network's prompt, mapping"
-    what += style.BEYOND if style.mark_cut(axes.flat) else ""
+    what += bars.BEYOND if bars.mark_cut(axes.flat) else ""
     style.title(figure, content, what, settings)
     return figure
 
@@ -96,8 +96,8 @@ def _panel(axis: Axes, found: pd.DataFrame, names: list[str], shown: dict[str, s
             mean, bounds, _ = pooled(pairs, fixed=False)
             largest = max(largest, abs(mean))
             look = LOOKS[part] | ({"mfc": "white"} if quantity.startswith("loss") else {})
-            bars = [[mean - bounds[0]], [bounds[1] - mean]] if bounds else None
-            axis.errorbar(mean, row + offset, xerr=bars, ls="", ms=3.5, mew=0.8, elinewidth=0.8, **look)
+            ends = [[mean - bounds[0]], [bounds[1] - mean]] if bounds else None
+            axis.errorbar(mean, row + offset, xerr=ends, ls="", ms=3.5, mew=0.8, elinewidth=0.8, **look)
     return largest
 
 

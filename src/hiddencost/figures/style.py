@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import product
 from typing import Any
 
 import matplotlib
@@ -13,7 +12,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -39,7 +37,6 @@ OUTLINE = [withStroke(linewidth=2.5, foreground="white")]  # of text over lines
 PAGE = 8.9  # inches of a printed page that a figure may take
 ABREAST = 4  # panels
 TICKS = 5  # intervals of the upright axis of a small panel, at most
-BEYOND = "; some intervals go on beyond the axes (arrow heads)"
 NOT_RUN: dict[str, Any] = {"facecolor": "white", "hatch": "//////", "edgecolor": "0.75", "lw": 0}
 
 
@@ -267,25 +264,6 @@ def title(figure: Figure, content: StudyFigure, what: str, settings: dict) -> No
     while count > 1 and len(textwrap.wrap(text, width - 1)) == count:
         width -= 1
     figure.suptitle("\n".join(textwrap.wrap(text, width)).replace("\u00a0", " "))
-
-
-def mark_cut(axes: Iterable[Axes]) -> bool:
-    """Put an arrow head where an error bar leaves its panel, whose limits are set; return whether one does."""
-    cut = False
-    for axis in axes:
-        containers = [one for one in axis.containers if isinstance(one, ErrorbarContainer)]
-        bars = [lines for container in containers for lines in container.lines[2]]
-        edges = [(0, "<>", axis.get_xlim()), (1, "v^", axis.get_ylim())]
-        for lines, (side, heads, limits) in product(bars, edges):
-            for segment, (head, edge) in product(lines.get_segments(), zip(heads, sorted(limits), strict=True)):
-                segment = np.reshape(segment, (-1, 2))  # of a bar that is not there it is empty
-                beyond = segment[:, side] < edge if head in "<v" else segment[:, side] > edge
-                if beyond.any() and not beyond.all():
-                    place = np.where([side == 0, side == 1], edge, segment[0])
-                    look: dict[str, Any] = {"color": lines.get_color()[0], "mew": 0, "clip_on": False}
-                    axis.plot(*place, head, ms=3.5, transform=lines.get_transform(), **look)
-                    cut = True
-    return cut
 
 
 def panels(count: int, columns: int, width: float, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:

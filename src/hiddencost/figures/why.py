@@ -50,9 +50,13 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
             axis.tick_params(labelbottom=True)
     axes[0].set_yticks(range(len(names)), [MEASURES[name].label for name in names])
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.legend(handles=_handles(), loc="outside lower center", ncols=3)
+    several = (table["over"] != EVERY).any()
+    figure.legend(handles=_handles() if several else _handles()[:2], loc="outside lower center", ncols=3)
     units = ", ".join(dict.fromkeys(table.loc[table["correlation"].notna() & (table["over"] == EVERY), "unit"]))
-    style.title(figure, content, f"what goes with the cost, over {units or 'no result'}", settings)
+    of_all = table[table["over"] == EVERY]
+    ranked = of_all.dropna(subset="correlation").groupby(["measure", "method"]).ngroups
+    note = "; no mark: alike in all, or not of the method" if 0 < ranked < len(names) * len(methods) else ""
+    style.title(figure, content, f"what goes with the cost, over {units or 'no result'}{note}", settings)
     return figure
 
 

@@ -37,7 +37,7 @@ def panels(
 
     Returns:
         By kind, each for the rows that the page gives it, and for the numbers of shots, in their order, that it makes
-        the domain of each scale `x`: `curves`, of cells (method, backbone, kind, shape, shots;
+        the domain of each scale `x`: `curves`, of cells (backbone, kind, shape, colour, shots;
         value, low, high), and `chance` (value), a line; `costs`, of cells (label, shots, value, text, note, strong;
         `share`, -1 to 1, of the colours' range, and `ink`, of the text); `reliability`, of bins (method, bin,
         confidence, accuracy, share).
@@ -48,7 +48,7 @@ def panels(
         legend=None,
     )
     return {
-        "curves": _panel(_curves(colour)),
+        "curves": _panel(_curves()),
         "costs": _panel(_costs(palette)),
         "reliability": _panel(_reliability(colour, gaps)),
     }
@@ -64,11 +64,11 @@ def _axis_of_shots() -> alt.X:
     return alt.X("shots:O", axis=axis)
 
 
-def _curves(colour: alt.Color) -> Chart:
+def _curves() -> Chart:
     x = _axis_of_shots()
     y = alt.Y("value:Q", axis=alt.Axis(gridOpacity=0.4, tickCount=5), scale=alt.Scale(zero=True, nice=True))
     cells = alt.Chart(alt.NamedData("cells"))
-    common = {"x": x, "color": colour, "detail": alt.Detail("backbone:N")}
+    common = {"x": x, "color": alt.Color("colour:N", scale=None), "detail": alt.Detail("backbone:N")}
     tooltip = [
         alt.Tooltip("label:N", title="backbone"),
         alt.Tooltip("methodLabel:N", title="method"),

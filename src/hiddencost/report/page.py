@@ -147,6 +147,11 @@ def _axes(runs: pd.DataFrame, summary: pd.DataFrame, settings: dict) -> dict:
         shape = shapes[taken[family, kind] % len(shapes)]
         taken[family, kind] += 1
         backbones.append({"name": name, "label": shown.label, "kind": kind, "shape": shape, "family": family})
+    for family in {backbone["family"] for backbone in backbones}:  # in its colours of the printed figures
+        alike = [backbone for backbone in backbones if backbone["family"] == family]
+        looks = style.looks(drawn, [backbone["name"] for backbone in alike], settings)
+        for backbone in alike:
+            backbone["colour"] = to_hex(looks[backbone["name"]]["color"])
     first = [backbone["name"] for backbone in backbones if backbone["family"] == backbones[0]["family"]]
     visible = first[:SHOWN_AT_FIRST] if len(backbones) > SHOWN_AT_FIRST else list(drawn)
     colours, named = style.colours(settings), partial(style.named, settings=settings)

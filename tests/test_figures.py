@@ -512,6 +512,9 @@ def test_a_study_chooses_the_metric_of_curves_costs_and_their_map(tables):
     assert costs.get_supylabel() == "compressed minus dense, calibration error (ECE) (points)"
     worse = (100 * (own["pruned"] - own["dense"])[SHOTS]).tolist()  # above zero where compression costs
     assert lines_of(costs.axes[2])[0][0].get_ydata() == pytest.approx(np.array(worse))
+    cell = tables["summary"].query("dataset == 'one' and method == 'ilm' and shots == '1' and backbone == 'pruned'")
+    ends = -100 * cell[[f"ece_dense_minus_backbone_{end}" for end in ("high", "low")]].iloc[0]
+    assert lines_of(costs.axes[2])[0][1][0][:, 1] == pytest.approx(ends.tolist())
     both = [drawn("heatmap", tables, metric=ece), drawn("calibration", tables)]
     maps = [np.ma.concatenate([mesh.get_array()[0] for mesh in meshes(one.axes[2])]) for one in both]
     np.testing.assert_array_equal(*maps)
@@ -873,7 +876,9 @@ def test_the_levels_of_a_kind_are_joined_by_their_sparsity(tables):
 def test_networks_that_kept_the_same_are_each_seen_and_each_named(tables):
     alike = [f"other{number}" for number in range(3)]
     runs = pd.concat([tables["runs"], *(another_pruned(tables, name) for name in alike)])
-    kinds = {name: PRUNED | {"compression": kind} for name, kind in zip(alike, ("sparsegpt", "int8", "int4"), strict=True)}
+    kinds = {
+        name: PRUNED | {"compression": kind} for name, kind in zip(alike, ("sparsegpt", "int8", "int4"), strict=True)
+    }
     runs["compression"] = runs["backbone"].map(lambda name: (BACKBONES | kinds)[name]["compression"])
     rows = [tables["upstream"].iloc[[1]].assign(backbone=name) for name in alike]
     upstream = pd.concat([tables["upstream"], *rows])

@@ -1,7 +1,7 @@
 """What the figures share: colours, lines, panels, and the paper's look."""
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 

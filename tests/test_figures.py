@@ -679,6 +679,8 @@ def test_the_movement_is_the_mean_over_seeds_of_the_share_remapped(tables):
     assert axis.collections[0].get_datalim(axis.transData).intervaly.tolist() == pytest.approx([0, 95.7], abs=0.1)
     remapped.loc[own & (remapped["epoch"] == 3), "share"] = [0.1, 0.9, 1.0]
     assert drawn("movement", tables).axes[0].get_ylim()[1] < 110  # a share is 100 % at most
+    (bar, *_) = drawn("movement", tables | {"remapped": remapped[remapped["epoch"] == 3]}).axes[0].containers
+    assert bar.lines[2][0].get_segments()[0][:, 1] == pytest.approx([0, 100])
     assert "missing" not in axis.figure.get_suptitle()
     remapped = remapped[~((remapped["backbone"] == "random") & (remapped["dataset"] == "two"))]
     figure = drawn("movement", tables | {"remapped": remapped})
@@ -892,6 +894,17 @@ def test_networks_that_kept_the_same_are_each_seen_and_each_named(tables):
     assert len(words) == 4
     boxes = [note.get_window_extent() for note in words]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    # by photos, on an axis so wide that they stand apart by more than their intervals reach
+    known = upstream[["backbone", "top1"]].reset_index(drop=True)
+    known.loc[1:, "top1"] = np.nan
+    upstream = with_shares(known.assign(photos=[1000.0, 400, 1, 970, 970, 970], photos_shown=1000))
+    given = {"runs": runs, "upstream": upstream, "matched": matched.matched(runs, upstream)}
+    bars = [bar for bar in drawn_of(given, listed["glance"]).axes[0].containers if bar.lines[0].get_clip_on()]
+    place = {bar.lines[0].get_xdata()[0]: bar.lines[2][0].get_segments()[0][:, 0] for bar in bars}
+    (pruned, *others), (low, high) = sorted(place), upstream.loc[3, ["photos_low", "photos_high"]]
+    assert (pruned, np.mean(others)) == pytest.approx((40, 97))
+    assert np.diff(others).min() > 97 - low
+    assert [[*place[other] - other] for other in others] == [pytest.approx([low - 97, high - 97])] * 3
 
 
 def test_figures_of_one_method_and_seed_say_so(tables):

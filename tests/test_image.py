@@ -1,4 +1,4 @@
-"""The Dockerfile, held against what it says that it does, as there is no Docker where tests run."""
+"""The Dockerfile, held against what it says that it does, without a build."""
 
 import re
 import tomllib

@@ -255,11 +255,14 @@ def _to_strip(points: pd.DataFrame, left: float, right: float) -> float:
 
 
 def _set_apart(points: pd.DataFrame, width: float) -> None:
-    """Move networks that kept the same of their upstream accuracy a little to either side, so that each is seen."""
+    """Move networks that kept the same of their upstream accuracy a little to either side, each with its interval, so
+    that each is seen: the caption tells it."""
     names = points[~points["off"] & ~points["strip"]].drop_duplicates("backbone").set_index("backbone")["kept"]
     same = names.groupby(names)
     beside = same.cumcount() - (same.transform("size") - 1) / 2
-    points["kept"] += points["backbone"].map(APART * width * beside).fillna(0)
+    moved = points["backbone"].map(APART * width * beside).fillna(0)
+    ends = ["kept", "kept_low", "kept_high"]
+    points[ends] = points[ends].add(moved, axis=0)
 
 
 def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbones: dict) -> pd.DataFrame:

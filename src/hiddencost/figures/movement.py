@@ -51,13 +51,13 @@ def draw(tables: dict[str, pd.DataFrame], content: StudyFigure, settings: dict) 
         for index, (name, line) in enumerate(lines.items()):
             cells = shown[shown["backbone"] == name].groupby("epoch")["share"].agg(["mean", "std", "count"])
             mean, width = 100 * cells["mean"], 100 * cells["std"] * band_reach(cells["count"])
+            low, high = (mean - width).clip(0), (mean + width).clip(upper=100)  # it is a share
             if len(cells) == 1:  # of one epoch a band would not be seen
                 beside = cells.index + BESIDE * (index - (len(lines) - 1) / 2)
-                axis.errorbar(beside, mean, width, elinewidth=0.7, **line)
+                axis.errorbar(beside, mean, [mean - low, high - mean], elinewidth=0.7, **line)
             else:
                 axis.plot(cells.index, mean, **line)
-                ends = (mean - width).clip(0), (mean + width).clip(upper=100)  # it is a share
-                axis.fill_between(cells.index, *ends, color=line["color"], alpha=style.BAND, lw=0)
+                axis.fill_between(cells.index, low, high, color=line["color"], alpha=style.BAND, lw=0)
             seeds += [*cells["count"]]
         ran += shown["backbone"].nunique()
         axis.set_xlim(1.5, max([2, *remapped["epoch"]]) + 0.5)

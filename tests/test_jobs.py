@@ -662,6 +662,17 @@ def test_the_report_calls_figures_and_backbones_by_what_they_show():
     assert [of["labels"][name] for name in told] == ["ResNet-50 V2", "LT, state 1", "AC/DC 80 %", "CIFAR-10"]
 
 
+def test_captions_say_what_black_is_on_a_dark_page(call):
+    told = {}
+    for style in ("light", "dark"):
+        report = results.report(call(lambda config, style=style: config.update(figures={"style": style})))
+        told[style] = {name: caption for name, _, caption in report["captions"]}
+        assert not [caption for caption in told[style].values() if "{" in caption]
+    changed = {name for name, caption in told["light"].items() if caption != told["dark"][name]}
+    assert {name.partition("-")[0] for name in changed} == {"accuracy", "reliability"}
+    assert all("lack (here white): the dense" in told["dark"][name] for name in changed)
+
+
 def test_jobs_read_the_dataset_at_the_size_of_their_own_kind(call):
     of = call()
     sizes = {

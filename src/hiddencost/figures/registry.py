@@ -24,7 +24,8 @@ class FigureKind:
             study's `figures` settings (see `figures.draw`) it returns a Matplotlib figure.
         tables: names of the study's tables that it reads.
         caption: what its reader is told. It stands apart from the code that draws: another word redraws nothing.
-            `{metric}` in it is what the study's `figures.metric` is called, as `{Metric}` in the title.
+            `{metric}` in it is what the study's `figures.metric` is called, as `{Metric}` in the title; `{dark}` says
+            what the black before it is on a dark page.
         shows: whether it shows a method; a study without such a method does not have it.
         compares: it shows what networks cost against a dense one; a group without one does not have it.
         a_page: how many datasets, each with so many networks of the group, stand on one printed page; of more there
@@ -60,8 +61,8 @@ BARS = (
 )
 PAIRED_BARS = BARS.replace("95 % t interval of that mean", "95 % interval of that mean, as the tables have it")
 LINES = (
-    "Black: the dense network. Broken lines in colours, each with a marker of its own: the compressed ones. A line"
-    " is broken where a cell was not run. "
+    "Black{dark}: the dense network. Broken lines in colours, each with a marker of its own: the compressed ones. A "
+    "line is broken where a cell was not run. "
 )
 MAPS = (
     "mean of the seed-paired differences, in points, over networks and shots, a map a method. The first row of a "
@@ -138,7 +139,7 @@ FIGURES = {
         ("runs", "bins"),
         "Calibration gap at the largest number of shots: accuracy minus confidence, in points, in 15 bins of "
         "confidence of equal width, over the softmax of the mapped logits, all seeds pooled. Below zero the "
-        "network is overconfident. A row a dataset, a column a method; black: the dense network, colours: all "
+        "network is overconfident. A row a dataset, a column a method; black{dark}: the dense network, colours: all "
         "compressed ones. A point's area is the share of test images in its bin; bins with less than 1 % of the "
         "images are not shown.",
         a_page=lambda networks: 8,

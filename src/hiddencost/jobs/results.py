@@ -205,7 +205,7 @@ def _caption(call: Call, figure: StudyFigure) -> str:
     """Return what a figure's reader is told, in the study's metric and style."""
     select = call.study.figures
     text = FIGURES[figure.kind].caption.replace("{metric}", shown_metric(select.metric)["label"])
-    return text.replace("lack: the dense", "lack (here white): the dense") if select.style == "dark" else text
+    return text.replace("{dark}", " (here white)" if select.style == "dark" else "")
 
 
 def _heading(call: Call, figure: StudyFigure) -> str:

@@ -1,5 +1,6 @@
 """Runs of a finished study as torch modules: of one made by hand here, of a real one in test_real_study."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT
@@ -325,6 +327,19 @@ def other_weights(study):
 def other_split(study):
     path = study / "splits/toy/seed0.json"
     write_json(path, {"permutations": [list(reversed(one)) for one in read_json(path)["permutations"]]})
+
+
+@pytest.mark.parametrize("stated", ["", None], ids=["own", "of an older version"])
+def test_images_are_read_where_the_table_says_or_as_older_tables_have_it_by_their_name(study, stated):
+    table, asked, images = study / "runs/net/toy/seed0.parquet", {"method": "flm", "shots": 2}, some_images(24, 24)
+    before, runs = hiddencost.load(study, **asked)(images), pq.read_table(table)
+    request = json.loads(runs.schema.metadata[b"request"]) | {"images": stated}
+    if stated is None:
+        del request["images"]
+    else:
+        (study.parents[1] / "resources").rename(study / "own")
+    pq.write_table(runs.replace_schema_metadata({"request": json.dumps(request)}), table)
+    assert hiddencost.load(study, **asked)(images).equal(before)
 
 
 def other_images(study):

@@ -21,7 +21,8 @@ class PackRequest(BaseModel):
         study, backbone, dataset, seed: whose runs they are.
         recipe: of training, as JSON values: a RunProtocol, RunClipProtocol, Recipe or RunFineTuning (study.recipes).
         canvas: side of the network's input, in pixels.
-        images: the name of the folder of its images in what studies share, "" where they are the study's own.
+        images: the name of the folder of its images in what studies share, "" where they are the study's own;
+            None of older tables, whose images are in what studies share by the dataset's name.
         size: at which the dataset is prepared, see `datasets.prepare.sized`.
         runs: (method, shots) pairs, shots a number of images per class or "full".
         methods: digest of how each of their methods maps labels, see `jobs.training.method_digest`, by name.
@@ -42,7 +43,7 @@ class PackRequest(BaseModel):
     seed: int
     recipe: Mapping[str, Any]
     canvas: int
-    images: str = ""
+    images: str | None = None
     size: str
     runs: tuple[tuple[str, int | str], ...]
     methods: Mapping[str, str] = {}

@@ -132,7 +132,7 @@ def _from_study(study: Path, row: dict) -> TrainedClassifier:
     if request is None:
         raise ValueError(f"{study / table}: not a table of this version; run the study again, then load")
     size = request.size
-    home = study.absolute().parents[1] / "resources" if request.images else study / "own"
+    home = study / "own" if request.images == "" else study.absolute().parents[1] / "resources"
     dataset = PreparedReport.read(_existing(home / f"datasets/{request.images or target}/{size}/dataset.json").parent)
     split = read_json(_existing(study / f"splits/{place}.json"))
     entry = ledger.entry(study / "ledger", row["run"])

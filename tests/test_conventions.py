@@ -1,6 +1,7 @@
 """What Snakemake's ecosystem expects of a workflow: use as a module, its report, standardized usage, environments."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 
@@ -9,6 +10,8 @@ import yaml
 from conftest import ROOT
 from packaging.specifiers import SpecifierSet
 from stubbed_project import UPSTREAM, nothing_to_do, planned, replace, snakemake, trained
+
+from hiddencost.jobs import requests
 
 MODULE = """
 configfile: "config.yaml"
@@ -158,6 +161,22 @@ rule first:
         "touch {output}"
 """
 USE = "use rule * from hiddencost as hiddencost_*"
+CHANGED = """use rule * from hiddencost exclude train as hiddencost_*
+
+
+use rule train from hiddencost as hiddencost_train with:
+    threads: 1
+"""
+
+
+def test_a_rule_that_the_other_workflow_changes_keeps_its_requests(outer, project):
+    text = MODULE.partition("\n\nrule mine")[0].replace(USE, CHANGED)
+    (outer / "Snakefile").write_text(text.format(checkout=project, more=""))
+    pack = "results/small/runs/dense/cifar10-part/seed0.parquet"
+    assert snakemake(outer, *LIKE_THE_PROFILE, pack)[0]["hiddencost_train"] == 1
+    assert (outer / requests.file_of(pack)).exists()
+    shutil.rmtree(outer / ".snakemake")
+    assert nothing_to_do(outer, *LIKE_THE_PROFILE, pack)
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])

@@ -13,13 +13,10 @@ async def is_newer(self, time):
     return False
 
 
-OUR_RULES = workflow.modifier.rules  # of this workflow, which another one may have as a module: all, once it is read
-
-
 @cache  # Snakemake asks some ten times for each product
 def is_ours(product):
     """Whether a rule of this workflow makes a file: others may write into the same folders, and have params of any kind."""
-    return any(rule.is_producer(product) for rule in OUR_RULES)
+    return any(rule.is_producer(product) for held in records.PersistenceBase.our_rules for rule in held)
 
 
 def ours(products):
@@ -58,11 +55,13 @@ def hold_requests():
         return records.MetadataRecord(**known.model_dump() | held)
 
     base.started, base.finished, base.metadata = begin, keep, of_product
-    base.holds_requests = True
+    base.our_rules = []
     if not IS_MODULE:  # other rules may go by time stamps
         io._IOFile.is_newer = is_newer
 
 
-# once, where a workflow has several rules of its own after those of this module
-if workflow.is_main_process and not hasattr(records.PersistenceBase, "holds_requests"):
-    hold_requests()
+# read once for each `use rule` of a workflow that has this one as a module, each with rules of its own
+if workflow.is_main_process:
+    if not hasattr(records.PersistenceBase, "our_rules"):
+        hold_requests()
+    records.PersistenceBase.our_rules.append(workflow.modifier.rules)  # all of them, once the workflow is read

@@ -15,7 +15,7 @@ async def is_newer(self, time):
 
 @cache  # Snakemake asks some ten times for each product
 def is_ours(product):
-    """Whether a rule of this workflow makes a file: others may write into the same folders, and have params of any kind."""
+    """Whether a file is of this workflow's rules, as others may write into the same folders, and have params of any kind."""
     return any(rule.is_producer(product) for held in records.PersistenceBase.our_rules for rule in held)
 
 

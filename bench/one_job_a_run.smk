@@ -17,7 +17,7 @@ from hiddencost.study.load import load_study
 
 study = load_study(config, "the study")
 CALL = Call(study)
-config |= {"jobs_per_gpu": study.jobs_per_gpu, "tensorboard": False}  # the script reads them
+config["jobs_per_gpu"] = study.jobs_per_gpu  # the script reads it
 RESULTS = f"results/{study.study}"
 FETCHED = "resources/{kind}/{name}/fetched.json"
 STUDY_BACKBONE = [f"{RESULTS}/{layout.BACKBONE}/{file}" for file in layout.NETWORK_FILES]

@@ -78,6 +78,7 @@ def digest_of(package, *files):
         ("demo/b.py", "    return 1", "    return (1)", False),
         ("demo/a.py", '"f"', '"g"', False),
         ("demo/a.py", '    log.info("f")\n', "", False),
+        ("demo/a.py", '"f")', '"f", extra={"ended": [(f, x) for x in b.g()]})', False),
         ("demo/a.py", "    write", '    log.warning("g: %s", b)\n    write', False),
         ("demo/a.py", "    write", '    if f:\n        log.warning("g: %s", b)\n    write', False),
         ("demo/a.py", "    write", '    if f():\n        log.warning("g: %s", b)\n    write', True),  # f may compute
@@ -269,6 +270,30 @@ def test_a_job_stands_on_what_computes_its_numbers_and_on_nothing_that_comes_lat
     assert "hiddencost.prompting.engine" not in counted["probe"]
     assert "hiddencost.results.tables" in counted["collect"]
     assert not counted["figure"] & {"hiddencost.prompting.engine", "hiddencost.runs.pack"}
+
+
+@pytest.mark.parametrize("name", ["train", "probe", "finetune"])
+def test_a_scalar_that_is_told_otherwise_trains_nothing_again(name, tmp_path, monkeypatch):
+    root = tmp_path / "project"
+    for folder in ("src/hiddencost", "workflow/scripts"):
+        shutil.copytree(PACKAGE.parents[1] / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digest, "PACKAGE", root / "src/hiddencost")
+    script = root / f"workflow/scripts/{name}.py"
+
+    def digest_now():
+        forget()
+        return code_digest(script, apart=APART[name])
+
+    before = digest_now()
+    told = {"train/loss": "loss", "train/remapped": "moved", "test/": "", "-images": " images", '"ended"': '"epochs"'}
+    for path in root.rglob("*.py"):
+        text = path.read_text()
+        for old in [old for old in told if old in text]:
+            text = text.replace(old, told[old])
+            told |= {old: told[old]}
+        path.write_text(text)
+    assert digest_now() == before
+    forget()
 
 
 def test_words_for_people_do_not_count(package):

@@ -16,7 +16,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hiddencost.compression.make import compress
 from hiddencost.datasets.prepared import ARRAYS
 from hiddencost.files import write_json
-from hiddencost.logs import EPOCHS
 from hiddencost.networks import backbones, layers
 from hiddencost.prompting.schedule import stream
 from hiddencost.runs import finetune, ledger
@@ -196,12 +195,12 @@ def test_a_seed_gives_the_same_numbers_again_and_another_seed_others():
     assert first.losses != other.losses
 
 
-def test_each_epoch_tells_its_mean_loss(caplog):
-    caplog.set_level("DEBUG", EPOCHS)
+def test_each_epoch_tells_its_losses(caplog):
+    caplog.set_level("DEBUG", finetune.__name__)
     course = train_small()[1]
-    told = [(record.epoch, record.scalars["train/loss"]) for record in caplog.records if record.name == EPOCHS]
-    means = np.reshape(course.losses, (len(told), -1)).mean(1)
-    assert told == [(epoch, pytest.approx(mean)) for epoch, mean in enumerate(means, 1)]
+    told = [run for record in caplog.records for run in record.ended]
+    losses = np.reshape(course.losses, (len(told), -1)).tolist()
+    assert told == [("ft", 12, epoch, of_epoch, ()) for epoch, of_epoch in enumerate(losses, 1)]
     assert len(told) > 1
 
 

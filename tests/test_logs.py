@@ -50,3 +50,28 @@ def test_bars_and_what_comes_between_are_lines_of_their_own(tmp_path, seconds):
     assert lines[lines.index("printed") + 1] == ""
     assert lines.count("") == 2  # that one, and the end of the file
     assert len(bars) > 4 if seconds == 0 else len(bars) == 2  # the first and the last
+
+
+SCALARS = """
+import logging, os, sys
+from pathlib import Path
+from hiddencost import logs
+os.environ[logs.TENSORBOARD] = sys.argv[2]
+logs.log_to(sys.argv[1])
+sys.modules["tensorboard"] = None  # as where it is not installed
+log = logging.getLogger("hiddencost.runs")
+log.info("2 runs to train", extra={"events": Path(sys.argv[3])})
+log.debug("an epoch", extra={"ended": [("flm", 12, 1, [0.5], ())]})
+log.info("1 of 2", extra={"finished": ("flm", 12, {"accuracy": 0.5})})
+"""
+
+
+@pytest.mark.parametrize("switch", ["true", ""])
+def test_scalars_that_cannot_be_written_are_told_in_one_line(tmp_path, switch):
+    log, events = tmp_path / "job.log", tmp_path / "events"
+    subprocess.run([sys.executable, "-c", SCALARS, log, switch, events], check=True)
+    lines = [line[9:] for line in log.read_text().splitlines()]
+    missing = "import of tensorboard halted; None in sys.modules"
+    told = f"--config tensorboard=true: {missing}: no events are written; expected it where jobs run"
+    assert lines == ["2 runs to train", *([told] if switch else []), "1 of 2"]
+    assert not events.exists()

@@ -13,7 +13,7 @@ from hiddencost.compression.make import compress
 from hiddencost.datasets.own import user_entry
 from hiddencost.datasets.prepare import prepare
 from hiddencost.files import write_json
-from hiddencost.logs import EPOCHS, write_scalars
+from hiddencost.logs import write_scalars
 from hiddencost.runs import prompting
 from hiddencost.runs.ledger import entry
 from hiddencost.runs.packfile import PackInputs, PackRequest, events
@@ -59,19 +59,20 @@ def tensorboard(monkeypatch):
     """What writes events of a pack, until they are read, and what reads them, by run and tag."""
     # TensorBoard's own switch: without it, it takes the folder tests/tensorflow for TensorFlow
     monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
-    loggers, handlers = [logging.getLogger(name) for name in ("hiddencost", EPOCHS)], []
+    logger, handlers = logging.getLogger("hiddencost"), []
 
     def end():
         for handler in handlers:
-            for logger in loggers:
-                logger.removeHandler(handler)
+            logger.removeHandler(handler)
             handler.close()
         handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
-    def begin(name):
+    def begin():
         end()
-        write_scalars(events(request_of(name)))
-        handlers.append(loggers[0].handlers[-1])
+        write_scalars()
+        handlers.append(logger.handlers[-1])
 
     def read(name):
         end()
@@ -85,8 +86,6 @@ def tensorboard(monkeypatch):
 
     yield begin, read
     end()
-    loggers[1].setLevel(logging.NOTSET)
-    loggers[1].propagate = True
 
 
 class Killed(BaseException):
@@ -119,7 +118,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(
 
     monkeypatch.setattr(prompting, "train_prompts", killed_after(60))
     begin, read = tensorboard
-    begin("killed")
+    begin()
     with pytest.raises(Killed):
         train(pack, "killed")
     assert list(read("killed")["flm-12-images", "train/loss"]) == [1, 2]
@@ -128,7 +127,7 @@ def test_a_pack_that_was_killed_goes_on_where_it_was_and_ends_the_same(
     assert "go on where" not in caplog.text
     before, trained_on[:] = sum(trained_on), []
     monkeypatch.setattr(prompting, "train_prompts", killed_after(1000))
-    begin("killed")  # which changes nothing: neither numbers nor the runs' identities
+    begin()  # which changes nothing: neither numbers nor the runs' identities
     pd.testing.assert_frame_equal(train(pack, "killed"), whole)
     assert "runs go on where an earlier job was interrupted" in caplog.text
     found, *steps = trained_on  # what the stored runs had been trained on, and the rest

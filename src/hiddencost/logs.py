@@ -2,12 +2,16 @@
 
 import io
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from operator import ne
 from pathlib import Path
 from typing import Any
 
-EPOCHS = "hiddencost.epochs"  # the logger of what would be too much for a log
+log = logging.getLogger(__name__)
+TENSORBOARD = "HIDDENCOST_TENSORBOARD"  # of the environment of a job, not empty where it writes scalars
 SECONDS, SHARE = 10.0, 0.02  # from one line of a progress bar to the next, or this share of the time so far
 
 
@@ -45,48 +49,74 @@ class _Log(io.TextIOWrapper):
 
 
 def log_to(path: str) -> None:
-    """Send log records, warnings, progress and tracebacks of this process to a file, a line at a time."""
+    """Send log records, warnings, progress and tracebacks of this process to a file, a line at a time.
+
+    Where TENSORBOARD says so, scalars are written beside it, see `write_scalars`.
+    """
     sys.stderr = sys.stdout = _Log(path)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.captureWarnings(True)
+    if os.environ.get(TENSORBOARD):
+        write_scalars()
 
 
-def write_scalars(folder: Path) -> None:
-    """Write the scalars that log records carry as events for TensorBoard (the extra `tensorboard`).
+def write_scalars() -> None:
+    """Write what log records tell of runs under way as events for TensorBoard (the extra `tensorboard`).
 
-    Such a record has by `extra` its `run`, whose events are a folder of their own, its `scalars`, numbers by name,
-    and its `epoch`. One without an epoch is the run's last, at the epoch before.
+    Log calls are no part of the code that trains (`digest`), so that they carry, by `extra`, what is at hand, and
+    names of scalars and of runs are made of it here:
 
-    folder: of a pack, see `packfile.events`.
+    - `events`: the folder of a pack, see `packfile.events`, before its first run;
+    - `ended`: of each run that ends an epoch its method, its number of images, the epoch, from 1, the losses of its
+      steps, and, if its label mapping moves, the source classes of each epoch so far;
+    - `finished`: of a run its method, its number of images, and its scores by name.
     """
-    handler = _Scalars(folder)
-    logging.getLogger("hiddencost").addHandler(handler)
-    epochs = logging.getLogger(EPOCHS)
-    epochs.addHandler(handler)
-    epochs.propagate = False
-    epochs.setLevel(logging.DEBUG)
+    logger = logging.getLogger("hiddencost")
+    logger.addHandler(_Scalars())
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
 
 
 class _Scalars(logging.Handler):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.folder = folder
+        self.new_writer: Callable[[str, int], Any] | None = None  # of a run, from a step on
         self.writers: dict[str, tuple[Any, int]] = {}  # of the runs under way, with the epochs that they are at
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "scalars"):
-            try:
-                self._write(**{key: getattr(record, key, None) for key in ("run", "scalars", "epoch")})
-            except Exception:  # as logging has it: what cannot be told stops no training
-                self.handleError(record)
+        if record.levelno >= logging.INFO:  # of the others a log would have too many
+            logging.getLogger().handle(record)
+        try:
+            self._tell(vars(record))
+        except Exception:  # as logging has it: what cannot be told stops no training
+            self.handleError(record)
 
-    def _write(self, run: Any, scalars: Any, epoch: int | None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def _tell(self, told: Mapping[str, Any]) -> None:
+        if "events" in told:
+            self._begin(told["events"])
+        for method, images, epoch, losses, mappings in told.get("ended", ()):
+            self._write(_name_of(method, images), _of_epoch(losses, mappings), epoch)
+        if "finished" in told:
+            method, images, scores = told["finished"]
+            accuracy = {f"test/{name}": score for name, score in scores.items() if name == "accuracy"}
+            self._write(_name_of(method, images), accuracy, None)
 
+    def _begin(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # not before: it takes seconds
+        except ImportError as error:
+            log.warning("--config tensorboard=true: %s: no events are written; expected it where jobs run", error)
+        else:
+            # a run that goes on after it was interrupted, or is trained anew, takes the place of what was before
+            self.new_writer = lambda run, step: SummaryWriter(str(folder / run), purge_step=step, flush_secs=10)
+
+    def _write(self, run: str, scalars: dict[str, float], epoch: int | None) -> None:
+        """Write scalars of a run; without an epoch they are its last, at the epoch before."""
+        if not self.new_writer:
+            return
         writer, before = self.writers.get(run, (None, 0))
         step = before if epoch is None else epoch
-        # a run that goes on after it was interrupted, or is trained anew, takes the place of what was written before
-        writer = writer or SummaryWriter(str(self.folder / run), purge_step=step, flush_secs=10)
+        writer = writer or self.new_writer(run, step)
         for name, value in scalars.items():
             writer.add_scalar(name, value, step)
         self.writers[run] = writer, step
@@ -99,3 +129,17 @@ class _Scalars(logging.Handler):
             writer.close()
         self.writers.clear()
         super().close()
+
+
+def _name_of(method: str, images: int) -> str:
+    return f"{method}-{images}-images"
+
+
+def _of_epoch(losses: Sequence[float], mappings: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Return the scalars of an epoch: the mean loss, and of a mapping that moves the share of target classes
+    that have another source class than in the epoch before."""
+    scalars = {"train/loss": sum(losses) / len(losses)}
+    if len(mappings) > 1:
+        before, after = mappings[-2:]
+        scalars["train/remapped"] = sum(map(ne, before, after)) / len(after)
+    return scalars

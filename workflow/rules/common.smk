@@ -21,7 +21,7 @@ if set("{}") & set(str(ROOT)):
 sys.path.insert(0, str(ROOT / "src"))
 os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONUTF8="1", MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
 
-from hiddencost import machine, memory
+from hiddencost import logs, machine, memory
 from hiddencost.jobs import analyses, away, call, checkpoints, datasets, downloads, ending, grid, layout, outlook
 from hiddencost.jobs import places, results, tidy, training, upstream, values
 from hiddencost.messages import StudyError
@@ -49,7 +49,8 @@ if not (IS_MODULE or workflow.overwrite_configfiles):  # read by now: Snakemake 
 
 
 # for the scripts: as params they would run jobs again
-config = config | {"offline": CALL.offline, "tensorboard": CALL.tensorboard, "jobs_per_gpu": CALL.study.jobs_per_gpu}
+config = config | {"offline": CALL.offline, "jobs_per_gpu": CALL.study.jobs_per_gpu}
+os.environ[logs.TENSORBOARD] = "true" if CALL.tensorboard else ""
 
 RESULTS, OUTPUT = CALL.results, CALL.output
 if workflow.modifier.modify_path(RESULTS) != RESULTS:

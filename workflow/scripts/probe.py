@@ -1,13 +1,11 @@
 from hiddencost.jobs import values
-from hiddencost.logs import log_to, write_scalars
+from hiddencost.logs import log_to
 from hiddencost.runs.not_run import write_not_run
-from hiddencost.runs.packfile import PackInputs, PackRequest, events
+from hiddencost.runs.packfile import PackInputs, PackRequest
 
 log_to(snakemake.log[0])
 inputs, output = PackInputs.of(snakemake.input), snakemake.output[0]
 request = PackRequest.model_validate(values.read(snakemake.params))
-if snakemake.config["tensorboard"]:
-    write_scalars(events(request))
 if not write_not_run(inputs, request, output):
     # here alone: rows of what has failed are written without the seconds that it takes
     import torch

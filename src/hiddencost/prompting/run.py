@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from operator import ne
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from hiddencost.prompting.prompt import Parameters
 from hiddencost.prompting.schedule import not_finite
 from hiddencost.study.recipes import PromptingProtocol
 
-log = logging.getLogger("hiddencost.epochs")
+log = logging.getLogger(__name__)
 State = dict[str, Any]  # of a run half-way: tensors, numbers, lists and dicts of them
 
 
@@ -196,8 +195,7 @@ def end_epoch(runs: list[Run]) -> None:
     if not runs:
         return
     losses = torch.stack([loss for run in runs for loss in run.losses]).cpu()
-    of_epoch = losses.split([len(run.losses) for run in runs])
-    for run, of_run in zip(runs, of_epoch, strict=True):
+    for run, of_run in zip(runs, losses.split([len(run.losses) for run in runs]), strict=True):
         steps = len(run.outcome.losses)
         run.outcome.losses += of_run.tolist()
         run.losses = []
@@ -207,18 +205,20 @@ def end_epoch(runs: list[Run]) -> None:
         sources = [run.method.sources_of(run.parameters["mapping"].detach()) for run in learned]
         for run, of_run in zip(learned, torch.stack(sources).tolist(), strict=True):
             run.outcome.mappings.append(of_run)
-    for run, of_run in zip(runs, of_epoch, strict=True):
-        log.debug("an epoch", extra=_told(run, of_run))
-
-
-def _told(run: Run, losses: Tensor) -> dict[str, Any]:
-    """Return what a log record tells of an epoch that has ended, see `logs.write_scalars`: the mean loss, and of a
-    mapping that moves the share of target classes that have another source class than in the epoch before."""
-    scalars = {"train/loss": losses.mean().item()}
-    if run.method.moves_mapping and len(run.outcome.mappings) > 1:
-        before, after = run.outcome.mappings[-2:]
-        scalars["train/remapped"] = sum(map(ne, before, after)) / len(after)
-    return {"run": f"{run.method.name}-{len(run.chosen)}-images", "epoch": run.epoch, "scalars": scalars}
+    log.debug(
+        "%d runs end an epoch",
+        len(runs),
+        extra={
+            "ended": (  # see `logs.write_scalars`; where nobody reads it nothing is made
+                (
+                    *(run.method.name, len(run.chosen), run.epoch),
+                    run.outcome.losses[(run.epoch - 1) * run.recipe.steps_of_pass(len(run.chosen)) :],
+                    run.outcome.mappings if run.method.moves_mapping else (),
+                )
+                for run in runs
+            )
+        },
+    )
 
 
 def share(runs: list[Run], counts: list[int], start: float) -> None:

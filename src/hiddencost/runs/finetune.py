@@ -27,7 +27,7 @@ from hiddencost.runs.pack import Runs, TrainedRun, complete, timing
 from hiddencost.runs.packfile import PackInputs, PackRequest
 from hiddencost.study.recipes import RunFineTuning, finetuning_size
 
-log = logging.getLogger("hiddencost.epochs")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -88,8 +88,7 @@ def fine_tune(
     Args:
         network: with its new head, see `with_new_head`.
         masks: bool by the parameters' names, True where kept; the others are zero.
-        images: uint8 [M, 3, s, s].
-        labels: int64 [M].
+        images, labels: uint8 [M, 3, s, s] and int64 [M].
         chosen: the indices of the run's images.
         seed: of the random streams: order of the batches, augmentation, dropout.
         recipe: of the training.
@@ -119,19 +118,13 @@ def fine_tune(
                 course.images += len(batch)
                 progress(len(batch))
             schedule.step()
-            _end_epoch(course, torch.stack(losses).tolist(), epoch, len(indices))
+            course.losses += torch.stack(losses).tolist()
+            log.debug("an epoch", extra={"ended": [("ft", len(indices), epoch, course.losses[-len(losses) :], ())]})
+            course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
             if course.diverged:
                 break
     _check_pruned(dict(network.named_parameters()), pruned)
     return course
-
-
-def _end_epoch(course: FineTuned, losses: list[float], epoch: int, images: int) -> None:
-    """Add the losses of an epoch, counted from 1, to those of a run on so many images, and tell their mean."""
-    course.losses += losses
-    scalars = {"train/loss": sum(losses) / len(losses)}
-    log.debug("an epoch", extra={"run": f"ft-{images}-images", "epoch": epoch, "scalars": scalars})
-    course.diverged = not_finite(course.losses, len(course.losses) - len(losses), epoch)
 
 
 def _adam(network: nn.Module, recipe: RunFineTuning, device: torch.device) -> Adam:

@@ -118,7 +118,8 @@ def complete(
         if missing:
             _tell_of_older_runs(request, missing, Path(output))
             log.info(
-                "%d of %d runs to train, %d are in the ledger", len(missing), len(runs), len(runs) - len(missing)
+                *("%d of %d runs to train, %d are in the ledger", len(missing), len(runs), len(runs) - len(missing)),
+                extra={"events": packfile.events(request)},  # see `logs.write_scalars`
             )
             _train(job, dataset, missing, request, further)
         otherwise = {run for run, one in results.items() if one and one.scores and not _scored_so(one, request)}
@@ -186,9 +187,10 @@ def _train(
         else:
             result = scored(training, trained.logits, labels, request)
         ledger.record(request.ledger, trained.run, trained.learned, result)
-        scalars = {f"test/{name}": value for name, value in result.scores.items() if name == "accuracy"}
-        told = {"run": f"{method}-{len(chosen)}-images", "scalars": scalars}  # see `logs.write_scalars`
-        log.info("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary(), extra=told)
+        log.info(
+            *("%d of %d: %s, %d images: %s", done, len(missing), method, len(chosen), result.summary()),
+            extra={"finished": (method, len(chosen), result.scores)},
+        )
 
 
 def _scored_so(result: Result, request: PackRequest) -> bool:

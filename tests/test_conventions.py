@@ -255,3 +255,8 @@ def test_scalars_for_tensorboard_are_of_a_call_and_train_nothing_again(project):
     assert nothing_to_do(project, "--config", "tensorboard=true")
     _, output = snakemake(project, "--dry-run", "--config", "tensorboard=yes", status=1)
     assert "--config tensorboard=yes: expected tensorboard=true or tensorboard=false" in output
+    with (project / "workflow/scripts/conclude.py").open("a") as script:
+        script.write("import logging\nprint('scalars', len(logging.getLogger('hiddencost').handlers))\n")
+    for words, handlers in ((["--config", "tensorboard=true"], 1), ([], 0)):
+        assert snakemake(project, "--forcerun", "conclude", *words)[0] == {"conclude": 1}
+        assert f"scalars {handlers}\n" in (project / "results/small/logs/conclude.log").read_text()

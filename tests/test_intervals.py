@@ -1,5 +1,6 @@
 """Intervals, held against SciPy's tests and against draws whose truth is known."""
 
+import json
 import runpy
 
 import numpy as np
@@ -86,17 +87,33 @@ def test_of_skewed_values_it_reaches_out_on_the_side_of_the_tail_and_nowhere_in(
     assert (low.item(), high.item()) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("rest", "variance"), [(0.5, 1 / 3 + 4 / 3 - 1 / 4), (1.5, 4 / 3)])
-def test_of_crossed_samples_the_rest_counts_once_and_no_less_is_left_than_along_one(rest, variance):
+@pytest.mark.parametrize(
+    ("rest", "variance", "freedom"),
+    [
+        (0.5, 1 / 3 + 4 / 3 - 1 / 4, (17 / 12) ** 2 / (17 / 18)),  # of what is left
+        (1.0, 4 / 3, None),  # no less than along one: the freedom of the sum
+        (1.5, 4 / 3, None),
+    ],
+)
+def test_of_crossed_samples_the_rest_counts_once_and_no_less_is_left_than_along_one(rest, variance, freedom):
     contrast = np.array([1.0, -2.0, 1.0])
     table = np.add.outer([-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0]) + rest * np.outer(contrast, contrast)
-    freedom = pooled_freedom([(1 / 3, 2), (4 / 3, 2)])
+    freedom = freedom or pooled_freedom([(1 / 3, 2), (4 / 3, 2)])
     (low,), (high,) = crossed_interval(table[None])
-    assert high == -low == pytest.approx(0.93 * t_quantile(freedom) * np.sqrt(variance))
+    assert high == -low == pytest.approx(t_quantile(freedom) * np.sqrt(variance))
     (low,), (high,) = crossed_interval(table[:, [0, 2]][None])  # of two values of an axis nothing is taken off
     along = table[:, [0, 2]].mean(1).var(ddof=1) / 3, table[:, [0, 2]].mean(0).var(ddof=1) / 2
     reach = t_quantile(pooled_freedom(zip(along, (2, 1), strict=True))) * np.sqrt(sum(along))
     assert min(high - table[:, [0, 2]].mean(), table[:, [0, 2]].mean() - low) == pytest.approx(reach)
+
+
+def test_of_crossed_samples_the_freedom_is_no_less_than_the_shortest_has():
+    contrast = np.array([1.0, -2.0, 1.0])
+    table = np.add.outer([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]) + 0.55 * np.outer(contrast, contrast)
+    (low,), (high,) = crossed_interval(table[None])
+    left = 2 / 3 - 0.55**2
+    assert left**2 / (1 / 9) < 2
+    assert high == -low == pytest.approx(t_quantile(2.0) * np.sqrt(left))
 
 
 def test_tables_that_do_not_differ_have_no_interval():
@@ -129,9 +146,39 @@ def test_pairs_have_the_interval_of_their_table():
 @pytest.mark.parametrize("effects", ["normal", "log-normal (0.5), skewness 1.8"])
 def test_intervals_hold_the_truth_as_often_as_they_say_where_seeds_are_common(effects):
     """The table of bench/results/coverage.md, in short."""
-    designs = [name for name in coverage["DESIGNS"] if "do not differ" not in name]
-    records = coverage["coverage"](3000, designs, [effects], [3], [0.0, 1.0])
+    records = coverage["coverage"](3000, {name: [3] for name in coverage["DESIGNS"]}, [effects], [0.0, 1.0])
     for record in records:
-        assert 92.5 < record["now"] < 98, record
+        assert 93 < record["now"] < 99, record
     shared = [record["before"] for record in records if record["common"] and "8 datasets" in record["design"]]
     assert max(shared) < 90
+
+
+def test_of_other_sizes_they_do_too():
+    others = {name: seeds for name, (_, seeds) in (coverage["SIZES"] | coverage["FRESH"]).items()}
+    for record in coverage["coverage"](3000, others, ["normal"], [0.0, 1.0]):
+        assert 93 < record["now"] < 99.5, record
+
+
+def test_the_benchmarks_pages_and_the_report_tell_what_was_counted():
+    found = json.loads((ROOT / "bench/results/coverage.json").read_text())
+    table = (ROOT / "bench/results/coverage.md").read_text()
+    assert table == coverage["text"](**found, draws=10_000)
+    page, report = ((ROOT / name).read_text() for name in ("bench/README.md", "workflow/report/report.html.j2"))
+    assert coverage["counted"](found["intervals"]) in " ".join(page.split())
+    assert coverage["counted"](found["sizes"]) in " ".join(page.split())
+    held = [round(one["now"], 1) for one in found["intervals"]]
+    few = [one for one in found["intervals"] if round(one["now"], 1) < 94]
+    alone, alike = (
+        sorted(round(one["now"], 1) for one in few if name in one["design"])
+        for name in ("one dataset", "which do not differ")
+    )
+    assert (len(alone), len(alike), len(few)) == (2, 3, 5)
+    assert all(one["common"] and one["seeds"] == 3 for one in few if "do not differ" in one["design"])
+    for said in (
+        f"a simulation of {len(held)} cases",
+        f"in {min(held)} to {max(held)} % of draws",
+        f"less than 94 % in {len(few)} of these cases",
+        f"Two, with {alone[0]} to {alone[-1]} %",
+        f"Three, with {alike[0]} to {alike[-1]} %",
+    ):
+        assert said in report

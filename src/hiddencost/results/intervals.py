@@ -11,8 +11,7 @@ CONFIDENCE = 0.95
 ROUNDING = 1e-9  # shares, or points, that differ by less are the same: a test image is a far larger step
 # what the skewness of few values is multiplied by, as it understates theirs (bench/coverage.py); 1 of three
 SKEW = 1.5
-# of crossed samples: the most of that factor, the factor over n - 1 of n values, and what t is multiplied by
-CROSSED = (4.0, 1.0, 0.93)
+CROSSED_SKEW = 2.0  # the same of crossed samples, whose variance is less by what both count (bench/coverage.py)
 PASSES = 200  # of an additive fit; it ends with the first that moves nothing
 Numbers = TypeVar("Numbers", float, pd.Series, np.ndarray)
 
@@ -96,13 +95,12 @@ def crossed_interval(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     datasets alike), and of a rest. The variance of the mean is the sum, over the axes, of the variance of the means
     along each. This counts the rest once for each axis, so it is taken off again but for once, as Cameron, Gelbach
     and Miller do (Journal of Business & Economic Statistics 29, 2011); no less is left than along one axis. Its
-    degrees of freedom are those of the sum (Satterthwaite). Of one axis it is the t interval, before the correction
-    below.
+    degrees of freedom are Satterthwaite's of the sum, or, where all that is counted again could be taken off, of what
+    is left, but no fewer than the shortest axis has. Of one axis it is the t interval, before the correction below.
 
-    Of skewed effects a t interval fails on the side of the longer tail: there it is moved out (`moved_out`). Of
-    crossed samples it is moved further, and t is shortened for that, as by chance the values of normal effects look
-    skewed, too (`CROSSED`). An axis of two values tells no skewness: then nothing is taken off and t is as it is. How
-    often it covers: bench/results/coverage.md.
+    Of skewed effects a t interval fails on the side of the longer tail: there it is moved out (`moved_out`), of
+    crossed samples further (`CROSSED_SKEW`). An axis of two values tells no skewness: then nothing is taken off, and
+    it is moved as of one sample. How often it covers: bench/results/coverage.md.
 
     Args:
         tables: [tables, ...], a table of any number of axes, each of two values at least; nothing is missing.
@@ -112,7 +110,6 @@ def crossed_interval(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     axes, numbers = tuple(range(1, tables.ndim)), tables.shape[1:]
     told = len(axes) > 1 and min(numbers) > 2
-    most, times, shorter = CROSSED if told else (SKEW, 0.5, 1.0)
     mean = tables.mean(axes, keepdims=True)
     parts, third, rest = [], 0.0, tables - mean
     for axis, number in zip(axes, numbers, strict=True):
@@ -121,14 +118,17 @@ def crossed_interval(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts.append(((from_mean**2).sum(axes) / (number - 1) / number, number - 1))
         if number > 2:  # two values have no skewness; this is k3, unbiased as the variance is, of their mean
             cubes = (from_mean**3).sum(axes) / ((number - 1) * (number - 2) * number)
-            third += min(most, times * (number - 1)) * cubes
+            third += (CROSSED_SKEW if told else min(SKEW, (number - 1) / 2)) * cubes
     variance = sum(part for part, _ in parts)
     variance = np.where(np.sqrt(variance) > ROUNDING, variance, np.nan)
-    quantile = shorter * t_quantile(pooled_freedom((part + 0 * variance, freedom) for part, freedom in parts))
+    freedom = pooled_freedom((part + 0 * variance, freedom) for part, freedom in parts)
     if told:
         values = rest[0].size
         again = (len(axes) - 1) * (rest**2).sum(axes) / (values - 1 - sum(freedom for _, freedom in parts)) / values
-        variance = np.maximum(variance - again, np.max([part for part, _ in parts], axis=0))
+        least, left = np.max([part for part, _ in parts], axis=0), variance - again
+        of_left = np.maximum(freedom * (left / variance) ** 2, min(numbers) - 1)
+        variance, freedom = np.maximum(left, least), np.where(left > least, of_left, freedom)
+    quantile = t_quantile(freedom)
     error, skewness, mean = np.sqrt(variance), third / variance**1.5, mean.reshape(len(tables))
     return mean - moved_out(quantile, -skewness) * error, mean + moved_out(quantile, skewness) * error
 

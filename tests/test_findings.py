@@ -40,7 +40,8 @@ def test_what_the_readme_says_came_out_is_on_the_page():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     said = re.findall(r"[+−]\d+\.\d \([^)]+ to [^)]+\)", readme)
     page = (FINDINGS / "cost/README.md").read_text(encoding="utf-8")
-    assert len(said) == 13 and [interval for interval in said if interval not in page] == []
+    assert len(said) == 13
+    assert [interval for interval in said if interval not in page] == []
 
 
 def test_no_number_of_a_page_is_written_by_hand():

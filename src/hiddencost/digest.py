@@ -28,6 +28,7 @@ PACKAGE = Path(__file__).parent
 # `further` files.
 NO_NUMBERS = frozenset(
     {
+        "hiddencost",
         "hiddencost.catalog",
         "hiddencost.catalog.entries",
         "hiddencost.catalog.libraries",

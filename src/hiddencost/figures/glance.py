@@ -193,14 +193,14 @@ def _panel(axis: Axes, points: pd.DataFrame, colours: dict, markers: dict) -> No
         if point.role == gallery.CONTROL:
             axis.annotate(point.what, (point.kept, point.lost), (-2, -7), **NOTE, color="0.3")
     off = points[points["off"]].groupby("what", sort=False)["lost"].mean()
-    off_axes = [f"{what}: {mean:.0f} lost".replace("-", "−") for what, mean in off.items()]
+    off_axes = [f"{what}: {round(mean):d} lost".replace("-", "−") for what, mean in off.items()]
     axis.set_title("\n".join(off_axes), loc="right", size=7, color="0.3")
     axis.grid(lw=0.3)
 
 
 def _name_levels(axis: Axes, points: pd.DataFrame, colours: dict) -> None:
     """Write by the last level of each kind of compression what it is, as colours alone do not tell it in grey, and by
-    the first its sparsity: where there is room, over no point, no other text and not the line of zero."""
+    the first its level: where there is room, over no point, no other text and not the line of zero."""
     to_pixels, dot = axis.transData.transform, plt.rcParams["figure.dpi"] / 72
     taken = [text.get_window_extent() for text in axis.texts]
     marks = dict(zip(points.index, to_pixels(points[["kept", "lost"]]), strict=True))
@@ -209,9 +209,9 @@ def _name_levels(axis: Axes, points: pd.DataFrame, colours: dict) -> None:
     taken.append(Bbox([(axis.bbox.x0, zero), (axis.bbox.x1, zero + dot)]))
     levels = points[points["role"] == COMPRESSED].groupby(["dense", "kind", "strip"], sort=False)
     families = [family.sort_values("what", kind="stable") for _, family in levels]
-    named = [(family.iloc[-1], f"{family['kind'].iloc[0]} {_level(family.iloc[-1])}") for family in families]
+    named = [(family.iloc[-1], f"{family['kind'].iloc[0]} {family['level'].iloc[-1]}") for family in families]
     named.sort(key=lambda one: one[0]["strip"])  # what stands on the axis has its place first
-    named += [(family.iloc[0], _level(family.iloc[0])) for family in families if len(family) > 1]
+    named += [(family.iloc[0], family["level"].iloc[0]) for family in families if len(family) > 1]
     for one, text in named:
         far = [] if one["strip"] else FAR
         inwards = 1 if one["kept"] > middle else -1
@@ -228,11 +228,6 @@ def _name_levels(axis: Axes, points: pd.DataFrame, colours: dict) -> None:
                     axis.annotate("", point, place, arrowprops=LEADER | {"color": colours[one["kind"]]}, **NOTE)
                 break
             note.remove()
-
-
-def _level(point: pd.Series) -> str:
-    """Write the sparsity of a network, "" where none is known."""
-    return f"{100 * point['what']:.0f} %" if point["what"] else ""
 
 
 def _at_matched(axis: Axes, costs: pd.DataFrame, markers: dict) -> None:
@@ -276,6 +271,7 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
             continue
         backbone, role = stated.loc[name], backbones[name].role
         effect, bounds, _ = pooled(pairs, fixed=False)
+        sparsity = backbones[name].sparsity or 0.0
         control = (
             CONTROLS[backbone["control"]].title if isinstance(backbone["control"], str) else backbones[name].label
         )
@@ -283,13 +279,27 @@ def _points(runs: pd.DataFrame, lost: pd.DataFrame, kept: pd.DataFrame, backbone
             {
                 **{"backbone": name, "dense": dense, "method": method, "role": role},
                 "kind": "controls" if role == gallery.CONTROL else last_applied(backbone["compression"]).title,
-                "what": control if role == gallery.CONTROL else backbones[name].sparsity or 0.0,
+                "what": control if role == gallery.CONTROL else sparsity,
+                "level": f"{100 * sparsity:.0f} %" if sparsity else backbones[name].label * backbones[name].quantised,
                 **{"lost": effect, "datasets": pairs["dataset"].nunique()},
                 "partial": len(pairs) < len(of_study),
                 **dict(zip(("low", "high"), bounds or (np.nan, np.nan), strict=True)),
             }
         )
-    columns = ["backbone", "dense", "method", "role", "kind", "what", "lost", "datasets", "partial", "low", "high"]
+    columns = [
+        "backbone",
+        "dense",
+        "method",
+        "role",
+        "kind",
+        "what",
+        "level",
+        "lost",
+        "datasets",
+        "partial",
+        "low",
+        "high",
+    ]
     return pd.DataFrame(rows, columns=columns).astype({"partial": bool}).join(kept, on="backbone")
 
 

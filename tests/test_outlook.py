@@ -21,6 +21,7 @@ FILES = {
 }
 CHECKPOINTS = {"mobilenetv2": catalog.checkpoint("mobilenetv2").model_copy(update={"gmacs": 0.5, "files": FILES})}
 KNOWN = {"counts": Counts(train=100, test=50), "classes": list("abcdefghij"), "files": {}}
+KNOWN["options"] = {"path": "photos"}  # as images of one's own are
 DATASETS = {"cifar10-part": catalog.datasets()["cifar10-part"].model_copy(update=KNOWN)}
 BENCH = [
     {

@@ -120,8 +120,8 @@ def test_a_saved_resnet_of_torchvision_is_planned(tmp_path, monkeypatch):
     assert entry.sparsity == pytest.approx(0.75, abs=1e-5)
     resources.count_arithmetic(asked)
     text = outlook.describe(asked, (), ROOT / "bench/results/throughput.json", 0, None)
-    # that of the catalog alone is downloaded; both are read, and kept
-    assert "46.8 MB in 1 file that is not here yet" in text
+    # that of the catalog, and the photos, are downloaded; both networks are read, and kept
+    assert "48.5 MB in 2 files that are not here yet" in text
     assert "no dense" not in text
     assert len(grid.packs(asked, "train")) == 2
 

@@ -168,7 +168,7 @@ def test_a_file_of_arrays_is_read_whole_unless_it_is_large(tmp_path):
     assert cost.prepare_mb(own) == 500 + cost.OWN_IMAGE + 4295
     folder = own.model_copy(update={"options": {"path": str(tmp_path)}})
     assert cost.prepare_mb(folder) == 500 + cost.OWN_IMAGE
-    assert cost.prepare_seconds(own) == 60_000 / cost.RESIZE_RATE
+    assert cost.prepare_seconds(own) == 3202 / cost.RESIZE_RATE
     archive = {"archive": SourceFile(name="a.tgz", size=170_000_000)}
     assert cost.prepare_mb(DATASET.model_copy(update={"files": archive})) == 500 + 680
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hiddencost import contents
-from hiddencost.catalog.entries import DatasetEntry
+from hiddencost.catalog.entries import Counts, DatasetEntry
 from hiddencost.datasets.prepared import PARTS
 from hiddencost.datasets.readers.registry import READERS
 from hiddencost.datasets.tree import NAMED, class_folders, read_tree
@@ -54,8 +54,7 @@ def user_entry(
             tree = read_tree(path, PARTS if test_share is None else ())
             files, names = tree.files, _named(path, tree.classes, classes)
             options |= {"test_share": test_share} | ({"classes": classes} if classes else {})
-        else:
-            READERS["npz"](name, options, {}, path)  # reads all but the pixels
+        raw = READERS["folder" if folder else "npz"](name, options, {}, path)  # all but the pixels
         files_digest = contents.digest(path, [file[len(str(path)) + 1 :] for file in files], check)
     except (ValueError, OSError) as error:
         raise ValueError(one_line(f"dataset {name}: {error}")) from None
@@ -66,7 +65,7 @@ def user_entry(
         files_digest=files_digest,
         files={},
         classes=names,
-        counts=None,
+        counts=Counts(train=raw.train.count, test=raw.test.count),
         native_size=None,
         image_size=None,
         split=f"{test_share:.0%} of each class for testing, by SHA-256" if test_share else "the user's own",

@@ -40,7 +40,7 @@ def draw(tables: dict, content: StudyFigure, settings: dict) -> Figure:
     short = style.short_cells(tables["summary"], pd.DataFrame(kept, columns=AXES))
     pair = gallery.dense_and_most_compressed(backbones, backbones)  # with results of all
     columns = min(2, len(content.datasets))
-    classes = SHOWN.get(len(content.datasets), FEWER)
+    classes = min(SHOWN.get(len(content.datasets), FEWER), mappings["target"].nunique() or FEWER)
     width = settings["width"] if columns == 2 else min(settings["width"], 5.0)
     figure, axes = style.panels(len(content.datasets), columns, width, ROW * (classes + 1.7))
     for axis, dataset in zip(axes, content.datasets, strict=True):

@@ -122,7 +122,7 @@ def device_times(jobs: Sequence[JobArithmetic], bench: Path, gpus: int, at_a_tim
     """Return the time of jobs, a line for each device: those that jobs have measured, and what is assumed where none
     has a GPU. See `outlook.describe` for bench, gpus and at_a_time."""
     if not jobs:
-        return ["none: no job is left whose arithmetic is known"]
+        return ["none: no job is left, or of none the arithmetic is known"]
     measured = measured_rates(PLANS)
     benched, assumed = bench_rates(bench)
     lines = []

@@ -131,7 +131,8 @@ def caveats(runs: pd.DataFrame, shared: str) -> list[dict]:
     arms = arms.assign(above=surely_above(arms)).drop_duplicates(ARM)
     if guesses := int((~arms["above"]).sum()):
         what = f"{guesses} of {len(arms)} cells of networks that have learned are not surely better than guessing"
-        why = "a difference between two that guess says nothing of compression; claims leave such cells out"
+        why = "a difference between two that guess says nothing of compression: such cells stay in means, and are no "
+        why += "evidence where a claim is on every, most or some cells"
         rows.append({"what": what, "why": why, "logs": []})
     return rows
 

@@ -19,7 +19,7 @@ def different_epochs(milestones: list[float], epochs: int, unit: str = "epochs")
     if 0 in found or len(set(found)) < len(found):
         raise ValueError(
             f"milestones {milestones} of {epochs} {unit} fall on the {unit} {found}; expected each on another one, "
-            "none on 0"
+            "none on 0: fewer of them, or more epochs"
         )
 
 
